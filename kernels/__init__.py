@@ -1,0 +1,66 @@
+"""The operations, one folder an engine, and the choice between the engines.
+
+An engine is a module with the functions of ``reference.py``, by the same names and with the same arguments. It
+belongs to one kind of device:
+
+- ``reference``: plain PyTorch, any device.
+- ``cpu``: C++, built by CMakeLists.txt; tensors on the CPU.
+- ``triton``: CUDA and ROCm; under Triton's interpreter (``TRITON_INTERPRET=1``) tensors on the CPU.
+"""
+
+import functools
+import importlib.util
+import os
+import warnings
+from types import ModuleType
+
+from . import reference
+
+OPERATIONS = (
+    "select",
+    "draw",
+    "encode",
+    "encode_backward",
+    "conv_transpose",
+    "conv_transpose_backward_value",
+    "conv_transpose_backward_weight",
+)
+
+
+class EngineMissing(RuntimeError):
+    """An engine cannot run here; the message says why, in one line."""
+
+
+def load_engine(name: str) -> ModuleType:
+    """The engine of that name, or ``EngineMissing``."""
+    if name == "reference":
+        return reference
+    if name == "cpu":
+        from . import cpu
+
+        cpu.library()
+        return cpu
+    if name == "triton":
+        if importlib.util.find_spec("triton") is None:
+            raise EngineMissing("the triton engine needs the triton package, which is not installed")
+        from . import triton
+
+        return triton
+    raise ValueError(f"backend is {name!r}, expected auto, reference, cpu or triton")
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run in its interpreter, on the CPU, in this process."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@functools.cache
+def engine_name(device_type: str) -> str:
+    """The engine that serves tensors of a device. Falling back to the reference is said once, in one line."""
+    preferred = {"cpu": "triton" if interpreting() else "cpu", "cuda": "triton"}.get(device_type, "reference")
+    try:
+        load_engine(preferred)
+    except EngineMissing as reason:
+        warnings.warn(f"neuroae runs on its reference engine (slower): {reason}", stacklevel=2)
+        return "reference"
+    return preferred

@@ -1,0 +1,3 @@
+from .. import EngineMissing
+def library():
+    raise EngineMissing("not built yet")

@@ -1,0 +1,167 @@
+"""The operations with their gradients: W-NFGA (paper, section 4) and the sparse transposed convolution.
+
+Each class takes the backend's name first, so that the backward pass runs on the engine of the forward pass.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from . import ops
+
+Code = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def code_backward(ctx: Any, grad_value: Tensor) -> Tensor:
+    """Gradient from a code's values to the image tensor that ``remember_code`` saw."""
+    index, projection, atoms, norms, dead_zone = ctx.saved_tensors
+    return ops.namespace(ctx.backend).encode_backward(
+        grad_value.contiguous(), index, projection, atoms, norms, dead_zone, *ctx.backward_arguments
+    )
+
+
+def remember_code(ctx: Any, backend: str, output: Code, images: Tensor, tensors: tuple[Tensor, ...], rest: Any) -> None:
+    """``tensors`` are atoms, norms and dead zone; ``rest`` is stride, surrogate, sigma, quantize, signed."""
+    index, _, projection, count = output
+    ctx.mark_non_differentiable(index, projection, count)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(index, projection, *tensors)
+    stride, surrogate, sigma, quantize, signed = rest
+    ctx.backend = backend
+    ctx.backward_arguments = (*images.shape[2:], stride, images.shape[0], surrogate, sigma, quantize, signed)
+
+
+class Encode(Function):
+    """Images to the code of one realization, fused."""
+
+    @staticmethod
+    def forward(
+        backend: str,
+        images: Tensor,
+        atoms: Tensor,
+        norms: Tensor,
+        dead_zone: Tensor,
+        seed: Tensor,
+        image_ids: Tensor,
+        stride: int,
+        top_t: int,
+        realization: int,
+        dropout_p: float,
+        quantize: bool,
+        signed: bool,
+        surrogate: str,
+        sigma: float,
+    ) -> Code:
+        return ops.namespace(backend).encode(
+            images, atoms, norms, dead_zone, seed, image_ids, stride, top_t, realization, dropout_p, quantize, signed
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Code) -> None:
+        backend, images, atoms, norms, dead_zone, _, _, stride, _, _, _, quantize, signed, surrogate, sigma = inputs
+        rest = (stride, surrogate, sigma, quantize, signed)
+        remember_code(ctx, backend, output, images, (atoms, norms, dead_zone), rest)
+
+    @staticmethod
+    def backward(ctx: Any, _index: None, grad_value: Tensor | None, _projection: None, _count: None) -> Any:
+        grad = code_backward(ctx, grad_value) if grad_value is not None and ctx.needs_input_grad[1] else None
+        return None, grad, *[None] * 13
+
+
+class Draw(Function):
+    """A selection to the codes of several realizations.
+
+    The gradient goes to ``receiver``, which only lends its shape: the selected images (B, C, H, W) get the sum over
+    realizations, a tensor of (count * B, C, H, W) gets each realization's gradient in its own row.
+    """
+
+    @staticmethod
+    def forward(
+        backend: str,
+        receiver: Tensor,
+        atom: Tensor,
+        projection: Tensor,
+        atoms: Tensor,
+        norms: Tensor,
+        dead_zone: Tensor,
+        seed: Tensor,
+        image_ids: Tensor,
+        stride: int,
+        start: int,
+        count: int,
+        dropout_p: float,
+        quantize: bool,
+        signed: bool,
+        surrogate: str,
+        sigma: float,
+    ) -> Code:
+        return ops.namespace(backend).draw(
+            atom, projection, norms, dead_zone, seed, image_ids, start, count, dropout_p, quantize, signed
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Code) -> None:
+        backend, receiver, _, _, *tensors = inputs[:7]
+        rest = (inputs[9], inputs[15], inputs[16], inputs[13], inputs[14])
+        remember_code(ctx, backend, output, receiver, tuple(tensors), rest)
+
+    @staticmethod
+    def backward(ctx: Any, _index: None, grad_value: Tensor | None, _projection: None, _count: None) -> Any:
+        grad = code_backward(ctx, grad_value) if grad_value is not None and ctx.needs_input_grad[1] else None
+        return None, grad, *[None] * 15
+
+
+class ConvTranspose(Function):
+    """Transposed convolution of a code, with ReLU inside when ``relu`` is set."""
+
+    @staticmethod
+    def forward(
+        backend: str,
+        index: Tensor,
+        value: Tensor,
+        count: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        output_padding: tuple[int, int],
+        relu: bool,
+    ) -> Tensor:
+        return ops.namespace(backend).conv_transpose(
+            index, value, count, weight, bias, stride, padding, output_padding, relu
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        backend, index, value, count, weight, _, stride, padding, _, relu = inputs
+        ctx.backend, ctx.stride, ctx.padding = backend, stride, padding
+        ctx.save_for_backward(index, value, count, weight, output if relu else None)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        index, value, count, weight, output = ctx.saved_tensors
+        _, _, wants_value, _, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        operations = ops.namespace(ctx.backend)
+        grad_value = grad_weight = grad_bias = None
+        if output is not None and wants_value and (wants_weight or wants_bias):
+            grad_output, output = grad_output * (output > 0), None
+        if wants_value:
+            grad_value = operations.conv_transpose_backward_value(
+                grad_output, output, index, count, weight, ctx.stride, ctx.padding
+            )
+        if wants_weight or wants_bias:
+            grad_weight, grad_bias = operations.conv_transpose_backward_weight(
+                grad_output, output, index, value, count, weight, ctx.stride, ctx.padding
+            )
+            grad_weight, grad_bias = grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
+        return (
+            None,
+            None,
+            grad_value,
+            None,
+            grad_weight if wants_weight else None,
+            grad_bias if wants_bias else None,
+            *[None] * 4,
+        )

@@ -1,0 +1,118 @@
+"""The compact code: what the encoder makes, and what the decoder's first layer takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .autograd import Draw
+from .kernels.reference import to_dense
+from .randomness import image_id_tensor, seed_tensor
+
+if TYPE_CHECKING:
+    from .encoder import SparseEncoder
+
+
+@dataclass(eq=False)
+class SparseCode:
+    """The survivors of every patch, in ascending order of atoms, in static shapes.
+
+    Rows are realizations times images: row r * B + b is realization r of image b. There is room for T survivors a
+    patch; slots from ``count`` on are unused.
+
+    Attributes:
+        index: (rows, m_h, m_w, T) int16, the atom; -1 where unused.
+        value: (rows, m_h, m_w, T) float32, after activation/quantization (eq. 3); differentiable. A survivor in the
+            dead zone has value 0 and still occupies its slot, since gradients pass through it.
+        projection: (rows, m_h, m_w, T) float32, before activation/quantization, signed.
+        count: (rows, m_h, m_w) int32, the number of survivors.
+        atoms: L, the number of atoms in the dictionary.
+        backend: the engine that made it, and that runs what is done with it.
+    """
+
+    index: Tensor
+    value: Tensor
+    projection: Tensor
+    count: Tensor
+    atoms: int
+    backend: str = "auto"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the dense tensor, (rows, L, m_h, m_w)."""
+        rows, patches_h, patches_w, _ = self.index.shape
+        return rows, self.atoms, patches_h, patches_w
+
+    def to_dense(self) -> Tensor:
+        """The (rows, L, m_h, m_w) float32 tensor that this code stands for; differentiable."""
+        return to_dense(self.value, self.index, self.atoms)
+
+
+@dataclass(eq=False)
+class TopT:
+    """A selection: the T coefficients of every patch from which realizations are drawn.
+
+    Attributes:
+        atom: (B, m_h, m_w, T) int16, ascending.
+        projection: (B, m_h, m_w, T) float32, signed.
+        images: the (B, C, H, W) images that were encoded, to which gradients go.
+        encoder: the encoder that selected.
+    """
+
+    atom: Tensor
+    projection: Tensor
+    images: Tensor
+    encoder: SparseEncoder
+
+    def draw(
+        self,
+        seed: int | Tensor | None = None,
+        image_ids: Tensor | None = None,
+        start: int = 0,
+        count: int = 1,
+        receiver: Tensor | None = None,
+    ) -> SparseCode:
+        """Realizations start .. start + count - 1: dropout and activation/quantization of this selection.
+
+        Args:
+            seed: 64-bit seed; None takes one from torch's generator.
+            image_ids: (B,) int64 in [0, 2^32), the images' numbers in the draw; None numbers the batch from 0.
+            start: the first realization, in [0, 2^32).
+            count: how many.
+            receiver: a (count * B, C, H, W) tensor that requires grad; it gets each realization's image gradient in
+                its own row. Its values do not matter. None sends the sum over realizations to ``images``.
+
+        Returns:
+            A code of count * B rows, realization r of image b in row r * B + b.
+        """
+        encoder = self.encoder
+        device = self.atom.device
+        batch = self.atom.shape[0]
+        if receiver is None:
+            receiver = self.images
+        elif receiver.shape != (count * batch, *self.images.shape[1:]):
+            raise ValueError(
+                f"receiver has shape {tuple(receiver.shape)}, expected {(count * batch, *self.images.shape[1:])}"
+            )
+        index, value, projection, survivors = Draw.apply(
+            encoder.backend,
+            receiver,
+            self.atom,
+            self.projection,
+            encoder.atoms,
+            encoder.norms,
+            encoder.dead_zone,
+            seed_tensor(seed, device),
+            image_id_tensor(image_ids, batch, device),
+            encoder.stride,
+            start,
+            count,
+            encoder.dropout_p,
+            encoder.quantize,
+            encoder.signed,
+            encoder.surrogate,
+            encoder.sigma,
+        )
+        return SparseCode(index, value, projection, survivors, encoder.atoms.shape[0], encoder.backend)

@@ -1,0 +1,134 @@
+"""Encoder, decoder and classifier as one model (paper, Figure 1), with ensembling (section 2.4, eq. 8)."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .code import TopT
+from .encoder import SparseEncoder, check_integer
+from .kernels.surrogates import SURROGATES
+from .randomness import seed_tensor
+
+AUTOENCODER_IDENTITY = "autoencoder-identity"
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Defense(nn.Module):
+    """Images in [0, 1] to logits, through the randomized autoencoder.
+
+    Dropout in the encoder is always on, so two calls give two answers unless a seed is given.
+
+    Args:
+        encoder: makes the code.
+        decoder: makes an image of it.
+        classifier: takes images in [0, 1] to logits (normalization inside).
+    """
+
+    def __init__(self, encoder: SparseEncoder, decoder: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.classifier = classifier
+        self.autoencoder_identity = False
+
+    def forward(
+        self,
+        images: Tensor,
+        realizations: int | None = None,
+        seed: int | Tensor | None = None,
+        image_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of one realization, (B, classes), or of several, (realizations, B, classes).
+
+        Args:
+            images: (B, C, H, W) float32 in [0, 1].
+            realizations: None for one without a leading dimension.
+            seed, image_ids: as in ``SparseEncoder.encode``.
+        """
+        if realizations is None:
+            return self.classifier(self.autoencode(images, seed, image_ids))
+        check_integer("realizations", realizations, 1)
+        selection = self.encoder.select(images)
+        logits = self.realize(selection, seed, image_ids, 0, realizations)
+        return logits.unflatten(0, (realizations, images.shape[0]))
+
+    def autoencode(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
+        """The image that the classifier sees, for one realization: (B, C, H, W) in [0, 1]."""
+        code = self.encoder.encode(images.detach() if self.autoencoder_identity else images, 1, seed, image_ids)
+        return self.bypassed(self.decoder(code), images)
+
+    def realize(
+        self,
+        selection: TopT,
+        seed: int | Tensor | None,
+        image_ids: Tensor | None,
+        start: int,
+        count: int,
+        receiver: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (count * B, classes) of realizations start .. start + count - 1; see ``TopT.draw``."""
+        code = selection.draw(seed, image_ids, start, count, receiver)
+        decoded = self.decoder(code)
+        if receiver is None:
+            receiver = selection.images.repeat(count, 1, 1, 1)
+        return self.classifier(self.bypassed(decoded, receiver))
+
+    def bypassed(self, decoded: Tensor, images: Tensor) -> Tensor:
+        """Under W-AIGA the decoded image with the gradient of the identity, otherwise the decoded image."""
+        if not self.autoencoder_identity:
+            return decoded
+        return decoded.detach() + (images - images.detach())
+
+    @torch.no_grad()
+    def predict_proba(
+        self,
+        images: Tensor,
+        ensemble: int = 10,
+        seed: int | Tensor | None = None,
+        image_ids: Tensor | None = None,
+        chunk: int = 1,
+    ) -> Tensor:
+        """Mean of the softmax outputs over ``ensemble`` realizations (eq. 8), (B, classes) float32.
+
+        Selects once and streams the realizations ``chunk`` at a time, so memory does not grow with their number.
+        """
+        check_integer("ensemble", ensemble, 1)
+        check_integer("chunk", chunk, 1)
+        seed = seed_tensor(seed, images.device)
+        selection = self.encoder.select(images)
+        total: Tensor | None = None
+        for start in range(0, ensemble, chunk):
+            count = min(chunk, ensemble - start)
+            logits = self.realize(selection, seed, image_ids, start, count)
+            for probabilities in logits.float().softmax(-1).split(images.shape[0]):
+                total = probabilities if total is None else total + probabilities
+        assert total is not None
+        return total / ensemble
+
+    def with_surrogate(self, surrogate: str) -> "Defense":
+        """The same model, sharing all parameters, with another gradient.
+
+        Args:
+            surrogate: "identity", "smooth" or "smooth-normalized" for W-NFGA with that quantizer derivative, or
+                "autoencoder-identity" for W-AIGA, which treats the whole autoencoder as the identity.
+        """
+        if surrogate not in (*SURROGATES, AUTOENCODER_IDENTITY):
+            raise ValueError(
+                f"surrogate is {surrogate!r}, expected one of {', '.join((*SURROGATES, AUTOENCODER_IDENTITY))}"
+            )
+        model = share(self)
+        model.autoencoder_identity = surrogate == AUTOENCODER_IDENTITY
+        if not model.autoencoder_identity:
+            model.encoder = share(self.encoder)
+            model.encoder.surrogate = surrogate
+        return model
+
+
+def share(module: Module) -> Module:
+    """A shallow copy that shares parameters, buffers and submodules but has its own settings."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin

@@ -1,0 +1,245 @@
+"""The sparse randomized encoder (paper, section 2.2) as a layer."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .autograd import Encode
+from .code import SparseCode, TopT
+from .kernels import engine_name, interpreting, load_engine
+from .kernels.shapes import MAX_ATOMS
+from .kernels.surrogates import SURROGATES
+from .randomness import image_id_tensor, seed_tensor
+
+UNIT_NORM_TOLERANCE = 1e-4
+
+Backend = Literal["auto", "reference", "cpu", "triton"]
+
+
+class SparseEncoder(nn.Module):
+    """Projects patches onto a dictionary, keeps the top T, drops most at random, and reduces the rest to signs.
+
+    There is nothing to train. Dropout is on in training and in evaluation mode alike: it is part of the defense.
+    The layer computes in float32 whatever autocast, TF32 or matmul-precision setting is on around it, and
+    ``.to(torch.bfloat16)`` leaves its dictionary in float32.
+
+    Args:
+        atoms: (L, C, n, n) float32, each of unit l2 norm (tolerance 1e-4); 1 to 32,767 atoms.
+        stride: S, pixels between patches.
+        top_t: T, coefficients kept of each patch before dropout, in 1 .. L; L switches the selection off.
+        dropout_p: probability in [0, 1) that a kept coefficient is dropped (eq. 2); survivors are not rescaled.
+        epsilon: the l-infinity budget that the dead zone is designed for, on the scale of pixels in [0, 1].
+        beta: the dead zone is |a| < beta * epsilon * norm, with norm the atom's l1 norm (eq. 3).
+        quantize: False passes projections instead of sign * norm.
+        signed: False takes magnitudes first, as the published code did: values are 0 or +norm.
+        surrogate: derivative used for the quantizer in the backward pass: "identity", "smooth" (eq. 9) or
+            "smooth-normalized" (the published code's).
+        sigma: width of the smooth surrogates.
+        backend: "auto" takes the engine of the images' device; "reference", "cpu" or "triton" insist on one.
+
+    Raises:
+        TypeError: a tensor of the wrong dtype or an argument of the wrong type.
+        ValueError: anything else that does not fit, naming the argument, what came and what was expected.
+    """
+
+    atoms: Tensor
+    norms: Tensor
+    dead_zone: Tensor
+
+    def __init__(
+        self,
+        atoms: Tensor,
+        stride: int = 2,
+        top_t: int = 50,
+        dropout_p: float = 0.95,
+        epsilon: float = 8 / 255,
+        beta: float = 3.0,
+        quantize: bool = True,
+        signed: bool = True,
+        surrogate: str = "smooth",
+        sigma: float = 0.25,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        check_atoms(atoms)
+        check_integer("stride", stride, 1)
+        check_integer("top_t", top_t, 1, atoms.shape[0])
+        check_number("dropout_p", dropout_p, lambda p: 0 <= p < 1, "in [0, 1)")
+        check_number("epsilon", epsilon, lambda e: 0 <= e <= 1, "in [0, 1], on the scale of pixels in [0, 1]")
+        check_number("beta", beta, lambda b: b >= 0, "at least 0")
+        check_number("sigma", sigma, lambda s: s > 0, "above 0")
+        if surrogate not in SURROGATES:
+            raise ValueError(f"surrogate is {surrogate!r}, expected one of {', '.join(SURROGATES)}")
+        if backend != "auto":
+            load_engine(backend)
+        self.stride = stride
+        self.top_t = top_t
+        self.dropout_p = float(dropout_p)
+        self.epsilon = float(epsilon)
+        self.beta = float(beta)
+        self.quantize = bool(quantize)
+        self.signed = bool(signed)
+        self.surrogate = surrogate
+        self.sigma = float(sigma)
+        self.backend = backend
+        self.register_buffer("atoms", atoms.detach().clone(memory_format=torch.contiguous_format))
+        self.register_buffer("norms", torch.empty(0), persistent=False)
+        self.register_buffer("dead_zone", torch.empty(0), persistent=False)
+        self.refresh_norms()
+        self.register_load_state_dict_post_hook(after_load)
+
+    def refresh_norms(self) -> None:
+        """Recomputes what follows from the atoms: their l1 norms and the dead zone of each."""
+        norms = self.atoms.double().abs().sum((1, 2, 3))
+        self.norms = norms.float()
+        self.dead_zone = (self.beta * self.epsilon * norms).float()
+
+    def forward(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
+        """One realization as a dense (B, L, m_h, m_w) float32 tensor, for any layer that takes one.
+
+        Args are those of ``encode``. Gradients are W-NFGA (paper, section 4).
+        """
+        return self.encode(images, seed=seed, image_ids=image_ids).to_dense()
+
+    def encode(
+        self,
+        images: Tensor,
+        realizations: int = 1,
+        seed: int | Tensor | None = None,
+        image_ids: Tensor | None = None,
+    ) -> SparseCode:
+        """The code of the images, with fresh dropout in every call unless a seed is given.
+
+        Args:
+            images: (B, C, H, W) float32 in [0, 1] (tolerance 1e-6).
+            realizations: R, independent dropout masks for each image.
+            seed: 64-bit; None takes one from torch's generator, so that ``torch.manual_seed`` governs it.
+            image_ids: (B,) int64 in [0, 2^32); an image's mask depends on its id, not on its place in the batch.
+                None numbers the batch from 0.
+
+        Returns:
+            SparseCode of R * B rows, realization r of image b in row r * B + b.
+        """
+        check_integer("realizations", realizations, 1)
+        if realizations != 1:
+            return self.select(images).draw(seed, image_ids, count=realizations)
+        images = self.checked(images)
+        index, value, projection, count = Encode.apply(
+            self.backend,
+            images,
+            self.atoms,
+            self.norms,
+            self.dead_zone,
+            seed_tensor(seed, images.device),
+            image_id_tensor(image_ids, images.shape[0], images.device),
+            self.stride,
+            self.top_t,
+            0,
+            self.dropout_p,
+            self.quantize,
+            self.signed,
+            self.surrogate,
+            self.sigma,
+        )
+        return SparseCode(index, value, projection, count, self.atoms.shape[0], self.backend)
+
+    def select(self, images: Tensor) -> TopT:
+        """Projection and top T only, to draw many realizations from: ``select(images).draw(seed, count=40)``."""
+        images = self.checked(images)
+        with torch.no_grad():
+            atom, projection = ops.namespace(self.backend).select(images, self.atoms, self.stride, self.top_t)
+        return TopT(atom, projection, images, self)
+
+    def checked(self, images: Tensor) -> Tensor:
+        """The images in float32 and contiguous, or an error; their values are checked where they are read."""
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images is a {type(images).__name__}, expected a tensor")
+        if images.dtype != torch.float32:
+            half = images.dtype in (torch.bfloat16, torch.float16)
+            if not (half and torch.is_autocast_enabled(images.device.type)):
+                hint = "; divide by 255" if images.dtype == torch.uint8 else ""
+                raise TypeError(f"images has dtype {images.dtype}, expected torch.float32 in [0, 1]{hint}")
+            images = images.float()
+        channels, patch = self.atoms.shape[1:3]
+        if images.dim() != 4 or images.shape[1] != channels:
+            raise ValueError(f"images has shape {tuple(images.shape)}, expected (B, {channels}, H, W)")
+        if images.shape[2] < patch or images.shape[3] < patch:
+            raise ValueError(
+                f"images are {images.shape[2]} x {images.shape[3]}, expected at least one patch, {patch} x {patch}"
+            )
+        if images.device != self.atoms.device:
+            raise ValueError(
+                f"images is on {images.device}, expected {self.atoms.device}, where the encoder's atoms are"
+            )
+        if self.backend in ("cpu", "triton"):
+            self.require_engine(images.device.type)
+        return images.contiguous()
+
+    def require_engine(self, device_type: str) -> None:
+        served = "cpu" if self.backend == "cpu" or interpreting() else "cuda"
+        if device_type != served or engine_name(device_type) != self.backend:
+            raise ValueError(f"backend is {self.backend!r}, which does not serve tensors on {device_type}")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SparseEncoder":
+        """Moves the dictionary between devices, but lets nothing change its dtype or memory layout."""
+        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            moved = self._buffers[name]
+            assert moved is not None
+            if moved.dtype != torch.float32:
+                moved = buffer.to(moved.device)
+            self._buffers[name] = moved.contiguous()
+        return self
+
+    def extra_repr(self) -> str:
+        count, channels, patch, _ = self.atoms.shape
+        return (
+            f"atoms={count}, patch={channels} x {patch} x {patch}, stride={self.stride}, top_t={self.top_t}, "
+            f"dropout_p={self.dropout_p}, epsilon={self.epsilon:.5g}, beta={self.beta}, quantize={self.quantize}, "
+            f"signed={self.signed}, surrogate={self.surrogate!r}, sigma={self.sigma}, backend={self.backend!r}"
+        )
+
+
+def after_load(module: nn.Module, _incompatible_keys: Any) -> None:
+    assert isinstance(module, SparseEncoder)
+    check_atoms(module.atoms)
+    module.refresh_norms()
+
+
+def check_atoms(atoms: Tensor) -> None:
+    if not isinstance(atoms, Tensor):
+        raise TypeError(f"atoms is a {type(atoms).__name__}, expected a tensor")
+    if atoms.dtype != torch.float32:
+        raise TypeError(f"atoms has dtype {atoms.dtype}, expected torch.float32")
+    if atoms.dim() != 4 or atoms.shape[2] != atoms.shape[3] or atoms.numel() == 0:
+        raise ValueError(f"atoms has shape {tuple(atoms.shape)}, expected (L, C, n, n)")
+    if atoms.shape[0] > MAX_ATOMS:
+        raise ValueError(f"atoms holds {atoms.shape[0]} atoms, expected at most {MAX_ATOMS}")
+    if atoms.is_meta:
+        return
+    norms = atoms.double().square().sum((1, 2, 3)).sqrt()
+    if not bool(((norms - 1).abs() <= UNIT_NORM_TOLERANCE).all()):
+        raise ValueError(
+            f"atoms has l2 norms from {norms.min():.6g} to {norms.max():.6g}, expected 1 "
+            f"(tolerance {UNIT_NORM_TOLERANCE:g}); divide each atom by its norm"
+        )
+
+
+def check_integer(name: str, value: int, low: int, high: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected an int")
+    if not low <= value <= high:
+        expected = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
+        raise ValueError(f"{name} is {value}, expected {expected}")
+
+
+def check_number(name: str, value: float, valid: Callable[[float], bool], expected: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a number")
+    if not (math.isfinite(value) and valid(value)):
+        raise ValueError(f"{name} is {value}, expected {expected}")

@@ -1,0 +1,120 @@
+"""The operations as ``torch.ops.neuroae.*``: schemas, shape functions, and one implementation a dispatch key.
+
+Two libraries share the schemas. ``neuroae`` serves CPU and CUDA tensors by the engine of that device and everything
+else by the reference; ``neuroae_reference`` is the reference on any device (``backend="reference"``). Neither knows
+of gradients: ``autograd.py`` wraps them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .kernels import OPERATIONS, engine_name, load_engine, reference, shapes
+
+SCHEMAS = {
+    "select": "(Tensor images, Tensor atoms, int stride, int top_t) -> (Tensor, Tensor)",
+    "draw": "(Tensor atom, Tensor projection, Tensor norms, Tensor dead_zone, Tensor seed, Tensor image_ids, "
+    "SymInt start, SymInt count, float dropout_p, bool quantize, bool signed) -> (Tensor, Tensor, Tensor, Tensor)",
+    "encode": "(Tensor images, Tensor atoms, Tensor norms, Tensor dead_zone, Tensor seed, Tensor image_ids, "
+    "int stride, int top_t, SymInt realization, float dropout_p, bool quantize, bool signed) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    "encode_backward": "(Tensor grad_value, Tensor index, Tensor projection, Tensor atoms, Tensor norms, "
+    "Tensor dead_zone, SymInt height, SymInt width, int stride, SymInt images, str surrogate, float sigma, "
+    "bool quantize, bool signed) -> Tensor",
+    "conv_transpose": "(Tensor index, Tensor value, Tensor count, Tensor weight, Tensor? bias, int[2] stride, "
+    "int[2] padding, int[2] output_padding, bool relu) -> Tensor",
+    "conv_transpose_backward_value": "(Tensor grad_output, Tensor? output, Tensor index, Tensor count, "
+    "Tensor weight, int[2] stride, int[2] padding) -> Tensor",
+    "conv_transpose_backward_weight": "(Tensor grad_output, Tensor? output, Tensor index, Tensor value, "
+    "Tensor count, Tensor weight, int[2] stride, int[2] padding) -> (Tensor, Tensor)",
+}
+
+
+def empty_code(like: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Uninitialised index, value, projection and count for a code of this shape."""
+    return (
+        like.new_empty(shape, dtype=torch.int16),
+        like.new_empty(shape, dtype=torch.float32),
+        like.new_empty(shape, dtype=torch.float32),
+        like.new_empty(shape[:-1], dtype=torch.int32),
+    )
+
+
+def fake_select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:
+    shape = shapes.select(images, atoms, stride, top_t)
+    return images.new_empty(shape, dtype=torch.int16), images.new_empty(shape)
+
+
+def fake_draw(atom: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return empty_code(atom, shapes.draw(atom, *arguments[:-2]))
+
+
+def fake_encode(images: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return empty_code(images, shapes.encode(images, *arguments[:-2]))
+
+
+def fake_encode_backward(grad_value: Tensor, *arguments: Any) -> Tensor:
+    return grad_value.new_empty(shapes.encode_backward(grad_value, *arguments[:-2]))
+
+
+def fake_conv_transpose(index: Tensor, value: Tensor, count: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
+    shape = shapes.conv_transpose(index, value, count, weight, *arguments[:-1])
+    return torch.empty(shape, dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last)
+
+
+def fake_conv_transpose_backward_value(
+    grad_output: Tensor, output: Tensor | None, index: Tensor, *arguments: Any
+) -> Tensor:
+    shapes.conv_transpose_backward(grad_output, output, index, *arguments)
+    return grad_output.new_empty(index.shape, dtype=torch.float32)
+
+
+def fake_conv_transpose_backward_weight(
+    grad_output: Tensor, output: Tensor | None, index: Tensor, value: Tensor, count: Tensor, weight: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    shapes.conv_transpose_backward(grad_output, output, index, count, weight, *rest)
+    grad_weight = torch.empty(weight.shape, device=weight.device, memory_format=torch.channels_last)
+    return grad_weight, grad_weight.new_empty(weight.shape[1])
+
+
+FAKES: dict[str, Callable[..., Any]] = {
+    "select": fake_select,
+    "draw": fake_draw,
+    "encode": fake_encode,
+    "encode_backward": fake_encode_backward,
+    "conv_transpose": fake_conv_transpose,
+    "conv_transpose_backward_value": fake_conv_transpose_backward_value,
+    "conv_transpose_backward_weight": fake_conv_transpose_backward_weight,
+}
+
+
+def on_engine(operation: str, device_type: str) -> Callable[..., Any]:
+    """The operation on the engine of a device, which is loaded at the first call."""
+
+    def run(*arguments: Any) -> Any:
+        return getattr(load_engine(engine_name(device_type)), operation)(*arguments)
+
+    return run
+
+
+def register() -> list[torch.library.Library]:
+    libraries = [torch.library.Library(name, "DEF") for name in ("neuroae", "neuroae_reference")]
+    for library in libraries:
+        for operation in OPERATIONS:
+            library.define(operation + SCHEMAS[operation], tags=(torch.Tag.pt2_compliant_tag,))
+            library.impl(operation, getattr(reference, operation), "CompositeExplicitAutograd")
+            torch.library.register_fake(f"{library.ns}::{operation}", FAKES[operation], lib=library)
+    for operation in OPERATIONS:
+        libraries[0].impl(operation, on_engine(operation, "cpu"), "CPU")
+        libraries[0].impl(operation, on_engine(operation, "cuda"), "CUDA")
+    return libraries
+
+
+LIBRARIES = register()
+
+
+def namespace(backend: str) -> Any:
+    """The operations of a backend: ``torch.ops.neuroae`` or ``torch.ops.neuroae_reference``."""
+    return torch.ops.neuroae_reference if backend == "reference" else torch.ops.neuroae

@@ -1,0 +1,48 @@
+"""Seeds: where every random draw of the package comes from.
+
+A seed is a 64-bit number. Streams for different purposes are kept apart by hashing the user's seed with the purpose
+and the position, so that no mask is ever used for two things.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+SEED_LIMIT = 2**63
+
+
+def derive_seed(seed: int, purpose: str, *position: int) -> int:
+    """A seed in [0, 2^63) for one purpose at one position (epoch, attack, restart, step, ...).
+
+    Different purposes or positions give unrelated streams; the same ones give the same seed in every process.
+    """
+    text = ":".join((str(int(seed)), purpose, *(str(int(number)) for number in position)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") % SEED_LIMIT
+
+
+def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
+    """An int64 scalar on the device; ``None`` draws one from torch's generator, so ``torch.manual_seed`` governs it."""
+    if seed is None:
+        return torch.randint(SEED_LIMIT - 1, (), dtype=torch.int64, device=device)
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64 or seed.numel() != 1:
+            raise TypeError(f"seed is a tensor of {seed.numel()} x {seed.dtype}, expected one torch.int64")
+        return seed.to(device).reshape(())
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed is a {type(seed).__name__}, expected an int, an int64 tensor or None")
+    if not -SEED_LIMIT <= seed < SEED_LIMIT:
+        raise ValueError(f"seed is {seed}, expected in [-2^63, 2^63)")
+    return torch.full((), seed, dtype=torch.int64, device=device)
+
+
+def image_id_tensor(image_ids: Tensor | None, batch: int, device: torch.device) -> Tensor:
+    """Int64 ids on the device, one an image; ``None`` numbers the batch from 0."""
+    if image_ids is None:
+        return torch.arange(batch, device=device)
+    if not isinstance(image_ids, Tensor) or image_ids.dtype != torch.int64:
+        kind = image_ids.dtype if isinstance(image_ids, Tensor) else type(image_ids).__name__
+        raise TypeError(f"image_ids is {kind}, expected an int64 tensor or None")
+    if image_ids.shape != (batch,):
+        raise ValueError(f"image_ids has shape {tuple(image_ids.shape)}, expected ({batch},), an id for each image")
+    return image_ids.to(device)

@@ -5,6 +5,9 @@ L atoms, T coefficients kept a patch. A code has room for T survivors a patch; s
 ascending order of atoms, and an unused slot has index -1, value 0 and projection 0.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,6 +47,7 @@ def draw(
     """Dropout (eq. 2) and activation/quantization (eq. 3) for realizations start .. start + count - 1."""
     shapes.draw(atom, projection, norms, dead_zone, seed, image_ids, start, count, dropout_p)
     shapes.check_image_ids(image_ids)
+    shapes.check_selected(atom, norms.shape[0])
     batch, patches_h, patches_w, top_t = atom.shape
     kept = keep_mask(atom.long(), seed, image_ids, start, count, dropout_p)
     order = kept.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
@@ -173,7 +177,7 @@ def conv_transpose(
     """
     shape = shapes.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding)
     dense = to_dense(value, index, weight.shape[0])
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_precision(weight.device):
         result = F.conv_transpose2d(
             dense, weight.float(), None if bias is None else bias.float(), stride, padding, output_padding
         )
@@ -196,7 +200,7 @@ def conv_transpose_backward_value(
     """
     shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     grad = masked(grad_output, output).float()
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_precision(weight.device):
         dense = F.conv2d(grad, weight.float(), stride=stride, padding=padding)
     dense = dense[..., : index.shape[1], : index.shape[2]].permute(0, 2, 3, 1)
     picked = dense.gather(-1, index.long().clamp_min(0))
@@ -218,9 +222,16 @@ def conv_transpose_backward_weight(
     grad = masked(grad_output, output).float()
     dense = to_dense(value, index, weight.shape[0])
     grad_weight = torch.empty(weight.shape, device=weight.device, memory_format=torch.channels_last)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_precision(weight.device):
         grad_weight.copy_(torch.nn.grad.conv2d_weight(grad, weight.shape, dense, stride, padding))
     return grad_weight, grad.sum((0, 2, 3))
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Convolutions in float32, whatever autocast and TF32 settings are on around them."""
+    with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        yield
 
 
 def masked(grad_output: Tensor, output: Tensor | None) -> Tensor:

@@ -269,3 +269,11 @@ def check_image_ids(image_ids: Tensor) -> None:
     require(
         low >= 0 and high < 2**32, f"image_ids holds numbers from {low} to {high}, expected them in [0, 2^32)"
     )
+
+
+def check_selected(atom: Tensor, atoms: int) -> None:
+    """Refuses a selection of atoms that the dictionary does not have."""
+    if atom.numel() == 0 or (atom.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return
+    low, high = torch.stack(atom.aminmax()).tolist()
+    require(low >= 0 and high < atoms, f"atom names atoms from {low} to {high}, expected them in [0, {atoms - 1}]")

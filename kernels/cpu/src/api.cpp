@@ -1,0 +1,84 @@
+// The exported functions: one C call an operation, passed on to the best engine that this processor runs.
+#include <cstdlib>
+#include <cstring>
+
+#include "engine.h"
+
+namespace neuroae {
+
+namespace isa_plain {
+extern const Engine engine;
+}
+#if defined(__x86_64__)
+namespace isa_avx2 {
+extern const Engine engine;
+}
+namespace isa_avx512 {
+extern const Engine engine;
+}
+#endif
+
+namespace {
+
+// NEUROAE_CPU_ISA (plain, avx2 or avx512) lowers the choice, to test the others on one machine.
+const Engine& choose() {
+    const char* wanted = std::getenv("NEUROAE_CPU_ISA");
+    auto allowed = [&](const Engine& engine) { return !wanted || !*wanted || std::strcmp(wanted, engine.name) == 0; };
+#if defined(__x86_64__)
+    if (allowed(isa_avx512::engine) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return isa_avx512::engine;
+    if (allowed(isa_avx2::engine) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return isa_avx2::engine;
+#endif
+    return isa_plain::engine;
+}
+
+const Engine& chosen() {
+    static const Engine& engine = choose();
+    return engine;
+}
+
+}  // namespace
+}  // namespace neuroae
+
+#define NEUROAE_API extern "C" __attribute__((visibility("default")))
+
+using namespace neuroae;
+
+NEUROAE_API const char* neuroae_isa() { return chosen().name; }
+
+NEUROAE_API int32_t neuroae_select(const Images* images, const Dictionary* dictionary, const Selection* out,
+                                   int32_t threads) {
+    return chosen().select(*images, *dictionary, *out, threads);
+}
+
+NEUROAE_API void neuroae_draw(const Selection* selection, const Dictionary* dictionary, const Draws* draws,
+                              const Code* out, int32_t threads) {
+    chosen().draw(*selection, *dictionary, *draws, *out, threads);
+}
+
+NEUROAE_API int32_t neuroae_encode(const Images* images, const Dictionary* dictionary, const Draws* draws,
+                                   const Code* out, int32_t threads) {
+    return chosen().encode(*images, *dictionary, *draws, *out, threads);
+}
+
+NEUROAE_API int32_t neuroae_encode_backward(const float* grad_value, const Code* code, const Dictionary* dictionary,
+                                            const Gradient* gradient, float* out, int32_t threads) {
+    return chosen().encode_backward(grad_value, *code, *dictionary, *gradient, out, threads);
+}
+
+NEUROAE_API int32_t neuroae_conv_transpose(const Code* code, const Layer* layer, void* out, int32_t threads) {
+    return chosen().conv_transpose(*code, *layer, out, threads);
+}
+
+NEUROAE_API int32_t neuroae_conv_transpose_backward_value(const void* grad, const void* output, const Code* code,
+                                                          const Layer* layer, float* grad_value, int32_t threads) {
+    return chosen().conv_transpose_backward_value(grad, output, *code, *layer, grad_value, threads);
+}
+
+NEUROAE_API int32_t neuroae_conv_transpose_backward_weight(const void* grad, const void* output, const Code* code,
+                                                           const Layer* layer, float* grad_weight, float* grad_bias,
+                                                           int32_t threads) {
+    return chosen().conv_transpose_backward_weight(grad, output, *code, *layer, grad_weight, grad_bias, threads);
+}

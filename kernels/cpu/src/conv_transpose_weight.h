@@ -1,0 +1,137 @@
+// Backward of the transposed convolution to weight and bias.
+//
+// Survivors are grouped by atom, so that an atom's gradient is summed in one thread and in one order. Images are taken
+// a few at a time: their output gradients then stay in the cache while all atoms gather from them.
+#pragma once
+
+#include "conv_transpose.h"
+
+namespace neuroae {
+namespace NEUROAE_ISA {
+
+constexpr int64_t kChunkBytes = 6 << 20;
+
+// The non-zero values of rows first .. first + rows - 1, by atom, in the order of rows, patches and slots.
+struct Grouped {
+    struct Entry {
+        int64_t slot;  // patch, counted from the first row
+        float value;
+    };
+    std::vector<int64_t> begin;  // of each atom's entries
+    std::vector<Entry> entries;
+
+    bool read(const Code& code, int64_t atoms, int64_t first, int64_t rows) {
+        const int64_t patches = code.patches_h * code.patches_w;
+        begin.assign(atoms + 1, 0);
+        for (int pass = 0; pass < 2; ++pass) {
+            for (int64_t slot = 0; slot < rows * patches; ++slot) {
+                const int64_t base = (first * patches + slot) * code.top_t;
+                for (int64_t s = base; s < base + code.top_t && code.index[s] >= 0; ++s) {
+                    if (code.index[s] >= atoms) return false;
+                    if (code.value[s] == 0.0f) continue;
+                    if (pass == 0) {
+                        ++begin[code.index[s] + 1];
+                    } else {
+                        entries[next[code.index[s]]++] = {slot, code.value[s]};
+                    }
+                }
+            }
+            if (pass == 0) {
+                for (int64_t atom = 0; atom < atoms; ++atom) begin[atom + 1] += begin[atom];
+                entries.resize(begin[atoms]);
+                next.assign(begin.begin(), begin.end());
+            }
+        }
+        return true;
+    }
+
+  private:
+    std::vector<int64_t> next;
+};
+
+// Copies the gradients of some images as floats, masked, and sums each image over its pixels.
+template <class T>
+void load_images(const T* grad, const T* output, const Layer& layer, int64_t first, int64_t rows, float* target,
+                 float* pixel_sums, int threads) {
+    const int64_t size = layer.height * layer.width * layer.channels;
+    parallel_for(rows, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+            const int64_t source = (first + row) * size;
+            float* image = target + row * size;
+            float* sums = pixel_sums + row * layer.channels;
+            load_gradient(grad + source, output ? output + source : nullptr, size, image);
+            std::memset(sums, 0, layer.channels * sizeof(float));
+            for (int64_t pixel = 0; pixel < layer.height * layer.width; ++pixel)
+                for (int64_t c = 0; c < layer.channels; ++c) sums[c] += image[pixel * layer.channels + c];
+        }
+    });
+}
+
+inline void axpy(const float* x, float factor, int64_t length, float* out) {
+    const VF f = splat(factor);
+    int64_t i = 0;
+    for (; i + W <= length; i += W) store(out + i, load<VF>(out + i) + f * load<VF>(x + i));
+    for (; i < length; ++i) out[i] += factor * x[i];
+}
+
+// Adds what the images in `grad` give to one atom's weights.
+inline void add_atom_gradient(const float* grad, const Code& code, const Layer& layer, const Grouped& grouped,
+                              int64_t atom, float* out) {
+    const int64_t patches = code.patches_h * code.patches_w;
+    for (int64_t e = grouped.begin[atom]; e < grouped.begin[atom + 1]; ++e) {
+        const int64_t slot = grouped.entries[e].slot, patch = slot % patches;
+        const Span down(patch / code.patches_w, layer.kernel_h, layer.stride_h, layer.padding_h, layer.height);
+        const Span across(patch % code.patches_w, layer.kernel_w, layer.stride_w, layer.padding_w, layer.width);
+        if (across.taps <= 0) continue;
+        for (int64_t tap = 0; tap < down.taps; ++tap) {
+            const int64_t y = slot / patches * layer.height + down.start + tap;
+            axpy(grad + (y * layer.width + across.start) * layer.channels, grouped.entries[e].value,
+                 across.taps * layer.channels,
+                 out + ((down.first + tap) * layer.kernel_w + across.first) * layer.channels);
+        }
+    }
+}
+
+template <class T>
+int32_t conv_transpose_backward_weight_as(const T* grad, const T* output, const Code& code, const Layer& layer,
+                                          float* grad_weight, float* grad_bias, int threads) {
+    const int64_t image_size = layer.height * layer.width * layer.channels;
+    const int64_t atom_size = layer.kernel_h * layer.kernel_w * layer.channels;
+    const int64_t chunk = std::max<int64_t>(1, kChunkBytes / (image_size * static_cast<int64_t>(sizeof(float))));
+    expect_writes(grad_weight, layer.atoms * atom_size * sizeof(float));
+    std::memset(grad_weight, 0, layer.atoms * atom_size * sizeof(float));
+    std::memset(grad_bias, 0, layer.channels * sizeof(float));
+    std::vector<float> images(std::min(chunk, code.rows) * image_size);
+    std::vector<float> pixel_sums(std::min(chunk, code.rows) * layer.channels);
+    Grouped grouped;
+    for (int64_t first = 0; first < code.rows; first += chunk) {
+        const int64_t rows = std::min(chunk, code.rows - first);
+        if (!grouped.read(code, layer.atoms, first, rows)) return kBadIndex;
+        load_images(grad, output, layer, first, rows, images.data(), pixel_sums.data(), threads);
+        for (int64_t i = 0; i < rows * layer.channels; ++i) grad_bias[i % layer.channels] += pixel_sums[i];
+        // Atoms differ in how often they survive: each thread takes atoms with an equal share of the entries.
+        const int64_t total = static_cast<int64_t>(grouped.entries.size());
+        parallel_for(total, threads, [&](int64_t begin, int64_t end) {
+            const auto from = std::lower_bound(grouped.begin.begin(), grouped.begin.end() - 1, begin);
+            const auto to = std::lower_bound(grouped.begin.begin(), grouped.begin.end() - 1, end);
+            for (auto atom = from; atom != to; ++atom) {
+                const int64_t number = atom - grouped.begin.begin();
+                add_atom_gradient(images.data(), code, layer, grouped, number, grad_weight + number * atom_size);
+            }
+        });
+    }
+    return kOk;
+}
+
+inline int32_t conv_transpose_backward_weight(const void* grad, const void* output, const Code& code,
+                                              const Layer& layer, float* grad_weight, float* grad_bias, int threads) {
+    if (layer.dtype == kBFloat16)
+        return conv_transpose_backward_weight_as(static_cast<const bfloat16*>(grad),
+                                                 static_cast<const bfloat16*>(output), code, layer, grad_weight,
+                                                 grad_bias, threads);
+    return conv_transpose_backward_weight_as(static_cast<const float*>(grad), static_cast<const float*>(output), code,
+                                             layer, grad_weight, grad_bias, threads);
+}
+
+}  // namespace NEUROAE_ISA
+}  // namespace neuroae

@@ -1,0 +1,175 @@
+// select, draw and the fused encode.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "engine.h"
+#include "memory.h"
+#include "philox.h"
+#include "projection.h"
+#include "threads.h"
+#include "top_t.h"
+
+namespace neuroae {
+namespace NEUROAE_ISA {
+
+// Whether all pixels are in range; NaN is not.
+inline bool in_range(const Images& images, int threads) {
+    const int64_t total = images.count * images.channels * images.height * images.width;
+    const int64_t step = 1 << 16, tasks = (total + step - 1) / step;
+    std::vector<char> good(tasks, 1);
+    parallel_for(tasks, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) {
+            const int64_t stop = task + 1 == tasks ? total : (task + 1) * step;
+            VI fine = ~VI{};
+            int64_t i = task * step;
+            for (; i + W <= stop; i += W) {
+                VF x = load<VF>(images.pixels + i);
+                fine &= (x >= images.low) & (x <= images.high);
+            }
+            bool all = lane_bits(fine) == (1u << W) - 1;
+            for (; i < stop; ++i) all &= images.pixels[i] >= images.low && images.pixels[i] <= images.high;
+            good[task] = all;
+        }
+    });
+    for (char g : good)
+        if (!g) return false;
+    return true;
+}
+
+// One patch's selection, with room for what the vector code writes past its end.
+struct Picked {
+    explicit Picked(int64_t top_t) : atom(top_t + W), projection(top_t + W) {}
+    std::vector<int32_t> atom;
+    std::vector<float> projection;
+};
+
+// Hands every patch's selection to `take(patch number in the batch, picked)`.
+template <class Take>
+int32_t for_each_selection(const Images& images, const Dictionary& dictionary, int64_t patches_h, int64_t patches_w,
+                           int64_t top_t, int threads, Take&& take) {
+    if (!in_range(images, threads)) return kBadImage;
+    const PackedAtoms atoms(dictionary);
+    const int64_t patches = patches_h * patches_w, total = images.count * patches;
+    parallel_for((total + R - 1) / R, threads, [&](int64_t begin, int64_t end) {
+        std::vector<float> tile(R * atoms.length, 0.0f), projections(R * atoms.padded());
+        Picked picked(top_t);
+        CutFinder finder;
+        for (int64_t first = begin * R; first < end * R && first < total; first += R) {
+            const int64_t used = total - first < R ? total - first : R;
+            for (int64_t r = 0; r < used; ++r) {
+                const int64_t patch = (first + r) % patches;
+                copy_patch(images, dictionary, (first + r) / patches, patch / patches_w, patch % patches_w,
+                           tile.data() + r * atoms.length);
+            }
+            project_tile(tile.data(), atoms, projections.data());
+            for (int64_t r = 0; r < used; ++r) {
+                const float* row = projections.data() + r * atoms.padded();
+                const Cut cut = finder.find(row, atoms.padded(), dictionary.count, top_t);
+                take_top(row, atoms.padded(), cut, top_t, picked.projection.data(), picked.atom.data());
+                take(first + r, picked);
+            }
+        }
+    });
+    return kOk;
+}
+
+inline int32_t select(const Images& images, const Dictionary& dictionary, const Selection& out, int threads) {
+    const int64_t slots = out.images * out.patches_h * out.patches_w * out.top_t;
+    expect_writes(out.atom, slots * sizeof(int16_t));
+    expect_writes(out.projection, slots * sizeof(float));
+    return for_each_selection(images, dictionary, out.patches_h, out.patches_w, out.top_t, threads,
+                              [&](int64_t patch, const Picked& picked) {
+                                  int16_t* atom = out.atom + patch * out.top_t;
+                                  for (int64_t t = 0; t < out.top_t; ++t)
+                                      atom[t] = static_cast<int16_t>(picked.atom[t]);
+                                  std::memcpy(out.projection + patch * out.top_t, picked.projection.data(),
+                                              out.top_t * sizeof(float));
+                              });
+}
+
+inline void expect_code(const Code& out) {
+    const int64_t slots = out.rows * out.patches_h * out.patches_w * out.top_t;
+    expect_writes(out.index, slots * sizeof(int16_t));
+    expect_writes(out.value, slots * sizeof(float));
+    expect_writes(out.projection, slots * sizeof(float));
+}
+
+// Eq. 3 of the paper for one survivor.
+inline float activate(float a, float norm, float dead_zone, const Draws& draws) {
+    if (!draws.is_signed) a = std::fabs(a);
+    if (!draws.quantize) return a;
+    if (std::fabs(a) < dead_zone || a == 0.0f) return 0.0f;
+    return a > 0.0f ? norm : -norm;
+}
+
+// Where a draw stands: its place in the code, and what its words are counted by.
+struct Place {
+    int64_t slot;  // row * patches + patch
+    uint32_t patch, realization, image;
+};
+
+// Dropout and activation/quantization of one patch. `atom` and `projection` are readable up to a multiple of W.
+inline void draw_patch(const int32_t* atom, const float* projection, const Dictionary& dictionary, const Draws& draws,
+                       const Place& place, const Code& out) {
+    const int64_t top_t = out.top_t;
+    int16_t* index = out.index + place.slot * top_t;
+    float* value = out.value + place.slot * top_t;
+    float* survivor = out.projection + place.slot * top_t;
+    std::memset(index, 0xff, top_t * sizeof(int16_t));
+    std::memset(value, 0, top_t * sizeof(float));
+    std::memset(survivor, 0, top_t * sizeof(float));
+    const PhiloxKey key(draws.seed);
+    const uint32_t drop_below = static_cast<uint32_t>(draws.drop_below);
+    int32_t kept = 0;
+    for (int64_t t = 0; t < top_t; t += W) {
+        VU words = draw_words(load<VU>(atom + t), place.patch, place.realization, place.image, key);
+        uint32_t keep = lane_bits((VI)(words >= drop_below));
+        if (top_t - t < W) keep &= (1u << (top_t - t)) - 1;
+        for (; keep; keep &= keep - 1) {
+            const int64_t source = t + __builtin_ctz(keep);
+            const int32_t l = atom[source];
+            const float a = projection[source];
+            index[kept] = static_cast<int16_t>(l);
+            survivor[kept] = a;
+            value[kept++] = activate(a, dictionary.norms[l], dictionary.dead_zone[l], draws);
+        }
+    }
+    out.count[place.slot] = kept;
+}
+
+inline void draw(const Selection& selection, const Dictionary& dictionary, const Draws& draws, const Code& out,
+                 int threads) {
+    const int64_t patches = out.patches_h * out.patches_w, top_t = out.top_t;
+    expect_code(out);
+    parallel_for(out.rows * patches, threads, [&](int64_t begin, int64_t end) {
+        Picked picked(top_t);
+        for (int64_t slot = begin; slot < end; ++slot) {
+            const int64_t row = slot / patches, patch = slot % patches, image = row % selection.images;
+            const int64_t source = (image * patches + patch) * top_t;
+            for (int64_t t = 0; t < top_t; ++t) picked.atom[t] = selection.atom[source + t];
+            const Place place{slot, static_cast<uint32_t>(patch),
+                              static_cast<uint32_t>(draws.start + row / selection.images),
+                              static_cast<uint32_t>(draws.image_ids[image])};
+            draw_patch(picked.atom.data(), selection.projection + source, dictionary, draws, place, out);
+        }
+    });
+}
+
+inline int32_t encode(const Images& images, const Dictionary& dictionary, const Draws& draws, const Code& out,
+                      int threads) {
+    const int64_t patches = out.patches_h * out.patches_w;
+    expect_code(out);
+    return for_each_selection(
+        images, dictionary, out.patches_h, out.patches_w, out.top_t, threads,
+        [&](int64_t slot, const Picked& picked) {
+            const Place place{slot, static_cast<uint32_t>(slot % patches), static_cast<uint32_t>(draws.start),
+                              static_cast<uint32_t>(draws.image_ids[slot / patches])};
+            draw_patch(picked.atom.data(), picked.projection.data(), dictionary, draws, place, out);
+        });
+}
+
+}  // namespace NEUROAE_ISA
+}  // namespace neuroae

@@ -1,0 +1,80 @@
+// The C ABI of the CPU engine, and the table through which api.cpp reaches the code of one instruction set.
+//
+// Layouts are those of kernels/reference.py: B images, rows = realizations * B with row r * B + b, m_h * m_w patches
+// an image, L atoms, room for T survivors a patch. All tensors are contiguous; outputs and weights of the transposed
+// convolution are channels_last, that is (rows, H, W, C_out) and (L, k_h, k_w, C_out) in memory.
+#pragma once
+
+#include <cstdint>
+
+namespace neuroae {
+
+enum Status : int32_t { kOk = 0, kBadImage = 1, kBadIndex = 2 };
+enum Surrogate : int32_t { kIdentity = 0, kSmooth = 1, kSmoothNormalized = 2 };
+enum DType : int32_t { kFloat32 = 0, kBFloat16 = 1 };
+
+struct Images {
+    const float* pixels;  // (count, channels, height, width), values in [low, high]
+    int64_t count, channels, height, width;
+    float low, high;
+};
+
+struct Dictionary {
+    const float* atoms;      // (count, channels, patch, patch)
+    const float* norms;      // (count,), null where not needed
+    const float* dead_zone;  // (count,), null where not needed
+    int64_t count, channels, patch, stride;
+};
+
+struct Draws {
+    const int64_t* image_ids;  // one an image
+    int64_t seed, start, count;
+    uint64_t drop_below;  // a coefficient is dropped when its word is below this, at most 2^32
+    int32_t quantize, is_signed;
+};
+
+struct Selection {
+    int16_t* atom;      // (images, m_h, m_w, T), ascending
+    float* projection;  // likewise
+    int64_t images, patches_h, patches_w, top_t;
+};
+
+struct Code {
+    int16_t* index;     // (rows, m_h, m_w, T)
+    float* value;       // likewise
+    float* projection;  // likewise
+    int32_t* count;     // (rows, m_h, m_w)
+    int64_t rows, patches_h, patches_w, top_t;
+};
+
+struct Gradient {
+    int64_t images, height, width;  // of the image gradient; row k of the code belongs to image k % images
+    int32_t surrogate, quantize, is_signed;
+    double sigma;
+};
+
+struct Layer {
+    const void* weight;  // (atoms, kernel_h, kernel_w, channels)
+    const float* bias;   // (channels,) or null
+    int32_t dtype;       // of weight, output and gradient of the output
+    int32_t relu;
+    int64_t atoms, channels, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
+    int64_t height, width;  // of the output
+};
+
+// One instruction set's implementations. `threads` is the most that may work at once.
+struct Engine {
+    const char* name;
+    int32_t (*select)(const Images&, const Dictionary&, const Selection&, int threads);
+    void (*draw)(const Selection&, const Dictionary&, const Draws&, const Code&, int threads);
+    int32_t (*encode)(const Images&, const Dictionary&, const Draws&, const Code&, int threads);
+    int32_t (*encode_backward)(const float* grad_value, const Code&, const Dictionary&, const Gradient&, float* out,
+                               int threads);
+    int32_t (*conv_transpose)(const Code&, const Layer&, void* out, int threads);
+    int32_t (*conv_transpose_backward_value)(const void* grad, const void* output, const Code&, const Layer&,
+                                             float* grad_value, int threads);
+    int32_t (*conv_transpose_backward_weight)(const void* grad, const void* output, const Code&, const Layer&,
+                                              float* grad_weight, float* grad_bias, int threads);
+};
+
+}  // namespace neuroae

@@ -1,0 +1,3 @@
+#define NEUROAE_ISA isa_plain
+#include "isa.h"
+NEUROAE_ENGINE("plain")

@@ -1,0 +1,79 @@
+// Inner products of patches with atoms.
+//
+// A tile of R patches meets all atoms, two vectors of atoms at a time. Every product is one chain of additions over
+// k = 0 .. K - 1 that starts at 0, whatever the tile, so a patch's projections depend on nothing but the patch.
+#pragma once
+
+#include <vector>
+
+#include "engine.h"
+#include "simd.h"
+
+namespace neuroae {
+namespace NEUROAE_ISA {
+
+#if defined(__AVX512F__)
+constexpr int R = 12;  // 24 accumulators of the 32 registers
+#else
+constexpr int R = 6;  // 12 accumulators of the 16 registers
+#endif
+
+// Atoms in blocks of 2 W, each block K x 2 W; the last block is filled up with zeros.
+class PackedAtoms {
+  public:
+    explicit PackedAtoms(const Dictionary& dictionary)
+        : length(dictionary.channels * dictionary.patch * dictionary.patch),
+          blocks((dictionary.count + 2 * W - 1) / (2 * W)),
+          packed(blocks * length * 2 * W, 0.0f) {
+        for (int64_t atom = 0; atom < dictionary.count; ++atom) {
+            const float* source = dictionary.atoms + atom * length;
+            float* target = packed.data() + atom / (2 * W) * length * 2 * W + atom % (2 * W);
+            for (int64_t k = 0; k < length; ++k) target[k * 2 * W] = source[k];
+        }
+    }
+    const float* block(int64_t number) const { return packed.data() + number * length * 2 * W; }
+    int64_t padded() const { return blocks * 2 * W; }
+
+    const int64_t length;  // K = C n n
+    const int64_t blocks;
+
+  private:
+    std::vector<float> packed;
+};
+
+inline void copy_patch(const Images& images, const Dictionary& dictionary, int64_t image, int64_t i, int64_t j,
+                       float* target) {
+    const int64_t n = dictionary.patch;
+    for (int64_t channel = 0; channel < images.channels; ++channel) {
+        const float* source = images.pixels + ((image * images.channels + channel) * images.height +
+                                               i * dictionary.stride) * images.width + j * dictionary.stride;
+        for (int64_t y = 0; y < n; ++y, source += images.width, target += n)
+            for (int64_t x = 0; x < n; ++x) target[x] = source[x];
+    }
+}
+
+// patches: (R, K). projections: (R, padded).
+inline void project_tile(const float* patches, const PackedAtoms& atoms, float* projections) {
+    const int64_t length = atoms.length, padded = atoms.padded();
+    for (int64_t number = 0; number < atoms.blocks; ++number) {
+        const float* block = atoms.block(number);
+        VF left[R], right[R];
+        for (int r = 0; r < R; ++r) left[r] = right[r] = VF{};
+        for (int64_t k = 0; k < length; ++k) {
+            const VF d0 = load<VF>(block + k * 2 * W), d1 = load<VF>(block + k * 2 * W + W);
+#pragma GCC unroll 12
+            for (int r = 0; r < R; ++r) {
+                const VF x = splat(patches[r * length + k]);
+                left[r] += x * d0;
+                right[r] += x * d1;
+            }
+        }
+        for (int r = 0; r < R; ++r) {
+            store(projections + r * padded + number * 2 * W, left[r]);
+            store(projections + r * padded + number * 2 * W + W, right[r]);
+        }
+    }
+}
+
+}  // namespace NEUROAE_ISA
+}  // namespace neuroae

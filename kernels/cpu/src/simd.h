@@ -1,0 +1,164 @@
+// Vectors of W floats for the instruction set that the including file is compiled for.
+//
+// Arithmetic is written with the compilers' vector extension; only what it cannot say is intrinsics. a * b + c is
+// one rounding wherever the instruction set has FMA (the build allows contraction).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace neuroae {
+namespace NEUROAE_ISA {
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX2__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+template <int N>
+struct Vectors {
+    typedef float F __attribute__((vector_size(N * 4)));
+    typedef int32_t I __attribute__((vector_size(N * 4)));
+    typedef uint32_t U __attribute__((vector_size(N * 4)));
+    typedef uint16_t H __attribute__((vector_size(N * 2)));
+};
+
+using VF = Vectors<W>::F;
+using VI = Vectors<W>::I;
+using VU = Vectors<W>::U;
+using VH = Vectors<W>::H;
+
+template <class V>
+inline V load(const void* source) {
+    V v;
+    std::memcpy(&v, source, sizeof v);
+    return v;
+}
+
+template <class V>
+inline void store(void* target, const V& v) {
+    std::memcpy(target, &v, sizeof v);
+}
+
+// Subtracting zero, unlike adding it, is free: it changes no number, minus zero included.
+inline VF splat(float x) { return x - VF{}; }
+
+// One bit a lane, from lanes that are 0 or -1.
+inline uint32_t lane_bits(VI v) {
+#if defined(__AVX512F__)
+    return _mm512_movepi32_mask((__m512i)v);
+#elif defined(__AVX2__)
+    return static_cast<uint32_t>(_mm256_movemask_ps((__m256)v));
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < W; ++i) bits |= static_cast<uint32_t>(v[i] & 1) << i;
+    return bits;
+#endif
+}
+
+inline int32_t sum(VI v) {
+    int32_t lanes[W], total = 0;
+    store(lanes, v);
+    for (int32_t lane : lanes) total += lane;
+    return total;
+}
+
+// Pairwise, so that the order of additions is fixed and short.
+inline float sum(VF v) {
+    float lanes[W];
+    store(lanes, v);
+    for (int half = W / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+inline float to_float(float x) { return x; }
+
+inline float to_float(bfloat16 x) {
+    uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+    float f;
+    std::memcpy(&f, &bits, 4);
+    return f;
+}
+
+inline VF load_floats(const float* source) { return load<VF>(source); }
+
+inline VF load_floats(const bfloat16* source) {
+    VU wide = __builtin_convertvector(load<VH>(source), VU) << 16;
+    return (VF)wide;
+}
+
+// Round to nearest, ties to even; NaN stays a quiet NaN.
+inline bfloat16 to_bfloat16(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    if (x != x) return {0x7fc0};
+    return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+inline void store_floats(float* target, VF v) { store(target, v); }
+
+inline void store_floats(bfloat16* target, VF v) {
+    VU bits = (VU)v;
+    VU rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    VU nan = (VU)(v != v);
+    store(target, __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), VH));
+}
+
+// High and low words of the 32 x 32 bit products with m.
+inline void multiply_wide(VU x, uint32_t m, VU& high, VU& low) {
+#if defined(__AVX512F__)
+    __m512i factor = _mm512_set1_epi32(static_cast<int>(m));
+    __m512i even = _mm512_mul_epu32((__m512i)x, factor);
+    __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)x, 32), factor);
+    high = (VU)_mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+    low = (VU)_mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+#elif defined(__AVX2__)
+    __m256i factor = _mm256_set1_epi32(static_cast<int>(m));
+    __m256i even = _mm256_mul_epu32((__m256i)x, factor);
+    __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)x, 32), factor);
+    high = (VU)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+    low = (VU)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+#else
+    for (int i = 0; i < W; ++i) {
+        uint64_t product = static_cast<uint64_t>(x[i]) * m;
+        high[i] = static_cast<uint32_t>(product >> 32);
+        low[i] = static_cast<uint32_t>(product);
+    }
+#endif
+}
+
+// Writes the lanes where `take` is -1 and their numbers (from `first`) to the front of the targets; returns how many.
+// Up to W elements of each target may be overwritten.
+inline int compress(VI take, VF values, int first, float* value_target, int32_t* number_target) {
+#if defined(__AVX512F__)
+    const __mmask16 mask = static_cast<__mmask16>(lane_bits(take));
+    __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32(first),
+                                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    _mm512_storeu_ps(value_target, _mm512_maskz_compress_ps(mask, (__m512)values));
+    _mm512_storeu_si512(number_target, _mm512_maskz_compress_epi32(mask, numbers));
+    return __builtin_popcount(mask);
+#else
+    int taken = 0;
+    for (int i = 0; i < W; ++i) {
+        value_target[taken] = values[i];
+        number_target[taken] = first + i;
+        taken -= take[i];
+    }
+    return taken;
+#endif
+}
+
+}  // namespace NEUROAE_ISA
+}  // namespace neuroae

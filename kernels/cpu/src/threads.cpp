@@ -1,0 +1,64 @@
+#include "threads.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <thread>
+#include <vector>
+
+namespace neuroae {
+namespace {
+
+// PyTorch's own OpenMP runtime is found at run time instead of linking one: a second runtime would bring a second
+// pool of threads, and the two would fight over the cores. GNU's, LLVM's and Intel's all have this entry point.
+struct OpenMP {
+    void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
+    int (*thread_number)();
+    int (*team_size)();
+
+    OpenMP() {
+        parallel = reinterpret_cast<decltype(parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+        thread_number = reinterpret_cast<decltype(thread_number)>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
+        team_size = reinterpret_cast<decltype(team_size)>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));
+    }
+    bool found() const { return parallel && thread_number && team_size; }
+};
+
+const OpenMP& openmp() {
+    static const OpenMP runtime;
+    return runtime;
+}
+
+struct Region {
+    int64_t tasks;
+    RangeFunction function;
+    void* context;
+
+    void run(int64_t part, int64_t parts) const {
+        int64_t begin = tasks * part / parts, end = tasks * (part + 1) / parts;
+        if (begin < end) function(context, begin, end);
+    }
+};
+
+void run_openmp_part(void* data) {
+    static_cast<const Region*>(data)->run(openmp().thread_number(), openmp().team_size());
+}
+
+}  // namespace
+
+void parallel_ranges(int64_t tasks, int threads, RangeFunction function, void* context) {
+    Region region{tasks, function, context};
+    int64_t parts = std::min<int64_t>(threads, tasks);
+    if (parts <= 1) {
+        region.run(0, 1);
+    } else if (openmp().found()) {
+        openmp().parallel(run_openmp_part, &region, static_cast<unsigned>(parts), 0);
+    } else {
+        std::vector<std::thread> others;
+        for (int64_t part = 1; part < parts; ++part) others.emplace_back(&Region::run, &region, part, parts);
+        region.run(0, parts);
+        for (std::thread& other : others) other.join();
+    }
+}
+
+}  // namespace neuroae

@@ -1,0 +1,20 @@
+// Parallel loops on the OpenMP runtime that the process already has.
+#pragma once
+
+#include <cstdint>
+
+namespace neuroae {
+
+using RangeFunction = void (*)(void* context, int64_t begin, int64_t end);
+
+// Cuts 0 .. tasks - 1 into one contiguous range a thread.
+void parallel_ranges(int64_t tasks, int threads, RangeFunction function, void* context);
+
+template <class Body>
+void parallel_for(int64_t tasks, int threads, Body&& body) {
+    parallel_ranges(
+        tasks, threads, [](void* context, int64_t begin, int64_t end) { (*static_cast<Body*>(context))(begin, end); },
+        &body);
+}
+
+}  // namespace neuroae

@@ -1,0 +1,38 @@
+"""Timing: alternatives in turn within one run, so that a drifting machine slows all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Action = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster than the alternative: median over rounds, with the least and the greatest."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.1f}x ({self.low:.1f}-{self.high:.1f})"
+
+
+def interleaved(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every action in every round, A B C A B C ..., after one uncounted call of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for counted in range(-1, rounds):
+        for name, action in actions.items():
+            start = time.perf_counter()
+            action()
+            elapsed = time.perf_counter() - start
+            if counted >= 0:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def ratio(alternative: list[float], ours: list[float]) -> Ratio:
+    pairs = sorted(theirs / own for theirs, own in zip(alternative, ours, strict=True))
+    return Ratio(statistics.median(pairs), pairs[0], pairs[-1])

@@ -1,0 +1,75 @@
+"""The tables printed after a benchmark run."""
+
+from dataclasses import dataclass, field
+
+from bench.measure import Ratio
+
+
+@dataclass
+class Comparison:
+    """One line of the first table. ``bound`` and ``aim`` are least ratios, or greatest where ``lower_is_better``."""
+
+    what: str
+    milliseconds: float
+    ratios: dict[str, Ratio]
+    bound: float | None = None
+    aim: float | None = None
+    lower_is_better: bool = False
+    unit: str = "ms/image"
+
+    @property
+    def verdict(self) -> str:
+        if self.bound is None or self.aim is None:
+            return ""
+        reached = next(iter(self.ratios.values())).median
+        if self.lower_is_better:
+            return "aim" if reached <= self.aim else "met" if reached <= self.bound else "MISSED"
+        return "aim" if reached >= self.aim else "met" if reached >= self.bound else "MISSED"
+
+
+@dataclass
+class Stage:
+    """One line of the second table: operations and bytes for one image, and what they cost at the machine's rates."""
+
+    name: str
+    operations: float
+    bytes: float
+    rate: str
+    milliseconds: float
+    floor: float
+
+
+@dataclass
+class Report:
+    comparisons: list[Comparison] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        return [*self.comparison_lines(), *self.stage_lines(), *self.notes]
+
+    def comparison_lines(self) -> list[str]:
+        if not self.comparisons:
+            return []
+        lines = [f"{'what':58} {'ours':>16}  {'ratio: median (min-max)':44} {'bound':>6} {'aim':>6}"]
+        for row in self.comparisons:
+            ratios = ", ".join(f"{name} {ratio}" for name, ratio in row.ratios.items())
+            sign = "<" if row.lower_is_better else ">"
+            bound = f"{sign}{row.bound:g}" if row.bound is not None else ""
+            aim = f"{sign}{row.aim:g}" if row.aim is not None else ""
+            lines.append(
+                f"{row.what:58} {row.milliseconds:7.3f} {row.unit:8}  {ratios:44} {bound:>6} {aim:>6} {row.verdict}"
+            )
+        return lines
+
+    def stage_lines(self) -> list[str]:
+        if not self.stages:
+            return []
+        head = f"{'stage (CIFAR-10, batch 64)':40} {'Mop/image':>10} {'MB/image':>9} {'rate':>9}"
+        lines = ["", head + f" {'floor ms':>9} {'ours ms':>9} {'ours/floor':>10}"]
+        for row in self.stages:
+            lines.append(
+                f"{row.name:40} {row.operations / 1e6:10.2f} {row.bytes / 1e6:9.3f} {row.rate:>9} {row.floor:9.4f} "
+                f"{row.milliseconds:9.4f} {row.milliseconds / row.floor:10.1f}"
+            )
+        return lines

@@ -1,0 +1,55 @@
+"""The encoder against conv2d, topk, scatter, dropout and quantization."""
+
+import pytest
+import torch
+
+from bench.conftest import Compare
+from bench.measure import Action
+from bench.settings import CIFAR10, IMAGENETTE, Setting, eager, images, ours
+
+BOTH = pytest.mark.parametrize("setting", [CIFAR10, IMAGENETTE], ids=lambda setting: setting.name)
+
+
+def eager_encodings(setting: Setting, count: int = 1) -> dict[str, Action]:
+    """``count`` encodings by the alternative, in its default layout and in channels_last."""
+
+    def action(channels_last: bool) -> Action:
+        x = images(setting)
+        if channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        encoder = eager(setting, channels_last).encoder
+
+        def run() -> None:
+            for _ in range(count):
+                encoder(x)
+
+        return run
+
+    return {"eager": action(False), "channels_last": action(True)}
+
+
+@BOTH
+@torch.no_grad()
+def test_encode(compare: Compare, setting: Setting) -> None:
+    x, encoder = images(setting), ours(setting).encoder
+    bound, aim = (15, 25) if setting is CIFAR10 else (None, None)
+    what = f"{setting.name}: encode to the compact code, 1 realization"
+    compare(what, setting.batch, lambda: encoder.encode(x), eager_encodings(setting), bound, aim)
+
+
+@BOTH
+@torch.no_grad()
+def test_dense(compare: Compare, setting: Setting) -> None:
+    x, encoder = images(setting), ours(setting).encoder
+    bound, aim = (5, 8) if setting is CIFAR10 else (None, None)
+    what = f"{setting.name}: encoder(images) to the dense tensor"
+    compare(what, setting.batch, lambda: encoder(x), eager_encodings(setting), bound, aim)
+
+
+@torch.no_grad()
+def test_realizations(compare: Compare) -> None:
+    """Ours keeps all 40 codes; the alternative makes its 40 one by one and drops them."""
+    x, encoder = images(CIFAR10), ours(CIFAR10).encoder
+    what = "CIFAR-10: 40 realizations to compact codes"
+    alternatives = {"eager": eager_encodings(CIFAR10, 40)["eager"]}
+    compare(what, CIFAR10.batch, lambda: encoder.encode(x, realizations=40), alternatives, 60, 120, most_rounds=3)

@@ -1,0 +1,144 @@
+"""Each stage of one image gradient against its floor: operations and bytes over the machine's measured rates.
+
+Bytes are those that must move once: inputs read, outputs written, weights read once a batch. What a stage could keep
+in the caches between stages is not counted, so a floor is never an excuse.
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.machine import machine
+from bench.measure import Action, interleaved
+from bench.report import Report, Stage
+from bench.settings import CIFAR10, images, ours
+
+B = CIFAR10.batch
+FLOAT, INDEX = 4, 2
+
+
+@dataclass
+class Case:
+    """A stage's action, and its operations and bytes for the whole batch."""
+
+    action: Action
+    operations: float
+    bytes: float
+    rate: str = "float32"
+
+
+class Pass:
+    """The tensors of one forward pass, from which every stage is run alone."""
+
+    def __init__(self) -> None:
+        self.images = images(CIFAR10)
+        self.model = ours(CIFAR10)
+        self.encoder, self.decoder = self.model.encoder, self.model.decoder
+        self.code = self.encoder.encode(self.images, seed=0)
+        self.hidden1 = self.decoder.conv1(self.code, relu=True)
+        self.hidden2 = self.decoder.conv2(self.hidden1).relu()
+        self.survivors = float(self.code.count.sum())
+        self.code_bytes = self.code.index.numel() * (INDEX + 2 * FLOAT) + self.code.count.nbytes
+        self.atoms, self.length = CIFAR10.atoms, 3 * CIFAR10.patch**2
+        self.patches = float(self.code.count.numel())
+        self.weight = self.decoder.conv1.weight
+        self.taps = float(self.weight[0].numel())  # k_h k_w C_out
+
+
+def encode(run: Pass) -> Case:
+    operations = 2 * run.patches * run.atoms * run.length
+    return Case(lambda: run.encoder.encode(run.images, seed=0), operations, run.images.nbytes + run.code_bytes)
+
+
+def draws(run: Pass) -> Case:
+    """One more realization of a selection: no matrix work, only Philox and the code's bytes."""
+    selection = run.encoder.select(run.images)
+    moved = selection.atom.nbytes + selection.projection.nbytes + run.code_bytes
+    return Case(lambda: selection.draw(0), 0, moved)
+
+
+def first_layer(run: Pass) -> Case:
+    moved = run.code.index.nbytes + run.code.value.nbytes + run.weight.nbytes + run.hidden1.nbytes
+    return Case(lambda: run.decoder.conv1(run.code, relu=True), 2 * run.survivors * run.taps, moved)
+
+
+def first_layer_backward(run: Pass) -> Case:
+    towards = torch.ones_like(run.hidden1)
+    arguments = (towards, run.hidden1, run.code.index, run.code.count, run.weight, [2, 2], [0, 0])
+    moved = towards.nbytes + run.hidden1.nbytes + run.weight.nbytes + run.code.index.nbytes + run.code.value.nbytes
+    backward = torch.ops.neuroae.conv_transpose_backward_value
+    return Case(lambda: backward(*arguments), 2 * run.survivors * run.taps, moved)
+
+
+def encoder_backward(run: Pass) -> Case:
+    encoder, code = run.encoder, run.code
+    arguments = (code.value, code.index, code.projection, encoder.atoms, encoder.norms, encoder.dead_zone)
+    rest = (32, 32, 2, B, "smooth", 0.25, True, True)
+    moved = code.value.nbytes + code.index.nbytes + code.projection.nbytes + run.images.nbytes
+    backward = torch.ops.neuroae.encode_backward
+    return Case(lambda: backward(*arguments, *rest), 2 * run.survivors * run.length, moved)
+
+
+def dense_layer(run: Pass, name: str, dtype: torch.dtype) -> Case:
+    """conv2 or conv3, forward and gradient to the input, by PyTorch's own layer."""
+    layer = getattr(run.decoder, name)
+    x = (run.hidden1 if name == "conv2" else run.hidden2).to(dtype).requires_grad_()
+    weight, bias = layer.weight.to(dtype), layer.bias.to(dtype)
+    towards = torch.ones_like(F.conv_transpose2d(x, weight, bias))
+    operations = 2.0 * x.shape[2] * x.shape[3] * B * weight.numel()
+    moved = x.nbytes + towards.nbytes + weight.nbytes
+
+    def action() -> None:
+        torch.autograd.grad(F.conv_transpose2d(x, weight, bias), x, towards)
+
+    return Case(action, 2 * operations, 2 * moved, str(dtype).removeprefix("torch."))
+
+
+def classifier(run: Pass) -> Case:
+    """K_AT, counted by PyTorch; the gradient to the image alone costs as much again as the forward pass."""
+    network = run.model.classifier
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(run.images)
+    x = run.images.clone().requires_grad_()
+    return Case(lambda: torch.autograd.grad(network(x).sum(), x), 2 * counter.get_total_flops(), 2 * x.nbytes)
+
+
+STAGES: dict[str, Callable[[Pass], Case]] = {
+    "encode (projection, top T, draw)": encode,
+    "draw one more realization": draws,
+    "encoder backward": encoder_backward,
+    "first layer, forward": first_layer,
+    "first layer, backward to the code": first_layer_backward,
+    "second layer, fwd + input grad": lambda run: dense_layer(run, "conv2", torch.float32),
+    "second layer, fwd + input grad, bf16": lambda run: dense_layer(run, "conv2", torch.bfloat16),
+    "third layer, fwd + input grad": lambda run: dense_layer(run, "conv3", torch.float32),
+    "ResNet-32, forward + image gradient": classifier,
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage(benchmark: BenchmarkFixture, report: Report, rounds: int, name: str) -> None:
+    with torch.no_grad():
+        run = Pass()
+    case = STAGES[name](run)
+    seconds = statistics.median(interleaved({"stage": case.action}, rounds)["stage"])
+    here = machine(torch.get_num_threads())
+    floor = here.floor(case.operations, case.bytes, case.rate)
+    report.stages.append(
+        Stage(name, case.operations / B, case.bytes / B, case.rate, seconds / B * 1e3, floor / B * 1e3)
+    )
+    report.notes = [
+        "",
+        f"measured rates: {here.float32 / 1e9:.0f} Gop/s float32, {here.bfloat16 / 1e9:.0f} Gop/s bfloat16, "
+        f"{here.bandwidth / 1e9:.1f} GB/s copied",
+    ]
+    benchmark.extra_info.update(
+        stage=name, operations=case.operations, bytes=case.bytes, floor_seconds=floor, machine=vars(here)
+    )
+    benchmark.pedantic(case.action, rounds=rounds)

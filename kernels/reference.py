@@ -18,7 +18,7 @@ from .philox import drop_threshold, philox4x32, split_seed
 
 def project(images: Tensor, atoms: Tensor, stride: int) -> Tensor:
     """Inner products of every patch with every atom, (B, m_h, m_w, L): float64, rounded once to float32."""
-    return F.conv2d(images.double(), atoms.double(), stride=stride).permute(0, 2, 3, 1).float()
+    return F.conv2d(images.double(), atoms.double(), stride=stride).permute(0, 2, 3, 1).float().contiguous()
 
 
 def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:

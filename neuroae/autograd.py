@@ -1,6 +1,7 @@
 """The operations with their gradients: W-NFGA (paper, section 4) and the sparse transposed convolution.
 
-Each class takes the backend's name first, so that the backward pass runs on the engine of the forward pass.
+Each class takes the backend's name first, so that the backward pass runs on the engine of the forward pass. The
+surrogate gradients have no derivative of their own, so differentiating twice is an error.
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from . import ops
 
@@ -65,6 +67,7 @@ class Encode(Function):
         remember_code(ctx, backend, output, images, (atoms, norms, dead_zone), rest)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, _index: None, grad_value: Tensor | None, _projection: None, _count: None) -> Any:
         grad = code_backward(ctx, grad_value) if grad_value is not None and ctx.needs_input_grad[1] else None
         return None, grad, *[None] * 13
@@ -108,6 +111,7 @@ class Draw(Function):
         remember_code(ctx, backend, output, receiver, tuple(tensors), rest)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, _index: None, grad_value: Tensor | None, _projection: None, _count: None) -> Any:
         grad = code_backward(ctx, grad_value) if grad_value is not None and ctx.needs_input_grad[1] else None
         return None, grad, *[None] * 15
@@ -140,6 +144,7 @@ class ConvTranspose(Function):
         ctx.save_for_backward(index, value, count, weight, output if relu else None)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         index, value, count, weight, output = ctx.saved_tensors
         _, _, wants_value, _, wants_weight, wants_bias, *_ = ctx.needs_input_grad

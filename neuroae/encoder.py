@@ -208,6 +208,7 @@ class SparseEncoder(nn.Module):
 def after_load(module: nn.Module, _incompatible_keys: Any) -> None:
     assert isinstance(module, SparseEncoder)
     check_atoms(module.atoms)
+    module.atoms = module.atoms.contiguous()
     module.refresh_norms()
 
 

@@ -1,0 +1,18 @@
+"""The operations on a GPU, in Triton; under its interpreter (``TRITON_INTERPRET=1``) on CPU tensors."""
+
+from .backward import encode_backward
+from .conv_transpose import conv_transpose
+from .conv_transpose_backward import conv_transpose_backward_value, conv_transpose_backward_weight
+from .draw import draw
+from .encode import encode
+from .select import select
+
+__all__ = [
+    "conv_transpose",
+    "conv_transpose_backward_value",
+    "conv_transpose_backward_weight",
+    "draw",
+    "encode",
+    "encode_backward",
+    "select",
+]

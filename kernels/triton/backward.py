@@ -1,0 +1,172 @@
+"""Gradient of a code's values to the images (W-NFGA, section 4): a gather, so every run gives the same bits.
+
+A program owns pixels of one image. For each it visits the patches that cover it, realization after realization, and
+adds up atoms times gradients of the survivors there. Pixels that no patch covers get 0.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import shapes
+from . import tiles
+from .checks import check_index
+from .launch import Launch
+
+
+@triton.jit
+def sech2(x):
+    e = tl.exp(-2.0 * tl.abs(x))
+    return 4.0 * e / ((1.0 + e) * (1.0 + e))
+
+
+@triton.jit
+def surrogate_derivative(a, norm, dead_zone, sigma, SURROGATE: tl.constexpr):
+    """Derivative of the quantizer's stand-in at projection a; the names are those of ``kernels/surrogates.py``."""
+    if SURROGATE == "identity":
+        return tl.full(a.shape, 1.0, tl.float32)
+    else:
+        if SURROGATE == "smooth":
+            width = tl.zeros_like(a) + sigma
+            height = norm
+        else:
+            width = sigma * norm
+            height = tl.full(a.shape, 1.0, tl.float32)
+        return height / (2.0 * sigma) * (sech2((a - dead_zone) / width) + sech2((a + dead_zone) / width))
+
+
+@triton.jit(do_not_specialize=["sigma", "height", "width", "patches_h", "patches_w", "images", "realizations"])
+def encode_backward_kernel(
+    grad_value,
+    index,
+    projection,
+    atoms,
+    norms,
+    dead_zone,
+    grad_images,
+    sigma: tl.float32,
+    height: tl.int32,
+    width: tl.int32,
+    patches_h: tl.int32,
+    patches_w: tl.int32,
+    images: tl.int32,
+    realizations: tl.int32,
+    CHANNELS: tl.constexpr,
+    PATCH: tl.constexpr,
+    STRIDE: tl.constexpr,
+    TOP_T: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    PIXEL_TILE: tl.constexpr,
+    CHANNEL_TILE: tl.constexpr,
+):
+    COVERING: tl.constexpr = (PATCH + STRIDE - 1) // STRIDE
+    groups = tl.cdiv(height * width, PIXEL_TILE)
+    image = tl.program_id(0) // groups
+    pixel = tl.program_id(0) % groups * PIXEL_TILE + tl.arange(0, PIXEL_TILE)
+    y = pixel // width
+    x = pixel % width
+    channel = tl.arange(0, CHANNEL_TILE)[None, :]
+    grad = tl.zeros((PIXEL_TILE, CHANNEL_TILE), tl.float32)
+    for realization in range(0, realizations):
+        row = images.to(tl.int64) * realization + image
+        for covering in range(0, COVERING * COVERING):
+            i = y // STRIDE - covering // COVERING
+            j = x // STRIDE - covering % COVERING
+            ky = y - i * STRIDE
+            kx = x - j * STRIDE
+            inside = (pixel < height * width) & (ky < PATCH) & (kx < PATCH)
+            inside &= (i >= 0) & (i < patches_h) & (j >= 0) & (j < patches_w)
+            offset = ((row * patches_h + i) * patches_w + j) * TOP_T
+            entry = channel * (PATCH * PATCH) + (ky * PATCH + kx)[:, None]
+            slot = 0
+            atom = tl.load(index + offset, mask=inside, other=-1).to(tl.int32)
+            while tl.max(atom) >= 0:
+                used = atom >= 0
+                g = tl.load(grad_value + offset + slot, mask=used, other=0.0)
+                if QUANTIZE or not SIGNED:
+                    a = tl.load(projection + offset + slot, mask=used, other=0.0)
+                if QUANTIZE:
+                    norm = tl.load(norms + atom, mask=used, other=1.0)
+                    dead = tl.load(dead_zone + atom, mask=used, other=0.0)
+                    g *= surrogate_derivative(a, norm, dead, sigma, SURROGATE)
+                if not SIGNED:
+                    g = tl.where(a > 0, g, tl.where(a < 0, -g, 0.0))
+                start = atom.to(tl.int64) * (CHANNELS * PATCH * PATCH)
+                mask = used[:, None] & (channel < CHANNELS)
+                grad += g[:, None] * tl.load(atoms + start[:, None] + entry, mask=mask, other=0.0)
+                slot += 1
+                more = used & (slot < TOP_T)
+                atom = tl.load(index + offset + slot, mask=more, other=-1).to(tl.int32)
+    place = (image.to(tl.int64) * CHANNELS + channel) * height * width + pixel[:, None]
+    tl.store(grad_images + place, grad, mask=(pixel < height * width)[:, None] & (channel < CHANNELS))
+
+
+def encode_backward(
+    grad_value: Tensor,
+    index: Tensor,
+    projection: Tensor,
+    atoms: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    height: int,
+    width: int,
+    stride: int,
+    images: int,
+    surrogate: str,
+    sigma: float,
+    quantize: bool,
+    signed: bool,
+) -> Tensor:
+    shape = shapes.encode_backward(
+        grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, images, surrogate, sigma
+    )
+    check_index(index, atoms.shape[0])
+    grad_images = grad_value.new_empty(shape)
+    code = (grad_value, index, projection)
+    dictionary = (atoms, norms, dead_zone)
+    encode_backward_launch(code, dictionary, grad_images, stride, surrogate, sigma, quantize, signed).run()
+    return grad_images
+
+
+def encode_backward_launch(
+    code: tuple[Tensor, Tensor, Tensor],
+    dictionary: tuple[Tensor, Tensor, Tensor],
+    grad_images: Tensor,
+    stride: int,
+    surrogate: str,
+    sigma: float,
+    quantize: bool,
+    signed: bool,
+) -> Launch:
+    """``code`` is the gradient, index and projection, ``dictionary`` atoms, norms and dead zone."""
+    rows, patches_h, patches_w, top_t = code[0].shape
+    images, channels, height, width = grad_images.shape
+    tensors = (tensor.contiguous() for tensor in (*code, *dictionary))
+    names = ("grad_value", "index", "projection", "atoms", "norms", "dead_zone")
+    arguments = dict(zip(names, tensors, strict=True)) | {
+        "grad_images": grad_images,
+        "sigma": sigma,
+        "height": height,
+        "width": width,
+        "patches_h": patches_h,
+        "patches_w": patches_w,
+        "images": images,
+        "realizations": rows // max(images, 1),
+    }
+    channel_tile = triton.next_power_of_2(channels)
+    constants = {
+        "CHANNELS": channels,
+        "PATCH": dictionary[0].shape[2],
+        "STRIDE": stride,
+        "TOP_T": top_t,
+        "SURROGATE": surrogate,
+        "QUANTIZE": quantize,
+        "SIGNED": signed,
+        "PIXEL_TILE": tiles.PIXEL_TILE,
+        "CHANNEL_TILE": channel_tile,
+    }
+    programs = images * tiles.blocks(height * width, tiles.PIXEL_TILE)
+    num_warps = tiles.warps(tiles.PIXEL_TILE * channel_tile, 4)
+    return Launch(encode_backward_kernel, programs, arguments, constants, num_warps)

@@ -1,0 +1,29 @@
+"""The command line: ``neuroae VERB``, each verb in a file of its own."""
+
+import sys
+
+import typer
+
+from .attack import attack
+from .demo import demo
+from .dictionary import dictionary
+from .report import report
+from .train import train
+
+app = typer.Typer(
+    name="neuroae",
+    help="A sparse randomized autoencoding defense, and attacks on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (demo, dictionary, train, attack, report):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Runs the command line; a mistake in what the user gave ends it with one line."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"neuroae: {error}")

@@ -1,0 +1,133 @@
+"""``neuroae demo``: the whole of it on handwritten digits, in a minute or two."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import nn
+
+from ..attacks import PGDSettings
+from ..classifiers import ResNet32
+from ..data import ImageSet, load_dataset
+from ..defense import Defense
+from ..evaluation import Attack, Outcome, attacks_from, evaluate
+from ..presets import PRESETS, Preset, make_classifier, make_defense, make_dictionary
+from ..randomness import derive_seed
+from ..reports import Row, Strip, draw_picture, print_table, stages
+from ..training import TrainingSettings, train_plain, train_supervised, train_unsupervised
+
+PICTURE = "demo.png"
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How much the demonstration does.
+
+    Attributes:
+        preset: of dictionary, encoder, training and budget.
+        train_images, test_images: used, from the front.
+        attacked_images: of the test images, those that are attacked.
+        steps: of PGD.
+        realizations: N_E, averaged in each step of an attack on a randomized model.
+        ensemble: E, realizations that vote on an image.
+    """
+
+    preset: Preset = PRESETS["digits"]
+    train_images: int = 1297
+    test_images: int = 500
+    attacked_images: int = 100
+    steps: int = 20
+    realizations: int = 10
+    ensemble: int = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The defense, the same with an unsupervised decoder, and the classifier alone."""
+
+    defense: Defense
+    unsupervised: Defense
+    undefended: ResNet32
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("neuroae-demo"),
+    seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+) -> None:
+    """Learn, train, attack and show the defense on scikit-learn's handwritten digits. No downloads."""
+    run(DemoSettings(), output, seed)
+
+
+def run(settings: DemoSettings, output: Path, seed: int) -> dict[str, list[Outcome]]:
+    """Prints the table, saves the picture, and returns the outcomes of each model, the clean one first."""
+    train = load_dataset("digits", "train").take(slice(settings.train_images))
+    test = load_dataset("digits", "test").take(slice(settings.test_images))
+    models = train_models(train, settings.preset, seed)
+    outcomes = attack_models(models, test, settings, seed)
+    print_table(Row.of(model, outcome) for model, found in outcomes.items() for outcome in found)
+    picture = output / PICTURE
+    draw_demo(picture, models, test, outcomes, seed)
+    print(f"\nattacks: l-infinity, epsilon {settings.preset.epsilon:g}; picture: {picture}")
+    return outcomes
+
+
+def train_models(train: ImageSet, preset: Preset, seed: int) -> Models:
+    classes = len(train.classes)
+    height, width = train.images.shape[2:]
+    atoms = make_dictionary(preset, train, seed)
+    defense, unsupervised = (make_defense(preset, atoms, (height, width), classes, seed) for _ in range(2))
+    undefended = make_classifier(preset, classes, seed)
+    schedule = TrainingSettings(epochs=preset.epochs, learning_rate=preset.learning_rate, seed=seed)
+    train_supervised(defense, train, schedule)
+    train_unsupervised(unsupervised, train, schedule, preset.decoder_epochs)
+    train_plain(undefended, train, schedule)
+    return Models(defense, unsupervised, undefended)
+
+
+def attack_models(models: Models, test: ImageSet, settings: DemoSettings, seed: int) -> dict[str, list[Outcome]]:
+    preset = settings.preset
+    budget = PGDSettings(preset.epsilon, preset.step_size, settings.steps, realizations=settings.realizations)
+    on_defense = attacks_from(models.defense, budget, ("w-nfga-identity", "w-nfga-smooth"))
+    on_defense += attacks_from(models.unsupervised, budget, ("w-aiga",), transfer="unsupervised")
+    attacked = test.take(slice(settings.attacked_images))
+
+    def outcomes(title: str, model: nn.Module, attacks: list[Attack], ensemble: int) -> list[Outcome]:
+        clean = evaluate(model, test, ensemble=ensemble, seed=seed, title=title)
+        return [
+            clean,
+            *(evaluate(model, attacked, attack, ensemble=ensemble, seed=seed, title=title) for attack in attacks),
+        ]
+
+    return {
+        "undefended": outcomes("undefended", models.undefended, attacks_from(models.undefended, budget), 1),
+        "defense": outcomes("defense", models.defense, on_defense, settings.ensemble),
+    }
+
+
+def draw_demo(path: Path, models: Models, test: ImageSet, outcomes: dict[str, list[Outcome]], seed: int) -> None:
+    """The first test images: clean, attacked, and as each decoder gave them to its classifier."""
+    masks = derive_seed(seed, "picture")
+    clean, *attacked = outcomes["defense"]
+    worst = min(attacked, key=lambda outcome: outcome.accuracy.value)
+
+    def answered(name: str, outcome: Outcome) -> Strip:
+        return Strip.of(name, outcome.images[:SHOWN], outcome.predictions, outcome.labels, test.classes)
+
+    @torch.no_grad()
+    def decoded(name: str, model: Defense, outcome: Outcome) -> Strip:
+        images = outcome.images[:SHOWN]
+        return Strip(name, model.autoencode(images, masks, test.ids[: len(images)]))
+
+    strips = [
+        answered("clean,\ndefense's answer", clean),
+        decoded("decoded", models.defense, clean),
+        decoded("decoded,\nunsupervised", models.unsupervised, clean),
+        answered("PGD,\nundefended answer", outcomes["undefended"][-1]),
+        answered(f"{worst.name},\ndefense's answer", worst),
+        decoded("decoded", models.defense, worst),
+        decoded("decoded,\nunsupervised", models.unsupervised, worst),
+    ]
+    draw_picture(path, strips, stages(models.defense.encoder, clean.images[0], masks))

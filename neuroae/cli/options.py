@@ -1,0 +1,34 @@
+"""Options that several verbs share, and their defaults where these depend on the data set."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..contexts import Precision
+from ..presets import PRESETS, Preset
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="For cifar10: the folder with cifar-10-batches-bin, or with torchvision's cifar-10-batches-py."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use only so many images, from the front.", show_default="all")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Of the decoder and classifier.")]
+Seed = Annotated[int, typer.Option(help="Of all random draws.")]
+
+
+def preset_option(field: str, help: str, **limits: Any) -> Any:
+    """An option, None unless given, whose default is the data set's own and is shown for each."""
+    defaults = "; ".join(f"{name}: {getattr(preset, field):.4g}" for name, preset in PRESETS.items())
+    return typer.Option(help=help, show_default=defaults, **limits)
+
+
+def overridden(dataset: str, **values: Any) -> Preset:
+    """The data set's settings, with those that the user gave in their place."""
+    return replace(PRESETS[dataset], **{name: value for name, value in values.items() if value is not None})
+
+
+Atoms = Annotated[int | None, preset_option("atoms", "L, the number of atoms.", min=1)]
+Patch = Annotated[int | None, preset_option("patch", "n, the side of a patch.", min=1)]
+Epsilon = Annotated[float | None, preset_option("epsilon", "L-infinity budget for pixels in [0, 1].", min=0, max=1)]

@@ -1,0 +1,63 @@
+"""A set of labelled images, decoded once and kept as bytes."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with their labels and numbers.
+
+    Attributes:
+        name: of the data set and split, "cifar10 test".
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64, positions in ``classes``.
+        ids: (N,) int64, each image's number in its split; draws and augmentation follow it.
+        classes: names of the labels.
+        white: the byte that stands for 1.0.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+    classes: tuple[str, ...]
+    white: int = 255
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise TypeError(
+                f"images is {self.images.dtype} of shape {tuple(self.images.shape)}, expected uint8 (N, C, H, W)"
+            )
+        if not len(self.images) == len(self.labels) == len(self.ids):
+            raise ValueError(
+                f"images, labels and ids hold {len(self.images)}, {len(self.labels)} and {len(self.ids)}, "
+                "expected one number"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Tensor | slice) -> "ImageSet":
+        """Some of the images; they keep their ids."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices], ids=self.ids[indices])
+
+    def pixels(self) -> Tensor:
+        """(N, C, H, W) float32 in [0, 1]."""
+        return self.images.float() / self.white
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, on the scale of [0, 1]."""
+        pixels = self.images.double() / self.white
+        std, mean = torch.std_mean(pixels, (0, 2, 3), correction=0)
+        return tuple(mean.tolist()), tuple(std.tolist())
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of images, labels and ids."""
+        digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.white}".encode())
+        for tensor in (self.images, self.labels, self.ids):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,36 @@
+"""How to train (paper, section 5.1)."""
+
+from dataclasses import dataclass
+
+from ..contexts import PRECISIONS
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The paper's schedule by default.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step.
+        learning_rate: at its peak, in the middle of the training.
+        momentum, weight_decay: of SGD.
+        precision: "float32", or "bfloat16" for decoder and classifier.
+        augment: random crops (padding 4) and flips.
+        seed: decides the order of the images, their augmentation and the encoder's masks.
+    """
+
+    epochs: int = 70
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    precision: str = "float32"
+    augment: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")

@@ -1,0 +1,90 @@
+"""Fixtures that the test files share: the compiled engine, small dictionaries, and real data beside the project."""
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from neuroae.kernels import EngineMissing
+from torch import Tensor
+
+from neuroae import SparseCode, kernels
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+IN_CI = os.environ.get("CI") == "true"
+
+hypothesis.settings.register_profile("quick", deadline=None, print_blob=True, derandomize=IN_CI)
+hypothesis.settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=3000)
+hypothesis.settings.load_profile("quick")
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_a_fixed_generator() -> None:
+    """Small tensors gain nothing from threads, and what a test draws should not depend on the tests before it."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", params=["triton" if kernels.interpreting() else "cpu"])
+def engine(request: pytest.FixtureRequest) -> ModuleType:
+    """The compiled engine that CPU tensors get in this process; where it must exist, its absence is a failure."""
+    try:
+        return kernels.load_engine(request.param)
+    except EngineMissing as reason:
+        if IN_CI or os.environ.get("NEUROAE_REQUIRE_CPU_ENGINE") == "1":
+            pytest.fail(f"the {request.param} engine is required here: {reason}")
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def atoms() -> Tensor:
+    """(20, 3, 4, 4) random atoms of unit l2 norm."""
+    return unit_atoms(20, 3, 4)
+
+
+def unit_atoms(count: int, channels: int, patch: int) -> Tensor:
+    atoms = torch.randn(count, channels, patch, patch)
+    return atoms / atoms.square().sum((1, 2, 3), keepdim=True).sqrt()
+
+
+def same_code(left: SparseCode, right: SparseCode) -> bool:
+    """Whether two codes agree to the bit."""
+    names = ("index", "value", "projection", "count")
+    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in names)
+
+
+@pytest.fixture(scope="session")
+def shared_reference() -> Path:
+    """The folder with the published dictionaries and weights."""
+    return existing(SHARED / "reference")
+
+
+@pytest.fixture(scope="session")
+def cifar10_test(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Tensor]:
+    """The first 1,000 test images, (1000, 3, 32, 32) float32 in [0, 1], and their labels."""
+    unpack = load_module(existing(SHARED / "data" / "unpack.py"))
+    labels = np.load(existing(SHARED / "data" / "cifar10" / "labels.npz"))["test_batch"]
+    path = tmp_path_factory.mktemp("cifar10") / "test_batch.bin"
+    path.write_bytes(unpack.records("test_batch", labels))
+    records = np.fromfile(path, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+    images = torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32)).float() / 255
+    return images, torch.from_numpy(records[:, 0].astype(np.int64))
+
+
+def existing(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"{path} does not exist")
+    return path
+
+
+def load_module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,136 @@
+"""The verbs, on settings that take seconds."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from neuroae import Defense
+from neuroae.cli import app, main
+from neuroae.dictionary import load_dictionary
+from neuroae.pretrained import load_pretrained
+from neuroae.storage import load_json, load_tensors
+
+QUICK = ["--atoms", "40", "--top-t", "6", "--epochs", "1", "--limit", "64"]
+
+
+def neuroae(*arguments: object) -> str:
+    """Runs the command line; returns what it printed to standard output."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders with a defense, an unsupervised one on the same dictionary, and a classifier."""
+    folder = tmp_path_factory.mktemp("models")
+    dictionary = folder / "dictionary.safetensors"
+    neuroae("dictionary", "--dataset", "digits", "--atoms", 40, "--iterations", 5, "--output", dictionary)
+    common = ["train", "--dataset", "digits", "--dictionary", dictionary, *QUICK]
+    neuroae(*common, "--output", folder / "supervised")
+    neuroae(*common, "--output", folder / "unsupervised", "--method", "unsupervised", "--decoder-epochs", 1)
+    neuroae(*common, "--output", folder / "plain", "--method", "plain", "--precision", "bfloat16")
+    return folder
+
+
+def test_dictionary_is_saved_with_its_settings(models: Path) -> None:
+    path = models / "dictionary.safetensors"
+    assert load_dictionary(path).shape == (40, 1, 4, 4)
+    notes = load_tensors(path)[1]
+    assert notes["data"] == "digits train"
+    assert notes["iterations"] == 5
+    assert notes["images"] == 1297
+
+
+@pytest.mark.parametrize("method", ["supervised", "unsupervised", "plain"])
+def test_training_saves_a_model_with_its_history(models: Path, method: str) -> None:
+    model, notes = load_pretrained(models / method)
+    assert isinstance(model, Defense) == (method != "plain")
+    assert notes["method"] == method
+    assert notes["images"] == 64
+    assert len(notes["epochs"]) == (2 if method == "unsupervised" else 1)
+    assert notes["test"]["images"] == 500
+    assert notes["training"]["precision"] == ("bfloat16" if method == "plain" else "float32")
+    if isinstance(model, Defense):
+        assert torch.equal(model.encoder.atoms, load_dictionary(models / "dictionary.safetensors"))
+        assert model.encoder.top_t == 6
+
+
+def test_without_a_dictionary_training_learns_one(tmp_path: Path) -> None:
+    neuroae("train", "--dataset", "digits", *QUICK, "--output", tmp_path / "model", "--no-quantize", "--stride", 2)
+    model, _ = load_pretrained(tmp_path / "model")
+    assert isinstance(model, Defense)
+    assert model.encoder.atoms.shape == (40, 1, 4, 4)
+    assert not model.encoder.quantize
+    assert model.encoder.stride == 2
+
+
+def test_attack_and_report(models: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    printed = neuroae(
+        *("attack", models / "supervised", "--dataset", "digits", "--output", results, "--limit", 5),
+        *("--source", models / "unsupervised", "--source", models / "plain", "--mode", "w-aiga"),
+        *("--steps", 2, "--realizations", 2, "--ensemble", 2, "--epsilon", 0.1, "--restarts", 2, "--block", 3),
+    )
+    names = ["clean", "W-AIGA", "W-AIGA from unsupervised", "PGD from plain"]
+    assert [line.split("|")[2].strip() for line in printed.strip().splitlines()[2:]] == names
+    summary = load_json(results / "results.json")
+    assert [row["attack"] for row in summary["rows"]] == names
+    assert [row["passes"] for row in summary["rows"]] == [0, 5 * 2 * 2 * 2, 5 * 2 * 2 * 2, 5 * 2 * 2]
+    clean = load_tensors(results / summary["files"]["clean"])[0]["images"]
+    for name in names[1:]:
+        images = load_tensors(results / summary["files"][name])[0]["images"]
+        assert 0 < float((images - clean).abs().max()) <= 0.1 + 2**-24
+    with (results / "verdicts.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 6
+    again = neuroae("report", results, "--images", 3)
+    assert again.startswith(printed.rstrip())
+    assert (results / "report.png").stat().st_size > 1000
+
+
+def test_a_classifier_is_attacked_by_pgd(models: Path, tmp_path: Path) -> None:
+    arguments = ("--dataset", "digits", "--output", tmp_path, "--limit", 4, "--steps", 1, "--precision", "bfloat16")
+    printed = neuroae("attack", models / "plain", *arguments)
+    assert "| PGD" in printed
+    assert load_json(tmp_path / "results.json")["settings"]["scoring"]["ensemble"] == 1
+
+
+@pytest.mark.parametrize("verb", ["demo", "dictionary", "train", "attack", "report"])
+def test_every_verb_has_help(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    printed = neuroae(verb, "--help")
+    assert f"Usage: neuroae {verb}" in printed
+    assert "default" in printed
+
+
+def test_help_shows_the_defaults_of_each_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "digits: 160; cifar10: 500" in neuroae("train", "--help")
+    assert "digits: 0.1875; cifar10: 0.03137" in neuroae("attack", "--help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--dataset", "cifar10", "--output", "x"], "cifar10 needs data_dir"),
+        (["attack", "nowhere", "--dataset", "digits", "--output", "x"], "nowhere/config.json is missing"),
+        (["report", "nowhere"], "nowhere/results.json is missing"),
+        (["train", "--dataset", "digits", "--output", "x", "--dropout-p", "1"], "dropout_p is 1"),
+    ],
+)
+def test_mistakes_end_with_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["neuroae", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    text = str(ended.value)
+    assert text.startswith("neuroae: ")
+    assert message in text
+    assert len(text.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,47 @@
+"""The demonstration, made small."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from neuroae.cli.demo import PICTURE, DemoSettings, run
+
+TINY = DemoSettings(
+    preset=replace(DemoSettings().preset, atoms=40, iterations=5, epochs=1, decoder_epochs=1),
+    train_images=128,
+    test_images=12,
+    attacked_images=9,
+    steps=2,
+    realizations=2,
+    ensemble=2,
+)
+
+
+def test_demo_trains_attacks_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes = run(TINY, tmp_path, seed=0)
+    attacks = {model: [outcome.name for outcome in found] for model, found in outcomes.items()}
+    assert attacks == {
+        "undefended": ["clean", "PGD"],
+        "defense": ["clean", "W-NFGA identity", "W-NFGA smooth", "W-AIGA from unsupervised"],
+    }
+    for model, found in outcomes.items():
+        assert [len(outcome.labels) for outcome in found] == [12, *[9] * (len(found) - 1)]
+        for outcome in found[1:]:
+            assert outcome.passes == 9 * TINY.steps * (1 if model == "undefended" else TINY.realizations)
+            distance = (outcome.images - found[0].images[:9]).abs().max()
+            assert 0 < distance <= TINY.preset.epsilon + 2**-24
+    printed = capsys.readouterr()
+    assert printed.out.count("| defense") == 4
+    assert f"picture: {tmp_path / PICTURE}" in printed.out
+    assert "img/s" in printed.err
+    assert (tmp_path / PICTURE).stat().st_size > 10_000
+
+
+def test_demo_is_repeated_by_its_seed(tmp_path: Path) -> None:
+    few = replace(TINY, train_images=64, test_images=4, attacked_images=2)
+    first, second = (run(few, tmp_path, seed=3) for _ in range(2))
+    for model, found in first.items():
+        for one, other in zip(found, second[model], strict=True):
+            assert (one.images == other.images).all()
+            assert (one.predictions == other.predictions).all()

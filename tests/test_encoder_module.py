@@ -1,0 +1,137 @@
+"""The encoder as a module: saving, loading, copying, moving, and precisions that are on around it."""
+
+import copy
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import same_code, unit_atoms
+from neuroae import SparseEncoder
+
+
+@pytest.fixture
+def encoder(atoms: Tensor) -> SparseEncoder:
+    return SparseEncoder(atoms, top_t=8, dropout_p=0.5)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(3, 3, 10, 12)
+
+
+def test_state_dict_holds_the_atoms_alone(encoder: SparseEncoder, images: Tensor) -> None:
+    state = encoder.state_dict()
+    assert list(state) == ["atoms"]
+    other = SparseEncoder(unit_atoms(20, 3, 4), top_t=8, dropout_p=0.5)
+    other.load_state_dict(state, strict=True)
+    assert same_code(other.encode(images, seed=1), encoder.encode(images, seed=1))
+    assert torch.equal(other.norms, encoder.norms)
+    assert torch.equal(other.dead_zone, encoder.dead_zone)
+
+
+def test_loading_is_strict(encoder: SparseEncoder, atoms: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="Missing key"):
+        encoder.load_state_dict({})
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        encoder.load_state_dict({"atoms": atoms, "bias": atoms})
+    with pytest.raises(RuntimeError, match="size mismatch for atoms"):
+        encoder.load_state_dict({"atoms": atoms[:10]})
+
+
+def test_loading_refuses_atoms_that_are_not_unit_norm(encoder: SparseEncoder, atoms: Tensor) -> None:
+    with pytest.raises(ValueError, match="atoms has l2 norms from 2 to 2, expected 1"):
+        encoder.load_state_dict({"atoms": 2 * atoms})
+
+
+def test_assigned_atoms_are_made_contiguous(encoder: SparseEncoder, atoms: Tensor, images: Tensor) -> None:
+    expected = encoder.encode(images, seed=1)
+    encoder.load_state_dict({"atoms": atoms.contiguous(memory_format=torch.channels_last)}, assign=True)
+    assert encoder.atoms.is_contiguous()
+    assert same_code(encoder.encode(images, seed=1), expected)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda module: module.to(torch.bfloat16),
+        lambda module: module.half(),
+        lambda module: module.double(),
+        lambda module: module.to(memory_format=torch.channels_last),
+        lambda module: torch.nn.Sequential(module).to("cpu", torch.bfloat16)[0],
+        copy.deepcopy,
+    ],
+    ids=["bfloat16", "half", "double", "channels_last", "as a part", "deepcopy"],
+)
+def test_conversions_leave_the_code_alone(encoder: SparseEncoder, images: Tensor, convert: Any) -> None:
+    expected = encoder.encode(images, seed=1)
+    converted = convert(encoder)
+    for buffer in converted.buffers():
+        assert buffer.dtype == torch.float32
+        assert buffer.is_contiguous()
+    assert same_code(converted.encode(images, seed=1), expected)
+
+
+def test_a_deep_copy_has_its_own_atoms(encoder: SparseEncoder) -> None:
+    assert copy.deepcopy(encoder).atoms.data_ptr() != encoder.atoms.data_ptr()
+
+
+def test_saved_modules_and_state_dicts_come_back(encoder: SparseEncoder, images: Tensor, tmp_path: Path) -> None:
+    expected = encoder.encode(images, seed=1)
+    torch.save(encoder.state_dict(), tmp_path / "state.pt")
+    other = SparseEncoder(unit_atoms(20, 3, 4), top_t=8, dropout_p=0.5)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert same_code(other.encode(images, seed=1), expected)
+
+    whole = io.BytesIO()
+    torch.save(encoder, whole)
+    whole.seek(0)
+    restored = torch.load(whole, weights_only=False)
+    assert same_code(restored.encode(images, seed=1), expected)
+    with pytest.raises(ValueError, match="l2 norms"):
+        restored.load_state_dict({"atoms": 2 * encoder.atoms})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_does_not_touch_the_computation(encoder: SparseEncoder, images: Tensor, dtype: torch.dtype) -> None:
+    images = images.to(dtype).float().requires_grad_()
+    expected = encoder.encode(images, seed=1)
+    grad = torch.randn(expected.value.shape)
+    (expected_grad,) = torch.autograd.grad(expected.value, images, grad)
+    with torch.autocast("cpu", dtype):
+        code = encoder.encode(images, seed=1)
+        (image_grad,) = torch.autograd.grad(code.value, images, grad)
+        from_half = encoder.encode(images.to(dtype), seed=1)
+    assert same_code(code, expected)
+    assert same_code(from_half, expected)
+    assert torch.equal(image_grad, expected_grad)
+
+
+@pytest.fixture
+def low_precision() -> Iterator[None]:
+    """What lets PyTorch's own float32 convolutions and products drop bits."""
+    before = torch.get_float32_matmul_precision(), torch.backends.mkldnn.fp32_precision
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.mkldnn.fp32_precision = "bf16"
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.mkldnn.fp32_precision = before[1]
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.usefixtures("low_precision")
+def test_low_matmul_precision_does_not_touch_the_computation(images: Tensor, backend: Any) -> None:
+    encoder = SparseEncoder(unit_atoms(20, 3, 4), top_t=20, dropout_p=0.0, quantize=False, backend=backend)
+    exact = torch.nn.functional.conv2d(images.double(), encoder.atoms.double(), stride=2)
+    torch.testing.assert_close(encoder(images), exact.float(), rtol=1e-6, atol=1e-6)
+
+
+def test_an_encoder_without_storage_is_filled_by_loading(encoder: SparseEncoder, images: Tensor) -> None:
+    """Built on the meta device, as large models are."""
+    other = SparseEncoder(torch.empty(20, 3, 4, 4, device="meta"), top_t=8, dropout_p=0.5)
+    other.to_empty(device="cpu").load_state_dict(encoder.state_dict())
+    assert same_code(other.encode(images, seed=1), encoder.encode(images, seed=1))

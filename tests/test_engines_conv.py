@@ -1,0 +1,110 @@
+"""The sparse transposed convolution of the compiled engine, held to the reference over drawn shapes."""
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from neuroae.kernels import reference
+from torch import Tensor
+
+import oracle
+from strategies import ConvCase, conv_cases, random_code
+
+
+@given(case=conv_cases(torch.float32), relu=st.booleans())
+def test_forward(engine: ModuleType, case: ConvCase, relu: bool) -> None:
+    arguments = case.forward_arguments(relu)
+    oracle.assert_agrees(engine.conv_transpose, reference.conv_transpose, arguments)
+    assert engine.conv_transpose(*arguments).is_contiguous(memory_format=torch.channels_last)
+
+
+@given(case=conv_cases(torch.bfloat16), relu=st.booleans())
+def test_bfloat16_forward_accumulates_in_float32(engine: ModuleType, case: ConvCase, relu: bool) -> None:
+    output = engine.conv_transpose(*case.forward_arguments(relu))
+    assert output.dtype == torch.bfloat16
+    case.weight = case.weight.float()
+    case.bias = None if case.bias is None else case.bias.float()
+    expected = reference.conv_transpose(*case.forward_arguments(relu))
+    case.value, case.weight = case.value.abs(), case.weight.abs()
+    case.bias = None if case.bias is None else case.bias.abs()
+    oracle.assert_rounds_to(output, expected, "output", reference.conv_transpose(*case.forward_arguments(relu)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@given(data=st.data(), relu=st.booleans())
+def test_gradient_to_the_values(engine: ModuleType, dtype: torch.dtype, data: st.DataObject, relu: bool) -> None:
+    case = data.draw(conv_cases(dtype))
+    arguments = case.value_arguments(output_of(case) if relu else None)
+    oracle.assert_agrees(engine.conv_transpose_backward_value, reference.conv_transpose_backward_value, arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@given(data=st.data(), relu=st.booleans())
+def test_gradient_to_weight_and_bias(engine: ModuleType, dtype: torch.dtype, data: st.DataObject, relu: bool) -> None:
+    case = data.draw(conv_cases(dtype))
+    arguments = case.weight_arguments(output_of(case) if relu else None)
+    oracle.assert_agrees(engine.conv_transpose_backward_weight, reference.conv_transpose_backward_weight, arguments)
+    weight, _ = engine.conv_transpose_backward_weight(*arguments)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_expanded_gradient_is_read_as_its_numbers(engine: ModuleType) -> None:
+    """What ``output.sum().backward()`` passes: one number with strides of zero."""
+    case = plain_case()
+    expected = case.grad_output.new_ones(case.grad_output.shape)
+    case.grad_output = expected
+    value = engine.conv_transpose_backward_value(*case.value_arguments(None))
+    weights = engine.conv_transpose_backward_weight(*case.weight_arguments(None))
+    case.grad_output = torch.ones(()).expand(expected.shape)
+    again = engine.conv_transpose_backward_value(*case.value_arguments(None))
+    oracle.assert_close(again, value, "gradient to the values")
+    for actual, wanted in zip(
+        engine.conv_transpose_backward_weight(*case.weight_arguments(None)), weights, strict=True
+    ):
+        oracle.assert_close(actual, wanted, "gradient to weight and bias")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_threads_do_not_change_a_bit(engine: ModuleType, dtype: torch.dtype) -> None:
+    case = plain_case(dtype)
+
+    def results() -> tuple[Tensor, ...]:
+        output = engine.conv_transpose(*case.forward_arguments(True))
+        value = engine.conv_transpose_backward_value(*case.value_arguments(output))
+        return output, value, *engine.conv_transpose_backward_weight(*case.weight_arguments(output))
+
+    alone = results()
+    torch.set_num_threads(2)
+    oracle.assert_identical(results(), alone, ("output", "gradient to the values", "to the weight", "to the bias"))
+
+
+@pytest.mark.parametrize("atom", [60, 32_767], ids=lambda atom: f"atom {atom}")
+@pytest.mark.parametrize("slot", [0, 7], ids=["first slot", "last slot"])
+def test_a_code_of_atoms_that_do_not_exist_is_refused(engine: ModuleType, atom: int, slot: int) -> None:
+    case = plain_case()
+    full = tuple((case.count == 8).nonzero()[-1].tolist())
+    case.index[(*full, slot)] = atom
+    calls: dict[str, tuple[Any, ...]] = {
+        "conv_transpose": case.forward_arguments(False),
+        "conv_transpose_backward_value": case.value_arguments(None),
+        "conv_transpose_backward_weight": case.weight_arguments(None),
+    }
+    for operation, arguments in calls.items():
+        with pytest.raises(ValueError, match=f"index names atom {atom}, expected -1 to 59"):
+            getattr(engine, operation)(*arguments)
+
+
+def output_of(case: ConvCase) -> Tensor:
+    """The forward output after ReLU, zeros among its numbers."""
+    return reference.conv_transpose(*case.forward_arguments(True))
+
+
+def plain_case(dtype: torch.dtype = torch.float32) -> ConvCase:
+    """4 rows of 5 x 6 patches over 60 atoms with 8 slots, kernel 4 and stride 2 as for CIFAR-10."""
+    index, value, count = random_code((4, 5, 6, 8), 60, torch.Generator().manual_seed(3))
+    weight, bias = torch.randn(60, 30, 4, 4, dtype=dtype), torch.randn(30, dtype=dtype)
+    grad = torch.randn(4, 30, 12, 14, dtype=dtype)
+    return ConvCase(index, value, count, weight, bias, grad, [2, 2], [0, 0], [0, 0])

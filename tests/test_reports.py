@@ -1,0 +1,128 @@
+"""Tables, pictures and result files."""
+
+import csv
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from models import small_defense
+from torch import Tensor
+
+from neuroae.data import ImageSet
+from neuroae.evaluation import Outcome
+from neuroae.reports import Row, Strip, draw_picture, load_results, print_table, save_results, stages
+from neuroae.storage import load_json, save_json
+
+CLASSES = ("cat", "dog", "eel")
+
+
+@pytest.fixture
+def data() -> ImageSet:
+    images = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
+    return ImageSet("some", images, torch.tensor([0, 1, 2, 0]), torch.tensor([7, 3, 5, 9]), CLASSES)
+
+
+def outcome(data: ImageSet, name: str, predictions: list[int], **counts: int) -> Outcome:
+    return Outcome(name, data.pixels(), torch.tensor(predictions), data.labels, 12.34, **counts)
+
+
+@pytest.fixture
+def outcomes(data: ImageSet) -> list[Outcome]:
+    attacked = outcome(data, "W-AIGA from other", [0, 2, 1, 0], passes=2000, zero=50, invalid=30)
+    return [outcome(data, "clean", [0, 1, 2, 1]), attacked]
+
+
+def test_table_shows_accuracy_interval_and_cost(outcomes: list[Outcome], capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([Row.of("defense", found) for found in outcomes])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    cells = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+    assert cells[0][:4] == ["model", "attack", "accuracy", "95% interval"]
+    assert cells[2] == ["defense", "clean", "75.0%", "19.4% to 99.4%", "4", "12.3", "", ""]
+    assert cells[3] == ["defense", "W-AIGA from other", "50.0%", "6.8% to 93.2%", "4", "12.3", "2,000", "4.0%"]
+
+
+def test_results_come_back(tmp_path: Path, data: ImageSet, outcomes: list[Outcome]) -> None:
+    rows = save_results(tmp_path, "defense", data, outcomes, {"seed": 3})
+    found_rows, tensors, classes = load_results(tmp_path)
+    assert found_rows == rows == [Row.of("defense", found) for found in outcomes]
+    assert classes == list(CLASSES)
+    assert list(tensors) == ["clean", "W-AIGA from other"]
+    for found in outcomes:
+        assert torch.equal(tensors[found.name]["images"], found.images)
+        assert torch.equal(tensors[found.name]["predictions"], found.predictions)
+        assert torch.equal(tensors[found.name]["ids"], data.ids)
+    summary = load_json(tmp_path / "results.json")
+    assert summary["settings"] == {"seed": 3}
+    assert summary["data"] == {"name": "some", "images": 4, "fingerprint": data.fingerprint()}
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+    with (tmp_path / "verdicts.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["image", "class", "clean", "W-AIGA from other"],
+            ["7", "cat", "cat", "cat"],
+            ["3", "dog", "dog", "eel"],
+            ["5", "eel", "eel", "dog"],
+            ["9", "cat", "dog", "cat"],
+        ]
+
+
+def test_outcomes_of_one_name_are_refused(tmp_path: Path, data: ImageSet) -> None:
+    with pytest.raises(ValueError, match="names must differ"):
+        save_results(tmp_path, "defense", data, [outcome(data, "one!", [0] * 4), outcome(data, "one?", [0] * 4)], {})
+
+
+def test_other_summaries_are_refused_by_name(tmp_path: Path) -> None:
+    save_json(tmp_path / "results.json", {"rows": [{"model": "x"}]})
+    with pytest.raises(ValueError, match=r"results\.json does not hold the results of an evaluation"):
+        load_results(tmp_path)
+
+
+def test_stages_follow_the_encoder() -> None:
+    encoder = small_defense(epsilon=0.1).encoder
+    image, seed = torch.rand(1, 8, 8), 4
+    projections, selected, kept, quantized = stages(encoder, image, seed).values()
+    patches = image.unfold(1, 4, 2).unfold(2, 4, 2)
+    expected = torch.einsum("cijab,lcab->lij", patches, encoder.atoms)
+    torch.testing.assert_close(projections, expected)
+    assert torch.count_nonzero(selected, dim=0).tolist() == [[encoder.top_t] * 3] * 3
+    torch.testing.assert_close(selected[selected != 0], projections[selected != 0])
+    smallest = selected.abs().masked_fill(selected == 0, torch.inf).amin(0)
+    assert bool((projections.abs() <= smallest).masked_fill(selected != 0, True).all())
+    assert 0 < torch.count_nonzero(kept) < torch.count_nonzero(selected)
+    torch.testing.assert_close(kept[kept != 0], selected[kept != 0])
+    strong = kept.abs() >= encoder.dead_zone[:, None, None]
+    torch.testing.assert_close(quantized, torch.where(strong, kept.sign() * encoder.norms[:, None, None], 0.0))
+    torch.testing.assert_close(quantized, encoder(image[None], seed=seed)[0])
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", content[16:24])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_picture_has_a_row_for_each_strip(tmp_path: Path, channels: int) -> None:
+    def strip(count: int) -> Strip:
+        return Strip.of("some", torch.rand(count, channels, 8, 8), torch.zeros(9).long(), torch.ones(9).long(), "ab")
+
+    draw_picture(tmp_path / "short.png", [strip(3)])
+    draw_picture(tmp_path / "long.png", [strip(3), strip(5), Strip("bare", torch.rand(5, channels, 8, 8))])
+    (short_width, short_height), (long_width, long_height) = (
+        png_size(tmp_path / name) for name in ("short.png", "long.png")
+    )
+    assert long_height == pytest.approx(3 * short_height, abs=2)
+    assert long_width > short_width
+    draw_picture(tmp_path / "stages.png", [strip(3)], {"one": torch.randn(9, 2, 2), "two": torch.zeros(9, 2, 2)})
+    assert png_size(tmp_path / "stages.png")[1] > short_height
+
+
+def test_captions_say_what_is_right() -> None:
+    found = Strip.of("some", torch.rand(2, 1, 8, 8), torch.tensor([1, 0, 2]), torch.tensor([1, 2, 2]), CLASSES)
+    assert found.captions == ["dog", "cat"]
+    assert found.right == [True, False]
+
+
+def test_encoding_a_stage_needs_no_gradient() -> None:
+    shown: list[Tensor] = list(stages(small_defense().encoder, torch.rand(1, 8, 8), 0).values())
+    assert not any(stage.requires_grad for stage in shown)

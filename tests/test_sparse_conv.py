@@ -1,0 +1,160 @@
+"""SparseConvTranspose2d against nn.ConvTranspose2d on the dense tensor."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import oracle
+from neuroae import SparseCode, SparseConvTranspose2d
+from strategies import random_code
+
+GEOMETRIES: dict[str, dict[str, Any]] = {
+    "CIFAR-10": {"kernel_size": 4, "stride": 2},
+    "Imagenette": {"kernel_size": 3},
+    "rectangular": {"kernel_size": (3, 5), "stride": (3, 2), "padding": (1, 2), "output_padding": (2, 1)},
+    "no bias": {"kernel_size": 4, "stride": 2, "padding": 1, "bias": False},
+    "groups": {"kernel_size": 3, "groups": 2},
+    "dilation": {"kernel_size": 3, "dilation": 2, "stride": 2, "output_padding": 1},
+}
+
+
+@pytest.fixture(params=GEOMETRIES.values(), ids=list(GEOMETRIES))
+def layers(request: pytest.FixtureRequest) -> tuple[SparseConvTranspose2d, nn.ConvTranspose2d]:
+    """The layer, and torch's with the same parameters."""
+    dense = nn.ConvTranspose2d(30, 8, **request.param)
+    sparse = SparseConvTranspose2d(30, 8, **request.param)
+    sparse.load_state_dict(dense.state_dict(), strict=True)
+    return sparse, dense
+
+
+@pytest.fixture
+def code() -> SparseCode:
+    """3 rows of 4 x 6 patches over 30 atoms; the values require grad."""
+    index, value, count = random_code((3, 4, 6, 9), 30, torch.Generator().manual_seed(2))
+    return SparseCode(index, value.requires_grad_(), value.detach(), count, atoms=30)
+
+
+@pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
+def test_output_and_gradients_are_those_of_the_dense_layer(
+    layers: tuple[SparseConvTranspose2d, nn.ConvTranspose2d], code: SparseCode, relu: bool
+) -> None:
+    sparse, dense = layers
+    output = sparse(code, relu=relu)
+    leaf = code.to_dense().detach().requires_grad_()
+    expected = dense(leaf).relu() if relu else dense(leaf)
+    oracle.assert_close(output, expected, "output")
+
+    grad = torch.randn(output.shape)
+    output.backward(grad)
+    expected.backward(grad)
+    assert code.value.grad is not None
+    assert leaf.grad is not None
+    used = code.index >= 0
+    value_grad = leaf.grad.permute(0, 2, 3, 1).gather(-1, code.index.long().clamp_min(0))
+    oracle.assert_close(code.value.grad[used], value_grad[used], "gradient to the values")
+    for (name, parameter), other in zip(sparse.named_parameters(), dense.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert other.grad is not None
+        oracle.assert_close(parameter.grad, other.grad, f"gradient to {name}")
+
+
+def test_a_dense_tensor_takes_the_dense_layer(
+    layers: tuple[SparseConvTranspose2d, nn.ConvTranspose2d], code: SparseCode
+) -> None:
+    sparse, dense = layers
+    images = code.to_dense().detach()
+    oracle.assert_close(sparse(images), dense(images), "output")
+    oracle.assert_close(sparse(images, relu=True), dense(images).relu(), "output after ReLU")
+
+
+def test_state_dict_goes_both_ways(layers: tuple[SparseConvTranspose2d, nn.ConvTranspose2d], code: SparseCode) -> None:
+    sparse, dense = layers
+    with torch.no_grad():
+        sparse.weight.mul_(2)
+    dense.load_state_dict(sparse.state_dict(), strict=True)
+    oracle.assert_close(sparse(code), dense(code.to_dense()), "output")
+
+
+@pytest.mark.parametrize("output_size", [(10, 14), (11, 14), (11, 15)], ids=str)
+def test_output_size(code: SparseCode, output_size: tuple[int, int]) -> None:
+    layer = SparseConvTranspose2d(30, 8, 4, 2)
+    output = layer(code, output_size=output_size)
+    oracle.assert_close(output, nn.ConvTranspose2d.forward(layer, code.to_dense(), list(output_size)), "output")
+    assert output.shape[2:] == output_size
+
+
+@pytest.mark.parametrize("output_size", [(9, 14), (10, 16)], ids=["too small", "too large"])
+def test_impossible_output_sizes_are_refused(code: SparseCode, output_size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"output_size is .* expected from \[10, 14\] by less than a stride"):
+        SparseConvTranspose2d(30, 8, 4, 2)(code, output_size=output_size)
+
+
+def test_a_code_over_another_dictionary_is_refused(code: SparseCode) -> None:
+    with pytest.raises(ValueError, match="input is a code over 30 atoms, expected 40"):
+        SparseConvTranspose2d(40, 8, 4)(code)
+
+
+def test_weights_of_one_atom_lie_together(layers: tuple[SparseConvTranspose2d, nn.ConvTranspose2d]) -> None:
+    sparse, _ = layers
+    for module in (sparse, copy.deepcopy(sparse), sparse.to(memory_format=torch.channels_last)):
+        assert module.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("convert", [nn.Module.bfloat16, nn.Module.float], ids=["bfloat16", "float"])
+def test_parameters_in_other_precisions(code: SparseCode, convert: Any) -> None:
+    layer = convert(SparseConvTranspose2d(30, 8, 4, 2))
+    output = layer(code)
+    assert output.dtype == layer.weight.dtype
+    weight, bias = layer.weight.float(), layer.bias.float()
+    expected = nn.functional.conv_transpose2d(code.to_dense(), weight, bias, 2)
+    oracle.assert_rounds_to(output.detach(), expected.detach(), "output")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
+def test_autocast_rounds_the_weights_and_the_output_alone(code: SparseCode, dtype: torch.dtype, relu: bool) -> None:
+    """Sums are in float32: the output is a rounding of the float32 result with the rounded weights."""
+    layer = SparseConvTranspose2d(30, 8, 4, 2)
+    assert layer.bias is not None
+    with torch.autocast("cpu", dtype):
+        output = layer(code, relu=relu)
+    assert output.dtype == dtype
+    weight, bias = layer.weight.to(dtype).float(), layer.bias.to(dtype).float()
+    expected = nn.functional.conv_transpose2d(code.to_dense(), weight, bias, 2)
+    oracle.assert_rounds_to(output.detach(), (expected.relu() if relu else expected).detach(), "output")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["backward outside autocast", "backward inside autocast"])
+def test_gradients_under_autocast_are_float32(code: SparseCode, inside: bool) -> None:
+    layer = SparseConvTranspose2d(30, 8, 4, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(code)
+        grad = torch.randn(output.shape).bfloat16()
+        if inside:
+            output.backward(grad)
+    if not inside:
+        output.backward(grad)
+    weight = layer.weight.detach().bfloat16().float().requires_grad_()
+    leaf = code.to_dense().detach().requires_grad_()
+    nn.functional.conv_transpose2d(leaf, weight, None, 2).backward(grad.float())
+    assert code.value.grad is not None
+    assert leaf.grad is not None
+    assert layer.weight.grad is not None
+    assert weight.grad is not None
+    used = code.index >= 0
+    expected = leaf.grad.permute(0, 2, 3, 1).gather(-1, code.index.long().clamp_min(0))
+    oracle.assert_close(code.value.grad[used], expected[used], "gradient to the values")
+    torch.testing.assert_close(layer.weight.grad, weight.grad, rtol=2**-8, atol=1e-4)
+
+
+def test_an_empty_batch(code: SparseCode) -> None:
+    empty = SparseCode(code.index[:0], code.value[:0], code.projection[:0], code.count[:0], atoms=30)
+    layer = SparseConvTranspose2d(30, 8, 4, 2)
+    output: Tensor = layer(empty)
+    output.sum().backward()
+    assert output.shape == (0, 8, 10, 14)
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.eq(0).all()

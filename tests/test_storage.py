@@ -1,0 +1,66 @@
+"""Files are written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuroae.storage import load_json, load_tensors, replacing, save_json, save_tensors
+
+
+def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
+    tensors = {
+        "bytes": torch.randint(256, (3, 4), dtype=torch.uint8),
+        "channels_last": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+        "half": torch.randn(3).bfloat16(),
+        "empty": torch.empty(0, 3),
+    }
+    metadata = {"number": 3, "list": [1.5, None], "text": "three"}
+    path = tmp_path / "new" / "file.safetensors"
+    save_tensors(path, tensors, metadata)
+    found, notes = load_tensors(path)
+    assert notes == metadata
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, existing: bool) -> None:
+    path = tmp_path / "file.json"
+    if existing:
+        save_json(path, {"old": True})
+
+    def interrupted() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text('{"half')
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == ([path] if existing else [])
+    if existing:
+        assert load_json(path) == {"old": True}
+
+
+def test_a_value_that_json_does_not_hold_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    save_json(path, [1])
+    with pytest.raises(TypeError):
+        save_json(path, object())
+    assert load_json(path) == [1]
+
+
+def test_files_are_readable_as_any_other(tmp_path: Path) -> None:
+    save_json(tmp_path / "ours.json", 1)
+    (tmp_path / "other.json").write_text("1")
+    assert (tmp_path / "ours.json").stat().st_mode == (tmp_path / "other.json").stat().st_mode
+
+
+@pytest.mark.parametrize("load", [load_json, load_tensors])
+def test_what_is_not_a_file_is_named(tmp_path: Path, load) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(FileNotFoundError, match="nowhere is missing"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        load(tmp_path)

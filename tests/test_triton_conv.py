@@ -1,0 +1,117 @@
+"""The Triton transposed convolution held to the reference: on a GPU, or through ``test_triton_interpreter.py``."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from neuroae.kernels import reference
+from torch import Tensor
+
+import oracle
+from strategies import ConvCase, conv_cases, random_code
+from triton_device import MARKS, ON_GPU, run
+
+pytestmark = MARKS
+
+EXAMPLES = 150 if ON_GPU else 6
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+
+
+@DTYPES
+@settings(max_examples=EXAMPLES)
+@given(data=st.data(), relu=st.booleans())
+def test_forward(dtype: torch.dtype, data: st.DataObject, relu: bool) -> None:
+    case = data.draw(small_conv_cases(dtype))
+    output = run("conv_transpose", *case.forward_arguments(relu))
+    assert output.dtype == dtype
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    case.weight = case.weight.float()
+    case.bias = None if case.bias is None else case.bias.float()
+    expected = reference.conv_transpose(*case.forward_arguments(relu))
+    if dtype == torch.bfloat16 and not ON_GPU:
+        assert_truncates_to(output, expected)
+    else:
+        oracle.assert_rounds_to(output, expected, "output")
+
+
+def assert_truncates_to(actual: Tensor, expected: Tensor) -> None:
+    """The interpreter cuts the lower bits off; ``test_triton_budgets.py`` finds the GPU's rounding instruction."""
+    slack = 1e-5 * expected.abs().max() if expected.numel() else 0.0
+    assert ((actual.float() - expected).abs() <= 2**-7 * expected.abs() + slack).all()
+
+
+@DTYPES
+@settings(max_examples=EXAMPLES)
+@given(data=st.data(), relu=st.booleans())
+def test_gradient_to_the_values(dtype: torch.dtype, data: st.DataObject, relu: bool) -> None:
+    case = data.draw(small_conv_cases(dtype))
+    arguments = case.value_arguments(output_of(case) if relu else None)
+    expected = reference.conv_transpose_backward_value(*arguments)
+    oracle.assert_close(run("conv_transpose_backward_value", *arguments), expected, "gradient to the values")
+
+
+@DTYPES
+@settings(max_examples=EXAMPLES)
+@given(data=st.data(), relu=st.booleans())
+def test_gradient_to_weight_and_bias(dtype: torch.dtype, data: st.DataObject, relu: bool) -> None:
+    case = data.draw(small_conv_cases(dtype))
+    arguments = case.weight_arguments(output_of(case) if relu else None)
+    weight, bias = run("conv_transpose_backward_weight", *arguments)
+    expected_weight, expected_bias = reference.conv_transpose_backward_weight(*arguments)
+    oracle.assert_close(weight, expected_weight, "gradient to the weight")
+    oracle.assert_close(bias, expected_bias, "gradient to the bias")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_more_channels_than_a_tile() -> None:
+    """130 channels take two programs, and a run of 5 x 130 weights takes two chunks."""
+    index, value, count = random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3))
+    weight, grad = torch.randn(9, 130, 5, 5), torch.randn(1, 130, 7, 7)
+    case = ConvCase(index, value, count, weight, torch.randn(130), grad, [2, 2], [0, 0], [0, 0])
+    arguments = case.forward_arguments(True)
+    output = reference.conv_transpose(*arguments)
+    oracle.assert_close(run("conv_transpose", *arguments), output, "output")
+    expected = reference.conv_transpose_backward_value(*case.value_arguments(output))
+    actual = run("conv_transpose_backward_value", *case.value_arguments(output))
+    oracle.assert_close(actual, expected, "gradient to the values")
+    expected_weight, _ = reference.conv_transpose_backward_weight(*case.weight_arguments(output))
+    actual_weight, _ = run("conv_transpose_backward_weight", *case.weight_arguments(output))
+    oracle.assert_close(actual_weight, expected_weight, "gradient to the weight")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_unused_slots_get_no_gradient_even_from_infinities() -> None:
+    index = torch.tensor([2, -1, -1], dtype=torch.int16).reshape(1, 1, 1, 3)
+    count, weight = torch.ones(1, 1, 1, dtype=torch.int32), torch.ones(4, 2, 1, 1)
+    grad = torch.full((1, 2, 1, 1), torch.inf)
+    result = run("conv_transpose_backward_value", grad, None, index, count, weight, [1, 1], [0, 0])
+    assert result.flatten().tolist() == [torch.inf, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "operation", ["conv_transpose", "conv_transpose_backward_value", "conv_transpose_backward_weight"]
+)
+def test_a_code_of_atoms_that_do_not_exist_is_refused(operation: str) -> None:
+    index, value, count = random_code((1, 2, 2, 3), 9, torch.Generator().manual_seed(3))
+    index[0, 0, 0, 0] = 9
+    weight, grad = torch.randn(9, 2, 1, 1), torch.randn(1, 2, 2, 2)
+    case = ConvCase(index, value, count, weight, None, grad, [1, 1], [0, 0], [0, 0])
+    arguments: dict[str, tuple[Any, ...]] = {
+        "conv_transpose": case.forward_arguments(False),
+        "conv_transpose_backward_value": case.value_arguments(None),
+        "conv_transpose_backward_weight": case.weight_arguments(None),
+    }
+    with pytest.raises(ValueError, match="index names atom 9, expected -1 to 8"):
+        run(operation, *arguments[operation])
+
+
+def small_conv_cases(dtype: torch.dtype) -> st.SearchStrategy[ConvCase]:
+    """Without the largest, which the interpreter takes long for."""
+    return conv_cases(dtype).filter(lambda case: ON_GPU or case.grad_output[:, 0].numel() <= 120)
+
+
+def output_of(case: ConvCase) -> Tensor:
+    """The forward output after ReLU, zeros among its numbers."""
+    return reference.conv_transpose(*case.forward_arguments(True))

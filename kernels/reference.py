@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from . import shapes
 from .philox import drop_threshold, philox4x32, split_seed
@@ -100,9 +101,7 @@ def encode(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The whole encoder for one realization; the fused engines never write the selection to memory."""
     atom, projection = select(images, atoms, stride, top_t)
-    return draw(
-        atom, projection, norms, dead_zone, seed, image_ids, realization, 1, dropout_p, quantize, signed
-    )
+    return draw(atom, projection, norms, dead_zone, seed, image_ids, realization, 1, dropout_p, quantize, signed)
 
 
 def surrogate_derivative(a: Tensor, norm: Tensor, dead_zone: Tensor, surrogate: str, sigma: float) -> Tensor:
@@ -223,7 +222,7 @@ def conv_transpose_backward_weight(
     dense = to_dense(value, index, weight.shape[0])
     grad_weight = torch.empty(weight.shape, device=weight.device, memory_format=torch.channels_last)
     with full_precision(weight.device):
-        grad_weight.copy_(torch.nn.grad.conv2d_weight(grad, weight.shape, dense, stride, padding))
+        grad_weight.copy_(conv2d_weight(grad, weight.shape, dense, stride, padding))
     return grad_weight, grad.sum((0, 2, 3))
 
 

@@ -200,18 +200,14 @@ def conv_transpose_backward(
         )
 
 
-def check_code_and_weight(
-    index: Tensor, count: Tensor, weight: Tensor, stride: list[int], padding: list[int]
-) -> None:
+def check_code_and_weight(index: Tensor, count: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> None:
     require_tensor("index", index, torch.int16, 4)
     require_tensor("count", count, torch.int32, 3)
     require(
         count.shape == index.shape[:3],
         f"count has shape {tuple(count.shape)}, expected {tuple(index.shape[:3])} as index has",
     )
-    require(
-        weight.dim() == 4, f"weight has shape {tuple(weight.shape)}, expected 4 dimensions (L, C_out, k_h, k_w)"
-    )
+    require(weight.dim() == 4, f"weight has shape {tuple(weight.shape)}, expected 4 dimensions (L, C_out, k_h, k_w)")
     if weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise TypeError(f"weight has dtype {weight.dtype}, expected float32, bfloat16 or float16")
     require(min(stride) >= 1, f"stride is {stride}, expected at least 1")
@@ -224,20 +220,16 @@ def check_levels(norms: Tensor, dead_zone: Tensor, atoms: int | None = None) -> 
     expected = norms.shape[0] if atoms is None else atoms
     require(
         norms.shape[0] == dead_zone.shape[0] == expected,
-        f"norms and dead_zone hold {norms.shape[0]} and {dead_zone.shape[0]} numbers, expected {expected}, one an atom",
+        f"norms and dead_zone hold {norms.shape[0]} and {dead_zone.shape[0]} numbers, expected {expected}, one each",
     )
 
 
-def check_randomness(
-    seed: Tensor, image_ids: Tensor, start: int, count: int, dropout_p: float, batch: int
-) -> None:
+def check_randomness(seed: Tensor, image_ids: Tensor, start: int, count: int, dropout_p: float, batch: int) -> None:
     if seed.dtype != torch.int64:
         raise TypeError(f"seed has dtype {seed.dtype}, expected torch.int64")
     require(seed.numel() == 1, f"seed holds {seed.numel()} numbers, expected 1")
     require_tensor("image_ids", image_ids, torch.int64, 1)
-    require(
-        image_ids.shape[0] == batch, f"image_ids holds {image_ids.shape[0]} ids, expected {batch}, one an image"
-    )
+    require(image_ids.shape[0] == batch, f"image_ids holds {image_ids.shape[0]} ids, expected {batch}, one an image")
     require(count >= 0, f"count is {count}, expected at least 0")
     require(
         start >= 0 and start + count <= 2**32,
@@ -266,9 +258,7 @@ def check_image_ids(image_ids: Tensor) -> None:
     if image_ids.numel() == 0 or (image_ids.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     low, high = torch.stack(image_ids.aminmax()).tolist()
-    require(
-        low >= 0 and high < 2**32, f"image_ids holds numbers from {low} to {high}, expected them in [0, 2^32)"
-    )
+    require(low >= 0 and high < 2**32, f"image_ids holds numbers from {low} to {high}, expected them in [0, 2^32)")
 
 
 def check_selected(atom: Tensor, atoms: int) -> None:

@@ -6,7 +6,6 @@ surrogate gradients have no derivative of their own, so differentiating twice is
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -24,7 +23,9 @@ def code_backward(ctx: Any, grad_value: Tensor) -> Tensor:
     )
 
 
-def remember_code(ctx: Any, backend: str, output: Code, images: Tensor, tensors: tuple[Tensor, ...], rest: Any) -> None:
+def remember_code(
+    ctx: Any, backend: str, output: Code, images: Tensor, tensors: tuple[Tensor, ...], rest: Any
+) -> None:
     """``tensors`` are atoms, norms and dead zone; ``rest`` is stride, surrogate, sigma, quantize, signed."""
     index, _, projection, count = output
     ctx.mark_non_differentiable(index, projection, count)

@@ -27,7 +27,7 @@ def learn_dictionary(
     batch_size: int = 5,
     seed: int = 0,
 ) -> Tensor:
-    """Minimizes eq. 1 by online dictionary learning (Mairal et al., 2009), starting from random patches of either sign.
+    """Minimizes eq. 1 by online dictionary learning (Mairal et al., 2009), from random patches of either sign.
 
     Args:
         data: the training images; patches are raw, in [0, 1], the mean not removed. Black ones teach nothing and

@@ -48,9 +48,9 @@ class Preset:
 
 
 PRESETS = {
-    # Fewer patches an image, so more coefficients of each. The budget is 3 of the 16 grays, what it takes to break a
-    # plain classifier; three times as much would be a dead zone over half the range of pixels, hence the smaller beta.
-    # At a rate of 0.05 the decoder's output saturates within these few steps and hides the gradient from attacks.
+    # Nine patches an image, so more is kept of each. The budget is 3 of the 16 grays, what it takes to break a plain
+    # classifier; three times as much would be a dead zone over half the range of pixels, hence the smaller beta.
+    # At a rate of 0.05 the decoder's output saturates within these few steps, which hides the gradient from attacks.
     "digits": Preset(
         mean=(0.3053,),
         std=(0.3761,),
@@ -59,7 +59,7 @@ PRESETS = {
         regularization=0.2,
         iterations=200,
         dictionary_batch=32,
-        stride=1,
+        stride=2,
         top_t=15,
         dropout_p=0.5,
         beta=1.25,

@@ -22,7 +22,7 @@ def derive_seed(seed: int, purpose: str, *position: int) -> int:
 
 
 def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
-    """An int64 scalar on the device; ``None`` draws one from torch's generator, so ``torch.manual_seed`` governs it."""
+    """An int64 scalar on the device; ``None`` takes one from torch's generator (``torch.manual_seed`` governs it)."""
     if seed is None:
         return torch.randint(SEED_LIMIT - 1, (), dtype=torch.int64, device=device)
     if isinstance(seed, Tensor):

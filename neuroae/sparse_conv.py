@@ -20,7 +20,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
         super().reset_parameters()
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input: SparseCode | Tensor, output_size: list[int] | None = None, *, relu: bool = False
     ) -> Tensor:
         """
@@ -63,7 +63,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         if output_size is None:
             return tuple(int(extra) for extra in self.output_padding)
         sizes = [
-            (code.index.shape[1 + i] - 1) * self.stride[i] - 2 * self.padding[i] + self.kernel_size[i]
+            (code.index.shape[1 + i] - 1) * self.stride[i] - 2 * int(self.padding[i]) + self.kernel_size[i]
             for i in range(2)
         ]
         extra = tuple(wanted - size for wanted, size in zip(output_size[-2:], sizes, strict=True))

@@ -1,9 +1,9 @@
 """Small models for the tests of training, attacks and evaluation."""
 
 import torch
-from conftest import unit_atoms
 from torch import Tensor, nn
 
+from conftest import unit_atoms
 from neuroae import Defense, SparseEncoder
 
 

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import Linear, random_images, small_defense
 from torch import Tensor, nn
 
+from models import Linear, random_images, small_defense
 from neuroae.attacks import PGDSettings, eot_gradient, mean_probabilities, pgd
 from neuroae.attacks.eot import AVERAGES
 
@@ -122,6 +122,19 @@ def test_realizations_without_a_gradient_are_counted_and_do_no_harm(average: str
     assert (found.zero, found.invalid) == (6, 6)
 
 
+def test_the_gradient_of_a_confident_model_is_not_lost() -> None:
+    """Its entries are near 1e-27, so their squares are zero in float32.
+
+    Where the true class has probability 1 but for rounding, only the other classes' rows push.
+    """
+    model, (images, _, ids) = Linear(1, 8, 2).eval(), random_images()
+    model.layer.bias.data = torch.tensor([60.0, 0.0])
+    found = eot_gradient(model, images, torch.zeros(6).long(), realizations=2, seed=0, image_ids=ids)
+    rise = model.layer.weight[1].detach()
+    assert found.zero == 0
+    torch.testing.assert_close(found.gradient.flatten(1), (rise / rise.norm()).expand(6, -1), rtol=1e-4, atol=1e-6)
+
+
 def test_normalized_average_weighs_realizations_equally() -> None:
     """Scaling the loss of a deterministic model scales the mean and leaves the normalized average at length 1."""
     model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
@@ -167,6 +180,15 @@ def test_an_image_is_attacked_alike_alone_and_among_others() -> None:
     together = pgd(model, images, labels, budget, seed=0, image_ids=ids).images
     alone = pgd(model, images[2:3], labels[2:3], budget, seed=0, image_ids=ids[2:3]).images
     torch.testing.assert_close(alone, together[2:3], rtol=0, atol=1e-6)
+
+
+def test_progress_counts_every_gradient_pass() -> None:
+    model, (images, labels, ids) = small_defense(), random_images()
+    steps: list[int] = []
+    budget = PGDSettings(steps=3, restarts=2, realizations=4)
+    found = pgd(model, images, labels, budget, seed=0, image_ids=ids, progress=steps.append)
+    assert steps == [4 * len(images)] * 6
+    assert sum(steps) == found.passes == budget.passes * len(images)
 
 
 def test_restarts_keep_the_attempt_that_hurts_most() -> None:

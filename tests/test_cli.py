@@ -61,12 +61,13 @@ def test_training_saves_a_model_with_its_history(models: Path, method: str) -> N
 
 
 def test_without_a_dictionary_training_learns_one(tmp_path: Path) -> None:
-    neuroae("train", "--dataset", "digits", *QUICK, "--output", tmp_path / "model", "--no-quantize", "--stride", 2)
+    few = ["--atoms", 12, "--top-t", 6, "--epochs", 1, "--limit", 32, "--stride", 1, "--no-quantize"]
+    neuroae("train", "--dataset", "digits", *few, "--output", tmp_path / "model")
     model, _ = load_pretrained(tmp_path / "model")
     assert isinstance(model, Defense)
-    assert model.encoder.atoms.shape == (40, 1, 4, 4)
+    assert model.encoder.atoms.shape == (12, 1, 4, 4)
     assert not model.encoder.quantize
-    assert model.encoder.stride == 2
+    assert model.encoder.stride == 1
 
 
 def test_attack_and_report(models: Path, tmp_path: Path) -> None:
@@ -119,7 +120,10 @@ def test_help_shows_the_defaults_of_each_data_set(monkeypatch: pytest.MonkeyPatc
         (["train", "--dataset", "cifar10", "--output", "x"], "cifar10 needs data_dir"),
         (["attack", "nowhere", "--dataset", "digits", "--output", "x"], "nowhere/config.json is missing"),
         (["report", "nowhere"], "nowhere/results.json is missing"),
-        (["train", "--dataset", "digits", "--output", "x", "--dropout-p", "1"], "dropout_p is 1"),
+        (
+            ["train", "--dataset", "digits", "--output", "x", "--dictionary", "no.safetensors"],
+            "no.safetensors is missing",
+        ),
     ],
 )
 def test_mistakes_end_with_one_line(

@@ -22,7 +22,9 @@ def digits() -> ImageSet:
 def objective(atoms: np.ndarray, patches: np.ndarray) -> float:
     """Eq. 1, a patch."""
     codes = sparse_encode(patches, atoms, algorithm="lasso_cd", alpha=QUICK["regularization"])
-    return float((0.5 * ((patches - codes @ atoms) ** 2).sum(1) + QUICK["regularization"] * np.abs(codes).sum(1)).mean())
+    return float(
+        (0.5 * ((patches - codes @ atoms) ** 2).sum(1) + QUICK["regularization"] * np.abs(codes).sum(1)).mean()
+    )
 
 
 def test_atoms_are_unit_vectors_of_the_asked_shape(digits: ImageSet) -> None:

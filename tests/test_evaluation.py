@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import Linear, small_defense
 from scipy.stats import beta
 
+from models import Linear, small_defense
 from neuroae.attacks import PGDSettings
 from neuroae.data import ImageSet
 from neuroae.evaluation import MODES, Accuracy, Attack, attacks_from, evaluate

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import small_defense
 from torch import Tensor
 
+from models import small_defense
 from neuroae.data import ImageSet
 from neuroae.evaluation import Outcome
-from neuroae.reports import Row, Strip, draw_picture, load_results, print_table, save_results, stages
+from neuroae.reports import Row, Strip, draw_picture, load_results, markdown_table, save_results, stages
 from neuroae.storage import load_json, save_json
 
 CLASSES = ("cat", "dog", "eel")
@@ -34,7 +34,7 @@ def outcomes(data: ImageSet) -> list[Outcome]:
 
 
 def test_table_shows_accuracy_interval_and_cost(outcomes: list[Outcome], capsys: pytest.CaptureFixture[str]) -> None:
-    print_table([Row.of("defense", found) for found in outcomes])
+    print(markdown_table([Row.of("defense", found) for found in outcomes]))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     cells = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
     assert cells[0][:4] == ["model", "attack", "accuracy", "95% interval"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import unit_atoms
-from models import small_defense
 from torch import nn
 
+from conftest import unit_atoms
+from models import small_defense
 from neuroae import Decoder, Defense, SparseEncoder, resnet32
 from neuroae.data import ImageSet, load_dataset
 from neuroae.pretrained import load_pretrained, save_pretrained

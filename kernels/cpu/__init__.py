@@ -1,4 +1,6 @@
-"""The C++ engine: the operations of ``reference.py`` for tensors on the CPU, on ``torch.get_num_threads()`` threads."""
+"""The C++ engine: the operations of ``reference.py`` on CPU tensors, on ``torch.get_num_threads()`` threads."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -6,7 +8,8 @@ from torch import Tensor
 from .. import shapes
 from ..philox import drop_threshold
 from ..surrogates import SURROGATES
-from .library import BAD_INDEX, Code, Dictionary, Draws, Gradient, Images, Layer, Selection, instruction_set, library
+from .library import BAD_INDEX, instruction_set, library
+from .structures import Code, Dictionary, Draws, Gradient, Images, Layer, Selection
 
 __all__ = [
     "conv_transpose",
@@ -115,9 +118,7 @@ def encode(
     quantize: bool,
     signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    shape = shapes.encode(
-        images, atoms, norms, dead_zone, seed, image_ids, stride, top_t, realization, dropout_p
-    )
+    shape = shapes.encode(images, atoms, norms, dead_zone, seed, image_ids, stride, top_t, realization, dropout_p)
     shapes.check_image_ids(image_ids)
     images, atoms, image_ids = images.contiguous(), atoms.contiguous(), image_ids.contiguous()
     norms, dead_zone = norms.contiguous(), dead_zone.contiguous()
@@ -164,7 +165,7 @@ def encode_backward(
 
 
 def layer_struct(
-    weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], height: int, width: int, relu: bool
+    weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], size: Sequence[int], relu: bool
 ) -> Layer:
     atoms, channels, kernel_h, kernel_w = weight.shape
     return Layer(
@@ -178,8 +179,7 @@ def layer_struct(
         kernel_w,
         *stride,
         *padding,
-        height,
-        width,
+        *size,
     )
 
 
@@ -206,7 +206,7 @@ def conv_transpose(
     dtype, weight = weight.dtype, channels_last(weight)
     bias = None if bias is None else bias.float().contiguous()
     output = torch.empty(shape, dtype=weight.dtype, memory_format=torch.channels_last)
-    layer = layer_struct(weight, bias, stride, padding, *shape[2:], relu)
+    layer = layer_struct(weight, bias, stride, padding, shape[2:], relu)
     status = run("conv_transpose", code_struct(index, value, None, None), layer, output.data_ptr())
     refuse_bad_index(status, index, weight.shape[0])
     return output.to(dtype)
@@ -230,7 +230,7 @@ def conv_transpose_backward_value(
         grad_output.data_ptr(),
         pointer(output),
         code_struct(index, None, None, None),
-        layer_struct(weight, None, stride, padding, *grad_output.shape[2:], False),
+        layer_struct(weight, None, stride, padding, grad_output.shape[2:], False),
         result.data_ptr(),
     )
     refuse_bad_index(status, index, weight.shape[0])
@@ -252,7 +252,7 @@ def conv_transpose_backward_weight(
     output = None if output is None else channels_last(output)
     grad_weight = torch.empty(weight.shape, memory_format=torch.channels_last)
     grad_bias = torch.empty(weight.shape[1])
-    layer = layer_struct(channels_last(weight), None, stride, padding, *grad_output.shape[2:], False)
+    layer = layer_struct(channels_last(weight), None, stride, padding, grad_output.shape[2:], False)
     status = run(
         "conv_transpose_backward_weight",
         grad_output.data_ptr(),

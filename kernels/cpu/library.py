@@ -1,105 +1,21 @@
-"""The compiled library: where it is, what its functions take, and why it is missing if it is.
-
-The structures mirror kernels/cpu/src/engine.h, field by field.
-"""
+"""The compiled library: where it is, what its functions take, and why it is missing if it is."""
 
 import ctypes
 import functools
 import os
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_int32, c_void_p
 from pathlib import Path
+from typing import Any
 
 from .. import EngineMissing
+from .structures import Code, Dictionary, Draws, Gradient, Images, Layer, Selection
 
 FOLDER = Path(__file__).parent
 LIBRARY_NAME = "libneuroae_cpu.so"
 BUILD_ERROR = FOLDER / "build-error.txt"
-BAD_IMAGE, BAD_INDEX = 1, 2
+BAD_INDEX = 2  # kBadIndex of engine.h
 
-
-def structure(name: str, **fields: type) -> type[ctypes.Structure]:
-    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
-
-
-Images = structure(
-    "Images",
-    pixels=c_void_p,
-    count=c_int64,
-    channels=c_int64,
-    height=c_int64,
-    width=c_int64,
-    low=c_float,
-    high=c_float,
-)
-Dictionary = structure(
-    "Dictionary",
-    atoms=c_void_p,
-    norms=c_void_p,
-    dead_zone=c_void_p,
-    count=c_int64,
-    channels=c_int64,
-    patch=c_int64,
-    stride=c_int64,
-)
-Draws = structure(
-    "Draws",
-    image_ids=c_void_p,
-    seed=c_int64,
-    start=c_int64,
-    count=c_int64,
-    drop_below=c_uint64,
-    quantize=c_int32,
-    is_signed=c_int32,
-)
-Selection = structure(
-    "Selection",
-    atom=c_void_p,
-    projection=c_void_p,
-    images=c_int64,
-    patches_h=c_int64,
-    patches_w=c_int64,
-    top_t=c_int64,
-)
-Code = structure(
-    "Code",
-    index=c_void_p,
-    value=c_void_p,
-    projection=c_void_p,
-    count=c_void_p,
-    rows=c_int64,
-    patches_h=c_int64,
-    patches_w=c_int64,
-    top_t=c_int64,
-)
-Gradient = structure(
-    "Gradient",
-    images=c_int64,
-    height=c_int64,
-    width=c_int64,
-    surrogate=c_int32,
-    quantize=c_int32,
-    is_signed=c_int32,
-    sigma=c_double,
-)
-Layer = structure(
-    "Layer",
-    weight=c_void_p,
-    bias=c_void_p,
-    dtype=c_int32,
-    relu=c_int32,
-    atoms=c_int64,
-    channels=c_int64,
-    kernel_h=c_int64,
-    kernel_w=c_int64,
-    stride_h=c_int64,
-    stride_w=c_int64,
-    padding_h=c_int64,
-    padding_w=c_int64,
-    height=c_int64,
-    width=c_int64,
-)
-
-ARGUMENTS: dict[str, tuple[type, ...]] = {
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "select": (POINTER(Images), POINTER(Dictionary), POINTER(Selection), c_int32),
     "draw": (POINTER(Selection), POINTER(Dictionary), POINTER(Draws), POINTER(Code), c_int32),
     "encode": (POINTER(Images), POINTER(Dictionary), POINTER(Draws), POINTER(Code), c_int32),

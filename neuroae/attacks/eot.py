@@ -76,15 +76,20 @@ def eot_gradient(
         for first in range(start, start + realizations, chunk):
             count = min(chunk, start + realizations - first)
             for gradient in realization_gradients(realize, images, labels, first, count).split(batch):
-                norms = gradient.flatten(1).norm(dim=1)
-                broken = ~norms.isfinite()
-                zero += (norms == 0).sum()
-                invalid += broken.sum()
-                gradient[broken] = 0
+                peak = gradient.abs().amax((1, 2, 3))
+                usable = peak.isfinite() & (peak > 0)
+                zero += (peak == 0).sum()
+                invalid += (~peak.isfinite()).sum()
                 if average == "normalized":
-                    gradient /= norms.where(norms.isfinite() & (norms > 0), 1)[:, None, None, None]
-                total += gradient
+                    gradient = unit(gradient, peak)
+                total += torch.where(usable[:, None, None, None], gradient, 0)
     return GradientEstimate(total / realizations, batch * realizations, int(zero), int(invalid))
+
+
+def unit(gradient: Tensor, peak: Tensor) -> Tensor:
+    """Each gradient over its l2 norm, by way of its largest entry: squares of a confident model's would underflow."""
+    scaled = gradient / peak[:, None, None, None]
+    return scaled / scaled.flatten(1).norm(dim=1)[:, None, None, None]
 
 
 def realization_gradients(realize: Realize, images: Tensor, labels: Tensor, start: int, count: int) -> Tensor:

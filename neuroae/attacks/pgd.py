@@ -1,5 +1,6 @@
 """Projected gradient ascent in an l-infinity ball (paper, eqs. 4 and 5)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,6 +47,11 @@ class PGDSettings:
         if self.average not in AVERAGES:
             raise ValueError(f"average is {self.average!r}, expected one of {', '.join(AVERAGES)}")
 
+    @property
+    def passes(self) -> int:
+        """Gradient passes an image: N_S N_R N_E."""
+        return self.steps * self.restarts * self.realizations
+
 
 class Perturbed(NamedTuple):
     """
@@ -62,7 +68,14 @@ class Perturbed(NamedTuple):
 
 
 def pgd(
-    model: nn.Module, images: Tensor, labels: Tensor, settings: PGDSettings, *, seed: int, image_ids: Tensor
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    settings: PGDSettings,
+    *,
+    seed: int,
+    image_ids: Tensor,
+    progress: Callable[[int], object] = int,
 ) -> Perturbed:
     """Perturbs images so that the model's cross-entropy rises. Every step and restart draws fresh realizations.
 
@@ -73,9 +86,11 @@ def pgd(
         labels: (B,) int64.
         seed: of all draws of this attack.
         image_ids: (B,) int64, the images' numbers in the draws.
+        progress: called after every step with the gradient passes that it took.
     """
     attempts = [
-        ascend(model, images, labels, settings, seed, image_ids, restart) for restart in range(settings.restarts)
+        ascend(model, images, labels, settings, seed, image_ids, restart, progress)
+        for restart in range(settings.restarts)
     ]
     if settings.restarts == 1:
         return attempts[0]
@@ -96,6 +111,7 @@ def ascend(
     seed: int,
     image_ids: Tensor,
     restart: int,
+    progress: Callable[[int], object],
 ) -> Perturbed:
     low = (images - settings.epsilon).clamp(0, 1)
     high = (images + settings.epsilon).clamp(0, 1)
@@ -119,6 +135,7 @@ def ascend(
         passes += estimate.passes
         zero += estimate.zero
         invalid += estimate.invalid
+        progress(estimate.passes)
     return Perturbed(perturbed, passes, zero, invalid)
 
 

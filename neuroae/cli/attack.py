@@ -11,7 +11,7 @@ from ..data import DatasetName, load_dataset
 from ..defense import Defense
 from ..evaluation import MODES, attacks_from, evaluate
 from ..pretrained import load_pretrained
-from ..reports import print_table, save_results
+from ..reports import markdown_table, save_results
 from .options import DataDir, Epsilon, PrecisionOption, Seed, overridden, preset_option
 
 
@@ -23,7 +23,9 @@ def attack(
     limit: Annotated[int, typer.Option(min=1, help="Attack so many images, from the front.")] = 100,
     mode: Annotated[
         list[str] | None,
-        typer.Option(help=f"How gradients get through a defense: {', '.join(MODES)}; repeat for several.", show_default="all"),
+        typer.Option(
+            help=f"How gradients get through a defense: {', '.join(MODES)}; repeat for several.", show_default="all"
+        ),
     ] = None,
     source: Annotated[
         list[Path] | None,
@@ -54,4 +56,4 @@ def attack(
     scoring = {"ensemble": ensemble if isinstance(attacked, Defense) else 1, "seed": seed, "block": block}
     outcomes = [evaluate(attacked, data, one, title=model.name, **scoring) for one in (None, *attacks)]
     notes = {"attack": asdict(settings), "precision": precision, "scoring": scoring}
-    print_table(save_results(output, model.name, data, outcomes, notes))
+    print(markdown_table(save_results(output, model.name, data, outcomes, notes)))

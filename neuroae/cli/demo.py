@@ -15,7 +15,7 @@ from ..defense import Defense
 from ..evaluation import Attack, Outcome, attacks_from, evaluate
 from ..presets import PRESETS, Preset, make_classifier, make_defense, make_dictionary
 from ..randomness import derive_seed
-from ..reports import Row, Strip, draw_picture, print_table, stages
+from ..reports import Row, Strip, draw_picture, markdown_table, stages
 from ..training import TrainingSettings, train_plain, train_supervised, train_unsupervised
 
 PICTURE = "demo.png"
@@ -67,7 +67,7 @@ def run(settings: DemoSettings, output: Path, seed: int) -> dict[str, list[Outco
     test = load_dataset("digits", "test").take(slice(settings.test_images))
     models = train_models(train, settings.preset, seed)
     outcomes = attack_models(models, test, settings, seed)
-    print_table(Row.of(model, outcome) for model, found in outcomes.items() for outcome in found)
+    print(markdown_table(Row.of(model, outcome) for model, found in outcomes.items() for outcome in found))
     picture = output / PICTURE
     draw_demo(picture, models, test, outcomes, seed)
     print(f"\nattacks: l-infinity, epsilon {settings.preset.epsilon:g}; picture: {picture}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..reports import Strip, draw_picture, load_results, print_table
+from ..reports import Strip, draw_picture, load_results, markdown_table
 
 PICTURE = "report.png"
 
@@ -22,5 +22,5 @@ def report(
     ]
     picture = results / PICTURE
     draw_picture(picture, strips)
-    print_table(rows)
+    print(markdown_table(rows))
     print(f"\npicture: {picture}")

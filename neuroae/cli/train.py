@@ -12,7 +12,7 @@ from ..dictionary import load_dictionary
 from ..evaluation import evaluate
 from ..presets import Preset, make_classifier, make_defense, make_dictionary
 from ..pretrained import save_pretrained
-from ..reports import Row, print_table
+from ..reports import Row, markdown_table
 from ..training import Epoch, TrainingSettings, train_plain, train_supervised, train_unsupervised
 from .options import (
     Atoms,
@@ -46,9 +46,7 @@ def train(
     atoms: Atoms = None,
     stride: Annotated[int | None, preset_option("stride", "S, pixels between patches.", min=1)] = None,
     top_t: Annotated[int | None, preset_option("top_t", "T, coefficients kept of a patch.", min=1)] = None,
-    dropout_p: Annotated[
-        float | None, preset_option("dropout_p", "p, how often each is dropped.", min=0)
-    ] = None,
+    dropout_p: Annotated[float | None, preset_option("dropout_p", "p, how often each is dropped.", min=0)] = None,
     epsilon: Epsilon = None,
     beta: Annotated[float | None, preset_option("beta", "Width of the dead zone, in epsilons.", min=0)] = None,
     quantize: Annotated[bool, typer.Option(help="Reduce coefficients to their signs.")] = True,
@@ -98,7 +96,7 @@ def train(
         "test": asdict(row),
     }
     save_pretrained(model, output, notes)
-    print_table([row])
+    print(markdown_table([row]))
 
 
 def trained(

@@ -1,7 +1,7 @@
 """Accuracy of a model, clean and under attacks, block of images by block."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -102,17 +102,18 @@ def evaluate(
     masks = derive_seed(seed, "scoring")
     tally = Tally()
     started = time.perf_counter()
-    with tqdm(total=len(data), desc=f"{title}: {name}" if title else name, unit="img") as progress:
+    total, unit = (len(data), "image") if attack is None else (len(data) * attack.settings.passes, "gradient")
+    with tqdm(total=total, desc=f"{title}: {name}" if title else name, unit=unit, unit_scale=True) as progress:
         for part in blocks(data, block):
             images, labels, ids = (tensor.to(device) for tensor in (part.pixels(), part.labels, part.ids))
             if attack is not None:
-                images = craft(attack, images, labels, ids, seed, tally)
+                images = craft(attack, images, labels, ids, seed, tally, progress.update)
             predictions = mean_probabilities(model, images, ensemble, masks, ids).argmax(-1)
             tally.images.append(images.cpu())
             tally.predictions.append(predictions.cpu())
             seen = torch.cat(tally.predictions)
             progress.set_postfix(accuracy=f"{Accuracy.of(seen, data.labels[: len(seen)]).value:.1%}", refresh=False)
-            progress.update(len(part))
+            progress.update(len(part) if attack is None else 0)
     return Outcome(
         name,
         torch.cat(tally.images),
@@ -132,7 +133,15 @@ def blocks(data: ImageSet, size: int) -> Iterator[ImageSet]:
         yield data.take(slice(start, start + size))
 
 
-def craft(attack: Attack, images: Tensor, labels: Tensor, ids: Tensor, seed: int, tally: Tally) -> Tensor:
+def craft(
+    attack: Attack,
+    images: Tensor,
+    labels: Tensor,
+    ids: Tensor,
+    seed: int,
+    tally: Tally,
+    progress: Callable[[int], object],
+) -> Tensor:
     with autocast(attack.precision, images.device):
         found = pgd(
             attack.source,
@@ -141,6 +150,7 @@ def craft(attack: Attack, images: Tensor, labels: Tensor, ids: Tensor, seed: int
             attack.settings,
             seed=derive_seed(seed, f"craft {attack.name}"),
             image_ids=ids,
+            progress=progress,
         )
     tally.passes += found.passes
     tally.zero += found.zero

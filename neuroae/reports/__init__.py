@@ -2,6 +2,6 @@
 
 from .pictures import Strip, draw_picture, stages
 from .results import load_results, save_results
-from .table import Row, print_table
+from .table import Row, markdown_table
 
-__all__ = ["Row", "Strip", "draw_picture", "load_results", "print_table", "save_results", "stages"]
+__all__ = ["Row", "Strip", "draw_picture", "load_results", "markdown_table", "save_results", "stages"]

@@ -80,7 +80,8 @@ def draw_strips(figure: SubFigure, strips: Sequence[Strip], columns: int) -> Non
         row[0].set_ylabel(strip.name, rotation=0, horizontalalignment="right", verticalalignment="center", fontsize=8)
         for axis, image in zip(row, strip.images, strict=False):
             grey = image.shape[0] == 1
-            axis.imshow(image[0] if grey else image.permute(1, 2, 0), cmap="gray" if grey else None, vmin=0, vmax=1)
+            shown = (image[0] if grey else image.permute(1, 2, 0)).numpy()
+            axis.imshow(shown, cmap="gray" if grey else None, vmin=0, vmax=1)
         for axis, caption, right in zip(row, strip.captions, strip.right, strict=False):
             axis.set_xlabel(caption, fontsize=8, color="tab:green" if right else "tab:red", labelpad=2)
 
@@ -90,7 +91,12 @@ def draw_coefficients(figure: SubFigure, coefficients: dict[str, Tensor]) -> Non
     largest = max(float(stage.abs().max()) for stage in coefficients.values())
     for axis, (name, stage) in zip(axes, coefficients.items(), strict=True):
         shown = axis.imshow(
-            stage.flatten(1), cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest"
+            stage.flatten(1).numpy(),
+            cmap="RdBu_r",
+            vmin=-largest,
+            vmax=largest,
+            aspect="auto",
+            interpolation="nearest",
         )
         share = float(torch.count_nonzero(stage)) / stage.numel()
         axis.set_title(f"{name}\n{share:.1%} not zero", fontsize=8)

@@ -1,15 +1,10 @@
-"""Results as a table: Markdown, aligned for the terminal."""
+"""Results as a table: Markdown, aligned so that it reads well in a terminal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rich.box import MARKDOWN
-from rich.console import Console
-from rich.table import Table
-
 from ..evaluation import Outcome
 
-WIDTH = 120
 COLUMNS = ("model", "attack", "accuracy", "95% interval", "images", "seconds", "gradient passes", "no gradient")
 TEXT_COLUMNS = 2
 
@@ -64,11 +59,17 @@ class Row:
         )
 
 
-def print_table(rows: Iterable[Row]) -> None:
-    """Prints to standard output; a narrow terminal wraps the lines."""
-    table = Table(box=MARKDOWN)
-    for number, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if number < TEXT_COLUMNS else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row.cells())
-    Console(width=WIDTH).print(table)
+def markdown_table(rows: Iterable[Row]) -> str:
+    """A line a row under the names of the columns; text to the left, numbers to the right."""
+    cells = [COLUMNS, *(row.cells() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rules = ["-" * width if number < TEXT_COLUMNS else "-" * (width - 1) + ":" for number, width in enumerate(widths)]
+    return "\n".join(line(row, widths) for row in (cells[0], rules, *cells[1:]))
+
+
+def line(cells: Iterable[str], widths: Iterable[int]) -> str:
+    padded = [
+        cell.ljust(width) if number < TEXT_COLUMNS else cell.rjust(width)
+        for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return f"| {' | '.join(padded)} |"

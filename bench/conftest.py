@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from neuroae.kernels import engine_name
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure import Action, interleaved, ratio
 from bench.report import Comparison, Report
+from neuroae.kernels import engine_name
 
 REPORT = Report()
 

@@ -25,6 +25,12 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
+from tqdm.auto import tqdm
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import create_function_from_signature
+
 from neuroae.kernels.triton.backward import encode_backward_launch
 from neuroae.kernels.triton.conv_transpose import conv_transpose_launch
 from neuroae.kernels.triton.conv_transpose_backward import value_launch, weight_launch
@@ -33,11 +39,6 @@ from neuroae.kernels.triton.encode import encode_launch
 from neuroae.kernels.triton.launch import Launch
 from neuroae.kernels.triton.select import select_launches
 from neuroae.kernels.triton.tiles import fits_registers
-from torch import Tensor
-from tqdm.auto import tqdm
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, make_backend
-from triton.runtime.jit import create_function_from_signature
 
 LEAST_WARPS = 8
 WANTED_WARPS = 16

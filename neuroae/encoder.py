@@ -90,6 +90,7 @@ class SparseEncoder(nn.Module):
         self.register_buffer("norms", torch.empty(0), persistent=False)
         self.register_buffer("dead_zone", torch.empty(0), persistent=False)
         self.refresh_norms()
+        self.register_load_state_dict_pre_hook(before_load)
         self.register_load_state_dict_post_hook(after_load)
 
     def refresh_norms(self) -> None:
@@ -205,9 +206,14 @@ class SparseEncoder(nn.Module):
         )
 
 
+def before_load(_module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Refuses a dictionary before anything of it is copied."""
+    if prefix + "atoms" in state_dict:
+        check_atoms(state_dict[prefix + "atoms"])
+
+
 def after_load(module: nn.Module, _incompatible_keys: Any) -> None:
     assert isinstance(module, SparseEncoder)
-    check_atoms(module.atoms)
     module.atoms = module.atoms.contiguous()
     module.refresh_norms()
 

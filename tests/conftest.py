@@ -9,10 +9,10 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from neuroae.kernels import EngineMissing
 from torch import Tensor
 
 from neuroae import SparseCode, kernels
+from neuroae.kernels import EngineMissing
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 IN_CI = os.environ.get("CI") == "true"

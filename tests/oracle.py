@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from neuroae.kernels import reference
 from torch import Tensor
 
+from neuroae.kernels import reference
 from strategies import Case, Code
 
 TOLERANCE = 1e-5

@@ -1,5 +1,7 @@
 """The attacks: known optima, ball and box, and what EOT promises about seeds, chunks and averages."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -103,6 +105,23 @@ def test_two_stretches_of_realizations_make_up_the_whole() -> None:
         for start in (0, 3)
     ]
     torch.testing.assert_close((parts[0] + parts[1]) / 2, whole, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_a_chunk_is_gone_before_the_next_one_comes(average: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So memory does not grow with the number of realizations."""
+    model, (images, labels, ids) = small_defense(), random_images()
+    realize, living = type(model).realize, []
+
+    def recorded(self, *arguments):  # type: ignore[no-untyped-def]
+        assert not [reference for reference in living if reference() is not None]
+        logits = realize(self, *arguments)
+        living.extend(weakref.ref(tensor) for tensor in (logits, arguments[-1]))
+        return logits
+
+    monkeypatch.setattr(type(model), "realize", recorded)
+    eot_gradient(model, images, labels, realizations=4, seed=0, image_ids=ids, average=average)
+    assert len(living) == 8
 
 
 @pytest.mark.parametrize("average", AVERAGES)

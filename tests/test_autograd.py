@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from neuroae.kernels import reference
 from torch import Tensor
 
 import oracle
 from conftest import unit_atoms
 from neuroae import SparseCode, SparseConvTranspose2d, SparseEncoder
 from neuroae.autograd import ConvTranspose
+from neuroae.kernels import reference
 
 
 @pytest.fixture

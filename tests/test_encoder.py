@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from neuroae.kernels import reference
 from torch import Tensor
 
 from conftest import same_code
 from neuroae import SparseEncoder
+from neuroae.kernels import reference
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from neuroae.kernels import reference
-from neuroae.kernels.surrogates import SURROGATES
 from torch import Tensor
 
 import oracle
 from conftest import unit_atoms
 from neuroae import kernels
+from neuroae.kernels import reference
+from neuroae.kernels.surrogates import SURROGATES
 from strategies import Case, Code, cases, exact_cases, generators
 
 CODE = ("index", "value", "projection", "count")
@@ -154,6 +154,18 @@ def test_threads_do_not_change_a_bit(engine: ModuleType) -> None:
     torch.set_num_threads(2)
     names = (*SELECTION, *CODE, *CODE, "summed gradient", "gradients")
     oracle.assert_identical(results(), alone, names)
+
+
+@pytest.mark.parametrize("beyond", [0, 1], ids=["at the threshold", "below the threshold"])
+def test_words_at_the_threshold_are_kept(engine: ModuleType, beyond: int) -> None:
+    """Dropout at exactly the word that one coefficient of the first patch draws, and at the next one."""
+    case = small_case()
+    selection = reference.select(*case.select_arguments())
+    atom = int(selection[0][0, 0, 0, 4])
+    word = oracle.philox((atom // 4, 0, case.start, 100), (99, 0))[atom % 4]
+    case.dropout_p = (word + beyond) / 2**32
+    index, *_ = engine.draw(*case.draw_arguments(selection))
+    assert (atom in index[0, 0, 0]) == (beyond == 0)
 
 
 def test_calls_from_several_threads_at_once(engine: ModuleType) -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from neuroae.kernels import reference
 from torch import Tensor
 
 import oracle
+from neuroae.kernels import reference
 from strategies import ConvCase, conv_cases, random_code
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from neuroae.kernels import OPERATIONS, reference
 from torch import Tensor
 
 from conftest import unit_atoms
 from neuroae import ops
+from neuroae.kernels import OPERATIONS, reference
 
 LIBRARIES = ("neuroae", "neuroae_reference")
 CODE = {"index", "value", "projection", "count"}

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from neuroae.kernels.philox import drop_threshold, philox4x32, split_seed
-from neuroae.kernels.reference import keep_mask
 from torch import Tensor
 
 import oracle
+from neuroae.kernels.philox import drop_threshold, philox4x32, split_seed
+from neuroae.kernels.reference import keep_mask
 from strategies import words
 
 PUBLISHED = {
@@ -58,6 +58,13 @@ def test_seed_words_are_of_two_s_complement() -> None:
 def test_threshold_comes_from_the_double() -> None:
     assert drop_threshold(0.95) == 4_080_218_931
     assert drop_threshold(0.0) == 0
+
+
+def test_a_word_at_the_threshold_is_kept() -> None:
+    word = oracle.philox((1, 0, 2, 3), (9, 0))[1]
+    for dropout_p, expected in ((word / 2**32, True), ((word + 1) / 2**32, False)):
+        kept = keep_mask(torch.full((1, 1, 1, 1), 5), torch.tensor(9), torch.tensor([3]), 2, 1, dropout_p)
+        assert bool(kept) == expected
 
 
 @pytest.mark.parametrize("dropout_p", [0.0, 0.5, 0.95, 0.999])

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from neuroae.kernels import reference
 from torch import Tensor
 
 import oracle
 from conftest import unit_atoms
+from neuroae.kernels import reference
 from strategies import Case, Code, random_code
 
 SIGMA = 0.25

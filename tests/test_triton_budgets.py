@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from neuroae.kernels import interpreting
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neuroae.kernels import reference
-from neuroae.kernels.surrogates import SURROGATES
 from torch import Tensor
 
 import oracle
 from conftest import unit_atoms
+from neuroae.kernels import reference
+from neuroae.kernels.surrogates import SURROGATES
 from strategies import Case, Code, cases, exact_cases, generators, image_shapes, pictures, with_settings
 from triton_device import MARKS, ON_GPU, run
 

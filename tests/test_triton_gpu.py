@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from neuroae.kernels import interpreting, reference
 from torch import Tensor
 
 import oracle
 from conftest import unit_atoms
+from neuroae.kernels import interpreting, reference
 from strategies import Case
 from triton_device import run
 

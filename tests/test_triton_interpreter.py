@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from neuroae.kernels import interpreting
 
 HERE = Path(__file__).parent

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from neuroae.kernels import interpreting, load_engine
 from torch import Tensor
+
+from neuroae.kernels import interpreting, load_engine
 
 ON_GPU = not interpreting()
 MARKS = (

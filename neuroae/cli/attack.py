@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from ..attacks import Average, PGDSettings
+from ..contexts import Precision
 from ..data import DatasetName, load_dataset
 from ..defense import Defense
 from ..evaluation import MODES, attacks_from, evaluate
 from ..pretrained import load_pretrained
 from ..reports import markdown_table, save_results
-from .options import DataDir, Epsilon, PrecisionOption, Seed, overridden, preset_option
+from .options import DataDir, Epsilon, Seed, overridden, preset_option
 
 
 def attack(
@@ -40,7 +41,9 @@ def attack(
         Average, typer.Option(help="Of gradients divided by their l2 norms, or as they are.")
     ] = "normalized",
     ensemble: Annotated[int, typer.Option(min=1, help="E, realizations that vote on an image.")] = 10,
-    precision: PrecisionOption = "float32",
+    precision: Annotated[
+        Precision, typer.Option(help="Of decoder and classifier while crafting; scoring is in float32.")
+    ] = "float32",
     block: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
     seed: Seed = 0,
 ) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ..contexts import Precision
 from ..presets import PRESETS, Preset
 
 DataDir = Annotated[
@@ -14,7 +13,6 @@ DataDir = Annotated[
     typer.Option(help="For cifar10: the folder with cifar-10-batches-bin, or with torchvision's cifar-10-batches-py."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only so many images, from the front.", show_default="all")]
-PrecisionOption = Annotated[Precision, typer.Option(help="Of the decoder and classifier.")]
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 
 

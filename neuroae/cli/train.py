@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 from torch import Tensor, nn
 
+from ..contexts import Precision
 from ..data import DatasetName, ImageSet, load_dataset
 from ..dictionary import load_dictionary
 from ..evaluation import evaluate
@@ -19,7 +20,6 @@ from .options import (
     DataDir,
     Epsilon,
     Limit,
-    PrecisionOption,
     Seed,
     overridden,
     preset_option,
@@ -56,7 +56,7 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
     learning_rate: Annotated[float | None, preset_option("learning_rate", "At the peak.", min=0)] = None,
-    precision: PrecisionOption = "float32",
+    precision: Annotated[Precision, typer.Option(help="Of the decoder and classifier.")] = "float32",
     seed: Seed = 0,
 ) -> None:
     """Train on clean images, score on the test images, and save the model."""

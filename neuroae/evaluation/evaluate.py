@@ -102,8 +102,8 @@ def evaluate(
     masks = derive_seed(seed, "scoring")
     tally = Tally()
     started = time.perf_counter()
-    total, unit = (len(data), "image") if attack is None else (len(data) * attack.settings.passes, "gradient")
-    with tqdm(total=total, desc=f"{title}: {name}" if title else name, unit=unit, unit_scale=True) as progress:
+    total, unit = (len(data), "img") if attack is None else (len(data) * attack.settings.passes, "gradient")
+    with tqdm(total=total, desc=f"{title}: {name}" if title else name, unit=unit) as progress:
         for part in blocks(data, block):
             images, labels, ids = (tensor.to(device) for tensor in (part.pixels(), part.labels, part.ids))
             if attack is not None:

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from .code import TopT
+from .code import SparseCode, TopT
 from .encoder import SparseEncoder, check_integer
 from .kernels.surrogates import SURROGATES
 from .randomness import seed_tensor
@@ -58,7 +58,7 @@ class Defense(nn.Module):
     def autoencode(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
         """The image that the classifier sees, for one realization: (B, C, H, W) in [0, 1]."""
         code = self.encoder.encode(images.detach() if self.autoencoder_identity else images, 1, seed, image_ids)
-        return self.bypassed(self.decoder(code), images)
+        return self.decode(code, images)
 
     def realize(
         self,
@@ -71,16 +71,17 @@ class Defense(nn.Module):
     ) -> Tensor:
         """Logits (count * B, classes) of realizations start .. start + count - 1; see ``TopT.draw``."""
         code = selection.draw(seed, image_ids, start, count, receiver)
-        decoded = self.decoder(code)
         if receiver is None:
-            receiver = selection.images.repeat(count, 1, 1, 1)
-        return self.classifier(self.bypassed(decoded, receiver))
+            receiver = selection.images.expand(count, *selection.images.shape).flatten(0, 1)
+        return self.classifier(self.decode(code, receiver))
 
-    def bypassed(self, decoded: Tensor, images: Tensor) -> Tensor:
-        """Under W-AIGA the decoded image with the gradient of the identity, otherwise the decoded image."""
+    def decode(self, code: SparseCode, images: Tensor) -> Tensor:
+        """The decoded image; under W-AIGA with the gradient of the identity, which goes to ``images``."""
         if not self.autoencoder_identity:
-            return decoded
-        return decoded.detach() + (images - images.detach())
+            return self.decoder(code)
+        with torch.no_grad():
+            decoded = self.decoder(code)
+        return decoded + (images - images.detach())
 
     @torch.no_grad()
     def predict_proba(

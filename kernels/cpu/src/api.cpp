@@ -22,9 +22,9 @@ namespace {
 
 // NEUROAE_CPU_ISA (plain, avx2 or avx512) lowers the choice, to test the others on one machine.
 const Engine& choose() {
+#if defined(__x86_64__)
     const char* wanted = std::getenv("NEUROAE_CPU_ISA");
     auto allowed = [&](const Engine& engine) { return !wanted || !*wanted || std::strcmp(wanted, engine.name) == 0; };
-#if defined(__x86_64__)
     if (allowed(isa_avx512::engine) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return isa_avx512::engine;

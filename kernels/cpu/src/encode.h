@@ -111,26 +111,47 @@ struct Place {
     uint32_t patch, realization, image;
 };
 
-// Dropout and activation/quantization of one patch. `atom` and `projection` are readable up to a multiple of W.
-inline void draw_patch(const int32_t* atom, const float* projection, const Dictionary& dictionary, const Draws& draws,
-                       const Place& place, const Code& out) {
+// A fixed number at every place, without the call that a loop over so few would become.
+template <class V, class T>
+inline void fill(T* target, int64_t length, T number) {
+    constexpr int64_t step = sizeof(V) / sizeof(T);
+    const V v = V{} + number;
+    int64_t i = 0;
+    for (; i + step <= length; i += step) store(target + i, v);
+    for (; i < length; ++i) target[i] = number;
+}
+
+// LANES atoms widened to the lanes of Philox.
+template <class T>
+inline VL load_atoms(const T* atom) {
+    typedef T Narrow __attribute__((vector_size(LANES * sizeof(T))));
+    return __builtin_convertvector(load<Narrow>(atom), VL);
+}
+
+// Dropout and activation/quantization of one patch. `atom` is readable up to a multiple of LANES.
+template <class T>
+void draw_patch(const T* atom, const float* projection, const Dictionary& dictionary, const Draws& draws,
+                const Place& place, const Code& out) {
     const int64_t top_t = out.top_t;
     int16_t* index = out.index + place.slot * top_t;
     float* value = out.value + place.slot * top_t;
     float* survivor = out.projection + place.slot * top_t;
-    std::memset(index, 0xff, top_t * sizeof(int16_t));
-    std::memset(value, 0, top_t * sizeof(float));
-    std::memset(survivor, 0, top_t * sizeof(float));
+    fill<VS>(index, top_t, int16_t{-1});
+    fill<VF>(value, top_t, 0.0f);
+    fill<VF>(survivor, top_t, 0.0f);
     const PhiloxKey key(draws.seed);
-    const uint32_t drop_below = static_cast<uint32_t>(draws.drop_below);
     int32_t kept = 0;
-    for (int64_t t = 0; t < top_t; t += W) {
-        VU words = draw_words(load<VU>(atom + t), place.patch, place.realization, place.image, key);
-        uint32_t keep = lane_bits((VI)(words >= drop_below));
-        if (top_t - t < W) keep &= (1u << (top_t - t)) - 1;
+    // 64 atoms are decided before any is looked at: branches on single ones would hold up the words of the others.
+    for (int64_t group = 0; group < top_t; group += 64) {
+        const int64_t end = top_t - group < 64 ? top_t - group : 64;
+        uint64_t keep = 0;
+        for (int64_t t = 0; t < end; t += LANES)
+            keep |= uint64_t{kept_atoms(load_atoms(atom + group + t), place.patch, place.realization, place.image, key,
+                                        draws.drop_below)} << t;
+        if (end < 64) keep &= (uint64_t{1} << end) - 1;
         for (; keep; keep &= keep - 1) {
-            const int64_t source = t + __builtin_ctz(keep);
-            const int32_t l = atom[source];
+            const int64_t source = group + __builtin_ctzll(keep);
+            const int64_t l = atom[source];
             const float a = projection[source];
             index[kept] = static_cast<int16_t>(l);
             survivor[kept] = a;
@@ -145,15 +166,15 @@ inline void draw(const Selection& selection, const Dictionary& dictionary, const
     const int64_t patches = out.patches_h * out.patches_w, top_t = out.top_t;
     expect_code(out);
     parallel_for(out.rows * patches, threads, [&](int64_t begin, int64_t end) {
-        Picked picked(top_t);
+        std::vector<int16_t> atom(top_t + LANES);
         for (int64_t slot = begin; slot < end; ++slot) {
             const int64_t row = slot / patches, patch = slot % patches, image = row % selection.images;
             const int64_t source = (image * patches + patch) * top_t;
-            for (int64_t t = 0; t < top_t; ++t) picked.atom[t] = selection.atom[source + t];
+            std::memcpy(atom.data(), selection.atom + source, top_t * sizeof(int16_t));
             const Place place{slot, static_cast<uint32_t>(patch),
                               static_cast<uint32_t>(draws.start + row / selection.images),
                               static_cast<uint32_t>(draws.image_ids[image])};
-            draw_patch(picked.atom.data(), selection.projection + source, dictionary, draws, place, out);
+            draw_patch(atom.data(), selection.projection + source, dictionary, draws, place, out);
         }
     });
 }

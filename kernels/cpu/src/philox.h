@@ -1,10 +1,29 @@
-// Philox4x32-10 (Salmon et al., SC 2011), W counters at a time.
+// Philox4x32-10 (Salmon et al., SC 2011), one counter in each 64-bit lane.
+//
+// A word sits in the low half of its lane. Products fill the lane, and what is left in the high half is ignored by
+// the next product, so nothing has to be masked or shuffled between rounds.
 #pragma once
 
 #include "simd.h"
 
 namespace neuroae {
 namespace NEUROAE_ISA {
+
+constexpr int LANES = W / 2;
+typedef uint64_t VL __attribute__((vector_size(W * 4)));
+
+inline VL splat(uint64_t x) { return VL{} + x; }
+
+// The low halves of the lanes times m.
+inline VL multiply_low(VL x, uint32_t m) {
+#if defined(__AVX512F__)
+    return (VL)_mm512_mul_epu32((__m512i)x, _mm512_set1_epi64(m));
+#elif defined(__AVX2__)
+    return (VL)_mm256_mul_epu32((__m256i)x, _mm256_set1_epi64x(m));
+#else
+    return (x & 0xffffffffu) * m;
+#endif
+}
 
 struct PhiloxKey {
     uint32_t low, high;
@@ -14,27 +33,32 @@ struct PhiloxKey {
 };
 
 struct PhiloxBlock {
-    VU word[4];
+    VL word[4];
 };
 
+// The high halves of the result's lanes hold no words.
 inline PhiloxBlock philox(PhiloxBlock counter, PhiloxKey key) {
     for (int round = 0; round < 10; ++round) {
-        VU high0, low0, high2, low2;
-        multiply_wide(counter.word[0], 0xD2511F53u, high0, low0);
-        multiply_wide(counter.word[2], 0xCD9E8D57u, high2, low2);
-        counter = {{high2 ^ counter.word[1] ^ key.low, low2, high0 ^ counter.word[3] ^ key.high, low0}};
+        const VL product0 = multiply_low(counter.word[0], 0xD2511F53u);
+        const VL product2 = multiply_low(counter.word[2], 0xCD9E8D57u);
+        counter = {{(product2 >> 32) ^ counter.word[1] ^ splat(uint64_t{key.low}), product2,
+                    (product0 >> 32) ^ counter.word[3] ^ splat(uint64_t{key.high}), product0}};
         key.low += 0x9E3779B9u;
         key.high += 0xBB67AE85u;
     }
     return counter;
 }
 
-// The words that decide over W atoms of one patch: counter (atom / 4, patch, realization, image), word atom % 4.
-inline VU draw_words(VU atom, uint32_t patch, uint32_t realization, uint32_t image, PhiloxKey key) {
-    PhiloxBlock block = philox({{atom >> 2, VU{} + patch, VU{} + realization, VU{} + image}}, key);
-    VU which = atom & 3, word = VU{};
-    for (uint32_t i = 0; i < 4; ++i) word |= block.word[i] & (VU)(which == i);
-    return word;
+// Which of the LANES atoms of one patch are kept, a bit each: counter (atom / 4, patch, realization, image), word
+// atom % 4, kept unless below `drop_below`.
+inline uint32_t kept_atoms(VL atom, uint32_t patch, uint32_t realization, uint32_t image, PhiloxKey key,
+                           uint64_t drop_below) {
+    const PhiloxBlock block =
+        philox({{atom >> 2, splat(uint64_t{patch}), splat(uint64_t{realization}), splat(uint64_t{image})}}, key);
+    const VL which = atom & 3;
+    VL word = VL{};
+    for (uint64_t i = 0; i < 4; ++i) word |= block.word[i] & (VL)(which == i);
+    return lane_bits64((word & 0xffffffffu) >= drop_below);
 }
 
 }  // namespace NEUROAE_ISA

@@ -34,6 +34,7 @@ using VF = Vectors<W>::F;
 using VI = Vectors<W>::I;
 using VU = Vectors<W>::U;
 using VH = Vectors<W>::H;
+typedef int16_t VS __attribute__((vector_size(W * 4)));
 
 template <class V>
 inline V load(const void* source) {
@@ -59,6 +60,20 @@ inline uint32_t lane_bits(VI v) {
 #else
     uint32_t bits = 0;
     for (int i = 0; i < W; ++i) bits |= static_cast<uint32_t>(v[i] & 1) << i;
+    return bits;
+#endif
+}
+
+// The same for lanes of 64 bits.
+template <class V>
+inline uint32_t lane_bits64(V v) {
+#if defined(__AVX512F__)
+    return _mm512_movepi64_mask((__m512i)v);
+#elif defined(__AVX2__)
+    return static_cast<uint32_t>(_mm256_movemask_pd((__m256d)v));
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < W / 2; ++i) bits |= static_cast<uint32_t>(v[i] & 1) << i;
     return bits;
 #endif
 }
@@ -114,29 +129,6 @@ inline void store_floats(bfloat16* target, VF v) {
     VU rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     VU nan = (VU)(v != v);
     store(target, __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), VH));
-}
-
-// High and low words of the 32 x 32 bit products with m.
-inline void multiply_wide(VU x, uint32_t m, VU& high, VU& low) {
-#if defined(__AVX512F__)
-    __m512i factor = _mm512_set1_epi32(static_cast<int>(m));
-    __m512i even = _mm512_mul_epu32((__m512i)x, factor);
-    __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)x, 32), factor);
-    high = (VU)_mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
-    low = (VU)_mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
-#elif defined(__AVX2__)
-    __m256i factor = _mm256_set1_epi32(static_cast<int>(m));
-    __m256i even = _mm256_mul_epu32((__m256i)x, factor);
-    __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)x, 32), factor);
-    high = (VU)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
-    low = (VU)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
-#else
-    for (int i = 0; i < W; ++i) {
-        uint64_t product = static_cast<uint64_t>(x[i]) * m;
-        high[i] = static_cast<uint32_t>(product >> 32);
-        low[i] = static_cast<uint32_t>(product);
-    }
-#endif
 }
 
 // Writes the lanes where `take` is -1 and their numbers (from `first`) to the front of the targets; returns how many.

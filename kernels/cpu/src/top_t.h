@@ -35,8 +35,8 @@ struct Cut {
     int64_t ties;   // and so many of those at it, from the lowest atom
 };
 
-// Finds the cut by bisection over the bit patterns. It ends early at a bound that exactly T reach, and once few
-// magnitudes are left between its ends it goes on with those alone.
+// Finds the cut by a search over the bit patterns that ends early at a bound that exactly T reach. Once few magnitudes
+// are left between its ends it goes on with those alone.
 class CutFinder {
   public:
     CutFinder() : few(kFew + 2 * W), numbers(kFew + 2 * W) {}
@@ -45,27 +45,46 @@ class CutFinder {
     Cut find(const float* row, int64_t padded, int64_t count, int64_t top_t) {
         if (top_t == count) return {-1, 0};
         const float* values = row;
-        int64_t length = padded, above = 0;  // `above` of the row are not in `values` and reach `high`
-        int32_t low = 0, high = largest_magnitude(row, padded) + 1;
-        int64_t reach_low = padded, reach_high = 0;
-        while (high - low > 1) {
-            const int32_t middle = low == 0 && high > 2 * kOctave ? high - kOctave : low + (high - low) / 2;
+        int64_t length = padded, above = 0;  // `above` of the row are not in `values` and reach the upper end
+        Ends ends{0, largest_magnitude(row, padded) + 1, padded, 0};
+        for (int steps = 0; ends.high - ends.low > 1; ++steps) {
+            const int32_t middle = steps < kGuesses ? guess(ends, top_t) : ends.low + (ends.high - ends.low) / 2;
             const int64_t reached = above + count_at_least(values, length, middle);
             if (reached == top_t) return {middle - 1, 0};
-            (reached > top_t ? low : high) = middle;
-            (reached > top_t ? reach_low : reach_high) = reached;
-            if (values == row && reach_low - reach_high <= kFew) {
-                length = keep_between(row, padded, low, high);
+            if (reached > top_t) {
+                ends.low = middle;
+                ends.reach_low = reached;
+            } else {
+                ends.high = middle;
+                ends.reach_high = reached;
+            }
+            if (values == row && ends.reach_low - ends.reach_high <= kFew) {
+                length = keep_between(row, padded, ends.low, ends.high);
                 values = few.data();
-                above = reach_high;
+                above = ends.reach_high;
             }
         }
-        return {low, top_t - reach_high};
+        return {ends.low, top_t - ends.reach_high};
     }
 
   private:
     static constexpr int64_t kFew = 128;
-    static constexpr int32_t kOctave = 1 << 23;  // until there is a lower end, look a factor of 2 further down
+    static constexpr int32_t kOctave = 1 << 23;
+    static constexpr int kGuesses = 12;  // afterwards plain bisection, which always ends
+
+    // More than T magnitudes reach `low` and fewer than T reach `high`: so many.
+    struct Ends {
+        int32_t low, high;
+        int64_t reach_low, reach_high;
+    };
+
+    // Down by factors of 2 until there is a lower end, then where an even spread would have the T-th.
+    static int32_t guess(const Ends& ends, int64_t top_t) {
+        if (ends.low == 0) return ends.high > 2 * kOctave ? ends.high - kOctave : ends.high / 2;
+        const int64_t width = ends.high - ends.low, inside = ends.reach_low - ends.reach_high;
+        const int64_t offset = width * (ends.reach_low - top_t) / inside;
+        return ends.low + static_cast<int32_t>(offset < 1 ? 1 : offset > width - 1 ? width - 1 : offset);
+    }
 
     // Copies the values with magnitudes in [low, high), filled up with zeros; returns the padded number.
     int64_t keep_between(const float* row, int64_t padded, int32_t low, int32_t high) {

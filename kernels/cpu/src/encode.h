@@ -131,7 +131,7 @@ inline VL load_atoms(const T* atom) {
 // Dropout and activation/quantization of one patch. `atom` is readable up to a multiple of LANES.
 template <class T>
 void draw_patch(const T* atom, const float* projection, const Dictionary& dictionary, const Draws& draws,
-                const Place& place, const Code& out) {
+                const PhiloxKey& key, const Place& place, const Code& out) {
     const int64_t top_t = out.top_t;
     int16_t* index = out.index + place.slot * top_t;
     float* value = out.value + place.slot * top_t;
@@ -139,7 +139,6 @@ void draw_patch(const T* atom, const float* projection, const Dictionary& dictio
     fill<VS>(index, top_t, int16_t{-1});
     fill<VF>(value, top_t, 0.0f);
     fill<VF>(survivor, top_t, 0.0f);
-    const PhiloxKey key(draws.seed);
     int32_t kept = 0;
     // 64 atoms are decided before any is looked at: branches on single ones would hold up the words of the others.
     for (int64_t group = 0; group < top_t; group += 64) {
@@ -164,6 +163,7 @@ void draw_patch(const T* atom, const float* projection, const Dictionary& dictio
 inline void draw(const Selection& selection, const Dictionary& dictionary, const Draws& draws, const Code& out,
                  int threads) {
     const int64_t patches = out.patches_h * out.patches_w, top_t = out.top_t;
+    const PhiloxKey key(draws.seed);
     expect_code(out);
     parallel_for(out.rows * patches, threads, [&](int64_t begin, int64_t end) {
         std::vector<int16_t> atom(top_t + LANES);
@@ -174,7 +174,7 @@ inline void draw(const Selection& selection, const Dictionary& dictionary, const
             const Place place{slot, static_cast<uint32_t>(patch),
                               static_cast<uint32_t>(draws.start + row / selection.images),
                               static_cast<uint32_t>(draws.image_ids[image])};
-            draw_patch(atom.data(), selection.projection + source, dictionary, draws, place, out);
+            draw_patch(atom.data(), selection.projection + source, dictionary, draws, key, place, out);
         }
     });
 }
@@ -182,13 +182,14 @@ inline void draw(const Selection& selection, const Dictionary& dictionary, const
 inline int32_t encode(const Images& images, const Dictionary& dictionary, const Draws& draws, const Code& out,
                       int threads) {
     const int64_t patches = out.patches_h * out.patches_w;
+    const PhiloxKey key(draws.seed);
     expect_code(out);
     return for_each_selection(
         images, dictionary, out.patches_h, out.patches_w, out.top_t, threads,
         [&](int64_t slot, const Picked& picked) {
             const Place place{slot, static_cast<uint32_t>(slot % patches), static_cast<uint32_t>(draws.start),
                               static_cast<uint32_t>(draws.image_ids[slot / patches])};
-            draw_patch(picked.atom.data(), picked.projection.data(), dictionary, draws, place, out);
+            draw_patch(picked.atom.data(), picked.projection.data(), dictionary, draws, key, place, out);
         });
 }
 

@@ -25,11 +25,17 @@ inline VL multiply_low(VL x, uint32_t m) {
 #endif
 }
 
+// The keys of all rounds, ready for every lane: made once, used for many counters.
 struct PhiloxKey {
-    uint32_t low, high;
+    VL low[10], high[10];
 
-    explicit PhiloxKey(int64_t seed)
-        : low(static_cast<uint32_t>(seed)), high(static_cast<uint32_t>(static_cast<uint64_t>(seed) >> 32)) {}
+    explicit PhiloxKey(int64_t seed) {
+        uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(static_cast<uint64_t>(seed) >> 32);
+        for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+            low[round] = splat(uint64_t{k0});
+            high[round] = splat(uint64_t{k1});
+        }
+    }
 };
 
 struct PhiloxBlock {
@@ -37,22 +43,20 @@ struct PhiloxBlock {
 };
 
 // The high halves of the result's lanes hold no words.
-inline PhiloxBlock philox(PhiloxBlock counter, PhiloxKey key) {
+inline PhiloxBlock philox(PhiloxBlock counter, const PhiloxKey& key) {
     for (int round = 0; round < 10; ++round) {
         const VL product0 = multiply_low(counter.word[0], 0xD2511F53u);
         const VL product2 = multiply_low(counter.word[2], 0xCD9E8D57u);
-        counter = {{(product2 >> 32) ^ counter.word[1] ^ splat(uint64_t{key.low}), product2,
-                    (product0 >> 32) ^ counter.word[3] ^ splat(uint64_t{key.high}), product0}};
-        key.low += 0x9E3779B9u;
-        key.high += 0xBB67AE85u;
+        counter = {{(product2 >> 32) ^ counter.word[1] ^ key.low[round], product2,
+                    (product0 >> 32) ^ counter.word[3] ^ key.high[round], product0}};
     }
     return counter;
 }
 
 // Which of the LANES atoms of one patch are kept, a bit each: counter (atom / 4, patch, realization, image), word
 // atom % 4, kept unless below `drop_below`.
-inline uint32_t kept_atoms(VL atom, uint32_t patch, uint32_t realization, uint32_t image, PhiloxKey key,
-                           uint64_t drop_below) {
+inline uint32_t kept_atoms(VL atom, uint32_t patch, uint32_t realization, uint32_t image,
+                           const PhiloxKey& key, uint64_t drop_below) {
     const PhiloxBlock block =
         philox({{atom >> 2, splat(uint64_t{patch}), splat(uint64_t{realization}), splat(uint64_t{image})}}, key);
     const VL which = atom & 3;

@@ -46,11 +46,12 @@ class CutFinder {
         if (top_t == count) return {-1, 0};
         const float* values = row;
         int64_t length = padded, above = 0;  // `above` of the row are not in `values` and reach the upper end
-        Ends ends{0, largest_magnitude(row, padded) + 1, padded, 0};
+        const int32_t largest = largest_magnitude(row, padded);
+        Ends ends{0, largest + 1, padded, 0};
         for (int steps = 0; ends.high - ends.low > 1; ++steps) {
             const int32_t middle = steps < kGuesses ? guess(ends, top_t) : ends.low + (ends.high - ends.low) / 2;
             const int64_t reached = above + count_at_least(values, length, middle);
-            if (reached == top_t) return {middle - 1, 0};
+            if (reached == top_t) return found(middle - 1, 0, largest);
             if (reached > top_t) {
                 ends.low = middle;
                 ends.reach_low = reached;
@@ -64,12 +65,11 @@ class CutFinder {
                 above = ends.reach_high;
             }
         }
-        return {ends.low, top_t - ends.reach_high};
+        return found(ends.low, top_t - ends.reach_high, largest);
     }
 
   private:
     static constexpr int64_t kFew = 128;
-    static constexpr int32_t kOctave = 1 << 23;
     static constexpr int kGuesses = 12;  // afterwards plain bisection, which always ends
 
     // More than T magnitudes reach `low` and fewer than T reach `high`: so many.
@@ -78,12 +78,21 @@ class CutFinder {
         int64_t reach_low, reach_high;
     };
 
-    // Down by factors of 2 until there is a lower end, then where an even spread would have the T-th.
-    static int32_t guess(const Ends& ends, int64_t top_t) {
-        if (ends.low == 0) return ends.high > 2 * kOctave ? ends.high - kOctave : ends.high / 2;
+    // Neighbouring patches are alike: how far the last cut was below the largest tells where to look first. Further
+    // down in growing steps until there is a lower end, then where an even spread would have the T-th.
+    int32_t guess(const Ends& ends, int64_t top_t) {
+        if (ends.low == 0) {
+            step = step < (1 << 28) ? 2 * step : step;
+            return ends.high > 2 * step ? ends.high - step : ends.high / 2;
+        }
         const int64_t width = ends.high - ends.low, inside = ends.reach_low - ends.reach_high;
         const int64_t offset = width * (ends.reach_low - top_t) / inside;
         return ends.low + static_cast<int32_t>(offset < 1 ? 1 : offset > width - 1 ? width - 1 : offset);
+    }
+
+    Cut found(int32_t bound, int64_t ties, int32_t largest) {
+        step = (largest - bound) / 2 + 1;
+        return {bound, ties};
     }
 
     // Copies the values with magnitudes in [low, high), filled up with zeros; returns the padded number.
@@ -98,6 +107,7 @@ class CutFinder {
         return (kept + W - 1) / W * W;
     }
 
+    int32_t step = 1 << 22;
     std::vector<float> few;
     std::vector<int32_t> numbers;
 };

@@ -21,12 +21,12 @@ class Ratio:
 
 
 def interleaved(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every action in every round, A B C A B C ..., after as many uncounted rounds, 5 at most.
+    """Seconds of every action in every round, A B C A B C ..., after as many uncounted rounds, 10 at most.
 
-    One uncounted call is too few: memory that the machine has not used yet is several times slower at first.
+    One uncounted call is too few: on a virtual machine, memory that was never used is several times slower at first.
     """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for counted in range(-min(rounds, 5), rounds):
+    for counted in range(-min(rounds, 10), rounds):
         for name, action in actions.items():
             start = time.perf_counter()
             action()

@@ -31,10 +31,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
+from neuroae.kernels import shapes
 from neuroae.kernels.triton.backward import encode_backward_launch
 from neuroae.kernels.triton.conv_transpose import conv_transpose_launch
 from neuroae.kernels.triton.conv_transpose_backward import value_launch, weight_launch
-from neuroae.kernels.triton.draw import draw_launch, empty_code
+from neuroae.kernels.triton.draw import draw_launch
 from neuroae.kernels.triton.encode import encode_launch
 from neuroae.kernels.triton.launch import Launch
 from neuroae.kernels.triton.select import select_launches
@@ -142,8 +143,8 @@ def launches(setting: Setting) -> Iterator[tuple[str, Launch]]:
     levels = meta(setting.atoms), meta(setting.atoms)
     randomness = meta(1, dtype=torch.int64), meta(BATCH, dtype=torch.int64)
     side = (setting.image_size - setting.patch) // setting.stride + 1
-    index, value, projection, count = code = empty_code(images, (BATCH, side, side, setting.top_t))
-    drawn = empty_code(images, (REALIZATIONS * BATCH, side, side, setting.top_t))
+    index, value, projection, count = code = shapes.empty_code(images, (BATCH, side, side, setting.top_t))
+    drawn = shapes.empty_code(images, (REALIZATIONS * BATCH, side, side, setting.top_t))
 
     selecting = select_launches(images, atoms, index, projection, setting.stride)
     if fits_registers(setting.atoms):

@@ -87,6 +87,16 @@ def encode(
     return shape
 
 
+def empty_code(like: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Uninitialised index, value, projection and count for a code of this shape, on the device of ``like``."""
+    return (
+        like.new_empty(shape, dtype=torch.int16),
+        like.new_empty(shape, dtype=torch.float32),
+        like.new_empty(shape, dtype=torch.float32),
+        like.new_empty(shape[:-1], dtype=torch.int32),
+    )
+
+
 def encode_backward(
     grad_value: Tensor,
     index: Tensor,

@@ -32,27 +32,17 @@ SCHEMAS = {
 }
 
 
-def empty_code(like: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Uninitialised index, value, projection and count for a code of this shape."""
-    return (
-        like.new_empty(shape, dtype=torch.int16),
-        like.new_empty(shape, dtype=torch.float32),
-        like.new_empty(shape, dtype=torch.float32),
-        like.new_empty(shape[:-1], dtype=torch.int32),
-    )
-
-
 def fake_select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:
     shape = shapes.select(images, atoms, stride, top_t)
     return images.new_empty(shape, dtype=torch.int16), images.new_empty(shape)
 
 
 def fake_draw(atom: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return empty_code(atom, shapes.draw(atom, *arguments[:-2]))
+    return shapes.empty_code(atom, shapes.draw(atom, *arguments[:-2]))
 
 
 def fake_encode(images: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return empty_code(images, shapes.encode(images, *arguments[:-2]))
+    return shapes.empty_code(images, shapes.encode(images, *arguments[:-2]))
 
 
 def fake_encode_backward(grad_value: Tensor, *arguments: Any) -> Tensor:

@@ -56,15 +56,6 @@ def code_struct(index: Tensor, value: Tensor | None, projection: Tensor | None, 
     return Code(pointer(index), pointer(value), pointer(projection), pointer(count), *index.shape)
 
 
-def new_code(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.empty(shape, dtype=torch.int16),
-        torch.empty(shape),
-        torch.empty(shape),
-        torch.empty(shape[:-1], dtype=torch.int32),
-    )
-
-
 def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:
     shape = shapes.select(images, atoms, stride, top_t)
     images, atoms = images.contiguous(), atoms.contiguous()
@@ -93,7 +84,7 @@ def draw(
     shapes.check_selected(atom, norms.shape[0])
     atom, projection, image_ids = atom.contiguous(), projection.contiguous(), image_ids.contiguous()
     norms, dead_zone = norms.contiguous(), dead_zone.contiguous()
-    code = new_code(shape)
+    code = shapes.empty_code(projection, shape)
     run(
         "draw",
         Selection(atom.data_ptr(), projection.data_ptr(), *atom.shape),
@@ -122,7 +113,7 @@ def encode(
     shapes.check_image_ids(image_ids)
     images, atoms, image_ids = images.contiguous(), atoms.contiguous(), image_ids.contiguous()
     norms, dead_zone = norms.contiguous(), dead_zone.contiguous()
-    code = new_code(shape)
+    code = shapes.empty_code(images, shape)
     draws = draw_struct(seed, image_ids, realization, 1, dropout_p, quantize, signed)
     dictionary = dictionary_struct(atoms, norms, dead_zone, stride)
     if run("encode", image_struct(images), dictionary, draws, code_struct(*code)):

@@ -1,6 +1,5 @@
 """Realizations of a selection: dropout (eq. 2) and activation/quantization (eq. 3)."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -78,7 +77,7 @@ def draw(
     shape = shapes.draw(atom, projection, norms, dead_zone, seed, image_ids, start, count, dropout_p)
     shapes.check_image_ids(image_ids)
     shapes.check_selected(atom, norms.shape[0])
-    code = empty_code(projection, shape)
+    code = shapes.empty_code(projection, shape)
     draw_launch(
         (atom, projection), (norms, dead_zone), (seed, image_ids), code, start, count, dropout_p, quantize, signed
     ).run()
@@ -117,16 +116,6 @@ def draw_launch(
     }
     programs = count * tiles.blocks(total, tiles.PATCH_TILE)
     return Launch(draw_kernel, programs, arguments, constants, tiles.warps(tiles.PATCH_TILE * slot_tile, 4))
-
-
-def empty_code(like: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Room for index, value, projection and count."""
-    return (
-        like.new_empty(shape, dtype=torch.int16),
-        like.new_empty(shape),
-        like.new_empty(shape),
-        like.new_empty(shape[:-1], dtype=torch.int32),
-    )
 
 
 def code_arguments(

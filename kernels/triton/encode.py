@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import shapes
 from . import tiles
-from .draw import code_arguments, draw, empty_code
+from .draw import code_arguments, draw
 from .launch import Launch
 from .philox import survives_everywhere
 from .project import patch_origins, project
@@ -107,7 +107,7 @@ def encode(
         return draw(*selection, norms, dead_zone, seed, image_ids, realization, 1, dropout_p, quantize, signed)
     shapes.check_images(images)
     shapes.check_image_ids(image_ids)
-    code = empty_code(images, shape)
+    code = shapes.empty_code(images, shape)
     encode_launch(
         images, atoms, (norms, dead_zone), (seed, image_ids), code, stride, realization, dropout_p, quantize, signed
     ).run()

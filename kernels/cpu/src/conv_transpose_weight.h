@@ -67,13 +67,6 @@ void load_images(const T* grad, const T* output, const Layer& layer, int64_t fir
     });
 }
 
-inline void axpy(const float* x, float factor, int64_t length, float* out) {
-    const VF f = splat(factor);
-    int64_t i = 0;
-    for (; i + W <= length; i += W) store(out + i, load<VF>(out + i) + f * load<VF>(x + i));
-    for (; i < length; ++i) out[i] += factor * x[i];
-}
-
 // Adds what the images in `grad` give to one atom's weights.
 inline void add_atom_gradient(const float* grad, const Code& code, const Layer& layer, const Grouped& grouped,
                               int64_t atom, float* out) {

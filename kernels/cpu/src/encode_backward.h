@@ -27,14 +27,6 @@ inline double surrogate_derivative(double a, double norm, double dead_zone, cons
     return (smooth ? norm : 1.0) / (2.0 * gradient.sigma) * bumps;
 }
 
-// Adds factor * atom to a patch gradient of `length` floats.
-inline void add_atom(const float* atom, float factor, int64_t length, float* target) {
-    const VF f = splat(factor);
-    int64_t k = 0;
-    for (; k + W <= length; k += W) store(target + k, load<VF>(target + k) + f * load<VF>(atom + k));
-    for (; k < length; ++k) target[k] += factor * atom[k];
-}
-
 // Sums one patch's survivors into `target`; false for an atom that the dictionary does not have.
 inline bool patch_gradient(const float* grad_value, const Code& code, int64_t slot, const Dictionary& dictionary,
                            const Gradient& gradient, int64_t length, float* target) {
@@ -46,7 +38,7 @@ inline bool patch_gradient(const float* grad_value, const Code& code, int64_t sl
         double g = grad_value[s];
         if (gradient.quantize) g *= surrogate_derivative(a, dictionary.norms[l], dictionary.dead_zone[l], gradient);
         if (!gradient.is_signed) g *= (a > 0) - (a < 0);
-        add_atom(dictionary.atoms + l * length, static_cast<float>(g), length, target);
+        axpy(dictionary.atoms + l * length, static_cast<float>(g), length, target);
     }
     return true;
 }

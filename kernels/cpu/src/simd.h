@@ -94,6 +94,14 @@ inline float sum(VF v) {
     return lanes[0];
 }
 
+// out[i] += factor * x[i].
+inline void axpy(const float* x, float factor, int64_t length, float* out) {
+    const VF f = splat(factor);
+    int64_t i = 0;
+    for (; i + W <= length; i += W) store(out + i, load<VF>(out + i) + f * load<VF>(x + i));
+    for (; i < length; ++i) out[i] += factor * x[i];
+}
+
 struct bfloat16 {
     uint16_t bits;
 };

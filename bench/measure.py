@@ -17,7 +17,8 @@ class Ratio:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.1f}x ({self.low:.1f}-{self.high:.1f})"
+        digits = 1 if self.median >= 1 else 3
+        return f"{self.median:.{digits}f}x ({self.low:.{digits}f}-{self.high:.{digits}f})"
 
 
 def interleaved(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:

@@ -1,6 +1,6 @@
 """Neuro-inspired autoencoding defense: a sparse randomized encoder, its fast engines, and attacks on it."""
 
-from .classifiers import resnet32
+from .classifiers import ResNet32, resnet32
 from .code import SparseCode, TopT
 from .decoder import Decoder
 from .defense import Defense
@@ -11,6 +11,7 @@ from .sparse_conv import SparseConvTranspose2d
 __all__ = [
     "Decoder",
     "Defense",
+    "ResNet32",
     "SparseCode",
     "SparseConvTranspose2d",
     "SparseEncoder",

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .pretrained_model import PretrainedModel
+
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2471, 0.2435, 0.2616)
 SLOPE = 0.1
@@ -42,7 +44,7 @@ class PreActivationUnit(nn.Module):
         return x
 
 
-class ResNet32(nn.Module):
+class ResNet32(PretrainedModel):
     """The ResNet-32 of Madry et al. (2018): 16-16-32-64 filters, 5 units a block. See ``resnet32``."""
 
     mean: Tensor

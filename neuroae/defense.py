@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .code import SparseCode, TopT
 from .encoder import SparseEncoder, check_integer
 from .kernels.surrogates import SURROGATES
+from .pretrained_model import PretrainedModel
 from .randomness import seed_tensor
 
 AUTOENCODER_IDENTITY = "autoencoder-identity"
@@ -16,7 +17,7 @@ AUTOENCODER_IDENTITY = "autoencoder-identity"
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Defense(nn.Module):
+class Defense(PretrainedModel):
     """Images in [0, 1] to logits, through the randomized autoencoder.
 
     Dropout in the encoder is always on, so two calls give two answers unless a seed is given.

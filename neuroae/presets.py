@@ -1,6 +1,6 @@
 """Settings that suit a data set, and the models made of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from .defense import Defense
 from .dictionary import learn_dictionary
 from .encoder import SparseEncoder
 from .randomness import derive_seed
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,39 @@ class Preset:
     augment: bool
 
 
+# The paper's, section 5.1.
+CIFAR10 = Preset(
+    mean=CIFAR10_MEAN,
+    std=CIFAR10_STD,
+    patch=4,
+    atoms=500,
+    regularization=1.0,
+    iterations=1000,
+    dictionary_batch=5,
+    stride=2,
+    top_t=50,
+    dropout_p=0.95,
+    beta=3.0,
+    quantize=True,
+    epsilon=8 / 255,
+    step_size=1 / 225,
+    learning_rate=0.05,
+    epochs=70,
+    decoder_epochs=50,
+    augment=True,
+)
+# The paper's as well, but for the classifier, which is the ResNet-32.
+IMAGENETTE = replace(
+    CIFAR10,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    patch=8,
+    atoms=1000,
+    regularization=0.5,
+    iterations=10_000,
+    stride=4,
+    epochs=100,
+)
 PRESETS = {
     # Nine patches an image, so more is kept of each. The budget is 3 of the 16 grays, what it takes to break a plain
     # classifier; three times as much would be a dead zone over half the range of pixels, hence the smaller beta.
@@ -71,27 +107,9 @@ PRESETS = {
         decoder_epochs=4,
         augment=False,
     ),
-    # The paper's, section 5.1.
-    "cifar10": Preset(
-        mean=CIFAR10_MEAN,
-        std=CIFAR10_STD,
-        patch=4,
-        atoms=500,
-        regularization=1.0,
-        iterations=1000,
-        dictionary_batch=5,
-        stride=2,
-        top_t=50,
-        dropout_p=0.95,
-        beta=3.0,
-        quantize=True,
-        epsilon=8 / 255,
-        step_size=1 / 225,
-        learning_rate=0.05,
-        epochs=70,
-        decoder_epochs=50,
-        augment=True,
-    ),
+    "cifar10": CIFAR10,
+    "imagenette": IMAGENETTE,
+    "image-folder": IMAGENETTE,
 }
 
 

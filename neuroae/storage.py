@@ -1,5 +1,6 @@
 """Files: written whole or not at all, read with errors that name them. Nothing here unpickles."""
 
+import glob
 import json
 import os
 import tempfile
@@ -27,6 +28,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files that a process left when it was killed while it wrote ``path``."""
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"):
+        leftover.unlink(missing_ok=True)
 
 
 def current_umask() -> int:

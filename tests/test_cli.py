@@ -14,6 +14,7 @@ from neuroae.dictionary import load_dictionary
 from neuroae.pretrained import load_pretrained
 from neuroae.storage import load_json, load_tensors
 
+PLAIN = ["train", "--dataset", "digits", "--method", "plain", "--precision", "bfloat16", "--epochs", 1, "--limit", 64]
 QUICK = ["--atoms", "40", "--top-t", "6", "--epochs", "1", "--limit", "64"]
 
 
@@ -33,7 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     common = ["train", "--dataset", "digits", "--dictionary", dictionary, *QUICK]
     neuroae(*common, "--output", folder / "supervised")
     neuroae(*common, "--output", folder / "unsupervised", "--method", "unsupervised", "--decoder-epochs", 1)
-    neuroae(*common, "--output", folder / "plain", "--method", "plain", "--precision", "bfloat16")
+    neuroae(*PLAIN, "--output", folder / "plain")
     return folder
 
 
@@ -50,14 +51,55 @@ def test_dictionary_is_saved_with_its_settings(models: Path) -> None:
 def test_training_saves_a_model_with_its_history(models: Path, method: str) -> None:
     model, notes = load_pretrained(models / method)
     assert isinstance(model, Defense) == (method != "plain")
-    assert notes["method"] == method
-    assert notes["images"] == 64
+    assert notes["run"]["method"] == method
+    assert notes["run"]["images"] == 64
     assert len(notes["epochs"]) == (2 if method == "unsupervised" else 1)
-    assert notes["test"]["images"] == 500
-    assert notes["training"]["precision"] == ("bfloat16" if method == "plain" else "float32")
+    assert [(score["data"], score["images"]) for score in notes["scores"]] == [("digits test", 500)]
+    assert notes["run"]["training"]["precision"] == ("bfloat16" if method == "plain" else "float32")
     if isinstance(model, Defense):
         assert torch.equal(model.encoder.atoms, load_dictionary(models / "dictionary.safetensors"))
         assert model.encoder.top_t == 6
+
+
+@pytest.mark.parametrize("method", ["supervised", "unsupervised", "plain"])
+def test_training_leaves_a_table_and_a_picture_of_its_epochs(models: Path, method: str) -> None:
+    _, notes = load_pretrained(models / method)
+    with (models / method / "epochs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["stage"] for row in rows] == [epoch["stage"] for epoch in notes["epochs"]]
+    assert [float(row["loss"]) for row in rows] == [epoch["loss"] for epoch in notes["epochs"]]
+    assert (models / method / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_training_is_left_alone_and_another_is_refused(models: Path) -> None:
+    again = [*PLAIN, "--output", models / "plain"]
+    before = {path: path.stat().st_mtime_ns for path in (models / "plain").iterdir()}
+    assert "plain is trained already" in neuroae(*again)
+    with pytest.raises(
+        ValueError, match=r"config\.json belongs to another run: .*training\.batch_size is 64 there and 32 here"
+    ):
+        neuroae(*again, "--batch-size", 32)
+    assert {path: path.stat().st_mtime_ns for path in (models / "plain").iterdir()} == before
+
+
+def test_held_out_images_are_scored_in_place_of_the_test_images(tmp_path: Path) -> None:
+    neuroae(*PLAIN, "--hold-out", 14, "--output", tmp_path / "model")
+    _, notes = load_pretrained(tmp_path / "model")
+    assert notes["run"]["images"] == 50
+    assert notes["scores"][0]["images"] == 14
+    assert "held out" in notes["scores"][0]["data"]
+    assert notes["epochs"][0]["validation_accuracy"] is not None
+
+
+def test_settings_that_make_no_model_are_refused_before_atoms_are_learned(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dropout_p is 1\.5"):
+        neuroae("train", "--dataset", "digits", "--dropout-p", 1.5, "--output", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="device is 'warp'"):
+        neuroae(*PLAIN, "--device", "warp", "--output", tmp_path / "model")
 
 
 def test_without_a_dictionary_training_learns_one(tmp_path: Path) -> None:
@@ -118,7 +160,10 @@ def test_help_shows_the_defaults_of_each_data_set(monkeypatch: pytest.MonkeyPatc
     ("arguments", "message"),
     [
         (["train", "--dataset", "cifar10", "--output", "x"], "cifar10 needs data_dir"),
-        (["attack", "nowhere", "--dataset", "digits", "--output", "x"], "nowhere/config.json is missing"),
+        (
+            ["attack", "nowhere", "--dataset", "digits", "--output", "x"],
+            "unknown name 'nowhere': neither a folder nor one of",
+        ),
         (["report", "nowhere"], "nowhere/results.json is missing"),
         (
             ["train", "--dataset", "digits", "--output", "x", "--dictionary", "no.safetensors"],

@@ -1,8 +1,11 @@
-"""Data sets, their damaged files, and augmentation."""
+"""Data sets by name, and sets of images."""
 
 import hashlib
-import pickle
+import os
+import tracemalloc
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,27 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroae.data import ImageSet, crop_and_flip, load_dataset
-from neuroae.data.cifar10 import BINARY_FOLDER, FILES, PYTHON_FOLDER, RECORD_BYTES, RECORDS
+from neuroae.data import ImageSet, load_dataset
 
 
-def records(count: int, seed: int = 0) -> np.ndarray:
-    """Random images with labels 0 to 9, in the binary version's layout."""
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(256, size=(count, RECORD_BYTES), dtype=np.uint8)
-    drawn[:, 0] %= 10
-    return drawn
-
-
-@pytest.fixture
-def cifar10_folder(tmp_path: Path) -> Path:
-    """A whole training set, all of it alike, and 7 test images."""
-    folder = tmp_path / BINARY_FOLDER
-    folder.mkdir()
-    for name in FILES["train"]:
-        (folder / name).write_bytes(records(1).tobytes() * RECORDS)
-    (folder / "test_batch.bin").write_bytes(records(7, seed=1).tobytes())
-    return tmp_path
+def numbered(count: int, first_id: int = 100) -> ImageSet:
+    """Images that say which they are: all bytes of image i are i, and its id is ``first_id`` + i."""
+    positions = torch.arange(count)
+    images = positions.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    return ImageSet("some train", images, positions % 3, positions + first_id, ("a", "b", "c"))
 
 
 def test_digits_are_real_and_split_apart() -> None:
@@ -43,115 +33,21 @@ def test_digits_are_real_and_split_apart() -> None:
     assert not any(image.numpy().tobytes() in seen for image in test.images)
 
 
-def test_binary_cifar10_is_read_as_written(cifar10_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = records(7, seed=1)
-    for folder in (cifar10_folder, cifar10_folder / BINARY_FOLDER):
-        test = load_dataset("cifar10", "test", folder)
-        assert test.labels.tolist() == expected[:, 0].tolist()
-        assert test.images.flatten(1).numpy().tobytes() == expected[:, 1:].tobytes()
-        assert capsys.readouterr().err.splitlines() == [
-            f"{cifar10_folder / BINARY_FOLDER / 'test_batch.bin'} holds 7 of the 10,000 test images"
-        ]
-    assert load_dataset("cifar10", "train", cifar10_folder).images.shape == (50_000, 3, 32, 32)
-
-
-@pytest.mark.parametrize("size", [0, 1, RECORD_BYTES - 1, 3 * RECORD_BYTES + 5, (RECORDS + 1) * RECORD_BYTES])
-def test_a_test_file_of_odd_length_is_named(cifar10_folder: Path, size: int) -> None:
-    path = cifar10_folder / BINARY_FOLDER / "test_batch.bin"
-    path.write_bytes(bytes(size))
-    with pytest.raises(ValueError, match=rf"test_batch\.bin is {size:,} bytes, expected at most 30,730,000"):
-        load_dataset("cifar10", "test", cifar10_folder)
-
-
-def test_a_short_training_file_is_named(cifar10_folder: Path) -> None:
-    (cifar10_folder / BINARY_FOLDER / "data_batch_3.bin").write_bytes(records(9).tobytes())
-    with pytest.raises(ValueError, match=r"data_batch_3\.bin is 27,657 bytes, expected 30,730,000"):
-        load_dataset("cifar10", "train", cifar10_folder)
-
-
-def test_a_missing_file_is_named(cifar10_folder: Path) -> None:
-    (cifar10_folder / BINARY_FOLDER / "data_batch_2.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"data_batch_2\.bin is missing"):
-        load_dataset("cifar10", "train", cifar10_folder)
-
-
-def test_an_impossible_label_is_named(cifar10_folder: Path) -> None:
-    damaged = records(7)
-    damaged[4, 0] = 77
-    (cifar10_folder / BINARY_FOLDER / "test_batch.bin").write_bytes(damaged.tobytes())
-    with pytest.raises(ValueError, match=r"test_batch\.bin is damaged: record 4 has label 77"):
-        load_dataset("cifar10", "test", cifar10_folder)
-
-
-def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds neither cifar-10-batches-bin nor cifar-10-batches-py"):
-        load_dataset("cifar10", "test", tmp_path)
-
-
-def pickled_batch(path: Path, count: int) -> np.ndarray:
-    drawn = records(count)
-    with path.open("wb") as file:
-        pickle.dump({"data": drawn[:, 1:], "labels": drawn[:, 0].tolist()}, file)
-    return drawn
-
-
-def write_torchvision_folder(parent: Path) -> np.ndarray:
-    """torchvision's layout with one test file; returns its records."""
-    folder = parent / PYTHON_FOLDER
-    folder.mkdir()
-    with (folder / "batches.meta").open("wb") as file:
-        pickle.dump({"label_names": [str(number) for number in range(10)]}, file)
-    return pickled_batch(folder / "test_batch", 5)
-
-
-def test_torchvision_layout_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("torchvision.datasets")
-    expected = write_torchvision_folder(tmp_path)
-    digests = {
-        name: hashlib.md5((tmp_path / PYTHON_FOLDER / name).read_bytes()).hexdigest()
-        for name in ("batches.meta", "test_batch")
-    }
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", digests["test_batch"]]])
-    monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": digests["batches.meta"]})
-    for folder in (tmp_path, tmp_path / PYTHON_FOLDER):
-        test = load_dataset("cifar10", "test", folder)
-        assert test.labels.tolist() == expected[:, 0].tolist()
-        assert test.images.flatten(1).numpy().tobytes() == expected[:, 1:].tobytes()
-
-
-def test_foreign_pickles_are_refused_before_they_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torchvision.datasets")
-    write_torchvision_folder(tmp_path)
-
-    def opened(*arguments: object, **settings: object) -> None:
-        pytest.fail("a file that is not the official one was unpickled")
-
-    monkeypatch.setattr(pickle, "load", opened)
-    with pytest.raises(ValueError, match=r"cifar-10-batches-py is incomplete or damaged"):
-        load_dataset("cifar10", "test", tmp_path)
-
-
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "split", "settings", "message"),
     [
-        (("imagenet", "train"), "dataset is 'imagenet'"),
-        (("digits", "validation"), "split is 'validation'"),
-        (("cifar10", "train"), "cifar10 needs data_dir"),
+        pytest.param("imagenet", "train", {}, "dataset is 'imagenet', expected one of digits, cifar10", id="name"),
+        pytest.param("digits", "validation", {}, "split is 'validation', expected one of train, test", id="split"),
+        pytest.param("cifar10", "train", {}, "cifar10 needs data_dir, the folder with cifar-10", id="cifar10"),
+        pytest.param("imagenette", "train", {}, "imagenette needs data_dir, the folder with imagenette2", id="nette"),
+        pytest.param("image-folder", "test", {}, r"image-folder needs data_dir, .* train/CLASS/\*", id="folder"),
+        pytest.param("digits", "test", {"download": True}, "digits come with scikit-learn", id="digits-download"),
+        pytest.param("image-folder", "test", {"download": True}, "images of your own", id="folder-download"),
     ],
 )
-def test_unknown_names_are_refused(arguments: tuple[str, ...], message: str) -> None:
+def test_what_cannot_be_loaded_is_refused(name: str, split: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_dataset(*arguments)
-
-
-def test_image_sets_keep_ids_and_tell_their_contents_apart() -> None:
-    data = load_dataset("digits", "test")
-    some = data.take(torch.tensor([5, 2]))
-    assert some.ids.tolist() == [5, 2]
-    assert torch.equal(some.images, data.images[[5, 2]])
-    assert some.fingerprint() == data.take(torch.tensor([5, 2])).fingerprint()
-    assert some.fingerprint() != data.take(torch.tensor([2, 5])).fingerprint()
+        load_dataset(name, split, **settings)
 
 
 def test_image_sets_refuse_what_does_not_fit() -> None:
@@ -162,43 +58,77 @@ def test_image_sets_refuse_what_does_not_fit() -> None:
         ImageSet("some", images, torch.zeros(2), torch.arange(3), ("a",))
 
 
-@given(
-    seed=st.integers(0, 2**63 - 1),
-    epoch=st.integers(0, 1000),
-    padding=st.integers(0, 4),
-    height=st.integers(1, 9),
-    width=st.integers(1, 9),
-)
-def test_augmentation_follows_seed_epoch_and_id_alone(
-    seed: int, epoch: int, padding: int, height: int, width: int
-) -> None:
-    images, ids = torch.rand(5, 2, height, width), torch.tensor([4, 9, 0, 2**32 - 1, 7])
-    whole = crop_and_flip(images, seed, epoch, ids, padding)
-    assert whole.shape == images.shape
-    for position in range(5):
-        alone = crop_and_flip(images[position : position + 1], seed, epoch, ids[position : position + 1], padding)
-        assert torch.equal(alone[0], whole[position])
+def test_taken_images_keep_labels_and_ids() -> None:
+    some = numbered(10).take(torch.tensor([5, 2]))
+    assert some.ids.tolist() == [105, 102]
+    assert some.images[:, 0, 0, 0].tolist() == [5, 2]
+    assert some.labels.tolist() == [2, 2]
 
 
-def test_augmentation_gives_every_crop_and_both_mirror_images() -> None:
-    """Pixels numbered from 1 show which crop it was; zeros are the padding."""
-    image = torch.arange(1.0, 17).reshape(1, 1, 4, 4)
-    padded = torch.nn.functional.pad(image, [1] * 4)
-    crops = {
-        tuple(view[0, 0, row : row + 4, column : column + 4].flatten().tolist())
-        for view in (padded, padded.flip(3))
-        for row in range(3)
-        for column in range(3)
-    }
-    ids = torch.arange(500)
-    found = crop_and_flip(image.expand(500, 1, 4, 4), 0, 0, ids, padding=1)
-    assert {tuple(one.flatten().tolist()) for one in found} == crops
-    assert not torch.equal(found, crop_and_flip(image.expand(500, 1, 4, 4), 0, 1, ids, padding=1))
+@given(count=st.integers(1, 600), step=st.integers(1, 3), white=st.integers(1, 255))
+def test_fingerprint_is_of_shape_white_images_labels_and_ids(count: int, step: int, white: int) -> None:
+    every = numbered(count)
+    data = ImageSet("some", every.images, every.labels, every.ids, every.classes, white).take(slice(None, None, step))
+    arrays = (data.images.numpy(), data.labels.numpy(), data.ids.numpy())
+    content = f"{arrays[0].shape} {white}".encode() + b"".join(array.tobytes() for array in arrays)
+    assert data.fingerprint() == hashlib.sha256(content).hexdigest()
 
 
-def test_augmentation_keeps_bytes() -> None:
-    images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
-    found = crop_and_flip(images, 0, 0, torch.arange(3), padding=0)
-    assert found.dtype == torch.uint8
-    for before, after in zip(images, found, strict=True):
-        assert torch.equal(after, before) or torch.equal(after, before.flip(2))
+def map_of_zeros(path: Path, rows: int) -> ImageSet:
+    """Images of a megabyte each, mapped from a file that has holes in place of bytes."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows, 1, 1024, 1024)).flush()
+    positions = torch.arange(rows)
+    return ImageSet("zeros", torch.from_numpy(np.load(path, mmap_mode="c")), positions, positions, ("zero",))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_only_the_chosen_rows_of_a_map_are_read(tmp_path: Path) -> None:
+    data = map_of_zeros(tmp_path / "zeros.npy", 256)
+    before = resident_bytes()
+    some = data.take(torch.tensor([3, 130, 255])), data.take(slice(60, 64))
+    assert [len(one) for one in some] == [3, 4]
+    assert resident_bytes() - before < 32 * 2**20
+
+
+def test_fingerprint_of_a_map_copies_nothing(tmp_path: Path) -> None:
+    data = map_of_zeros(tmp_path / "zeros.npy", 64)
+    tracemalloc.start()
+    data.fingerprint()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+@given(st.data())
+def test_held_out_images_and_the_rest_are_the_whole(data: st.DataObject) -> None:
+    size = data.draw(st.integers(2, 200), label="size")
+    count = data.draw(st.integers(1, size - 1), label="count")
+    seed = data.draw(st.integers(0, 2**63 - 1), label="seed")
+    rest, held = numbered(size).hold_out(count, seed)
+    assert (len(rest), len(held)) == (size - count, count)
+    assert sorted(rest.ids.tolist() + held.ids.tolist()) == list(range(100, 100 + size))
+    for part in (rest, held):
+        assert part.ids.tolist() == sorted(part.ids.tolist())
+        assert torch.equal(part.images[:, 0, 0, 0].long(), part.ids - 100)
+        assert torch.equal(part.labels, (part.ids - 100) % 3)
+    assert numbered(size).hold_out(count, seed)[1].fingerprint() == held.fingerprint()
+
+
+def test_every_image_is_held_out_by_some_seeds() -> None:
+    held = Counter(one for seed in range(200) for one in numbered(10).hold_out(3, seed)[1].ids.tolist())
+    assert len(held) == 10
+    assert all(30 < times < 90 for times in held.values())
+
+
+def test_names_say_what_was_held_out() -> None:
+    rest, held = numbered(10).hold_out(3, 0)
+    assert (rest.name, held.name) == ("some train without 3 held out", "3 held out of some train")
+
+
+@pytest.mark.parametrize("count", [-1, 0, 10, 11])
+def test_all_or_none_cannot_be_held_out(count: int) -> None:
+    with pytest.raises(ValueError, match=f"count is {count}, expected 1 to 9 of the 10 of some train"):
+        numbered(10).hold_out(count, 0)

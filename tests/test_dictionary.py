@@ -1,14 +1,17 @@
 """Dictionary learning and its files."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.decomposition import sparse_encode
 
 from neuroae.data import ImageSet, load_dataset
 from neuroae.dictionary import learn_dictionary, load_dictionary, random_patches, save_dictionary
+from neuroae.dictionary.learning import unit
+from neuroae.dictionary.measures import near_copies, sparse_fit
+from neuroae.kernels.shapes import MAX_ATOMS
 from neuroae.storage import load_tensors, save_tensors
 
 QUICK = {"atoms": 24, "patch": 4, "regularization": 0.2, "iterations": 30, "batch_size": 16}
@@ -19,12 +22,13 @@ def digits() -> ImageSet:
     return load_dataset("digits", "train")
 
 
-def objective(atoms: np.ndarray, patches: np.ndarray) -> float:
-    """Eq. 1, a patch."""
-    codes = sparse_encode(patches, atoms, algorithm="lasso_cd", alpha=QUICK["regularization"])
-    return float(
-        (0.5 * ((patches - codes @ atoms) ** 2).sum(1) + QUICK["regularization"] * np.abs(codes).sum(1)).mean()
-    )
+def image_set(images: torch.Tensor, name: str = "some") -> ImageSet:
+    return ImageSet(name, images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)), ("a",))
+
+
+def colour_images(count: int, height: int, width: int) -> ImageSet:
+    """Noise without black pixels."""
+    return image_set(torch.randint(1, 256, (count, 3, height, width), dtype=torch.uint8))
 
 
 def test_atoms_are_unit_vectors_of_the_asked_shape(digits: ImageSet) -> None:
@@ -35,10 +39,17 @@ def test_atoms_are_unit_vectors_of_the_asked_shape(digits: ImageSet) -> None:
 
 
 def test_learning_lowers_the_objective_on_patches_it_has_not_seen(digits: ImageSet) -> None:
-    patches = random_patches(load_dataset("digits", "test"), 4, 300, np.random.default_rng(0))
+    patches = random_patches(load_dataset("digits", "test"), 4, 300, np.random.default_rng(0)).values
     short, long = (learn_dictionary(digits, **QUICK | {"iterations": count}) for count in (1, 60))
-    before, after = (objective(atoms.flatten(1).double().numpy(), patches) for atoms in (short, long))
+    before, after = (sparse_fit(atoms, patches, QUICK["regularization"]).objective.mean() for atoms in (short, long))
     assert after < 0.97 * before
+
+
+def test_iterations_are_minibatches_and_show_their_progress(
+    digits: ImageSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn_dictionary(digits, **QUICK | {"iterations": 7})
+    assert "7/7" in capsys.readouterr().err
 
 
 def test_the_seed_decides(digits: ImageSet) -> None:
@@ -47,35 +58,70 @@ def test_the_seed_decides(digits: ImageSet) -> None:
     assert not torch.equal(first, other)
 
 
-def test_colour_patches_are_cut_channel_by_channel() -> None:
-    images = torch.randint(1, 256, (5, 3, 6, 7), dtype=torch.uint8)
-    data = ImageSet("some", images, torch.zeros(5, dtype=torch.int64), torch.arange(5), ("a",))
-    patches = random_patches(data, 2, 40, np.random.default_rng(0))
-    every = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
-    known = {tuple(patch.tolist()) for patch in every}
-    assert all(tuple(np.rint(patch * 255).astype(int).tolist()) in known for patch in patches)
+def test_atoms_that_no_patch_uses_end_as_patches_of_the_last_minibatch() -> None:
+    data = colour_images(9, 6, 7)
+    unused = QUICK | {"regularization": math.sqrt(3) * 4 - 1e-9, "iterations": 2, "batch_size": 3}
+    atoms = learn_dictionary(data, **unused)
+    every = data.images.unfold(2, 4, 1).unfold(3, 4, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 48).double()
+    closest, which = (atoms.flatten(1).double() @ torch.nn.functional.normalize(every).T).max(1)
+    assert bool((closest > 0.999).all())
+    assert len(which.unique()) <= 3
+    assert near_copies(atoms) >= 22
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"patch": 9}, "patch is 9, expected 1 to 8"),
-        ({"patch": 0}, "patch is 0"),
-        ({"atoms": 0}, "atoms is 0"),
-        ({"iterations": 0}, "iterations is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-    ],
-)
-def test_settings_out_of_range_are_refused(digits: ImageSet, settings: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_colour_patches_are_cut_channel_by_channel_from_the_image_they_name() -> None:
+    data = colour_images(5, 6, 7)
+    found = random_patches(data, 2, 40, np.random.default_rng(0))
+    every = data.images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(5, -1, 12)
+    known = [{tuple(patch.tolist()) for patch in image} for image in every]
+    assert found.values.shape == (40, 12)
+    assert set(found.image.tolist()) == set(range(5))
+    for patch, image in zip(found.values, found.image, strict=True):
+        assert tuple(np.rint(patch * 255).astype(int).tolist()) in known[image]
+
+
+def test_black_patches_are_passed_over() -> None:
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    images[2, 0, 3, 3] = 200
+    found = random_patches(image_set(images), 2, 30, np.random.default_rng(0))
+    assert found.values.shape == (30, 4)
+    assert bool((found.values.max(1) == 200 / 255).all())
+    assert set(found.image.tolist()) == {2}
+
+
+REFUSED = {
+    "no-atoms": ({"atoms": 0}, ValueError, f"atoms is 0, expected in \\[1, {MAX_ATOMS}\\]"),
+    "too-many-atoms": ({"atoms": MAX_ATOMS + 1}, ValueError, "atoms is 32768"),
+    "fractional-atoms": ({"atoms": 2.5}, TypeError, "atoms is a float, expected an int"),
+    "no-iterations": ({"iterations": 0}, ValueError, "iterations is 0, expected at least 1"),
+    "empty-minibatches": ({"batch_size": 0}, ValueError, "batch_size is 0"),
+    "negative-lambda": ({"regularization": -1.0}, ValueError, "regularization is -1.0, expected above 0"),
+    "zero-lambda": ({"regularization": 0.0}, ValueError, "regularization is 0.0, expected above 0"),
+    "nan-lambda": ({"regularization": math.nan}, ValueError, "regularization is nan"),
+    "infinite-lambda": ({"regularization": math.inf}, ValueError, "regularization is inf"),
+    "lambda-above-every-patch": ({"regularization": 4.0}, ValueError, "regularization is 4.0, expected below 4"),
+    "patch-wider-than-images": ({"patch": 9}, ValueError, "patch is 9, expected in \\[1, 8\\]"),
+    "no-patch": ({"patch": 0}, ValueError, "patch is 0"),
+}
+
+
+@pytest.mark.parametrize(("settings", "kind", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_settings_out_of_range_are_refused(
+    digits: ImageSet, settings: dict[str, float], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
         learn_dictionary(digits, **QUICK | settings)
 
 
 def test_black_images_teach_nothing() -> None:
-    black = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
-    data = ImageSet("night", black, torch.zeros(3, dtype=torch.int64), torch.arange(3), ("a",))
+    night = image_set(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), "night")
     with pytest.raises(ValueError, match="night holds only black images"):
-        learn_dictionary(data, **QUICK)
+        learn_dictionary(night, **QUICK)
+
+
+def test_a_zero_atom_is_no_direction() -> None:
+    with pytest.raises(ValueError, match="1 of 2 atoms are zero"):
+        unit(np.array([[0.0, 3.0], [0.0, 0.0]]))
 
 
 def test_a_saved_dictionary_comes_back(tmp_path: Path, atoms: torch.Tensor) -> None:

@@ -1,22 +1,33 @@
-"""Training: the schedule, fresh masks, what each method touches, and models as folders."""
+"""Training: the schedule, the batches, fresh masks, and what each method touches."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from conftest import unit_atoms
 from models import small_defense
-from neuroae import Decoder, Defense, SparseEncoder, resnet32
+from neuroae import SparseEncoder, processes
 from neuroae.data import ImageSet, load_dataset
-from neuroae.pretrained import load_pretrained, save_pretrained
 from neuroae.training import TrainingSettings, train_plain, train_supervised, train_unsupervised
-from neuroae.training.loop import Batch, Objective, batches, fit
+from neuroae.training.batches import batches
+from neuroae.training.loop import fit
+from neuroae.training.tasks import Objective
 
 QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=0.05)
+CPU = torch.device("cpu")
+
+
+class Brightness(nn.Module):
+    """A task without logits: the mean brightness, weighted."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.scale = scale
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, seed: int) -> Objective:
+        return Objective(images.mean() * self.weight * self.scale)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +55,8 @@ def test_learning_rate_rises_and_falls_in_a_triangle(
         step(self)
 
     monkeypatch.setattr(torch.optim.SGD, "step", recorded)
-    model = nn.Linear(1, 1)
     settings = TrainingSettings(epochs=epochs, batch_size=batch_size, learning_rate=0.4)
-    fit(model, lambda batch: Objective(model(batch.images.mean((1, 2, 3))[:, None]).mean()), digits, settings, "")
+    fit(Brightness(), digits, settings, "brightness")
     steps = epochs * -(-len(digits) // batch_size)
     peak = max(1, steps // 2)
     expected = [
@@ -56,7 +66,7 @@ def test_learning_rate_rises_and_falls_in_a_triangle(
 
 
 def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(digits: ImageSet) -> None:
-    epochs = [list(batches(digits, QUICK, epoch, torch.device("cpu"))) for epoch in (0, 1, 0)]
+    epochs = [list(batches(digits, QUICK, "some", epoch, CPU)) for epoch in (0, 1, 0)]
     orders = [torch.cat([batch.ids for batch in epoch]).tolist() for epoch in epochs]
     assert orders[0] == orders[2] != orders[1]
     for order in orders:
@@ -68,9 +78,68 @@ def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(digits: Image
     assert torch.equal(one.labels, digits.labels[one.ids])
 
 
+def test_a_pass_that_starts_late_is_the_end_of_the_whole_one(digits: ImageSet) -> None:
+    whole, rest = (list(batches(digits, QUICK, "some", 1, CPU, first_step=first)) for first in (0, 2))
+    assert len(whole) == 4
+    for one, same in zip(whole[2:], rest, strict=True):
+        assert torch.equal(one.images, same.images)
+        assert torch.equal(one.ids, same.ids)
+        assert one.seed == same.seed
+
+
+def test_stages_of_one_training_share_no_masks(digits: ImageSet) -> None:
+    first, second = (next(batches(digits, QUICK, stage, 0, CPU)) for stage in ("decoder", "classifier"))
+    assert torch.equal(first.images, second.images)
+    assert first.seed != second.seed
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("count", [32, 33, 100])
+def test_processes_share_every_step_out(
+    digits: ImageSet, monkeypatch: pytest.MonkeyPatch, world: int, count: int
+) -> None:
+    some = digits.take(slice(count))
+    whole = list(batches(some, QUICK, "some", 0, CPU))
+    shares = []
+    for rank in range(world):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(processes, "world_size", lambda: world)
+        shares.append(list(batches(some, QUICK, "some", 0, CPU)))
+    for step, expected in zip(zip(*shares, strict=True), whole, strict=True):
+        counted = [share for share in step if share.weight]
+        assert torch.equal(torch.cat([share.ids for share in counted]).sort().values, expected.ids.sort().values)
+        assert {share.seed for share in step} == {expected.seed}
+        mean = sum(float(share.images.mean()) * share.weight for share in step) / world
+        assert mean == pytest.approx(float(expected.images.mean()), rel=1e-5)
+
+
+def test_the_learning_rate_can_stay_where_it_is(digits: ImageSet) -> None:
+    settings = replace(QUICK, schedule="constant", momentum=0.0, weight_decay=0.0)
+    task = Brightness()
+    history = fit(task, digits, settings, "brightness")
+    assert [epoch.learning_rate for epoch in history] == [QUICK.learning_rate] * 2
+    means = [float(batch.images.mean()) for epoch in (0, 1) for batch in batches(digits, settings, "", epoch, CPU)]
+    assert task.weight.item() == pytest.approx(1 - QUICK.learning_rate * sum(means), rel=1e-5)
+
+
+def test_validation_images_are_scored_and_not_learned_from(digits: ImageSet) -> None:
+    held_out = load_dataset("digits", "test").take(slice(90))
+    with_scores, without = small_defense(), small_defense()
+    without.load_state_dict(with_scores.state_dict())
+    history = train_supervised(with_scores, digits, QUICK, validation=held_out)
+    plain = train_supervised(without, digits, QUICK)
+    assert not changed(with_scores, snapshot(without))
+    assert [epoch.loss for epoch in history] == [epoch.loss for epoch in plain]
+    assert plain[0].validation_loss is None
+    logits = with_scores(held_out.pixels(), seed=0, image_ids=held_out.ids)
+    expected = float(torch.nn.functional.cross_entropy(logits, held_out.labels))
+    assert history[-1].validation_loss == pytest.approx(expected, rel=0.05)
+    assert history[-1].validation_accuracy is not None
+
+
 def test_augmentation_is_an_option(digits: ImageSet) -> None:
     plain, augmented = (
-        next(batches(digits, replace(QUICK, augment=augment), 0, torch.device("cpu"))) for augment in (False, True)
+        next(batches(digits, replace(QUICK, augment=augment), "some", 0, CPU)) for augment in (False, True)
     )
     assert torch.equal(plain.ids, augmented.ids)
     assert not torch.equal(plain.images, augmented.images)
@@ -129,6 +198,7 @@ def test_plain_training_learns_and_its_seed_repeats_it(digits: ImageSet, precisi
     assert histories[0] == histories[1]
     assert not changed(models[0], snapshot(models[1]))
     assert histories[0][-1].loss < 0.8 * histories[0][0].loss
+    assert [epoch.number for epoch in histories[0]] == list(range(1, 9))
     assert all(parameter.dtype == torch.float32 for parameter in models[0].parameters())
 
 
@@ -141,13 +211,8 @@ def test_bfloat16_reaches_decoder_and_classifier(digits: ImageSet) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(digits: ImageSet) -> None:
-    model = nn.Linear(1, 1)
-
-    def broken(batch: Batch) -> Objective:
-        return Objective(model(batch.images.mean((1, 2, 3))[:, None]).sum() * torch.inf)
-
-    with pytest.raises(FloatingPointError, match="the loss became"):
-        fit(model, broken, digits, QUICK, "")
+    with pytest.raises(FloatingPointError, match="the loss became inf"):
+        fit(Brightness(scale=torch.inf), digits, QUICK, "brightness")
 
 
 @pytest.mark.parametrize(
@@ -156,91 +221,9 @@ def test_a_loss_that_is_not_finite_stops_the_training(digits: ImageSet) -> None:
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"precision": "float16"}, "precision is 'float16'"),
+        ({"schedule": "cosine"}, "schedule is 'cosine', expected one of triangular, constant"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainingSettings(**settings)  # type: ignore[arg-type]
-
-
-def trained_defense() -> Defense:
-    encoder = SparseEncoder(unit_atoms(12, 1, 3), stride=1, top_t=5, dropout_p=0.25, epsilon=0.1, beta=1.5, sigma=0.4)
-    classifier = resnet32(10, 1, (0.3,), (0.4,))
-    classifier(torch.rand(4, 1, 8, 8))
-    return Defense(encoder, Decoder(12, 3, 1, (8, 8), 1), classifier).eval()
-
-
-@pytest.mark.parametrize("kind", ["defense", "classifier"])
-def test_a_saved_model_comes_back_bit_for_bit(tmp_path: Path, kind: str) -> None:
-    model: nn.Module = trained_defense() if kind == "defense" else trained_defense().classifier
-    save_pretrained(model, tmp_path / "model", {"epochs": 3})
-    loaded, notes = load_pretrained(tmp_path / "model")
-    assert notes == {"epochs": 3}
-    assert not loaded.training
-    assert not changed(loaded, snapshot(model))
-    images, ids = torch.rand(3, 1, 8, 8), torch.tensor([1, 5, 2])
-    seeded = {"seed": 3, "image_ids": ids} if kind == "defense" else {}
-    assert torch.equal(loaded(images, **seeded), model(images, **seeded))
-    if isinstance(model, Defense):
-        assert isinstance(loaded, Defense)
-        assert loaded.encoder.extra_repr() == model.encoder.extra_repr()
-    save_pretrained(loaded, tmp_path / "again", notes)
-    for name in ("model.safetensors", "config.json"):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
-
-
-def damage(folder: Path, how: str) -> None:
-    weights, config = folder / "model.safetensors", folder / "config.json"
-    whole, described = weights.read_bytes(), json.loads(config.read_text())
-    match how:
-        case "truncated weights":
-            weights.write_bytes(whole[: len(whole) // 2])
-        case "weights are text":
-            weights.write_text("no tensors here")
-        case "truncated config":
-            config.write_text(config.read_text()[:40])
-        case "config of something else":
-            config.write_text('{"name": "else"}')
-        case "config is a list":
-            config.write_text("[]")
-        case "config of another shape":
-            described["decoder"]["kernel_size"] = 5
-            config.write_text(json.dumps(described))
-        case "encoder setting out of range":
-            described["encoder"]["dropout_p"] = 1.0
-            config.write_text(json.dumps(described))
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ("truncated weights", r"model\.safetensors is not a whole safetensors file"),
-        ("weights are text", r"model\.safetensors is not a whole safetensors file"),
-        ("truncated config", r"config\.json is not a JSON file"),
-        ("config of something else", r"config\.json does not describe a model: KeyError\('model'\)"),
-        ("config is a list", r"config\.json does not describe a model"),
-        ("config of another shape", r"model\.safetensors does not fit .*config\.json"),
-        ("encoder setting out of range", r"config\.json does not describe a model: .*dropout_p is 1\.0"),
-    ],
-)
-def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, how: str, message: str) -> None:
-    save_pretrained(trained_defense(), tmp_path)
-    damage(tmp_path, how)
-    with pytest.raises(ValueError, match=message):
-        load_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    save_pretrained(trained_defense(), tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
-        load_pretrained(tmp_path)
-
-
-def test_models_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="model is a Linear"):
-        save_pretrained(nn.Linear(2, 2), tmp_path)
-    with pytest.raises(TypeError, match="classifier is a Linear"):
-        save_pretrained(Defense(trained_defense().encoder, trained_defense().decoder, nn.Linear(2, 2)), tmp_path)
-    assert not list(tmp_path.iterdir())

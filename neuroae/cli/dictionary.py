@@ -1,30 +1,36 @@
 """``neuroae dictionary``: learn the atoms of an encoder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ..data import DatasetName, load_dataset
-from ..dictionary import save_dictionary
-from ..presets import make_dictionary
-from .options import Atoms, DataDir, Limit, Patch, Seed, overridden, preset_option
+from ..data import DatasetName, ImageSet, load_dataset
+from ..dictionary import check_settings, save_dictionary
+from ..presets import Preset, make_dictionary
+from ..reports.atoms import draw_atoms
+from ..versions import versions
+from .options import Atoms, DataDir, Download, Limit, Patch, Seed, overridden, preset_option
+
+SUFFIX = ".safetensors"
 
 
 def dictionary(
     dataset: Annotated[DatasetName, typer.Option(help="Whose training images to learn from.")],
     data_dir: DataDir = None,
+    download: Download = False,
     limit: Limit = None,
     atoms: Atoms = None,
     patch: Patch = None,
-    regularization: Annotated[float | None, preset_option("regularization", "Lambda in eq. 1.", min=0)] = None,
+    regularization: Annotated[float | None, preset_option("regularization", "Lambda in eq. 1, above 0.")] = None,
     iterations: Annotated[int | None, preset_option("iterations", "Minibatches.", min=1)] = None,
     batch_size: Annotated[int | None, preset_option("dictionary_batch", "Patches in a minibatch.", min=1)] = None,
     seed: Seed = 0,
-    output: Annotated[Path, typer.Option(help="File to write.")] = Path("dictionary.safetensors"),
+    output: Annotated[
+        Path, typer.Option(help=f"File to write, NAME{SUFFIX}; a picture of the atoms goes to NAME.png.")
+    ] = Path("dictionary.safetensors"),
 ) -> None:
-    """Learn a dictionary from patches of training images and save it as safetensors."""
-    data = load_dataset(dataset, "train", data_dir).take(slice(limit))
+    """Learn a dictionary from patches of training images, save it as safetensors, and draw it."""
     preset = overridden(
         dataset,
         atoms=atoms,
@@ -33,8 +39,28 @@ def dictionary(
         iterations=iterations,
         dictionary_batch=batch_size,
     )
+    check_settings(preset.atoms, preset.regularization, preset.iterations, preset.dictionary_batch)
+    check_output(output)
+    data = load_dataset(dataset, "train", data_dir, download).take(slice(limit))
     learned = make_dictionary(preset, data, seed)
-    notes = {
+    save_dictionary(output, learned, dictionary_notes(preset, data, seed))
+    picture = output.with_suffix(".png")
+    draw_atoms(picture, learned)
+    print(f"{preset.atoms} atoms of {' x '.join(map(str, learned.shape[1:]))} in {output}; picture: {picture}")
+
+
+def check_output(output: Path) -> None:
+    """Refuses a file that could not be written in the end, or that its own picture would replace."""
+    if output.suffix != SUFFIX:
+        raise ValueError(f"output is {output}, expected a name that ends in {SUFFIX}")
+    if output.is_dir():
+        raise ValueError(f"output is {output}, a folder, expected a file")
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def dictionary_notes(preset: Preset, data: ImageSet, seed: int) -> dict[str, Any]:
+    """What a dictionary was learned from, how, and with which versions; kept with its atoms."""
+    return {
         "data": data.name,
         "images": len(data),
         "fingerprint": data.fingerprint(),
@@ -42,6 +68,5 @@ def dictionary(
         "iterations": preset.iterations,
         "batch_size": preset.dictionary_batch,
         "seed": seed,
+        "versions": versions(),
     }
-    save_dictionary(output, learned, notes)
-    print(f"{preset.atoms} atoms of {' x '.join(map(str, learned.shape[1:]))} in {output}")

@@ -10,7 +10,13 @@ from ..presets import PRESETS, Preset
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="For cifar10: the folder with cifar-10-batches-bin, or with torchvision's cifar-10-batches-py."),
+    typer.Option(
+        help="Folder with the files: of cifar10, cifar-10-batches-bin or torchvision's cifar-10-batches-py; "
+        "of imagenette, imagenette2-160; of image-folder, train/CLASS/* and test/CLASS/* or val/CLASS/*."
+    ),
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch cifar10 or imagenette into the data folder if it is not there.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only so many images, from the front.", show_default="all")]
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]

@@ -1,23 +1,33 @@
 """``neuroae train``: train a defense, or the classifier alone."""
 
+import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import typer
 from torch import Tensor, nn
 
+from .. import processes
 from ..contexts import Precision
 from ..data import DatasetName, ImageSet, load_dataset
-from ..dictionary import load_dictionary
+from ..defense import Defense
+from ..devices import choose_device
+from ..dictionary import load_dictionary, save_dictionary
 from ..evaluation import evaluate
 from ..presets import Preset, make_classifier, make_defense, make_dictionary
-from ..pretrained import save_pretrained
-from ..reports import Row, markdown_table
-from ..training import Epoch, TrainingSettings, train_plain, train_supervised, train_unsupervised
+from ..pretrained import CONFIG, load_pretrained, save_pretrained
+from ..reports import Row, TrainingRecord, markdown_table
+from ..training import Epoch, Run, TrainingSettings, train_plain, train_supervised, train_unsupervised
+from ..training.checkpoint import require_same
+from ..training.settings import Schedule
+from ..versions import versions
 from .options import (
     Atoms,
     DataDir,
+    Download,
     Epsilon,
     Limit,
     Seed,
@@ -26,11 +36,15 @@ from .options import (
 )
 
 Method = Literal["supervised", "unsupervised", "plain"]
+DICTIONARY = "dictionary.safetensors"
 
 
 def train(
     dataset: Annotated[DatasetName, typer.Option(help="What to train on.")],
-    output: Annotated[Path, typer.Option(help="Folder to write: model.safetensors and config.json.")],
+    output: Annotated[
+        Path,
+        typer.Option(help="Folder for the model, checkpoints and curves. A run that was stopped goes on from there."),
+    ],
     method: Annotated[
         Method,
         typer.Option(
@@ -39,7 +53,11 @@ def train(
         ),
     ] = "supervised",
     data_dir: DataDir = None,
+    download: Download = False,
     limit: Limit = None,
+    hold_out: Annotated[
+        int, typer.Option(min=0, help="Training images to score on, in place of the test images, and not learn from.")
+    ] = 0,
     dictionary: Annotated[
         Path | None, typer.Option(help="Atoms to use, from `neuroae dictionary`.", show_default="learn them")
     ] = None,
@@ -54,14 +72,24 @@ def train(
     decoder_epochs: Annotated[
         int | None, preset_option("decoder_epochs", "Passes for an unsupervised decoder.", min=1)
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step, over all processes.")] = 64,
     learning_rate: Annotated[float | None, preset_option("learning_rate", "At the peak.", min=0)] = None,
+    schedule: Annotated[
+        Schedule, typer.Option(help="Of the learning rate: from 0 to the peak and back to 0, or the peak throughout.")
+    ] = "triangular",
     precision: Annotated[Precision, typer.Option(help="Of the decoder and classifier.")] = "float32",
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 60.0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1.", show_default="a GPU if there is one")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Train on clean images, score on the test images, and save the model."""
-    images = load_dataset(dataset, "train", data_dir).take(slice(limit))
-    test = load_dataset(dataset, "test", data_dir)
+    """Train on clean images, score on the test images, and save the model.
+
+    Stopped at any moment and started again with the same options, it goes on. For several processes, start it by
+    `torchrun --nproc-per-node=2 -m neuroae train ...`.
+    """
+    where = choose_device(device)
     preset = overridden(
         dataset,
         atoms=atoms,
@@ -79,38 +107,118 @@ def train(
         epochs=preset.epochs,
         batch_size=batch_size,
         learning_rate=preset.learning_rate,
+        schedule=schedule,
         precision=precision,
         augment=preset.augment,
         seed=seed,
     )
-    learned = load_dictionary(dictionary) if dictionary else None
-    model, history = trained(method, preset, learned, images, settings)
-    clean = evaluate(model, test, ensemble=1 if method == "plain" else 10, seed=seed, title=output.name)
-    row = Row.of(output.name, clean)
-    notes = {
+    images = load_dataset(dataset, "train", data_dir, download).take(slice(limit))
+    scored = load_dataset(dataset, "test", data_dir, download)
+    validation = None
+    if hold_out:
+        images, validation = images.hold_out(hold_out, seed)
+        scored = validation
+    with processes.group(where):
+        learned = None if method == "plain" else atoms_for(preset, images, output, dictionary, seed)
+        identity = identify(method, dataset, preset, images, settings, learned)
+        if (output / CONFIG).exists():
+            show_finished(output, identity)
+            return
+        model = make_model(preset, images, learned, seed).to(where)
+        run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update)
+        history = learn(method, model, preset, images, settings, run, validation)
+        if processes.is_first():
+            finish(output, model, scored, history, identity, seed)
+
+
+def atoms_for(preset: Preset, data: ImageSet, output: Path, dictionary: Path | None, seed: int) -> Tensor:
+    """The atoms of a file, or those learned from the data, which one process does and keeps with the model."""
+    if dictionary is not None:
+        return load_dictionary(dictionary)
+    learned = output / DICTIONARY
+    if processes.is_first() and not learned.exists():
+        refuse_unusable(preset, data, seed)
+        save_dictionary(learned, make_dictionary(preset, data, seed))
+    processes.wait_for_all()
+    return load_dictionary(learned)
+
+
+def refuse_unusable(preset: Preset, data: ImageSet, seed: int) -> None:
+    """Makes the model once on any atoms, so that settings that do not fit are refused before atoms are learned."""
+    entries = data.images.shape[1] * preset.patch**2
+    flat = torch.full((preset.atoms, data.images.shape[1], preset.patch, preset.patch), entries**-0.5)
+    make_model(preset, data, flat, seed)
+
+
+def make_model(preset: Preset, data: ImageSet, atoms: Tensor | None, seed: int) -> nn.Module:
+    """A defense on the atoms, or the classifier alone without them."""
+    classes = len(data.classes)
+    if atoms is None:
+        return make_classifier(preset, classes, seed)
+    height, width = data.images.shape[2:]
+    return make_defense(preset, atoms, (height, width), classes, seed)
+
+
+def identify(
+    method: Method,
+    dataset: str,
+    preset: Preset,
+    images: ImageSet,
+    settings: TrainingSettings,
+    atoms: Tensor | None,
+) -> dict[str, Any]:
+    """What makes two runs the same, in the form in which JSON gives it back."""
+    identity = {
         "method": method,
         "dataset": dataset,
         "images": len(images),
+        "fingerprint": images.fingerprint(),
+        "preset": asdict(preset),
         "training": asdict(settings),
+    }
+    if atoms is not None:
+        identity["dictionary"] = hashlib.sha256(atoms.numpy().tobytes()).hexdigest()
+    stored: dict[str, Any] = json.loads(json.dumps(identity))
+    return stored
+
+
+def learn(
+    method: Method,
+    model: nn.Module,
+    preset: Preset,
+    data: ImageSet,
+    settings: TrainingSettings,
+    run: Run,
+    validation: ImageSet | None,
+) -> list[Epoch]:
+    if not isinstance(model, Defense):
+        return train_plain(model, data, settings, run, validation)
+    if method == "unsupervised":
+        return train_unsupervised(model, data, settings, preset.decoder_epochs, run, validation)
+    return train_supervised(model, data, settings, run, validation)
+
+
+def finish(
+    output: Path, model: nn.Module, scored: ImageSet, history: list[Epoch], identity: dict[str, Any], seed: int
+) -> None:
+    """Scores the model, saves it with all that is known of it, and prints the score."""
+    ensemble = 10 if isinstance(model, Defense) else 1
+    row = Row.of(output.name, evaluate(model, scored, ensemble=ensemble, seed=seed, title=output.name))
+    notes = {
+        "run": identity,
+        "scores": [{"data": scored.name, "ensemble": ensemble, **asdict(row)}],
+        "seconds": sum(identity["images"] / epoch.images_per_second for epoch in history),
         "epochs": [asdict(epoch) for epoch in history],
-        "test": asdict(row),
+        "versions": versions(),
     }
     save_pretrained(model, output, notes)
     print(markdown_table([row]))
 
 
-def trained(
-    method: Method, preset: Preset, atoms: Tensor | None, data: ImageSet, settings: TrainingSettings
-) -> tuple[nn.Module, list[Epoch]]:
-    """A model trained by the method, on a dictionary that is learned here where none is given."""
-    classes = len(data.classes)
-    if method == "plain":
-        classifier = make_classifier(preset, classes, settings.seed)
-        return classifier, train_plain(classifier, data, settings)
-    if atoms is None:
-        atoms = make_dictionary(preset, data, settings.seed)
-    height, width = data.images.shape[2:]
-    model = make_defense(preset, atoms, (height, width), classes, settings.seed)
-    if method == "unsupervised":
-        return model, train_unsupervised(model, data, settings, preset.decoder_epochs)
-    return model, train_supervised(model, data, settings)
+def show_finished(output: Path, identity: dict[str, Any]) -> None:
+    """Says that there is nothing left to do; an error where the folder holds another run's model."""
+    _, notes = load_pretrained(output)
+    require_same(output / CONFIG, notes.get("run", {}), identity)
+    if processes.is_first():
+        score = notes["scores"][0]
+        print(f"{output} is trained already: {score['accuracy']:.1%} of {score['images']:,} images of {score['data']}")

@@ -6,23 +6,54 @@ from typing import Literal, get_args
 from .augmentation import crop_and_flip
 from .cifar10 import cifar10
 from .digits import digits
+from .folders import image_folder
+from .imagenette import imagenette
 from .images import ImageSet
 
 __all__ = ["DATASETS", "DatasetName", "ImageSet", "crop_and_flip", "load_dataset"]
 
-DatasetName = Literal["digits", "cifar10"]
+DatasetName = Literal["digits", "cifar10", "imagenette", "image-folder"]
 DATASETS = get_args(DatasetName)
 SPLITS = ("train", "test")
+WHAT_LIES_THERE = {
+    "cifar10": "cifar-10-batches-bin or cifar-10-batches-py",
+    "imagenette": "imagenette2-160",
+    "image-folder": "train/CLASS/* and test/CLASS/* or val/CLASS/*",
+}
 
 
-def load_dataset(name: str, split: str, data_dir: Path | None = None) -> ImageSet:
-    """A split, "train" or "test", of a data set; ``data_dir`` is where its files lie, if it has any."""
+def load_dataset(
+    name: str, split: str, data_dir: Path | None = None, download: bool = False, image_size: int = 160
+) -> ImageSet:
+    """A split of a data set.
+
+    Args:
+        name: one of ``DATASETS``.
+        split: "train" or "test".
+        data_dir: the folder where the files lie; every data set but the digits needs one.
+        download: fetch cifar10 or imagenette into ``data_dir``, through torchvision, where it does not lie there.
+        image_size: height and width, in pixels, that images of imagenette and image-folder are brought to. The
+            others keep their own.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        ValueError: an unknown name or split, a missing ``data_dir``, a damaged file, or nothing to download.
+        ImportError: the files need torchvision, which is not installed.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"dataset is {name!r}, expected one of {', '.join(DATASETS)}")
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+    if download and name == "digits":
+        raise ValueError("digits come with scikit-learn: there is nothing to download")
+    if download and name == "image-folder":
+        raise ValueError("image-folder stands for images of your own: there is nothing to download")
     if name == "digits":
         return digits(split)
+    if data_dir is None:
+        raise ValueError(f"{name} needs data_dir, the folder with {WHAT_LIES_THERE[name]}")
     if name == "cifar10":
-        if data_dir is None:
-            raise ValueError("cifar10 needs data_dir, the folder with cifar-10-batches-bin or cifar-10-batches-py")
-        return cifar10(split, data_dir)
-    raise ValueError(f"dataset is {name!r}, expected one of {', '.join(DATASETS)}")
+        return cifar10(split, data_dir, download)
+    if name == "imagenette":
+        return imagenette(split, data_dir, image_size, download)
+    return image_folder(split, data_dir, image_size)

@@ -1,12 +1,15 @@
 """CIFAR-10 from its official binary version, or from the folder that torchvision downloads."""
 
+import hashlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..storage import require_file
+from .fetching import downloading, require_torchvision
 from .images import ImageSet
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -15,26 +18,39 @@ PYTHON_FOLDER = "cifar-10-batches-py"
 IMAGE_BYTES = 3 * 32 * 32
 RECORD_BYTES = 1 + IMAGE_BYTES
 RECORDS = 10_000
-FILES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)}
+MD5_SUMS = {
+    "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+    "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+    "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+    "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+}
+FILES = {"train": tuple(MD5_SUMS), "test": ("test_batch.bin",)}
 
 
-def cifar10(split: str, data_dir: Path) -> ImageSet:
+def cifar10(split: str, data_dir: Path, download: bool = False) -> ImageSet:
     """50,000 training or up to 10,000 test images of 3 x 32 x 32.
 
     Args:
         split: "train" or "test".
         data_dir: a folder that holds, or is, ``cifar-10-batches-bin`` or ``cifar-10-batches-py``.
+        download: let torchvision fetch ``cifar-10-batches-py`` into ``data_dir`` if the files of neither lie there,
+            or if those of the latter are damaged.
 
     Raises:
         FileNotFoundError: there is neither folder, or a file is missing.
         ValueError: a file is truncated or damaged.
+        OSError: the download failed.
+        ImportError: torchvision, which reads and fetches ``cifar-10-batches-py``, is not installed.
     """
     for folder in (data_dir, data_dir / BINARY_FOLDER):
         if any((folder / name).exists() for names in FILES.values() for name in names):
             return from_binary(split, folder)
     for folder in (data_dir, data_dir / PYTHON_FOLDER):
         if (folder / "batches.meta").exists():
-            return from_torchvision(split, folder)
+            return from_torchvision(split, folder, download)
+    if download:
+        return from_torchvision(split, data_dir / PYTHON_FOLDER, download)
     raise FileNotFoundError(f"{data_dir} holds neither {BINARY_FOLDER} nor {PYTHON_FOLDER}")
 
 
@@ -56,6 +72,8 @@ def read_records(path: Path, split: str) -> np.ndarray:
         )
     if count < RECORDS:
         print(f"{path} holds {count:,} of the {RECORDS:,} test images", file=sys.stderr)
+    if split == "train":
+        require_sum(path, MD5_SUMS[path.name])
     records = np.fromfile(path, dtype=np.uint8).reshape(count, RECORD_BYTES)
     worst = int(records[:, 0].max())
     if worst >= len(CLASSES):
@@ -64,16 +82,24 @@ def read_records(path: Path, split: str) -> np.ndarray:
     return records
 
 
-def from_torchvision(split: str, folder: Path) -> ImageSet:
+def require_sum(path: Path, expected: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+    if found != expected:
+        raise ValueError(f"{path} is damaged: its MD5 sum is {found}, expected {expected}, the official file's")
+
+
+def from_torchvision(split: str, folder: Path, download: bool) -> ImageSet:
     """torchvision's layout is pickled; its loader compares every file's MD5 with the official one first."""
-    try:
-        from torchvision.datasets import CIFAR10
-    except ImportError as error:
-        raise ImportError(f"reading {folder} needs torchvision, which is not installed") from error
+    datasets = require_torchvision(f"reading {folder}").datasets
     if folder.name != PYTHON_FOLDER:
         raise ValueError(f"{folder} is named {folder.name}, expected {PYTHON_FOLDER}, the name that torchvision gives")
+    read = partial(datasets.CIFAR10, folder.parent, train=split == "train")
+    if download:
+        with downloading("cifar10", folder.parent):
+            read(download=True)
     try:
-        data = CIFAR10(folder.parent, train=split == "train", download=False)
+        data = read()
     except RuntimeError as error:
         raise ValueError(f"{folder} is incomplete or damaged: {error}") from error
     pixels = np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))

@@ -6,6 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..randomness import derive_seed
+
+IMAGES_AT_ONCE = 256
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -42,22 +46,30 @@ class ImageSet:
         return len(self.images)
 
     def take(self, indices: Tensor | slice) -> "ImageSet":
-        """Some of the images; they keep their ids."""
+        """Some of the images; they keep their ids. A slice shares memory with this set, a tensor copies."""
         return replace(self, images=self.images[indices], labels=self.labels[indices], ids=self.ids[indices])
+
+    def hold_out(self, count: int, seed: int) -> tuple["ImageSet", "ImageSet"]:
+        """The rest and ``count`` images held out, drawn by the seed; both keep their ids and this set's order."""
+        if not 1 <= count < len(self):
+            raise ValueError(f"count is {count}, expected 1 to {len(self) - 1} of the {len(self):,} of {self.name}")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "hold out"))
+        held, rest = (
+            part.sort().values for part in torch.randperm(len(self), generator=generator).tensor_split([count])
+        )
+        return (
+            replace(self.take(rest), name=f"{self.name} without {count:,} held out"),
+            replace(self.take(held), name=f"{count:,} held out of {self.name}"),
+        )
 
     def pixels(self) -> Tensor:
         """(N, C, H, W) float32 in [0, 1]."""
         return self.images.float() / self.white
 
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, on the scale of [0, 1]."""
-        pixels = self.images.double() / self.white
-        std, mean = torch.std_mean(pixels, (0, 2, 3), correction=0)
-        return tuple(mean.tolist()), tuple(std.tolist())
-
     def fingerprint(self) -> str:
         """Hexadecimal digest of images, labels and ids."""
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.white}".encode())
         for tensor in (self.images, self.labels, self.ids):
-            digest.update(tensor.contiguous().numpy().tobytes())
+            for part in tensor.split(IMAGES_AT_ONCE):
+                digest.update(part.contiguous().flatten().numpy())
         return digest.hexdigest()

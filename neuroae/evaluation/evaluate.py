@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..attacks import PGDSettings, mean_probabilities, pgd
 from ..contexts import autocast
 from ..data import ImageSet
+from ..progress import progress_bar
 from ..randomness import derive_seed
 from .statistics import Accuracy
 
@@ -103,7 +103,7 @@ def evaluate(
     tally = Tally()
     started = time.perf_counter()
     total, unit = (len(data), "img") if attack is None else (len(data) * attack.settings.passes, "gradient")
-    with tqdm(total=total, desc=f"{title}: {name}" if title else name, unit=unit) as progress:
+    with progress_bar(total=total, desc=f"{title}: {name}" if title else name, unit=unit) as progress:
         for part in blocks(data, block):
             images, labels, ids = (tensor.to(device) for tensor in (part.pixels(), part.labels, part.ids))
             if attack is not None:

@@ -1,7 +1,8 @@
-"""Training: supervised, unsupervised, and the plain classifier."""
+"""Training: supervised, unsupervised, and the plain classifier; stopped and resumed; in one process or several."""
 
-from .loop import Epoch
+from .history import Epoch
+from .loop import Run
 from .methods import train_plain, train_supervised, train_unsupervised
 from .settings import TrainingSettings
 
-__all__ = ["Epoch", "TrainingSettings", "train_plain", "train_supervised", "train_unsupervised"]
+__all__ = ["Epoch", "Run", "TrainingSettings", "train_plain", "train_supervised", "train_unsupervised"]

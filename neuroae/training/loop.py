@@ -1,63 +1,118 @@
-"""The training loop: SGD under a triangular learning rate."""
+"""The training loop: SGD over a task's parameters, checkpointed and resumed."""
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import nn
 
+from .. import processes
 from ..contexts import autocast
-from ..data import ImageSet, crop_and_flip
-from ..randomness import derive_seed
+from ..data import ImageSet
+from ..progress import progress_bar
+from ..storage import remove_leftovers
+from .batches import Batch, batches, steps_per_epoch
+from .checkpoint import Position, Trained, load_checkpoint, save_checkpoint
+from .history import Epoch, Meter
 from .settings import TrainingSettings
 
-
-class Batch(NamedTuple):
-    """What a step sees: pixels (B, C, H, W) in [0, 1], labels and ids (B,), and the seed of the step's masks."""
-
-    images: Tensor
-    labels: Tensor
-    ids: Tensor
-    seed: int
-
-
-class Objective(NamedTuple):
-    """Mean loss of a batch, and its logits where there are any."""
-
-    loss: Tensor
-    logits: Tensor | None = None
+VALIDATION_BATCH = 64
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """Means over one pass; accuracy is None without logits."""
+class Run:
+    """Where a training keeps its state, so that it can be stopped at any moment and go on.
 
-    loss: float
-    accuracy: float | None
+    Attributes:
+        folder: for checkpoints, ``checkpoint-STAGE.safetensors``.
+        seconds: between two of them; there is one at the end of every epoch as well.
+        identity: what JSON holds and must be the same when the run goes on, beside settings, model and data.
+        report: called with this stage's epochs so far: when it goes on, and after each epoch.
+    """
+
+    folder: Path
+    seconds: float = 60.0
+    identity: dict[str, Any] | None = None
+    report: Callable[[list[Epoch]], None] = lambda _: None
 
 
 def fit(
-    trained: nn.Module,
-    objective: Callable[[Batch], Objective],
+    task: nn.Module,
     data: ImageSet,
     settings: TrainingSettings,
-    description: str,
+    stage: str,
+    run: Run | None = None,
+    validation: ImageSet | None = None,
 ) -> list[Epoch]:
-    """Minimizes the objective over the parameters of ``trained``, which ends in evaluation mode.
+    """Minimizes a task over its parameters that ask for gradients; it ends in evaluation mode.
 
-    The learning rate rises linearly from 0 in the first half of the steps and falls back to 0 in the second.
+    Args:
+        task: see ``tasks``.
+        data: the training images.
+        settings: of the optimizer, the schedule and the draws.
+        stage: what is trained: names the progress, the checkpoint and the stream of masks.
+        run: None keeps nothing on disk.
+        validation: images that are scored after every epoch, by one realization, and not learned from.
     """
-    device = next(trained.parameters()).device
-    steps = settings.epochs * math.ceil(len(data) / settings.batch_size)
+    device = next(task.parameters()).device
+    trained = start(task, settings, steps_per_epoch(data, settings))
+    path = run.folder / f"checkpoint-{stage}.safetensors" if run else None
+    identity = {"stage": stage, "settings": asdict(settings), "data": data.fingerprint(), "model": repr(task)}
+    identity |= (run.identity or {}) if run else {}
+    position = Position()
+    if path and path.exists():
+        position = load_checkpoint(path, trained, identity)
+    if path and processes.is_first():
+        remove_leftovers(path)
+
+    def save() -> None:
+        if path and processes.is_first():
+            save_checkpoint(path, trained, position, identity)
+
+    def report() -> None:
+        if run and processes.is_first() and position.history:
+            run.report(position.history)
+
+    report()
+    module = processes.parallel(task)
+    done = position.epoch * len(data) + position.meter.seen
+    with progress_bar(total=settings.epochs * len(data), initial=done, desc=stage, unit="img") as progress:
+        saved = time.monotonic()
+        while position.epoch < settings.epochs:
+            task.train()
+            started = time.monotonic()
+            for batch in batches(data, settings, stage, position.epoch, device, position.step):
+                before = position.meter.seen
+                step(module, trained, batch, settings.precision, position.meter)
+                position.step += 1
+                progress.set_postfix(position.meter.shown() | {"epoch": position.epoch + 1}, refresh=False)
+                progress.update(position.meter.seen - before)
+                if run and time.monotonic() - saved > run.seconds:
+                    position.meter.seconds += time.monotonic() - started
+                    save()
+                    saved = started = time.monotonic()
+            position.meter.seconds += time.monotonic() - started
+            finish_epoch(task, trained, position, settings, stage, validation)
+            save()
+            saved = time.monotonic()
+            report()
+    task.eval()
+    return position.history
+
+
+def start(task: nn.Module, settings: TrainingSettings, steps_an_epoch: int) -> Trained:
     optimizer = torch.optim.SGD(
-        trained.parameters(),
+        [parameter for parameter in task.parameters() if parameter.requires_grad],
         lr=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
+    if settings.schedule == "constant":
+        return Trained(task, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0))
+    steps = settings.epochs * steps_an_epoch
     rising = max(1, steps // 2)
     scheduler = torch.optim.lr_scheduler.CyclicLR(
         optimizer,
@@ -67,62 +122,53 @@ def fit(
         step_size_down=max(1, steps - rising),
         cycle_momentum=False,
     )
-    history = []
-    trained.train()
-    with tqdm(total=settings.epochs * len(data), desc=description, unit="img") as progress:
-        for epoch in range(settings.epochs):
-            meter = Meter()
-            for batch in batches(data, settings, epoch, device):
-                with autocast(settings.precision, device):
-                    loss, logits = objective(batch)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                scheduler.step()
-                meter.add(loss, logits, batch.labels)
-                progress.set_postfix(meter.shown(epoch, settings.epochs), refresh=False)
-                progress.update(len(batch.labels))
-            history.append(meter.epoch())
-    trained.eval()
-    return history
+    return Trained(task, optimizer, scheduler)
 
 
-def batches(data: ImageSet, settings: TrainingSettings, epoch: int, device: torch.device) -> Iterator[Batch]:
-    """One pass in an order drawn anew for every epoch, the last batch smaller if need be."""
-    generator = torch.Generator().manual_seed(derive_seed(settings.seed, "order", epoch))
-    order = torch.randperm(len(data), generator=generator)
-    for step, indices in enumerate(order.split(settings.batch_size)):
-        chosen = data.take(indices)
-        images = chosen.pixels()
-        if settings.augment:
-            images = crop_and_flip(images, settings.seed, epoch, chosen.ids)
-        masks = derive_seed(settings.seed, "training", epoch, step)
-        yield Batch(images.to(device), chosen.labels.to(device), chosen.ids.to(device), masks)
+def step(module: nn.Module, trained: Trained, batch: Batch, precision: str, meter: Meter) -> None:
+    with autocast(precision, batch.images.device):
+        loss, logits = module(batch.images, batch.labels, batch.ids, batch.seed)
+    trained.optimizer.zero_grad(set_to_none=True)
+    (loss * batch.weight).backward()
+    trained.optimizer.step()
+    trained.scheduler.step()
+    meter.add(loss, logits, batch.labels, batch.weight)
 
 
-class Meter:
-    """Running means of an epoch."""
+def finish_epoch(
+    task: nn.Module,
+    trained: Trained,
+    position: Position,
+    settings: TrainingSettings,
+    stage: str,
+    validation: ImageSet | None,
+) -> None:
+    """Moves the position to the next epoch, with this one in its history."""
+    meter = position.meter
+    scored = score(task, validation, settings, stage, position.epoch) if validation else None
+    epoch = Epoch(
+        stage,
+        position.epoch + 1,
+        float(trained.scheduler.get_last_lr()[0]),
+        meter.mean_loss,
+        meter.accuracy,
+        meter.seen / meter.seconds,
+        scored.mean_loss if scored else None,
+        scored.accuracy if scored else None,
+    )
+    position.epoch, position.step = position.epoch + 1, 0
+    position.history.append(epoch)
+    position.meter = Meter()
 
-    def __init__(self) -> None:
-        self.loss = 0.0
-        self.correct = 0
-        self.seen = 0
-        self.classifies = False
 
-    def add(self, loss: Tensor, logits: Tensor | None, labels: Tensor) -> None:
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the loss became {value}; a lower learning rate may help")
-        self.loss += value * len(labels)
-        self.seen += len(labels)
-        if logits is not None:
-            self.classifies = True
-            self.correct += int((logits.argmax(-1) == labels).sum())
-
-    def epoch(self) -> Epoch:
-        return Epoch(self.loss / self.seen, self.correct / self.seen if self.classifies else None)
-
-    def shown(self, epoch: int, epochs: int) -> dict[str, str]:
-        mean = self.epoch()
-        shown = {"epoch": f"{epoch + 1}/{epochs}", "loss": f"{mean.loss:.3f}"}
-        return shown if mean.accuracy is None else shown | {"accuracy": f"{mean.accuracy:.1%}"}
+@torch.no_grad()
+def score(task: nn.Module, validation: ImageSet, settings: TrainingSettings, stage: str, epoch: int) -> Meter:
+    """The task on images that it does not learn from, in evaluation mode and float32, with masks of their own."""
+    device = next(task.parameters()).device
+    task.eval()
+    meter = Meter()
+    unchanged = TrainingSettings(epochs=1, batch_size=VALIDATION_BATCH, seed=settings.seed)
+    for batch in batches(validation, unchanged, f"{stage} validation", epoch, device):
+        loss, logits = task(batch.images, batch.labels, batch.ids, batch.seed)
+        meter.add(loss, logits, batch.labels, batch.weight)
+    return meter

@@ -1,57 +1,58 @@
-"""The ways to train a model (paper, sections 2.3 and 5.1). Each leaves it in evaluation mode."""
+"""The ways to train a model (paper, sections 2.3 and 5.1). Each leaves it in evaluation mode.
+
+All take ``run``, where to keep checkpoints (none by default), and ``validation``, images to score after every epoch.
+"""
 
 from dataclasses import replace
 
-import torch
-import torch.nn.functional as F
 from torch import nn
 
+from ..contexts import frozen
 from ..data import ImageSet
 from ..defense import Defense
-from .loop import Batch, Epoch, Objective, fit
+from .history import Epoch
+from .loop import Run, fit
 from .settings import TrainingSettings
+from .tasks import Classification, FrozenAutoencoder, Regression, Supervised
 
 
-def train_plain(classifier: nn.Module, data: ImageSet, settings: TrainingSettings) -> list[Epoch]:
+def train_plain(
+    classifier: nn.Module,
+    data: ImageSet,
+    settings: TrainingSettings,
+    run: Run | None = None,
+    validation: ImageSet | None = None,
+) -> list[Epoch]:
     """A classifier alone, by cross-entropy."""
-
-    def objective(batch: Batch) -> Objective:
-        return cross_entropy(classifier(batch.images), batch)
-
-    return fit(classifier, objective, data, settings, "classifier")
+    return fit(Classification(classifier), data, settings, "classifier", run, validation)
 
 
-def train_supervised(model: Defense, data: ImageSet, settings: TrainingSettings) -> list[Epoch]:
+def train_supervised(
+    model: Defense,
+    data: ImageSet,
+    settings: TrainingSettings,
+    run: Run | None = None,
+    validation: ImageSet | None = None,
+) -> list[Epoch]:
     """Decoder and classifier together, by cross-entropy: the nominal defense."""
-
-    def objective(batch: Batch) -> Objective:
-        return cross_entropy(model(batch.images, seed=batch.seed, image_ids=batch.ids), batch)
-
-    return fit(model, objective, data, settings, "defense")
+    return fit(Supervised(model), data, settings, "defense", run, validation)
 
 
 def train_unsupervised(
-    model: Defense, data: ImageSet, settings: TrainingSettings, decoder_epochs: int = 50
+    model: Defense,
+    data: ImageSet,
+    settings: TrainingSettings,
+    decoder_epochs: int = 50,
+    run: Run | None = None,
+    validation: ImageSet | None = None,
 ) -> list[Epoch]:
     """The decoder by l2 regression to the image for ``decoder_epochs``, then the classifier on the frozen autoencoder.
 
     Returns the epochs of both, the decoder's first.
     """
-
-    def regression(batch: Batch) -> Objective:
-        return Objective(F.mse_loss(model.autoencode(batch.images, batch.seed, batch.ids).float(), batch.images))
-
-    def classification(batch: Batch) -> Objective:
-        with torch.no_grad():
-            decoded = model.autoencode(batch.images, batch.seed, batch.ids)
-        return cross_entropy(model.classifier(decoded), batch)
-
     first = replace(settings, epochs=decoder_epochs)
-    history = fit(model.decoder, regression, data, first, "unsupervised decoder")
-    history += fit(model.classifier, classification, data, settings, "its classifier")
+    history = fit(Regression(model), data, first, "decoder", run, validation)
+    with frozen(model.decoder):
+        history += fit(FrozenAutoencoder(model), data, settings, "classifier", run, validation)
     model.eval()
     return history
-
-
-def cross_entropy(logits: torch.Tensor, batch: Batch) -> Objective:
-    return Objective(F.cross_entropy(logits.float(), batch.labels), logits.detach())

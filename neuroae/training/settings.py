@@ -1,8 +1,12 @@
 """How to train (paper, section 5.1)."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ..contexts import PRECISIONS
+
+Schedule = Literal["triangular", "constant"]
+SCHEDULES = get_args(Schedule)
 
 
 @dataclass(frozen=True)
@@ -11,8 +15,10 @@ class TrainingSettings:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images a step, over all processes.
         learning_rate: at its peak, in the middle of the training.
+        schedule: "triangular", linear from 0 to the peak over the first half of the steps and back to 0 over the
+            second, or "constant".
         momentum, weight_decay: of SGD.
         precision: "float32", or "bfloat16" for decoder and classifier.
         augment: random crops (padding 4) and flips.
@@ -22,6 +28,7 @@ class TrainingSettings:
     epochs: int = 70
     batch_size: int = 64
     learning_rate: float = 0.05
+    schedule: Schedule = "triangular"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     precision: str = "float32"
@@ -32,5 +39,6 @@ class TrainingSettings:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        for name, choices in {"precision": PRECISIONS, "schedule": SCHEDULES}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}")

@@ -1,57 +1,19 @@
-"""Models as folders: ``model.safetensors`` and a readable ``config.json``."""
+"""Models as settings that JSON holds, and back."""
 
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .classifiers import ResNet32, resnet32
-from .decoder import Decoder
-from .defense import Defense
-from .encoder import SparseEncoder
-from .storage import load_json, load_tensors, save_json, save_tensors
+from ..classifiers import ResNet32, resnet32
+from ..decoder import Decoder
+from ..defense import Defense
+from ..encoder import SparseEncoder
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 ENCODER_SETTINGS = ("stride", "top_t", "dropout_p", "epsilon", "beta", "quantize", "signed", "surrogate", "sigma")
 
 
-def save_pretrained(model: nn.Module, folder: Path, notes: dict[str, Any] | None = None) -> None:
-    """Writes a ``Defense`` of our decoder and ResNet-32, or a ResNet-32 alone.
-
-    Args:
-        model: what to save.
-        folder: made if missing.
-        notes: anything that JSON holds, kept in the configuration under "notes": data, training, accuracy.
-    """
-    config = describe(model) | {"notes": notes or {}}
-    save_tensors(folder / WEIGHTS, model.state_dict())
-    save_json(folder / CONFIG, config)
-
-
-def load_pretrained(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model, in evaluation mode, and its notes.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or the two do not belong together; the message names the file.
-    """
-    config = load_json(folder / CONFIG)
-    tensors, _ = load_tensors(folder / WEIGHTS)
-    try:
-        model = build(config, tensors)
-        notes = dict(config["notes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG} does not describe a model: {error!r}") from error
-    try:
-        model.load_state_dict(tensors)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
-    return model.eval(), notes
-
-
 def describe(model: nn.Module) -> dict[str, Any]:
+    """What ``build`` needs beside the tensors, for a ``Defense`` of our decoder and ResNet-32 or a ResNet-32 alone."""
     if isinstance(model, ResNet32):
         return {"model": "classifier", "classifier": describe_classifier(model)}
     if isinstance(model, Defense) and isinstance(model.decoder, Decoder):
@@ -88,7 +50,8 @@ def describe_classifier(classifier: nn.Module) -> dict[str, Any]:
     }
 
 
-def build(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> nn.Module:
+def build(config: dict[str, Any], tensors: dict[str, Tensor]) -> Defense | ResNet32:
+    """An untrained model of these settings; its dictionary comes from the tensors."""
     if config["model"] == "classifier":
         return build_classifier(config["classifier"])
     if config["model"] != "defense":

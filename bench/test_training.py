@@ -1,0 +1,88 @@
+"""A training step of the nominal defense: encode, forward, backward to all weights, optimizer."""
+
+import copy
+import statistics
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import nn
+
+from bench.conftest import Compare
+from bench.measure import Action, interleaved, ratio
+from bench.report import Comparison, Report
+from bench.settings import CIFAR10, eager, images, ours
+from neuroae.data import ImageSet
+from neuroae.training import TrainingSettings
+from neuroae.training.batches import Batch, batches
+from neuroae.training.history import Meter
+from neuroae.training.loop import start, step
+from neuroae.training.tasks import Supervised
+
+STEPS = 1000
+LARGEST_SHARE = 0.03
+
+
+def trainable(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).requires_grad_(True).train()
+
+
+def data() -> ImageSet:
+    """A thousand batches of one image set, so that the rate of the schedule is that of a real training's start."""
+    pixels = (images(CIFAR10) * 255).byte().repeat(STEPS, 1, 1, 1)
+    labels = torch.arange(len(pixels)) % 10
+    return ImageSet("crops", pixels, labels, torch.arange(len(pixels)), tuple("0123456789"))
+
+
+def our_step(precision: str) -> Action:
+    settings = TrainingSettings(precision=precision, augment=True)
+    task = Supervised(trainable(ours(CIFAR10)))  # type: ignore[arg-type]
+    trained, meter = start(task, settings, STEPS), Meter()
+    batch = next(batches(data(), settings, "benchmark", 0, torch.device("cpu")))
+    return lambda: step(task, trained, batch, precision, meter)
+
+
+def eager_step(channels_last: bool) -> Action:
+    model = trainable(eager(CIFAR10, channels_last))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x = images(CIFAR10).contiguous(memory_format=layout)
+    labels = torch.arange(CIFAR10.batch) % 10
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
+
+    def run() -> None:
+        loss = F.cross_entropy(model(x), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_step(compare: Compare, precision: str) -> None:
+    """The alternative is in float32 both times: that is how the published code runs."""
+    alternatives = {"eager": eager_step(False), "channels_last": eager_step(True)}
+    bound, aim = (2.5, 3) if precision == "float32" else (6, 8)
+    compare(f"training step, {precision}", CIFAR10.batch, our_step(precision), alternatives, bound, aim)
+
+
+def test_share_of_data_loading(benchmark: BenchmarkFixture, rounds: int, report: Report) -> None:
+    """Loading, augmenting and scaling a batch, in relation to the fastest step there is."""
+    settings = TrainingSettings(augment=True)
+    source: Iterator[Batch] = batches(data(), settings, "benchmark", 0, torch.device("cpu"))
+    seconds = interleaved({"loading": lambda: next(source), "step": our_step("bfloat16")}, rounds)
+    share = ratio(seconds["loading"], seconds["step"])
+    report.comparisons.append(
+        Comparison(
+            "loading and augmentation, as a share of a bfloat16 step",
+            statistics.median(seconds["loading"]) / CIFAR10.batch * 1e3,
+            {"share": share},
+            LARGEST_SHARE,
+            LARGEST_SHARE,
+            lower_is_better=True,
+        )
+    )
+    benchmark.extra_info.update(share=vars(share), bound=LARGEST_SHARE)
+    benchmark.pedantic(lambda: next(source), rounds=rounds)

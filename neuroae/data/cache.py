@@ -1,0 +1,63 @@
+"""Arrays that took long to make: kept in the user's cache folder, and mapped into memory from there."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from ..storage import remove_leftovers, replacing
+
+
+def cache_folder() -> Path:
+    """``$NEUROAE_CACHE``, else ``neuroae`` in ``$XDG_CACHE_HOME``, else ``~/.cache/neuroae``."""
+    chosen = os.environ.get("NEUROAE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuroae"
+
+
+def cached_array(name: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]) -> np.ndarray:
+    """The rows as one array, made by the first process that asks and read from a file by all later ones.
+
+    Args:
+        name: of the file in the cache folder, which tells these rows from all others.
+        shape: of the array, the number of rows first.
+        rows: uint8 arrays of ``shape[1:]``; consumed only where the file is missing.
+
+    Returns:
+        uint8 array of the shape, mapped copy-on-write: what is written to it stays in this process.
+
+    Raises:
+        OSError: the cache folder cannot be written to.
+        ValueError: the file is damaged.
+    """
+    path = cache_folder() / f"{name}.npy"
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():
+                    remove_leftovers(path)
+                    write_array(path, shape, rows)
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error}; NEUROAE_CACHE may name another folder") from error
+    try:
+        mapped: np.ndarray = np.load(path, mmap_mode="c")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {error}; once it is deleted, it is made again") from error
+    return mapped
+
+
+def write_array(path: Path, shape: tuple[int, ...], rows: Iterable[np.ndarray]) -> None:
+    """Written row by row, not through a map: where the disk is full, a map ends the process without a word."""
+    print(f"writing {path}, {np.prod(shape):,} bytes", file=sys.stderr)
+    header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for row in rows:
+            file.write(row.tobytes())
+        file.flush()
+        os.fsync(file.fileno())

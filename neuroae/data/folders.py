@@ -1,0 +1,120 @@
+"""Folders of images, one folder a class."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+
+from ..progress import progress_bar
+from .cache import cached_array
+from .fetching import require_torchvision
+from .images import ImageSet
+
+SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
+DECODING = f"RGB, shorter side resized, centre crop, Pillow {PIL.__version__}"
+
+
+def image_folder(split: str, data_dir: Path, image_size: int = 160) -> ImageSet:
+    """The images of ``train/CLASS/*``, or of ``test/CLASS/*`` or else ``val/CLASS/*``, numbered by sorted path.
+
+    Each is decoded to RGB, resized so that its shorter side has ``image_size`` pixels (bilinear, with antialias),
+    and cropped to a square around its centre. This happens once: the result stays in ``cache_folder()``, mapped into
+    memory, and is made anew when the name, length or modification time of a file has changed. Files whose endings
+    torchvision's ``ImageFolder`` does not know (.jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff, .ppm and .pgm) are
+    passed over.
+
+    Args:
+        split: "train" or "test".
+        data_dir: holds the folders of the splits.
+        image_size: height and width, in pixels.
+
+    Returns:
+        uint8 images (N, 3, image_size, image_size); the classes are the names of the folders, sorted.
+
+    Raises:
+        FileNotFoundError: a split's folder is missing, or there is no image of a class.
+        ValueError: an image is truncated, is not one, or has more than 8 bits a channel; or the splits differ in
+            their classes.
+        ImportError: torchvision is not installed.
+    """
+    if image_size < 1:
+        raise ValueError(f"image_size is {image_size}, expected at least 1")
+    folders = split_folders(data_dir)
+    if split not in folders:
+        raise FileNotFoundError(f"{data_dir} holds no folder named {' or '.join(SPLIT_FOLDERS[split])}")
+    folder = folders[split]
+    for other in folders.values():
+        require_classes(other, class_folders(folder), str(folder))
+    listing = list_images(folder, image_size)
+    shape = (len(listing), 3, image_size, image_size)
+    images = cached_array(cache_name(listing, folder, image_size), shape, decoded(listing, folder))
+    return ImageSet(
+        name=f"{data_dir.resolve().name} {split}",
+        images=torch.from_numpy(images),
+        labels=torch.tensor(listing.targets),
+        ids=torch.arange(len(listing)),
+        classes=tuple(listing.classes),
+    )
+
+
+def split_folders(data_dir: Path) -> dict[str, Path]:
+    """The folder of each split that there is."""
+    found = {split: [data_dir / name for name in names] for split, names in SPLIT_FOLDERS.items()}
+    existing = {split: [folder for folder in folders if folder.is_dir()] for split, folders in found.items()}
+    return {split: folders[0] for split, folders in existing.items() if folders}
+
+
+def class_folders(folder: Path) -> list[str]:
+    return require_torchvision(f"reading {folder}").datasets.folder.find_classes(folder)[0]
+
+
+def require_classes(folder: Path, expected: Iterable[str], source: str) -> None:
+    found, wanted = set(class_folders(folder)), set(expected)
+    differences = {"lacks": wanted - found, "has in excess": found - wanted}
+    if found != wanted:
+        said = " and ".join(f"{verb} {', '.join(sorted(names))}" for verb, names in differences.items() if names)
+        raise ValueError(f"{folder} does not have the class folders of {source}: it {said}")
+
+
+def list_images(folder: Path, image_size: int) -> Any:
+    """torchvision's ``ImageFolder``, whose items are (3, image_size, image_size) uint8 tensors with their labels."""
+    torchvision = require_torchvision(f"reading {folder}")
+    transforms = torchvision.transforms
+    steps = [transforms.Resize(image_size), transforms.CenterCrop(image_size), transforms.PILToTensor()]
+    try:
+        return torchvision.datasets.ImageFolder(folder, transforms.Compose(steps), loader=load_rgb)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{folder}: {error}") from error
+
+
+def load_rgb(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            # Pillow would cut what is brighter than 255 to white.
+            if image.mode.startswith(("I", "F")):
+                raise ValueError("it has more than 8 bits a channel")
+            return image.convert("RGB")
+    # Pillow's decoders tell of damage in many ways: OSError, SyntaxError, struct.error and others.
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def cache_name(listing: Any, folder: Path, image_size: int) -> str:
+    """Changes when a file is added, removed or changed, and says to a reader of the cache folder what it is."""
+    stats = [(os.path.relpath(path, folder), os.stat(path)) for path, _ in listing.samples]
+    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    digest = hashlib.sha256(json.dumps([DECODING, files]).encode()).hexdigest()
+    where = folder.resolve()
+    return f"{where.parent.name}-{where.name}-{image_size}-{digest[:16]}"
+
+
+def decoded(listing: Any, folder: Path) -> Iterator[np.ndarray]:
+    for position in progress_bar(iterable=range(len(listing)), desc=f"decoding {folder}", unit="image"):
+        yield listing[position][0].numpy()

@@ -1,0 +1,21 @@
+"""Where a model computes."""
+
+import os
+
+import torch
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of a name, "cpu" or "cuda:1"; None takes this process's GPU if there is one, and the CPU if not.
+
+    Raises:
+        ValueError: torch knows no such device, or the machine has none.
+    """
+    if name is None:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device is {name!r}, which cannot be used here: {error}") from error
+    return device

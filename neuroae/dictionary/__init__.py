@@ -1,0 +1,7 @@
+"""Dictionaries (paper, section 2.1): learned from patches of clean images, kept in files, and measured."""
+
+from .files import load_dictionary, save_dictionary
+from .learning import check_settings, learn_dictionary
+from .patches import Patches, random_patches
+
+__all__ = ["Patches", "check_settings", "learn_dictionary", "load_dictionary", "random_patches", "save_dictionary"]

@@ -1,0 +1,26 @@
+"""Dictionaries as files."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..encoder import check_atoms
+from ..storage import load_tensors, save_tensors
+
+
+def save_dictionary(path: Path, atoms: Tensor, notes: dict[str, Any] | None = None) -> None:
+    """Writes (L, C, n, n) atoms as safetensors, with notes that JSON holds: settings, the data's fingerprint."""
+    save_tensors(path, {"atoms": atoms}, notes)
+
+
+def load_dictionary(path: Path) -> Tensor:
+    """The (L, C, n, n) float32 unit-norm atoms of a file; ValueError names the file and what is wrong."""
+    tensors, _ = load_tensors(path)
+    if "atoms" not in tensors:
+        raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, expected a tensor named atoms")
+    try:
+        check_atoms(tensors["atoms"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold a dictionary: {error}") from error
+    return tensors["atoms"]

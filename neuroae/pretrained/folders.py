@@ -1,0 +1,67 @@
+"""A model's folder: written, found and read. Nothing is unpickled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..storage import load_json, load_tensors, replacing, save_json, save_tensors
+from .card import model_card
+from .description import build, describe
+from .half import restored, stored
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+
+
+def save_pretrained(
+    model: nn.Module, folder: str | Path, notes: dict[str, Any] | None = None, half: bool = False
+) -> None:
+    """Writes a ``Defense`` of our decoder and ResNet-32, or a ResNet-32 alone; see ``Defense.save_pretrained``."""
+    folder = Path(folder)
+    config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
+    tensors = stored(model, half)
+    card = model_card(folder.resolve().name, model, tensors, config)
+    save_tensors(folder / WEIGHTS, tensors)
+    save_json(folder / CONFIG, config)
+    with replacing(folder / CARD) as temporary:
+        temporary.write_text(card, encoding="utf-8")
+
+
+def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, in evaluation mode, and its notes; see ``Defense.from_pretrained``."""
+    folder = find(name_or_folder)
+    config = load_json(folder / CONFIG)
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    try:
+        model = build(config, tensors)
+        notes = dict(config["notes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG} does not describe a model: {error!r}") from error
+    try:
+        model.load_state_dict(restored(model, tensors))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
+    return model.eval(), notes
+
+
+def find(name_or_folder: str | Path) -> Path:
+    """The folder of a model; one that is there wins over a shipped name."""
+    folder = Path(name_or_folder)
+    names = shipped_names()
+    if str(name_or_folder) in names and not any((folder / file).exists() for file in (WEIGHTS, CONFIG)):
+        return SHIPPED / name_or_folder
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"unknown name {str(name_or_folder)!r}: neither a folder nor one of {', '.join(names) or '(none)'}, "
+            "the models that ship with the package"
+        )
+    return folder
+
+
+def shipped_names() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))

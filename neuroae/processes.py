@@ -1,0 +1,58 @@
+"""Several processes, as ``torchrun`` starts them. Without it there is one, and everything here does nothing.
+
+``group`` is entered once, around the work; each process then has a rank, and owns its share of the images.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def group(device: torch.device) -> Iterator[None]:
+    """Joins the processes that ``torchrun`` started: gloo on CPU, nccl on GPU."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files and shows progress."""
+    return rank() == 0
+
+
+def wait_for_all() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def total(values: Tensor, device: torch.device) -> Tensor:
+    """The sum over all processes, which talk through the device; a new tensor where there are several."""
+    if not dist.is_initialized():
+        return values
+    summed = values.to(device, copy=True)
+    dist.all_reduce(summed)
+    return summed
+
+
+def parallel(module: nn.Module) -> nn.Module:
+    """The module itself, or wrapped so that its gradients are averaged over the processes."""
+    return DistributedDataParallel(module) if dist.is_initialized() else module

@@ -1,0 +1,33 @@
+"""What a result was made with."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy
+import sklearn
+import torch
+
+from . import __version__
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of those that decide numbers, and the commit where this is a git checkout."""
+    found = {
+        "neuroae": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scikit-learn": sklearn.__version__,
+        "python": platform.python_version(),
+    }
+    commit = git_commit(Path(__file__).parent)
+    return found | {"commit": commit} if commit else found
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit that a folder is checked out at, "-dirty" where files differ from it; None outside of a checkout."""
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,149 @@
+"""Accuracy against the number of realizations that vote (paper, Figure 6): ``python -m results.ensemble --help``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from neuroae import Defense, derive_seed
+from neuroae.data import load_dataset
+from neuroae.evaluation import Accuracy
+from neuroae.markdown import table
+from neuroae.progress import progress_bar
+from neuroae.storage import replacing, save_json
+from results.provenance import provenance
+
+LARGEST = 10
+SEED = 0
+BLOCK = 64
+COLUMNS = ("images are", "E", "accuracy", "95% interval", "correct", "gained on E = 1", "lost on E = 1")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One E of a curve.
+
+    Attributes:
+        ensemble: E.
+        correct, images: verdicts.
+        accuracy, low, high: in [0, 1]; the ends are of the Clopper-Pearson 95% interval.
+        gained, lost: images that are right here and wrong with one realization, and the other way round.
+    """
+
+    ensemble: int
+    correct: int
+    images: int
+    accuracy: float
+    low: float
+    high: float
+    gained: int
+    lost: int
+
+
+@torch.no_grad()
+def ensemble_predictions(
+    model: Defense, images: Tensor, ids: Tensor, largest: int = LARGEST, seed: int = SEED, block: int = BLOCK
+) -> Tensor:
+    """The answers of every ensemble size up to the largest, in one pass over the realizations.
+
+    Args:
+        model: in evaluation mode.
+        images: (N, C, H, W) float32 in [0, 1], clean or as an attack left them.
+        ids: (N,) int64, the images' numbers.
+        largest: E of the last row.
+        seed: of the masks, which are those that ``neuroae.evaluation.evaluate`` scores with.
+        block: images in a batch.
+
+    Returns:
+        (largest, N) int64; row E - 1 is what ``evaluate(..., ensemble=E)`` predicts with this seed and block.
+    """
+    masks = derive_seed(seed, "scoring")
+    found = []
+    with progress_bar(total=largest * len(images), desc="ensemble", unit="realization") as progress:
+        for part, numbers in zip(images.split(block), ids.split(block), strict=True):
+            selection = model.encoder.select(part)
+            total, answers = torch.zeros(()), []
+            for realization in range(largest):
+                logits = model.realize(selection, masks, numbers, realization, 1)
+                total = total + logits.float().softmax(-1)
+                answers.append((total / (realization + 1)).argmax(-1))
+                progress.update(len(part))
+            found.append(torch.stack(answers))
+    return torch.cat(found, 1)
+
+
+def curve(predictions: Tensor, labels: Tensor) -> list[Point]:
+    """A point for each row of ``ensemble_predictions``."""
+    right = predictions == labels
+    points = []
+    for ensemble, verdicts in enumerate(right, 1):
+        accuracy = Accuracy(int(verdicts.sum()), len(labels))
+        gained, lost = int((verdicts & ~right[0]).sum()), int((right[0] & ~verdicts).sum())
+        points.append(
+            Point(ensemble, accuracy.correct, accuracy.images, accuracy.value, *accuracy.interval(), gained, lost)
+        )
+    return points
+
+
+def markdown(curves: Mapping[str, Sequence[Point]]) -> str:
+    rows = []
+    for name, points in curves.items():
+        for point in points:
+            ensemble, correct, images, accuracy, low, high, gained, lost = astuple(point)
+            interval = f"{low:.1%} to {high:.1%}"
+            rows.append(
+                (
+                    name,
+                    f"{ensemble}",
+                    f"{accuracy:.1%}",
+                    interval,
+                    f"{correct:,} of {images:,}",
+                    str(gained),
+                    str(lost),
+                )
+            )
+    return table(COLUMNS, rows)
+
+
+def picture(curves: Mapping[str, Sequence[Point]]) -> Figure:
+    """Accuracy against E, a line a curve, with the 95% intervals as bands."""
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axis = figure.subplots()
+    for name, points in curves.items():
+        sizes = [point.ensemble for point in points]
+        (drawn,) = axis.plot(sizes, [100 * point.accuracy for point in points], marker="o", label=name)
+        low, high = ([100 * value for value in ends] for ends in zip(*((p.low, p.high) for p in points), strict=True))
+        axis.fill_between(sizes, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
+    axis.set_xticks(sizes)
+    axis.set_xlabel("E, realizations averaged")
+    axis.set_ylabel("accuracy in %, with its 95% interval")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="A shipped defense, or the folder of one.")],
+    data_dir: Annotated[Path, typer.Option(help="Where CIFAR-10 lies.")],
+    output: Annotated[Path, typer.Option(help="Folder for the numbers and the picture.")] = Path("results/ensemble"),
+) -> None:
+    """Score a defense on the CIFAR-10 test images for every ensemble size up to 10."""
+    data = load_dataset("cifar10", "test", data_dir)
+    defense = Defense.from_pretrained(model)
+    curves = {"clean": curve(ensemble_predictions(defense, data.pixels(), data.ids), data.labels)}
+    found = {name: [asdict(point) for point in points] for name, points in curves.items()}
+    save_json(output / "ensemble.json", provenance(model, data) | {"seed": SEED, "block": BLOCK, "curves": found})
+    with replacing(output / "ensemble.md") as temporary:
+        temporary.write_text(markdown(curves) + "\n", encoding="utf-8")
+    with replacing(output / "ensemble.png") as temporary:
+        picture(curves).savefig(temporary, dpi=130)
+    print(markdown(curves))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,48 @@
+"""A training to be killed, in a process of its own: killed_run.py FOLDER keeps its state and its weights there."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from neuroae.data import ImageSet
+from neuroae.storage import save_tensors
+from neuroae.training import Run, TrainingSettings, train_plain
+
+SETTINGS = TrainingSettings(epochs=2, batch_size=16, learning_rate=0.05, augment=True, seed=3)
+
+
+class NoisyClassifier(nn.Module):
+    """Draws on torch's generator while it trains, and keeps running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images)
+
+
+def untrained() -> NoisyClassifier:
+    torch.manual_seed(1)
+    return NoisyClassifier()
+
+
+def random_data(count: int) -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    classes = tuple(str(number) for number in range(10))
+    return ImageSet("random", images, torch.arange(count) % 10, torch.arange(count), classes)
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    model = untrained()
+    torch.manual_seed(7)
+    train_plain(model, random_data(2000), SETTINGS, Run(folder, seconds=0))
+    save_tensors(folder / "weights.safetensors", model.state_dict())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

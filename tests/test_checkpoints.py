@@ -1,0 +1,187 @@
+"""Stopping and going on: a run that was killed ends with the weights of one that was not."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import killed_run
+from killed_run import SETTINGS, untrained
+from models import small_defense
+from neuroae.data import ImageSet, load_dataset
+from neuroae.storage import load_tensors, save_tensors
+from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
+from neuroae.training import loop as training_loop
+from neuroae.training.checkpoint import Trained
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return load_dataset("digits", "train").take(slice(72))
+
+
+class Killed(Exception):
+    pass
+
+
+@contextmanager
+def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
+    """Trainings raise in the step after so many, before that changes anything."""
+    step, done = training_loop.step, []
+
+    def stopping(module: nn.Module, trained: Trained, *arguments: object) -> None:
+        if len(done) == steps:
+            raise Killed
+        done.append(trained)
+        step(module, trained, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_loop, "step", stopping)
+        yield
+
+
+def assert_equal_states(first: nn.Module, second: nn.Module) -> None:
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("steps", [0, 1, 4, 5, 9], ids="stopped after {}".format)
+def test_a_stopped_run_goes_on_bit_for_bit(
+    digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, precision: str
+) -> None:
+    settings = replace(SETTINGS, precision=precision)
+    whole, first, second = untrained(), untrained(), untrained()
+    torch.manual_seed(7)
+    expected = train_plain(whole, digits, settings, validation=digits)
+    torch.manual_seed(7)
+    run = Run(tmp_path, seconds=0)
+    with stopped_after(monkeypatch, steps), pytest.raises(Killed):
+        train_plain(first, digits, settings, run, digits)
+    torch.manual_seed(99 if steps else 7)
+    found = train_plain(second, digits, settings, run, digits)
+    assert found == expected
+    assert_equal_states(second, whole)
+    assert not second.training
+
+
+@pytest.mark.parametrize("steps", [3, 5, 8, 12], ids="stopped after {}".format)
+def test_both_stages_of_an_unsupervised_training_go_on(
+    digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    whole, first, second = small_defense(), small_defense(), small_defense()
+    for model in (first, second):
+        model.load_state_dict(whole.state_dict())
+    expected = train_unsupervised(whole, digits, SETTINGS, decoder_epochs=1)
+    with stopped_after(monkeypatch, steps), pytest.raises(Killed):
+        train_unsupervised(first, digits, SETTINGS, 1, Run(tmp_path, seconds=0))
+    assert train_unsupervised(second, digits, SETTINGS, 1, Run(tmp_path)) == expected
+    assert_equal_states(second, whole)
+
+
+def test_a_finished_run_is_only_loaded(digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = small_defense(), small_defense()
+    reported: list[list[Epoch]] = []
+    run = Run(tmp_path, report=reported.append)
+    expected = train_supervised(first, digits, SETTINGS, run)
+    assert [len(epochs) for epochs in reported] == [2, 2]
+    with stopped_after(monkeypatch, 0):
+        assert train_supervised(second, digits, SETTINGS, run) == expected
+    assert_equal_states(second, first)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 3}, r"settings\.epochs is 2 there and 3 here"),
+        ({"learning_rate": 0.1}, r"settings\.learning_rate is 0\.05 there and 0\.1 here"),
+        ({"seed": 4}, r"settings\.seed is 3 there and 4 here"),
+    ],
+    ids=["epochs", "learning rate", "seed"],
+)
+def test_another_run_is_not_continued(digits: ImageSet, tmp_path: Path, change: dict[str, int], message: str) -> None:
+    run = Run(tmp_path)
+    train_plain(untrained(), digits, SETTINGS, run)
+    before = (tmp_path / "checkpoint-classifier.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=rf"checkpoint-classifier\.safetensors belongs to another run: {message}"):
+        train_plain(untrained(), digits, replace(SETTINGS, **change), run)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="data is"):
+        train_plain(untrained(), digits.take(slice(50)), SETTINGS, run)
+    with pytest.raises(ValueError, match=r"model is|model differs"):
+        train_plain(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits, SETTINGS, run)
+    with pytest.raises(ValueError, match="dictionary is None there and 'other' here"):
+        train_plain(untrained(), digits, SETTINGS, replace(run, identity={"dictionary": "other"}))
+    assert (tmp_path / "checkpoint-classifier.safetensors").read_bytes() == before
+
+
+def damaged(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    tensors, metadata = load_tensors(path)
+    match how:
+        case "truncated":
+            path.write_bytes(whole[:-100])
+        case "text":
+            path.write_text("no checkpoint")
+        case "other format":
+            save_tensors(path, tensors, metadata | {"format": 0})
+        case "weight missing":
+            del tensors["task.classifier.layers.3.weight"]
+            save_tensors(path, tensors, metadata)
+        case "position missing":
+            save_tensors(path, tensors, {name: value for name, value in metadata.items() if name != "position"})
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", "is not a whole safetensors file"),
+        ("text", "is not a whole safetensors file"),
+        ("other format", "is not a checkpoint of this version: format 0"),
+        ("weight missing", "does not hold the state of this run"),
+        ("position missing", "does not hold the state of this run"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_name(digits: ImageSet, tmp_path: Path, how: str, message: str) -> None:
+    run = Run(tmp_path)
+    train_plain(untrained(), digits, SETTINGS, run)
+    damaged(tmp_path / "checkpoint-classifier.safetensors", how)
+    with pytest.raises(ValueError, match=rf"checkpoint-classifier\.safetensors {message}"):
+        train_plain(untrained(), digits, SETTINGS, run)
+
+
+def start_run(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, killed_run.__file__, str(folder)])
+
+
+def test_sigkill_at_any_moment_costs_nothing(tmp_path: Path) -> None:
+    """Kills land in steps and in writes alike, since every step writes; each run gets a little further."""
+    checkpoint = tmp_path / "killed" / "checkpoint-classifier.safetensors"
+    for patience in (0.0, 0.021, 0.11):
+        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = start_run(tmp_path / "killed")
+        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen):
+            time.sleep(0.001)
+        time.sleep(patience)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert start_run(tmp_path / "killed").wait() == 0
+    whole = start_run(tmp_path / "whole")
+    assert whole.wait() == 0
+    first, second = (load_tensors(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "killed"))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [checkpoint.name, "weights.safetensors"]
+
+
+def test_what_a_killed_write_left_is_removed(digits: ImageSet, tmp_path: Path) -> None:
+    leftover = tmp_path / ".checkpoint-classifier-abc123.safetensors"
+    leftover.write_bytes(b"half a checkpoint")
+    train_plain(untrained(), digits, SETTINGS, Run(tmp_path))
+    assert not leftover.exists()

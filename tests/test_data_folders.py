@@ -1,0 +1,143 @@
+"""Folders of images: what becomes of an image, and when it is decoded again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from photos import by_hand, load, write_image, write_photos
+
+pytest.importorskip("torchvision")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that ``write_photos`` makes; the cache folder is empty."""
+    monkeypatch.setenv("NEUROAE_CACHE", str(tmp_path / "cache"))
+    write_photos(tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+def test_images_come_with_labels_ids_and_the_names_of_their_folders(photos: Path) -> None:
+    train = load(photos)
+    assert train.name == "photos train"
+    assert train.classes == ("cat", "dog")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert train.ids.tolist() == [0, 1, 2, 3, 4]
+    for image, name in zip(
+        train.images, ("cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/1.jpg"), strict=True
+    ):
+        assert np.array_equal(image.numpy(), by_hand(photos / "train" / name))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA"])
+@pytest.mark.parametrize(("width", "height"), [(8, 8), (9, 8), (8, 13), (40, 30), (5, 7), (1, 2)])
+def test_an_image_becomes_a_square_of_rgb_bytes(photos: Path, width: int, height: int, mode: str) -> None:
+    path = photos / "train/cat/0.png"
+    write_image(path, 0, width, height, mode)
+    assert np.array_equal(load(photos).images[0].numpy(), by_hand(path))
+
+
+def test_cmyk_jpeg_is_read(photos: Path) -> None:
+    path = photos / "train/dog/1.jpg"
+    write_image(path, 0, mode="CMYK")
+    assert np.array_equal(load(photos).images[4].numpy(), by_hand(path))
+
+
+def test_test_images_are_those_of_test_or_else_of_val(photos: Path) -> None:
+    assert np.array_equal(load(photos, "test").images[1].numpy(), by_hand(photos / "val/dog/0.png"))
+    write_image(photos / "test/cat/0.png", 20)
+    write_image(photos / "test/dog/0.png", 21)
+    assert np.array_equal(load(photos, "test").images[1].numpy(), by_hand(photos / "test/dog/0.png"))
+
+
+def test_images_are_decoded_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(photos)
+
+    def decoded_again(path: str) -> None:
+        pytest.fail(f"{path} was decoded again")
+
+    monkeypatch.setattr("neuroae.data.folders.load_rgb", decoded_again)
+    assert torch.equal(load(photos).images, first.images)
+    shutil.copytree(photos, photos.parent / "moved" / "photos")
+    assert torch.equal(load(photos.parent / "moved" / "photos").images, first.images)
+
+
+def repaint(folder: Path) -> None:
+    """Another image in a file of the same length."""
+    write_image(folder / "cat/a.bmp", 30)
+    os.utime(folder / "cat/a.bmp", ns=(0, 1))
+
+
+def reorder(folder: Path) -> None:
+    """The first of two files of the same length and time comes after the other."""
+    (folder / "cat/a.bmp").rename(folder / "cat/c.bmp")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(repaint, id="repainted"),
+        pytest.param(reorder, id="reordered"),
+        pytest.param(lambda folder: write_image(folder / "cat/7.png", 31), id="added"),
+        pytest.param(lambda folder: (folder / "cat/0.png").unlink(), id="removed"),
+        pytest.param(lambda folder: write_image(folder / "dog/0.png", 32, width=40), id="larger"),
+    ],
+)
+def test_a_change_in_the_folder_is_seen(photos: Path, change: Callable[[Path], object]) -> None:
+    for seed, name in enumerate(("a.bmp", "b.bmp"), start=28):
+        write_image(photos / "train/cat" / name, seed)
+        os.utime(photos / "train/cat" / name, ns=(0, 0))
+    before = load(photos).images
+    change(photos / "train")
+    after = load(photos).images
+    paths = sorted((photos / "train").glob("*/*"))
+    assert np.array_equal(after.numpy(), np.stack([by_hand(path) for path in paths]))
+    assert not torch.equal(after, before)
+
+
+def test_each_size_has_a_cache_of_its_own(photos: Path) -> None:
+    path = photos / "train/cat/0.png"
+    for size in (8, 16, 8):
+        assert np.array_equal(load(photos, image_size=size).images[0].numpy(), by_hand(path, size))
+
+
+def test_another_pillow_has_a_cache_of_its_own(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("1.0", "1.1"):
+        monkeypatch.setattr("neuroae.data.folders.DECODING", f"Pillow {version}")
+        load(photos)
+    assert len(list((photos.parent / "cache").glob("photos-train-8-*.npy"))) == 2
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from neuroae.data import folders, load_dataset
+
+def load_two(path, load_rgb=folders.load_rgb, seen=[]):
+    seen.append(path)
+    if len(seen) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return load_rgb(path)
+
+folders.load_rgb = load_two
+load_dataset("image-folder", "train", Path(sys.argv[1]), image_size=int(sys.argv[2]))
+"""
+
+
+def test_a_kill_while_decoding_leaves_nothing_to_be_taken_for_a_cache(photos: Path) -> None:
+    large = 400  # what two images of this size write does not stay in the file's buffer
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(photos), str(large)], capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    (leftover,) = (photos.parent / "cache").glob(".*.npy")
+    assert leftover.stat().st_size > large * large
+    paths = sorted((photos / "train").glob("*/*"))
+    assert np.array_equal(load(photos, image_size=large).images.numpy(), [by_hand(path, large) for path in paths])
+    assert not leftover.exists()

@@ -1,0 +1,68 @@
+"""``neuroae dictionary``: what it writes, and what it refuses before any work."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from neuroae.cli import app
+from neuroae.data import load_dataset
+from neuroae.dictionary import learn_dictionary, load_dictionary
+from neuroae.storage import load_tensors
+from neuroae.versions import versions
+
+
+def learn_by_command(*arguments: object) -> str:
+    """Runs ``neuroae dictionary`` on the digits; returns what it printed."""
+    given = ["dictionary", "--dataset", "digits", *map(str, arguments)]
+    result = CliRunner().invoke(app, given, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_command_keeps_settings_data_and_versions_with_the_atoms(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "atoms.safetensors"
+    chosen = ("--atoms", 12, "--patch", 3, "--regularization", 0.3, "--iterations", 4, "--batch-size", 6)
+    printed = learn_by_command(*chosen, "--limit", 100, "--seed", 5, "--output", path)
+    data = load_dataset("digits", "train").take(slice(100))
+    expected = learn_dictionary(data, atoms=12, patch=3, regularization=0.3, iterations=4, batch_size=6, seed=5)
+    assert torch.equal(load_dictionary(path), expected)
+    assert load_tensors(path)[1] == {
+        "data": "digits train",
+        "images": 100,
+        "fingerprint": data.fingerprint(),
+        "regularization": 0.3,
+        "iterations": 4,
+        "batch_size": 6,
+        "seed": 5,
+        "versions": versions(),
+    }
+    picture = path.with_suffix(".png")
+    assert printed == f"12 atoms of 1 x 3 x 3 in {path}; picture: {picture}\n"
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+EARLY = {
+    "too-many-atoms": (["--atoms", 40_000], "atoms is 40000"),
+    "negative-lambda": (["--regularization", -1], "regularization is -1.0"),
+    "nan-lambda": (["--regularization", "nan"], "regularization is nan"),
+    "picture-over-atoms": (
+        ["--output", "atoms.png"],
+        "output is atoms.png, expected a name that ends in .safetensors",
+    ),
+    "a-folder": (["--output", "folder.safetensors"], "output is folder.safetensors, a folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), EARLY.values(), ids=EARLY.keys())
+def test_command_refuses_mistakes_before_it_loads_images(
+    arguments: list[object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.safetensors").mkdir()
+    module = importlib.import_module("neuroae.cli.dictionary")
+    monkeypatch.setattr(module, "load_dataset", lambda *_: pytest.fail("loaded images"))
+    with pytest.raises(ValueError, match=message):
+        learn_by_command(*arguments)

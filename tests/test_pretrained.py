@@ -1,0 +1,243 @@
+"""Models as folders: what comes back, what float16 changes, which names there are, and what is refused."""
+
+import json
+import math
+import pickle
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from conftest import unit_atoms
+from neuroae import Decoder, Defense, SparseEncoder, resnet32
+from neuroae.classifiers import ResNet32
+from neuroae.pretrained import folders, load_pretrained, save_pretrained, shipped_names
+from neuroae.pretrained.half import rounded
+from neuroae.storage import load_json, load_tensors, save_tensors
+from saved_models import small_model
+
+FILES = ("model.safetensors", "config.json", "README.md")
+LARGEST_HALF = 65504.0
+
+
+def answers(model: Defense | ResNet32) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(3, 1, 8, 8, generator=generator)
+    if isinstance(model, Defense):
+        return model(images, seed=3, image_ids=torch.tensor([1, 5, 2])).detach()
+    return model(images).detach()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that ships the models "one" and "two", and an empty working directory."""
+    shelf, working = tmp_path / "weights", tmp_path / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    monkeypatch.setattr(folders, "SHIPPED", shelf)
+    small_model("defense").save_pretrained(shelf / "one", {"which": "shipped one"})
+    small_model("classifier").save_pretrained(shelf / "two", {"which": "shipped two"})
+    return shelf
+
+
+@pytest.mark.parametrize("kind", ["defense", "classifier"])
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    model = small_model(kind)
+    model.save_pretrained(tmp_path / "model", {"epochs done": 3})
+    loaded, notes = load_pretrained(tmp_path / "model")
+    assert notes == {"epochs done": 3}
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    assert torch.equal(answers(loaded), answers(model))
+    if isinstance(model, Defense):
+        assert loaded.encoder.extra_repr() == model.encoder.extra_repr()
+    again = type(model).from_pretrained(tmp_path / "model")
+    again.save_pretrained(tmp_path / "again" / "model", notes)
+    for name in FILES:
+        assert (tmp_path / "again" / "model" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["defense", "classifier"])
+def test_float16_touches_the_weights_of_layers_alone(tmp_path: Path, kind: str) -> None:
+    model = small_model(kind)
+    model.save_pretrained(tmp_path, half=True)
+    stored, _ = load_tensors(tmp_path / "model.safetensors")
+    loaded = type(model).from_pretrained(tmp_path).state_dict()
+    layers = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if any(word in type(module).__name__ for word in ("Conv", "Linear"))
+    }
+    assert {name for name, tensor in stored.items() if tensor.dtype == torch.float16} == layers
+    for name, tensor in model.state_dict().items():
+        assert loaded[name].dtype == tensor.dtype
+        if name in layers:
+            assert not torch.equal(loaded[name], tensor)
+            torch.testing.assert_close(loaded[name], tensor, rtol=2**-11, atol=2**-25)
+        else:
+            assert torch.equal(stored[name], tensor), name
+
+
+@hypothesis.given(st.lists(st.floats(-LARGEST_HALF, LARGEST_HALF, width=32), min_size=1))
+def test_float16_is_as_close_as_promised(numbers: list[float]) -> None:
+    weight = torch.tensor(numbers)
+    half = rounded("weight", weight)
+    assert half.dtype == torch.float16
+    assert bool(((half.double() - weight).abs() <= (weight.double().abs() * 2**-11).clamp(min=2**-25)).all())
+
+
+@hypothesis.given(
+    st.floats(65520, width=32) | st.floats(max_value=-65520, width=32) | st.just(math.nan), st.integers(0, 4)
+)
+def test_what_float16_cannot_hold_is_refused(number: float, place: int) -> None:
+    weight = torch.zeros(5)
+    weight[place] = number
+    with pytest.raises(ValueError, match=r"decoder\.conv1\.weight reaches .*, float16 holds at most 65504"):
+        rounded("decoder.conv1.weight", weight)
+
+
+def test_a_refused_model_leaves_no_files(tmp_path: Path) -> None:
+    model = small_model("defense")
+    model.decoder.conv2.weight.data[0, 0, 0, 0] = 1e5
+    with pytest.raises(ValueError, match=r"decoder\.conv2\.weight reaches 100000"):
+        model.save_pretrained(tmp_path, half=True)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        model.save_pretrained(tmp_path, {"model": model})
+    with pytest.raises(TypeError, match=r"is torch\.bfloat16, expected torch\.float32"):
+        small_model("classifier").bfloat16().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="model is a Linear"):
+        save_pretrained(nn.Linear(2, 2), tmp_path)
+    with pytest.raises(TypeError, match="classifier is a Linear"):
+        save_pretrained(Defense(model.encoder, model.decoder, nn.Linear(2, 2)), tmp_path)
+    assert not list(tmp_path.iterdir())
+    model.save_pretrained(tmp_path)
+    assert Defense.from_pretrained(tmp_path).decoder.conv2.weight[0, 0, 0, 0] == 1e5
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("encoder.atoms", torch.float16),
+        ("classifier.bn1.weight", torch.float16),
+        ("classifier.bn1.running_mean", torch.float16),
+        ("decoder.conv1.bias", torch.float16),
+        ("decoder.conv1.weight", torch.bfloat16),
+        ("classifier.bn1.num_batches_tracked", torch.float32),
+    ],
+)
+def test_a_tensor_stored_in_another_dtype_is_refused(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    small_model("defense").save_pretrained(tmp_path)
+    tensors, _ = load_tensors(tmp_path / "model.safetensors")
+    save_tensors(tmp_path / "model.safetensors", tensors | {name: tensors[name].to(dtype)})
+    with pytest.raises(ValueError, match=rf"{name.split('.')[-1]}.* {dtype}, expected torch\."):
+        load_pretrained(tmp_path)
+
+
+def test_names_of_shipped_models(shelf: Path) -> None:
+    assert shipped_names() == ["one", "two"]
+    assert load_pretrained("one")[1] == load_pretrained(Path("one"))[1] == {"which": "shipped one"}
+    assert isinstance(Defense.from_pretrained("one"), Defense)
+    assert isinstance(ResNet32.from_pretrained("two"), ResNet32)
+
+
+def test_a_folder_with_a_model_wins_over_a_shipped_name(shelf: Path) -> None:
+    Path("one").mkdir()
+    Path("one", "test_batch.bin").write_text("images, not a model")
+    assert load_pretrained("one")[1] == {"which": "shipped one"}
+    small_model("classifier").save_pretrained("one", {"which": "folder"})
+    assert load_pretrained("one")[1] == {"which": "folder"}
+    Path("one", "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"^one/config\.json is missing"):
+        load_pretrained("one")
+
+
+@pytest.mark.parametrize("name", ["three", "ones", "../weights/three", "file.safetensors"])
+def test_an_unknown_name_is_told_the_known_ones(shelf: Path, name: str) -> None:
+    Path("file.safetensors").touch()
+    with pytest.raises(FileNotFoundError, match=f"unknown name '{name}': neither a folder nor one of one, two"):
+        Defense.from_pretrained(name)
+
+
+def test_a_model_of_another_class_is_refused(shelf: Path) -> None:
+    with pytest.raises(ValueError, match=r"two holds a ResNet32, expected a Defense; use ResNet32\.from_pretrained"):
+        Defense.from_pretrained("two")
+    with pytest.raises(ValueError, match=r"one holds a Defense, expected a ResNet32; use Defense\.from_pretrained"):
+        ResNet32.from_pretrained("one")
+
+
+def damage(folder: Path, how: str) -> None:
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    whole, described = weights.read_bytes(), load_json(config)
+    match how:
+        case "truncated weights":
+            weights.write_bytes(whole[: len(whole) // 2])
+        case "weights are text":
+            weights.write_text("no tensors here")
+        case "weights are a pickle":
+            weights.write_bytes(pickle.dumps({"encoder.atoms": [1.0]}))
+        case "truncated config":
+            config.write_text(config.read_text()[:40])
+        case "config of something else":
+            config.write_text('{"name": "else"}')
+        case "config is a list":
+            config.write_text("[]")
+        case "config of another shape":
+            described["decoder"]["kernel_size"] = 5
+            config.write_text(json.dumps(described))
+        case "encoder setting out of range":
+            described["encoder"]["dropout_p"] = 1.0
+            config.write_text(json.dumps(described))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated weights", r"model\.safetensors is not a whole safetensors file"),
+        ("weights are text", r"model\.safetensors is not a whole safetensors file"),
+        ("weights are a pickle", r"model\.safetensors is not a whole safetensors file"),
+        ("truncated config", r"config\.json is not a JSON file"),
+        ("config of something else", r"config\.json does not describe a model: KeyError\('model'\)"),
+        ("config is a list", r"config\.json does not describe a model"),
+        ("config of another shape", r"model\.safetensors does not fit .*config\.json"),
+        ("encoder setting out of range", r"config\.json does not describe a model: .*dropout_p is 1\.0"),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, how: str, message: str) -> None:
+    small_model("defense").save_pretrained(tmp_path)
+    damage(tmp_path, how)
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    small_model("defense").save_pretrained(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        load_pretrained(tmp_path)
+
+
+def test_four_models_of_the_papers_size_fit_into_24_megabytes(tmp_path: Path) -> None:
+    encoder = SparseEncoder(unit_atoms(500, 3, 4))
+    Defense(encoder, Decoder(), resnet32()).save_pretrained(tmp_path / "defense", half=True)
+    resnet32().save_pretrained(tmp_path / "classifier", half=True)
+    defense, classifier = (
+        (tmp_path / name / "model.safetensors").stat().st_size for name in ("defense", "classifier")
+    )
+    assert 3 * defense + classifier < 21e6
+
+
+def test_models_that_ship_are_whole_and_small() -> None:
+    size = 0
+    for name in shipped_names():
+        model, notes = load_pretrained(name)
+        scored = {score["ensemble"] for score in notes["scores"]}
+        assert scored == ({1, 10} if isinstance(model, Defense) else {1})
+        size += sum((folders.SHIPPED / name / file).stat().st_size for file in FILES)
+    assert size <= 24e6

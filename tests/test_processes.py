@@ -1,0 +1,52 @@
+"""Several processes, as torchrun starts them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import parallel_run
+from neuroae.pretrained import load_pretrained
+from neuroae.storage import load_tensors
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def run(*arguments: object) -> str:
+    """Runs Python on the arguments with one thread a process; returns what it printed."""
+    command = [sys.executable, *(str(argument) for argument in arguments)]
+    finished = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        pytest.param(parallel_run.STEPS // 2 * parallel_run.BATCH, id="equal shares"),
+        pytest.param(17 * parallel_run.BATCH + 1, id="one image left for two processes"),
+    ],
+)
+def test_two_processes_learn_what_one_does(tmp_path: Path, images: int) -> None:
+    parallel_run.main(tmp_path / "one.safetensors", images)
+    run("-m", *TORCHRUN, parallel_run.__file__, tmp_path / "two.safetensors", images)
+    (one, alone), (two, shared) = (load_tensors(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    assert (alone["processes"], shared["processes"]) == (1, 2)
+    untrained = parallel_run.untrained(images)[0].state_dict()
+    assert max(float((one[name] - tensor).abs().max()) for name, tensor in untrained.items()) > 1e-2
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-4, msg=name)
+    assert shared["losses"] == pytest.approx(alone["losses"], abs=1e-4)
+
+
+def test_torchrun_trains_a_model_and_writes_it_once(tmp_path: Path) -> None:
+    few = ["--atoms", 12, "--top-t", 6, "--epochs", 1, "--limit", 40, "--batch-size", 8]
+    command = ["-m", "neuroae", "train", "--dataset", "digits", *few, "--output", tmp_path / "model"]
+    printed = run("-m", *TORCHRUN, *command)
+    assert printed.count("| clean") == 1
+    _, notes = load_pretrained(tmp_path / "model")
+    assert notes["epochs"][0]["accuracy"] is not None
+    assert "is trained already" in run("-m", *TORCHRUN, *command)

@@ -20,7 +20,7 @@ from neuroae.dictionary import Patches, load_dictionary, random_patches
 from neuroae.dictionary.measures import Mean, SparseFit, activations, correlations, l1_norms, near_copies, sparse_fit
 from neuroae.markdown import table
 from neuroae.presets import PRESETS
-from neuroae.pretrained.folders import WEIGHTS
+from neuroae.pretrained.folders import WEIGHTS, find
 from neuroae.randomness import derive_seed
 from neuroae.reports.atoms import draw_atoms, draw_histograms
 from neuroae.storage import load_tensors, replacing, save_json
@@ -204,7 +204,7 @@ def main(
         "regularization": REGULARIZATION,
         "found": asdict(found),
         "files": {OURS: described(dictionary), PUBLISHED: described(reference)},
-        "classifier": described(classifier / WEIGHTS) if classifier else None,
+        "classifier": described(find(classifier) / WEIGHTS) if classifier else None,
         "versions": versions(),
     }
     save_json(output / "results.json", summary)

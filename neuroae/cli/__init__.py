@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from ..memory import keep_freed_memory
 from .attack import attack
 from .demo import demo
 from .dictionary import dictionary
@@ -23,6 +24,7 @@ for verb in (demo, dictionary, train, attack, report):
 
 def main() -> None:
     """Runs the command line; a mistake in what the user gave ends it with one line."""
+    keep_freed_memory()
     try:
         app()
     except (ValueError, OSError, ImportError) as error:

@@ -24,6 +24,7 @@ from ..training import Epoch, Run, TrainingSettings, train_plain, train_supervis
 from ..training.checkpoint import require_same
 from ..training.settings import Schedule
 from ..versions import versions
+from .dictionary import dictionary_notes
 from .options import (
     Atoms,
     DataDir,
@@ -138,7 +139,7 @@ def atoms_for(preset: Preset, data: ImageSet, output: Path, dictionary: Path | N
     learned = output / DICTIONARY
     if processes.is_first() and not learned.exists():
         refuse_unusable(preset, data, seed)
-        save_dictionary(learned, make_dictionary(preset, data, seed))
+        save_dictionary(learned, make_dictionary(preset, data, seed), dictionary_notes(preset, data, seed))
     processes.wait_for_all()
     return load_dictionary(learned)
 

@@ -13,6 +13,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+LONGEST_SHOWN = 200
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -85,3 +87,28 @@ def load_json(path: Path) -> Any:
 def require_file(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing" if not path.exists() else f"{path} is not a file")
+
+
+def require_same(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Refuses to go on with a file that belongs to a run with other settings.
+
+    Args:
+        path: the file, named in the error.
+        found: the settings that it holds.
+        expected: those that are asked for.
+
+    Raises:
+        ValueError: they differ; the message says where.
+    """
+    differing = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+    if differing:
+        said = "; ".join(difference(name, found.get(name), expected.get(name)) for name in differing)
+        raise ValueError(f"{path} belongs to another run: {said}. Use another folder, or remove it to start anew")
+
+
+def difference(name: str, there: Any, here: Any) -> str:
+    if isinstance(there, dict) and isinstance(here, dict):
+        inner = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+        return "; ".join(difference(f"{name}.{key}", there.get(key), here.get(key)) for key in inner)
+    said = f"{name} is {there!r} there and {here!r} here"
+    return said if len(said) < LONGEST_SHOWN else f"{name} differs"

@@ -34,7 +34,7 @@ def test_demo_trains_attacks_and_reports(tmp_path: Path, capsys: pytest.CaptureF
     printed = capsys.readouterr()
     assert printed.out.count("| defense") == 4
     assert f"picture: {tmp_path / PICTURE}" in printed.out
-    assert "gradient/s" in printed.err
+    assert "img/s, accuracy=" in printed.err
     assert (tmp_path / PICTURE).stat().st_size > 10_000
 
 

@@ -1,6 +1,5 @@
-"""Tables, pictures and result files."""
+"""Tables of accuracies, and pictures of images on their way through a model."""
 
-import csv
 import struct
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from torch import Tensor
 from models import small_defense
 from neuroae.data import ImageSet
 from neuroae.evaluation import Outcome
-from neuroae.reports import Row, Strip, draw_picture, load_results, markdown_table, save_results, stages
-from neuroae.storage import load_json, save_json
+from neuroae.reports import Row, Strip, draw_picture, markdown_table, stages
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -40,41 +38,6 @@ def test_table_shows_accuracy_interval_and_cost(outcomes: list[Outcome], capsys:
     assert cells[0][:4] == ["model", "attack", "accuracy", "95% interval"]
     assert cells[2] == ["defense", "clean", "75.0%", "19.4% to 99.4%", "4", "12.3", "", ""]
     assert cells[3] == ["defense", "W-AIGA from other", "50.0%", "6.8% to 93.2%", "4", "12.3", "2,000", "4.0%"]
-
-
-def test_results_come_back(tmp_path: Path, data: ImageSet, outcomes: list[Outcome]) -> None:
-    rows = save_results(tmp_path, "defense", data, outcomes, {"seed": 3})
-    found_rows, tensors, classes = load_results(tmp_path)
-    assert found_rows == rows == [Row.of("defense", found) for found in outcomes]
-    assert classes == list(CLASSES)
-    assert list(tensors) == ["clean", "W-AIGA from other"]
-    for found in outcomes:
-        assert torch.equal(tensors[found.name]["images"], found.images)
-        assert torch.equal(tensors[found.name]["predictions"], found.predictions)
-        assert torch.equal(tensors[found.name]["ids"], data.ids)
-    summary = load_json(tmp_path / "results.json")
-    assert summary["settings"] == {"seed": 3}
-    assert summary["data"] == {"name": "some", "images": 4, "fingerprint": data.fingerprint()}
-    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
-    with (tmp_path / "verdicts.csv").open(newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["image", "class", "clean", "W-AIGA from other"],
-            ["7", "cat", "cat", "cat"],
-            ["3", "dog", "dog", "eel"],
-            ["5", "eel", "eel", "dog"],
-            ["9", "cat", "dog", "cat"],
-        ]
-
-
-def test_outcomes_of_one_name_are_refused(tmp_path: Path, data: ImageSet) -> None:
-    with pytest.raises(ValueError, match="names must differ"):
-        save_results(tmp_path, "defense", data, [outcome(data, "one!", [0] * 4), outcome(data, "one?", [0] * 4)], {})
-
-
-def test_other_summaries_are_refused_by_name(tmp_path: Path) -> None:
-    save_json(tmp_path / "results.json", {"rows": [{"model": "x"}]})
-    with pytest.raises(ValueError, match=r"results\.json does not hold the results of an evaluation"):
-        load_results(tmp_path)
 
 
 def test_stages_follow_the_encoder() -> None:

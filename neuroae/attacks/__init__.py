@@ -1,7 +1,29 @@
 """Attacks: plain functions on any module from images in [0, 1] to logits."""
 
+from .apgd import apgd
+from .attempts import Perturbed
+from .balls import round_to_8_bits
 from .eot import Average, GradientEstimate, eot_gradient
-from .pgd import Perturbed, PGDSettings, pgd
-from .prediction import mean_probabilities
+from .losses import LossName
+from .pgd import pgd
+from .prediction import drawn_probabilities, mean_margin, mean_probabilities
+from .settings import APGDSettings, PGDSettings, SquareSettings
+from .square import square
 
-__all__ = ["Average", "GradientEstimate", "PGDSettings", "Perturbed", "eot_gradient", "mean_probabilities", "pgd"]
+__all__ = [
+    "APGDSettings",
+    "Average",
+    "GradientEstimate",
+    "LossName",
+    "PGDSettings",
+    "Perturbed",
+    "SquareSettings",
+    "apgd",
+    "drawn_probabilities",
+    "eot_gradient",
+    "mean_margin",
+    "mean_probabilities",
+    "pgd",
+    "round_to_8_bits",
+    "square",
+]

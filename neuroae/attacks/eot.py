@@ -1,35 +1,36 @@
 """Expectation over transformation: gradients averaged over a model's own randomness (paper, eq. 5, section 5.1)."""
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..contexts import frozen
-from ..defense import Defense
-from ..randomness import derive_seed
+from ..encoder import check_integer
+from .balls import unit_l2
+from .checks import check_choice, check_inputs, check_logits, highest_class
+from .losses import LOSS_NAMES, LOSSES, LossName, margin
+from .realizations import Realize, realizer
 
-Average = Literal["normalized", "mean"]
+Average = Literal["normalized", "mean", "sign"]
 AVERAGES = get_args(Average)
-
-Realize = Callable[[int, int, Tensor], Tensor]
 
 
 class GradientEstimate(NamedTuple):
     """
     Attributes:
         gradient: (B, C, H, W) float32, of each image's own loss.
-        passes: forward and backward passes, counted in images times realizations.
-        zero: realizations of an image whose gradient was zero throughout; they count for nothing in the direction.
-        invalid: realizations of an image whose gradient held NaN or infinity; they are left out.
+        loss: (B,) float32, mean over the realizations.
+        margin: (B,) float32, of the log of the mean softmax output over the realizations: above 0 where they fool.
+        zero: (B,) int64, realizations whose gradient was zero throughout; they count for nothing in the direction.
+        invalid: (B,) int64, realizations whose gradient held NaN or infinity; they are left out.
     """
 
     gradient: Tensor
-    passes: int
-    zero: int
-    invalid: int
+    loss: Tensor
+    margin: Tensor
+    zero: Tensor
+    invalid: Tensor
 
 
 def eot_gradient(
@@ -43,14 +44,16 @@ def eot_gradient(
     start: int = 0,
     chunk: int = 1,
     average: Average = "normalized",
+    loss: LossName = "cross-entropy",
+    targets: Tensor | None = None,
 ) -> GradientEstimate:
-    """Gradient of the cross-entropy to the images, averaged over realizations of the model.
+    """Gradient of the loss to the images, averaged over realizations of the model.
 
     Realizations are streamed ``chunk`` at a time, so memory does not grow with their number; a ``Defense`` projects
     and selects once for all of them. No gradient to the model's parameters is computed.
 
     Args:
-        model: images (B, C, H, W) in [0, 1] to logits, in evaluation mode.
+        model: images (B, C, H, W) in [0, 1] to logits, in evaluation mode (see ``realizer`` for its randomness).
         images: float32 in [0, 1].
         labels: (B,) int64.
         realizations: N_E, independent draws of the model's randomness.
@@ -58,65 +61,64 @@ def eot_gradient(
         image_ids: (B,) int64, the images' numbers in the draws.
         start: the first realization.
         chunk: realizations in memory at a time.
-        average: "normalized" is the paper's, the mean of gradients that were each divided by their l2 norm;
-            "mean" is the plain mean.
+        average: "normalized" is the paper's, the mean of gradients that were each divided by their l2 norm; "mean"
+            is the plain mean; "sign" the mean of their signs.
+        loss: a key of ``LOSSES``.
+        targets: (B,) int64, classes to be taken for; None is untargeted.
     """
-    if average not in AVERAGES:
-        raise ValueError(f"average is {average!r}, expected one of {', '.join(AVERAGES)}")
-    if realizations < 1 or chunk < 1:
-        raise ValueError(f"realizations is {realizations} and chunk {chunk}, expected at least 1")
-    if model.training:
-        raise ValueError("model is in training mode, expected evaluation mode; call model.eval()")
-    batch = len(images)
+    check_inputs(model, images, labels, image_ids, targets)
+    check_choice("average", average, AVERAGES)
+    check_choice("loss", loss, LOSS_NAMES)
+    check_integer("realizations", realizations, 1)
+    check_integer("chunk", chunk, 1)
+    images, highest = images.detach(), highest_class(labels, targets)
     total = torch.zeros_like(images)
-    zero = torch.zeros((), dtype=torch.int64, device=images.device)
+    losses = torch.zeros(len(images), device=images.device)
+    log_total: Tensor | None = None
+    zero = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     invalid = torch.zeros_like(zero)
     with frozen(model):
         realize = realizer(model, images, seed, image_ids)
         for first in range(start, start + realizations, chunk):
             count = min(chunk, start + realizations - first)
-            for gradient in realization_gradients(realize, images, labels, first, count).split(batch):
+            found = realization_gradients(realize, images, labels, targets, highest, loss, first, count)
+            for gradient, value, log_probabilities in zip(*(part.split(len(images)) for part in found), strict=True):
                 peak = gradient.abs().amax((1, 2, 3))
-                usable = peak.isfinite() & (peak > 0)
-                zero += (peak == 0).sum()
-                invalid += (~peak.isfinite()).sum()
-                if average == "normalized":
-                    gradient = unit(gradient, peak)
-                total += torch.where(usable[:, None, None, None], gradient, 0)
-    return GradientEstimate(total / realizations, batch * realizations, int(zero), int(invalid))
+                valid = peak.isfinite()
+                zero += peak == 0
+                invalid += ~valid
+                total += torch.where(valid[:, None, None, None], weighed(gradient, average), 0)
+                losses += value
+                log_total = log_probabilities if log_total is None else torch.logaddexp(log_total, log_probabilities)
+    assert log_total is not None
+    reached = margin(log_total, labels, targets)  # of the sum as of the mean
+    return GradientEstimate(total / realizations, losses / realizations, reached, zero, invalid)
 
 
-def unit(gradient: Tensor, peak: Tensor) -> Tensor:
-    """Each gradient over its l2 norm, by way of its largest entry: squares of a confident model's would underflow."""
-    scaled = gradient / peak[:, None, None, None]
-    return scaled / scaled.flatten(1).norm(dim=1)[:, None, None, None]
+def weighed(gradient: Tensor, average: Average) -> Tensor:
+    """What one realization adds to the sum."""
+    if average == "normalized":
+        return unit_l2(gradient)
+    return gradient.sign() if average == "sign" else gradient
 
 
-def realization_gradients(realize: Realize, images: Tensor, labels: Tensor, start: int, count: int) -> Tensor:
-    """(count * B, C, H, W): the gradient of each realization of each image, of the loss of that one alone."""
+def realization_gradients(
+    realize: Realize,
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    highest: int,
+    loss: LossName,
+    start: int,
+    count: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each realization of each image by itself: (count * B, C, H, W) gradients, losses, log-probabilities."""
     receiver = images.repeat(count, 1, 1, 1).requires_grad_()
     with torch.enable_grad():
         logits = realize(start, count, receiver)
-        loss = F.cross_entropy(logits.float(), labels.repeat(count), reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, receiver)
-    return gradient
-
-
-def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Realize:
-    """The model at these images as a function of realizations (start, count) and a tensor that receives gradients."""
-    if isinstance(model, Defense):
-        selection = model.encoder.select(images)
-        return lambda start, count, receiver: model.realize(selection, seed, image_ids, start, count, receiver)
-
-    def run(start: int, count: int, receiver: Tensor) -> Tensor:
-        rows = receiver.split(len(images))
-        return torch.cat([seeded(model, rows[number], seed, start + number) for number in range(count)])
-
-    return run
-
-
-def seeded(model: nn.Module, images: Tensor, seed: int, realization: int) -> Tensor:
-    """One call of a model that draws from torch's generator, if it draws at all; the generator is left as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "realization", realization))
-        return model(images)
+        check_logits(logits, len(receiver), highest)
+        logits = logits.float()
+        repeated = None if targets is None else targets.repeat(count)
+        values = LOSSES[loss](logits, labels.repeat(count), repeated)
+    (gradients,) = torch.autograd.grad(values.sum(), receiver)
+    return gradients, values.detach(), logits.detach().log_softmax(-1)

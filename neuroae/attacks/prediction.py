@@ -1,18 +1,60 @@
-"""What a model says, averaged over its randomness (paper, eq. 8)."""
+"""What a model says, one realization at a time and averaged over them (paper, eq. 8)."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from ..defense import Defense
-from .eot import seeded
+from .checks import check_logits, highest_class
+from .losses import margin
+from .realizations import realizer
 
 
-@torch.no_grad()
+def drawn_logits(model: nn.Module, images: Tensor, draws: int, seed: int, image_ids: Tensor) -> Iterator[Tensor]:
+    """Logits (B, classes) float32 of one realization after another; a ``Defense`` selects once for all."""
+    if draws < 1:
+        raise ValueError(f"draws is {draws}, expected at least 1")
+    with torch.no_grad():
+        realize = realizer(model, images, seed, image_ids)
+        for realization in range(draws):
+            yield realize(realization, 1, images).float()
+
+
+def drawn_probabilities(
+    model: nn.Module, images: Tensor, draws: int, seed: int, image_ids: Tensor
+) -> Iterator[Tensor]:
+    """Softmax outputs (B, classes) float32 of one realization after another."""
+    for logits in drawn_logits(model, images, draws, seed, image_ids):
+        yield logits.softmax(-1)
+
+
 def mean_probabilities(model: nn.Module, images: Tensor, ensemble: int, seed: int, image_ids: Tensor) -> Tensor:
     """Mean softmax output over ``ensemble`` realizations, (B, classes) float32."""
-    if isinstance(model, Defense):
-        return model.predict_proba(images, ensemble, seed, image_ids)
-    total = seeded(model, images, seed, 0).float().softmax(-1)
-    for realization in range(1, ensemble):
-        total += seeded(model, images, seed, realization).float().softmax(-1)
+    drawn = drawn_probabilities(model, images, ensemble, seed, image_ids)
+    total = next(drawn)
+    for probabilities in drawn:
+        total = total + probabilities
     return total / ensemble
+
+
+def mean_margin(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    draws: int,
+    seed: int,
+    image_ids: Tensor,
+) -> Tensor:
+    """(B,) float32, margin of the log of the mean softmax output over the draws: above 0 where the vote is fooled.
+
+    The logarithm tells images apart that are answered with a probability of 1 but for rounding; with one draw it is
+    the margin of the logits.
+    """
+    drawn = drawn_logits(model, images, draws, seed, image_ids)
+    first = next(drawn)
+    check_logits(first, len(images), highest_class(labels, targets))
+    total = first.log_softmax(-1)
+    for logits in drawn:
+        total = torch.logaddexp(total, logits.log_softmax(-1))
+    return margin(total, labels, targets)  # of the sum as of the mean

@@ -1,27 +1,48 @@
-"""``neuroae attack``: attack a saved model."""
+"""``neuroae attack``: attack a model, or score adversarial images that came from elsewhere."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from torch import nn
 
-from ..attacks import Average, PGDSettings
+from .. import processes
+from ..attacks import Average, LossName
+from ..attacks.balls import Norm
 from ..contexts import Precision
-from ..data import DatasetName, load_dataset
-from ..defense import Defense
-from ..evaluation import MODES, attacks_from, evaluate
-from ..pretrained import load_pretrained
-from ..reports import markdown_table, save_results
-from .options import DataDir, Epsilon, Seed, overridden, preset_option
+from ..data import DatasetName, ImageSet, load_dataset
+from ..devices import choose_device
+from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation
+from ..evaluation.attack import Perturbation, Variant
+from ..evaluation.models import is_random, load_model, require_fixable
+from ..evaluation.modes import check_modes
+from ..evaluation.ready_made import load_ready_made
+from ..reports.sanity import probe_evaluation
+from ..reports.saving import PAGE, write_report
+from .methods import TITLES, Budget
+from .options import DataDir, Device, Download, Limit, Seed, overridden, preset_option
 
 
 def attack(
-    model: Annotated[Path, typer.Argument(help="Folder that `neuroae train` wrote.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Folder that `neuroae train` wrote, name of a shipped model, or MODULE:FUNCTION of your own, "
+            "a function that returns a torch.nn.Module from images in [0, 1] to logits."
+        ),
+    ],
     dataset: Annotated[DatasetName, typer.Option(help="Whose test images to attack.")],
-    output: Annotated[Path, typer.Option(help="Folder for results and adversarial images.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for records and images. An evaluation that was stopped goes on from there.")
+    ],
     data_dir: DataDir = None,
-    limit: Annotated[int, typer.Option(min=1, help="Attack so many images, from the front.")] = 100,
+    download: Download = False,
+    limit: Limit = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{', '.join(TITLES)}; repeat for several.", show_default="pgd; none with --images"),
+    ] = None,
     mode: Annotated[
         list[str] | None,
         typer.Option(
@@ -29,34 +50,111 @@ def attack(
         ),
     ] = None,
     source: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of another model to transfer attacks from; repeat for several."),
+        list[str] | None,
+        typer.Option(help="Another model to transfer attacks from, named as MODEL is; repeat for several."),
     ] = None,
-    epsilon: Epsilon = None,
-    step_size: Annotated[float | None, preset_option("step_size", "Of each step.", min=0)] = None,
-    steps: Annotated[int, typer.Option(min=1, help="N_S, gradient steps.")] = 20,
+    variant: Annotated[
+        Variant | None,
+        typer.Option(
+            help="Craft on the ensemble as deployed, on the mean field (dropout replaced by its expectation), or on "
+            "fixed masks.",
+            show_default="one realization a gradient",
+        ),
+    ] = None,
+    loss: Annotated[LossName, typer.Option(help="That is raised.")] = "cross-entropy",
+    norm: Annotated[Norm, typer.Option(help="Of the perturbation; l2 needs --epsilon and --step-size.")] = "linf",
+    epsilon: Annotated[float | None, preset_option("epsilon", "Budget for pixels in [0, 1].", min=0)] = None,
+    step_size: Annotated[float | None, preset_option("step_size", "Of each step of PGD.", min=0)] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="N_S, gradient steps.", show_default="pgd: 20; apgd: 100")
+    ] = None,
     restarts: Annotated[int, typer.Option(min=1, help="N_R; the first starts at the image.")] = 1,
-    realizations: Annotated[int, typer.Option(min=1, help="N_E, draws averaged in a gradient.")] = 40,
+    realizations: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="N_E, draws averaged in a gradient or a query; 1 where the source draws nothing.",
+            show_default="40; square: 10",
+        ),
+    ] = None,
     average: Annotated[
-        Average, typer.Option(help="Of gradients divided by their l2 norms, or as they are.")
+        Average, typer.Option(help="Of gradients divided by their l2 norms, as they are, or of their signs.")
     ] = "normalized",
-    ensemble: Annotated[int, typer.Option(min=1, help="E, realizations that vote on an image.")] = 10,
+    queries: Annotated[int, typer.Option(min=1, help="Of Square, squares that are tried.")] = 1000,
+    ensemble: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="E, draws that vote on an image.", show_default="10; 1 where the model draws nothing"
+        ),
+    ] = None,
     precision: Annotated[
         Precision, typer.Option(help="Of decoder and classifier while crafting; scoring is in float32.")
     ] = "float32",
     block: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adversarial images to score: safetensors with `images`, and `ids` or as many as are attacked. They "
+            "are held to --epsilon if it is given."
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Fix the masks of each image, for debugging. The results say nothing about the random model.",
+        ),
+    ] = False,
+    device: Device = None,
     seed: Seed = 0,
 ) -> None:
-    """Attack test images by PGD with EOT, white-box and by transfer; print and save what is left of the accuracy."""
-    attacked, _ = load_pretrained(model)
-    data = load_dataset(dataset, "test", data_dir).take(slice(limit))
-    preset = overridden(dataset, epsilon=epsilon, step_size=step_size)
-    settings = PGDSettings(preset.epsilon, preset.step_size, steps, restarts, realizations, average)
+    """Attack test images, and print and save what is left of the accuracy.
+
+    Stopped at any moment and started again with the same options, it goes on. For several processes, start it by
+    `torchrun --nproc-per-node=2 -m neuroae attack ...`.
+    """
+    where = choose_device(device)
+    methods = attack or ([] if images else ["pgd"])
     modes = mode or list(MODES)
-    attacks = attacks_from(attacked, settings, modes, precision)
-    for folder in source or ():
-        attacks += attacks_from(load_pretrained(folder)[0], settings, modes, precision, transfer=folder.name)
-    scoring = {"ensemble": ensemble if isinstance(attacked, Defense) else 1, "seed": seed, "block": block}
-    outcomes = [evaluate(attacked, data, one, title=model.name, **scoring) for one in (None, *attacks)]
-    notes = {"attack": asdict(settings), "precision": precision, "scoring": scoring}
-    print(markdown_table(save_results(output, model.name, data, outcomes, notes)))
+    check_modes(modes)
+    if norm == "l2" and methods and (epsilon is None or (step_size is None and "pgd" in methods)):
+        raise ValueError("norm is 'l2', which has no usual budget: give epsilon and step_size too")
+    preset = overridden(dataset, epsilon=epsilon, step_size=step_size)
+    budget = Budget(preset.epsilon, preset.step_size, steps, restarts, realizations, average, loss, norm, queries)
+    settings = {method: budget.settings(method) for method in methods}
+    attacked = load_model(model).to(where)
+    # By the names that tables give them; the attacked model's own attacks need none.
+    sources = {"": attacked} | {name: load_model(path).to(where) for name, path in named(source or []).items()}
+    data = load_dataset(dataset, "test", data_dir, download).take(slice(limit))
+    random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
+    attacks: list[Perturbation] = []
+    for name, each in sources.items():
+        for method, chosen in settings.items():
+            if chosen.gradients or not name:
+                title = TITLES[method]
+                attacks += attacks_from(each, chosen, modes, precision, name, variant, random[name], title)
+    if images:
+        attacks.append(load_ready_made(images, data, norm, epsilon))
+    scoring = Scoring(ensemble or (10 if random[""] else 1), seed, deterministic)
+    evaluation = Evaluation(attacked, data, attacks, scoring, block, Path(model).absolute().name)
+    with processes.group(where):
+        first = processes.is_first()
+        run_evaluation(evaluation, output)
+    if first:
+        probe_evaluation(evaluation, output)
+        print(write_report(output))
+        print(f"\npage: {output / PAGE}")
+
+
+def named(paths: Sequence[str]) -> dict[str, str]:
+    """Paths by their last parts; by themselves where these are not all different."""
+    names = [Path(path).absolute().name for path in paths]
+    return dict(zip(names if len(set(names)) == len(names) else paths, paths, strict=True))
+
+
+def draws(name: str, model: nn.Module, data: ImageSet, deterministic: bool) -> bool:
+    """Whether a model draws anything that is left free; also the first time that it sees the images."""
+    random = is_random(model, data)
+    if deterministic and random:
+        require_fixable(name, model)
+    return random and not deterministic

@@ -1,26 +1,19 @@
-"""``neuroae report``: show the saved results of an attack."""
+"""``neuroae report``: what an evaluation found, printed and as files."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..reports import Strip, draw_picture, load_results, markdown_table
-
-PICTURE = "report.png"
+from ..reports.saving import PAGE, write_report
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="Folder that `neuroae attack` wrote.")],
-    images: Annotated[int, typer.Option(min=1, help="How many to show.")] = 8,
+    folder: Annotated[Path, typer.Argument(help="Folder that `neuroae attack` wrote; it need not be done.")],
 ) -> None:
-    """Print the table of saved results and draw the first images, clean and attacked, with the model's answers."""
-    rows, outcomes, classes = load_results(results)
-    strips = [
-        Strip.of(name, outcome["images"][:images], outcome["predictions"], outcome["labels"], classes)
-        for name, outcome in outcomes.items()
-    ]
-    picture = results / PICTURE
-    draw_picture(picture, strips)
-    print(markdown_table(rows))
-    print(f"\npicture: {picture}")
+    """Print the table and the sanity report of an evaluation, and write them into its folder.
+
+    They are in results.md, results.csv, summary.json and sanity.json, and with pictures in report.html.
+    """
+    print(write_report(folder))
+    print(f"\npage: {folder / PAGE}")

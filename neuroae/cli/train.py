@@ -20,8 +20,8 @@ from ..evaluation import evaluate
 from ..presets import Preset, make_classifier, make_defense, make_dictionary
 from ..pretrained import CONFIG, load_pretrained, save_pretrained
 from ..reports import Row, TrainingRecord, markdown_table
+from ..storage import require_same
 from ..training import Epoch, Run, TrainingSettings, train_plain, train_supervised, train_unsupervised
-from ..training.checkpoint import require_same
 from ..training.settings import Schedule
 from ..versions import versions
 from .dictionary import dictionary_notes

@@ -1,37 +1,18 @@
-"""Accuracy of a model, clean and under attacks, block of images by block."""
+"""Accuracy of a model in memory, clean or under one attack."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..attacks import PGDSettings, mean_probabilities, pgd
-from ..contexts import autocast
 from ..data import ImageSet
-from ..progress import progress_bar
-from ..randomness import derive_seed
+from .attack import Attack, Perturbation
+from .block import craft
+from .evaluation import Evaluation
+from .progress import Bar
+from .scoring import Scoring, answers, repeatable
 from .statistics import Accuracy
-
-CLEAN = "clean"
-
-
-@dataclass(frozen=True)
-class Attack:
-    """An attack to be evaluated.
-
-    Attributes:
-        name: shown in tables; the seeds of its draws follow from it, so names in one evaluation should differ.
-        source: the model whose gradients are used; the attacked one, or another for a transfer attack.
-        settings: of PGD.
-        precision: of the source's decoder and classifier while crafting; scoring is in float32 always.
-    """
-
-    name: str
-    source: nn.Module
-    settings: PGDSettings
-    precision: str = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +43,6 @@ class Outcome:
         return Accuracy.of(self.predictions, self.labels)
 
 
-@dataclass
-class Tally:
-    """An outcome in the making."""
-
-    images: list[Tensor] = field(default_factory=list)
-    predictions: list[Tensor] = field(default_factory=list)
-    passes: int = 0
-    zero: int = 0
-    invalid: int = 0
-
-
 def evaluate(
     model: nn.Module,
     data: ImageSet,
@@ -83,7 +53,7 @@ def evaluate(
     block: int = 64,
     title: str = "",
 ) -> Outcome:
-    """Scores the model on the images as they are, or as an attack leaves them.
+    """Scores the model on the images as they are, or as an attack leaves them, and keeps nothing on disk.
 
     Images go in blocks of ``block`` in the order of the data. Scoring draws masks that no attack saw; for one seed
     they are the same with and without an attack.
@@ -97,62 +67,21 @@ def evaluate(
         block: images in a batch.
         title: shown with the progress.
     """
-    name = CLEAN if attack is None else attack.name
-    device = next(model.parameters(), torch.empty(0)).device
-    masks = derive_seed(seed, "scoring")
-    tally = Tally()
+    attacks: list[Perturbation] = [] if attack is None else [attack]
+    evaluation = Evaluation(model, data, attacks, Scoring(ensemble, seed), block)
+    chosen = evaluation.all_attacks[-1]
+    images, votes, passes, zero, invalid = [], [], 0, 0, 0
     started = time.perf_counter()
-    total, unit = (len(data), "img") if attack is None else (len(data) * attack.settings.passes, "gradient")
-    with progress_bar(total=total, desc=f"{title}: {name}" if title else name, unit=unit) as progress:
-        for part in blocks(data, block):
-            images, labels, ids = (tensor.to(device) for tensor in (part.pixels(), part.labels, part.ids))
-            if attack is not None:
-                images = craft(attack, images, labels, ids, seed, tally, progress.update)
-            predictions = mean_probabilities(model, images, ensemble, masks, ids).argmax(-1)
-            tally.images.append(images.cpu())
-            tally.predictions.append(predictions.cpu())
-            seen = torch.cat(tally.predictions)
-            progress.set_postfix(accuracy=f"{Accuracy.of(seen, data.labels[: len(seen)]).value:.1%}", refresh=False)
-            progress.update(len(part) if attack is None else 0)
-    return Outcome(
-        name,
-        torch.cat(tally.images),
-        torch.cat(tally.predictions),
-        data.labels,
-        time.perf_counter() - started,
-        tally.passes,
-        tally.zero,
-        tally.invalid,
-    )
-
-
-def blocks(data: ImageSet, size: int) -> Iterator[ImageSet]:
-    if size < 1:
-        raise ValueError(f"block is {size}, expected at least 1")
-    for start in range(0, len(data), size):
-        yield data.take(slice(start, start + size))
-
-
-def craft(
-    attack: Attack,
-    images: Tensor,
-    labels: Tensor,
-    ids: Tensor,
-    seed: int,
-    tally: Tally,
-    progress: Callable[[int], object],
-) -> Tensor:
-    with autocast(attack.precision, images.device):
-        found = pgd(
-            attack.source,
-            images,
-            labels,
-            attack.settings,
-            seed=derive_seed(seed, f"craft {attack.name}"),
-            image_ids=ids,
-            progress=progress,
-        )
-    tally.passes += found.passes
-    tally.zero += found.zero
-    tally.invalid += found.invalid
-    return found.images
+    with repeatable(), Bar(f"{title}: {chosen.name}" if title else chosen.name, chosen, len(data)) as bar:
+        for number in range(evaluation.blocks):
+            part = evaluation.load(number)
+            found = craft(chosen, part, evaluation.scoring, bar.crafting)
+            vote = answers(model, found.images, part.ids, evaluation.scoring).vote
+            bar.scored(len(vote), int((vote == part.labels).sum()))
+            images.append(found.images.cpu())
+            votes.append(vote.cpu())
+            passes += found.gradients * len(vote)
+            zero += int(found.zero.sum())
+            invalid += int(found.invalid.sum())
+    seconds = time.perf_counter() - started
+    return Outcome(chosen.name, torch.cat(images), torch.cat(votes), data.labels, seconds, passes, zero, invalid)

@@ -1,44 +1,74 @@
 """The paper's attack modes (section 4): whose gradient is followed, and how it gets through the autoencoder."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 
 from torch import nn
 
-from ..attacks import PGDSettings
+from ..attacks import SquareSettings
 from ..defense import AUTOENCODER_IDENTITY, Defense
-from .evaluate import Attack
+from .attack import Attack, AttackSettings, Variant
 
 MODES = {
     "w-nfga-identity": ("W-NFGA identity", "identity"),
     "w-nfga-smooth": ("W-NFGA smooth", "smooth"),
     "w-aiga": ("W-AIGA", AUTOENCODER_IDENTITY),
 }
+DETERMINISTIC_VARIANTS = ("mean-field", "fixed-masks")
 
 
 def attacks_from(
     source: nn.Module,
-    settings: PGDSettings,
-    modes: Iterable[str] = tuple(MODES),
+    settings: AttackSettings,
+    modes: Collection[str] = tuple(MODES),
     precision: str = "float32",
     transfer: str = "",
+    variant: Variant | None = None,
+    random: bool | None = None,
+    method: str = "PGD",
 ) -> list[Attack]:
-    """Attacks with the gradients of ``source``: one a mode from a ``Defense``, plain PGD from any other model.
+    """Attacks crafted on ``source``: with gradients one a mode from a ``Defense``, and one from any other model.
+
+    W-NFGA and W-AIGA come of the attacked model itself, PW-T of a defense with an unsupervised decoder, and B-T of a
+    classifier.
 
     Args:
         source: the attacked model itself (white box), or another (transfer).
-        settings: of PGD; a model that is not a ``Defense`` is taken to be deterministic and gets one realization.
+        settings: of the attack; where the crafting model draws nothing, one realization is enough and is what it gets.
         modes: keys of ``MODES``.
         precision: while crafting.
         transfer: where the source is not the attacked model, its name, for tables.
+        variant: of the source (see ``Attack``).
+        random: whether the source draws; None takes a ``Defense`` to draw, and any other model not to.
+        method: what the attack is called in tables; PGD is not named where a mode says enough.
     """
-    suffix = f" from {transfer}" if transfer else ""
-    if not isinstance(source, Defense):
-        return [Attack(f"PGD{suffix}", source, replace(settings, realizations=1), precision)]
+    check_modes(modes)
+    draws = isinstance(source, Defense) if random is None else random
+    if not draws or variant in DETERMINISTIC_VARIANTS:
+        settings = one_draw(settings)
+    ending = (variant or "", f"from {transfer}" if transfer else "")
+    if not isinstance(source, Defense) or not settings.gradients:
+        return [Attack(named(method, *ending), source, settings, precision, None, variant, transfer)]
     attacks = []
+    for mode in modes:
+        title, surrogate = MODES[mode]
+        name = named("" if method == "PGD" else method, title, *ending)
+        attacks.append(Attack(name, source, settings, precision, surrogate, variant, transfer))
+    return attacks
+
+
+def check_modes(modes: Collection[str]) -> None:
     for mode in modes:
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
-        name, surrogate = MODES[mode]
-        attacks.append(Attack(name + suffix, source.with_surrogate(surrogate), settings, precision))
-    return attacks
+
+
+def one_draw(settings: AttackSettings) -> AttackSettings:
+    """The same with one realization a gradient, or a query."""
+    if isinstance(settings, SquareSettings):
+        return replace(settings, draws=1)
+    return replace(settings, realizations=1)
+
+
+def named(*words: str) -> str:
+    return " ".join(word for word in words if word)

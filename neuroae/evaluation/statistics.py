@@ -1,11 +1,19 @@
-"""Accuracy with its uncertainty."""
+"""Accuracies with their uncertainty, from the records of an evaluation."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 
-from scipy.stats import binomtest
+import numpy as np
+from scipy.stats import binomtest, bootstrap
 from torch import Tensor
 
+from .records import Record
+
 CONFIDENCE = 0.95
+RESAMPLES = 9999
+# Resamples of 10,000 images are too many to hold at once.
+RESAMPLES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -28,3 +36,84 @@ class Accuracy:
         """Clopper-Pearson 95% confidence interval: the images are taken as a sample, the verdicts as given."""
         found = binomtest(self.correct, self.images).proportion_ci(CONFIDENCE, "exact")
         return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over images, in [0, 1], with the ends of its 95% confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def vote_accuracy(records: Sequence[Record]) -> Accuracy:
+    """Of the E draws as one vote (eq. 8)."""
+    return Accuracy(sum(record.vote == record.label for record in records), len(records))
+
+
+def draw_accuracy(records: Sequence[Record]) -> Estimate:
+    """Of one draw, E = 1: the mean over the scoring draws, with a bootstrap over images."""
+    return persistent_accuracy(records, 1)
+
+
+def persistent_accuracy(records: Sequence[Record], tries: int) -> Estimate:
+    """Against an attacker who asks ``tries`` times and needs one wrong answer, with a bootstrap over images.
+
+    Each image counts by the share of the sets of ``tries`` scoring draws in which all answer rightly.
+
+    Args:
+        records: of one attack, each with the same number of draws.
+        tries: k, in 1 .. E.
+    """
+    draws = {len(record.draws) for record in records}
+    if len(draws) != 1:
+        raise ValueError(f"records have {sorted(draws)} draws, expected one number")
+    (total,) = draws
+    if not 1 <= tries <= total:
+        raise ValueError(f"tries is {tries}, expected in [1, {total}], the number of draws")
+    right = (sum(answer == record.label for answer in record.draws) for record in records)
+    return mean_over_images(np.array([comb(count, tries) / comb(total, tries) for count in right]))
+
+
+def mean_over_images(values: np.ndarray) -> Estimate:
+    """The mean of one number an image, with a percentile bootstrap that the same numbers repeat."""
+    mean = float(values.mean())
+    if np.ptp(values) == 0:
+        return Estimate(mean, mean, mean)
+    found = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=RESAMPLES_AT_ONCE,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(mean, float(found.low), float(found.high))
+
+
+def worst_case(attacks: Mapping[str, Sequence[Record]]) -> list[Record]:
+    """Of each image the record of the attack that does most harm to it on the selection draws; of equals the first.
+
+    Its scoring draws chose nothing, so accuracies of these records are not biased by the choice.
+
+    Args:
+        attacks: records by the attack's name, all of the same images in the same order.
+    """
+    images = {name: [record.image for record in records] for name, records in attacks.items()}
+    first, *others = images
+    for name in others:
+        if images[name] != images[first]:
+            raise ValueError(f"{name} has other images than {first}, expected the same in the same order")
+    return [max(records, key=lambda record: record.selection) for records in zip(*attacks.values(), strict=True)]
+
+
+def papers_minimum(attacks: Mapping[str, Sequence[Record]]) -> tuple[str, Accuracy]:
+    """The attack that leaves the lowest accuracy, and that accuracy; of equals the first.
+
+    It is the paper's rule for transfer attacks (section 5.2). The attack is chosen on the draws that it is scored on.
+    """
+    found = {name: vote_accuracy(records) for name, records in attacks.items()}
+    name = min(found, key=lambda each: found[each].value)
+    return name, found[name]

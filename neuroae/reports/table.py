@@ -1,9 +1,10 @@
-"""Results as a table: Markdown, aligned so that it reads well in a terminal."""
+"""Accuracies of models in memory as a table."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..evaluation import Outcome
+from ..markdown import table
 
 COLUMNS = ("model", "attack", "accuracy", "95% interval", "images", "seconds", "gradient passes", "no gradient")
 TEXT_COLUMNS = 2
@@ -60,16 +61,5 @@ class Row:
 
 
 def markdown_table(rows: Iterable[Row]) -> str:
-    """A line a row under the names of the columns; text to the left, numbers to the right."""
-    cells = [COLUMNS, *(row.cells() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    rules = ["-" * width if number < TEXT_COLUMNS else "-" * (width - 1) + ":" for number, width in enumerate(widths)]
-    return "\n".join(line(row, widths) for row in (cells[0], rules, *cells[1:]))
-
-
-def line(cells: Iterable[str], widths: Iterable[int]) -> str:
-    padded = [
-        cell.ljust(width) if number < TEXT_COLUMNS else cell.rjust(width)
-        for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return f"| {' | '.join(padded)} |"
+    """A line a row under the names of the columns."""
+    return table(COLUMNS, (row.cells() for row in rows), TEXT_COLUMNS)

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..storage import load_tensors, save_tensors
+from ..storage import load_tensors, require_same, save_tensors
 from .history import Epoch, Meter
 
 FORMAT = 1
-LONGEST_SHOWN = 200
 
 
 @dataclass
@@ -77,21 +76,6 @@ def load_checkpoint(path: Path, trained: Trained, identity: dict[str, Any]) -> P
         return Position(position["epoch"], position["step"], history, Meter(**position["meter"]))
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold the state of this run: {error!r}") from error
-
-
-def require_same(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    differing = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
-    if differing:
-        said = "; ".join(difference(name, found.get(name), expected.get(name)) for name in differing)
-        raise ValueError(f"{path} belongs to another run: {said}. Use another folder, or remove it to start anew")
-
-
-def difference(name: str, there: Any, here: Any) -> str:
-    if isinstance(there, dict) and isinstance(here, dict):
-        inner = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-        return "; ".join(difference(f"{name}.{key}", there.get(key), here.get(key)) for key in inner)
-    said = f"{name} is {there!r} there and {here!r} here"
-    return said if len(said) < LONGEST_SHOWN else f"{name} differs"
 
 
 def random_states() -> dict[str, Tensor]:

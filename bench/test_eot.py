@@ -1,0 +1,58 @@
+"""One EOT gradient step as attacks take it: 40 realizations, batches of 16."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.conftest import Compare
+from bench.measure import Action
+from bench.settings import CIFAR10, eager, images, ours
+from neuroae.attacks import eot_gradient
+from neuroae.contexts import autocast
+
+SETTING = replace(CIFAR10, batch=16)
+REALIZATIONS = 40
+MOST_ROUNDS = 7
+
+
+def our_step(x: Tensor, labels: Tensor, precision: str) -> Action:
+    model, ids = ours(CIFAR10), torch.arange(len(x))
+
+    def run() -> None:
+        with autocast(precision, x.device):
+            eot_gradient(model, x, labels, realizations=REALIZATIONS, seed=0, image_ids=ids)
+
+    return run
+
+
+def published_step(model: nn.Module, x: Tensor, labels: Tensor) -> Action:
+    """A Python loop over forward and backward passes of the dense model, each gradient divided by its l2 norm."""
+
+    def run() -> None:
+        total = torch.zeros_like(x)
+        for _ in range(REALIZATIONS):
+            leaf = x.detach().requires_grad_()
+            loss = F.cross_entropy(model(leaf), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, leaf)
+            total += gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
+
+    return run
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_eot_step(compare: Compare, precision: str) -> None:
+    """The alternative is in float32 both times: that is how the published code runs."""
+    x = images(SETTING)
+    labels = torch.arange(len(x)) % 10
+    alternatives = {
+        "loop": published_step(eager(CIFAR10), x, labels),
+        "loop, channels_last": published_step(
+            eager(CIFAR10, True), x.contiguous(memory_format=torch.channels_last), labels
+        ),
+    }
+    bound, aim = (3.5, 4.5) if precision == "float32" else (9, 13)
+    what = f"EOT gradient step, {REALIZATIONS} realizations, {precision}"
+    compare(what, len(x) * REALIZATIONS, our_step(x, labels, precision), alternatives, bound, aim, MOST_ROUNDS)

@@ -1,0 +1,76 @@
+"""What every attack asks of its arguments."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+BOX_TOLERANCE = 1e-6
+ID_LIMIT = 2**32
+
+
+def check_inputs(
+    model: nn.Module, images: Tensor, labels: Tensor, image_ids: Tensor, targets: Tensor | None = None
+) -> None:
+    """Refuses what cannot be attacked, naming the argument.
+
+    Raises:
+        TypeError: ``images`` is not float32, or ``labels``, ``image_ids`` or ``targets`` are not int64.
+        ValueError: the model is in training mode; ``images`` is not (B, C, H, W), empty, or leaves [0, 1] (tolerance
+            1e-6); one of the others is not (B,), lies on another device or holds impossible numbers.
+    """
+    if model.training:
+        raise ValueError("model is in training mode, expected evaluation mode; call model.eval()")
+    check_images(images)
+    check_numbers("labels", labels, images, torch.iinfo(torch.int64).max)
+    check_numbers("image_ids", image_ids, images, ID_LIMIT)
+    if targets is not None:
+        check_numbers("targets", targets, images, torch.iinfo(torch.int64).max)
+
+
+def check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or images.dtype != torch.float32:
+        hint = "; divide by 255" if getattr(images, "dtype", None) == torch.uint8 else ""
+        raise TypeError(f"images is {kind(images)}, expected torch.float32 in [0, 1]{hint}")
+    if images.dim() != 4 or images.numel() == 0:
+        raise ValueError(f"images has shape {tuple(images.shape)}, expected (B, C, H, W), none of them 0")
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not (low >= -BOX_TOLERANCE and high <= 1 + BOX_TOLERANCE):
+        raise ValueError(f"images has values from {low:.6g} to {high:.6g}, expected in [0, 1]")
+
+
+def check_numbers(name: str, numbers: Tensor, images: Tensor, limit: int) -> None:
+    """One number in [0, limit) for each image."""
+    if not isinstance(numbers, Tensor) or numbers.dtype != torch.int64:
+        raise TypeError(f"{name} is {kind(numbers)}, expected an int64 tensor")
+    if numbers.shape != images.shape[:1]:
+        raise ValueError(
+            f"{name} has shape {tuple(numbers.shape)}, expected ({len(images)},), a number for each image"
+        )
+    if numbers.device != images.device:
+        raise ValueError(f"{name} is on {numbers.device}, expected {images.device}, where the images are")
+    low, high = (int(value) for value in numbers.aminmax())
+    if low < 0 or high >= limit:
+        raise ValueError(f"{name} holds {low if low < 0 else high}, expected in [0, {limit})")
+
+
+def check_logits(logits: Tensor, rows: int, highest: int) -> None:
+    """Refuses answers of a model that are not (rows, classes), and classes beyond them."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != rows:
+        came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"type {type(logits).__name__}"
+        raise ValueError(f"model answers with {came}, expected logits ({rows}, classes)")
+    if highest >= logits.shape[1]:
+        raise ValueError(f"labels or targets hold class {highest}, expected below {logits.shape[1]}, as model answers")
+
+
+def highest_class(labels: Tensor, targets: Tensor | None) -> int:
+    return int(max(classes.max() for classes in (labels, targets) if classes is not None))
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"

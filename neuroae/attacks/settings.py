@@ -1,0 +1,150 @@
+"""How much each attack may do: budgets on the scale of pixels in [0, 1], and the passes that they cost."""
+
+from dataclasses import dataclass
+
+from ..encoder import check_integer, check_number
+from .balls import NORMS, Norm
+from .checks import check_choice
+from .eot import AVERAGES, Average
+from .losses import LOSS_NAMES, LossName
+
+R_FGSM_STEP = 1.25
+
+
+@dataclass(frozen=True)
+class PGDSettings:
+    """The paper's defaults (section 5.1).
+
+    Attributes:
+        epsilon: radius of the ball.
+        step_size: of each step, in the norm.
+        steps: N_S.
+        restarts: N_R, one batch; the first starts at the image, the others at a uniform point of the ball. Each image
+            keeps its worst, on draws that no gradient saw. Restarts share the draws of a step.
+        realizations: N_E, draws averaged in a gradient; 1 is enough for a deterministic model.
+        average: how (see ``eot_gradient``).
+        loss: that is raised (see ``losses``).
+        norm: "linf" or "l2".
+        random_start: the first restart starts at a uniform point as well.
+        chunk: realizations in memory at a time.
+    """
+
+    epsilon: float = 8 / 255
+    step_size: float = 1 / 225
+    steps: int = 20
+    restarts: int = 1
+    realizations: int = 40
+    average: Average = "normalized"
+    loss: LossName = "cross-entropy"
+    norm: Norm = "linf"
+    random_start: bool = False
+    chunk: int = 1
+
+    def __post_init__(self) -> None:
+        check_gradient_settings(self)
+        check_number("step_size", self.step_size, lambda size: size > 0, "above 0")
+
+    @classmethod
+    def fgsm(cls, epsilon: float = 8 / 255, realizations: int = 40) -> "PGDSettings":
+        """One step as long as the budget (Goodfellow et al., 2015)."""
+        return cls(epsilon, epsilon, steps=1, realizations=realizations)
+
+    @classmethod
+    def r_fgsm(cls, epsilon: float = 8 / 255, realizations: int = 40) -> "PGDSettings":
+        """One step of 1.25 times the budget from a random point of the ball (Wong et al., 2020)."""
+        return cls(epsilon, R_FGSM_STEP * epsilon, steps=1, realizations=realizations, random_start=True)
+
+    @property
+    def gradients(self) -> int:
+        """Gradient passes an image: N_S N_R N_E."""
+        return self.steps * self.restarts * self.realizations
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes an image, for the selection of the worst restart."""
+        return self.restarts * self.realizations if self.restarts > 1 else 0
+
+
+@dataclass(frozen=True)
+class APGDSettings:
+    """What is not told here is as in ``PGDSettings``. There is no step size to choose.
+
+    Attributes:
+        steps: the step size follows checkpoints that are set by this number.
+        rho: the step size is halved where a smaller share of the steps since the last checkpoint raised the loss.
+    """
+
+    epsilon: float = 8 / 255
+    steps: int = 100
+    restarts: int = 1
+    realizations: int = 40
+    average: Average = "normalized"
+    loss: LossName = "cross-entropy"
+    norm: Norm = "linf"
+    random_start: bool = False
+    rho: float = 0.75
+    chunk: int = 1
+
+    def __post_init__(self) -> None:
+        check_gradient_settings(self)
+        check_number("rho", self.rho, lambda share: 0 <= share <= 1, "in [0, 1]")
+
+    @property
+    def gradients(self) -> int:
+        """Gradient passes an image; the point after the last step gets one too, which tells its loss."""
+        return (self.steps + 1) * self.restarts * self.realizations
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes an image, for the selection among two points of each restart."""
+        return 2 * self.restarts * self.realizations
+
+
+@dataclass(frozen=True)
+class SquareSettings:
+    """
+    Attributes:
+        epsilon: radius of the l-infinity ball.
+        queries: squares that are tried.
+        draws: realizations, fresh ones for each query, on whose mean the image and the tried one are compared.
+        p_init: share of the image's area that the first squares cover.
+    """
+
+    epsilon: float = 8 / 255
+    queries: int = 1000
+    draws: int = 10
+    p_init: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon, "linf")
+        check_integer("queries", self.queries, 1)
+        check_integer("draws", self.draws, 1)
+        check_number("p_init", self.p_init, lambda share: 0 < share <= 1, "above 0, at most 1")
+
+    @property
+    def gradients(self) -> int:
+        return 0
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes an image: two for each query and draw."""
+        return 2 * self.queries * self.draws
+
+
+GradientSettings = PGDSettings | APGDSettings
+
+
+def check_gradient_settings(settings: GradientSettings) -> None:
+    check_choice("norm", settings.norm, NORMS)
+    check_epsilon(settings.epsilon, settings.norm)
+    for name in ("steps", "restarts", "realizations", "chunk"):
+        check_integer(name, getattr(settings, name), 1)
+    check_choice("average", settings.average, AVERAGES)
+    check_choice("loss", settings.loss, LOSS_NAMES)
+
+
+def check_epsilon(epsilon: float, norm: Norm) -> None:
+    if norm == "linf":
+        check_number("epsilon", epsilon, lambda size: 0 <= size <= 1, "in [0, 1], on the scale of pixels in [0, 1]")
+    else:
+        check_number("epsilon", epsilon, lambda size: size >= 0, "at least 0")

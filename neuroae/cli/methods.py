@@ -1,0 +1,63 @@
+"""The attacks that `neuroae attack` knows by name, and their settings as the options give them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..attacks import APGDSettings, Average, LossName, PGDSettings, SquareSettings
+from ..attacks.balls import Norm
+from ..attacks.settings import R_FGSM_STEP
+from ..evaluation.attack import AttackSettings
+
+TITLES = {"pgd": "PGD", "fgsm": "FGSM", "r-fgsm": "R+FGSM", "apgd": "APGD", "square": "Square"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the options say, for all methods alike; None leaves a method its own default."""
+
+    epsilon: float
+    step_size: float
+    steps: int | None
+    restarts: int
+    realizations: int | None
+    average: Average
+    loss: LossName
+    norm: Norm
+    queries: int
+
+    def settings(self, method: str) -> AttackSettings:
+        """Those of a method.
+
+        Raises:
+            ValueError: there is no such method, or they do not fit it.
+        """
+        steps, common = given(steps=self.steps), self.gradient_settings()
+        match method:
+            case "pgd":
+                return PGDSettings(step_size=self.step_size, **steps, **common)
+            case "fgsm":
+                return PGDSettings(step_size=self.epsilon, steps=1, **common)
+            case "r-fgsm":
+                return PGDSettings(step_size=R_FGSM_STEP * self.epsilon, steps=1, random_start=True, **common)
+            case "apgd":
+                return APGDSettings(**steps, **common)
+            case "square" if self.norm == "linf":
+                return SquareSettings(self.epsilon, self.queries, **given(draws=self.realizations))
+            case "square":
+                raise ValueError(f"norm is {self.norm!r}, expected 'linf' for the attack 'square'")
+        raise ValueError(f"attack is {method!r}, expected one of {', '.join(TITLES)}")
+
+    def gradient_settings(self) -> dict[str, Any]:
+        return {
+            "epsilon": self.epsilon,
+            "restarts": self.restarts,
+            "average": self.average,
+            "loss": self.loss,
+            "norm": self.norm,
+            **given(realizations=self.realizations),
+        }
+
+
+def given(**options: int | None) -> dict[str, Any]:
+    """Those options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,161 @@
+"""What may become of images before they are scored: an attack, adversarial images that came ready-made, or nothing."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import nn
+
+from ..attacks import APGDSettings, Perturbed, PGDSettings, SquareSettings, apgd, pgd, square
+from ..contexts import PRECISIONS, autocast
+from ..defense import AUTOENCODER_IDENTITY, Defense
+from ..randomness import derive_seed
+from ..variants import Ensemble, MeanField
+from .fingerprints import fingerprint
+from .records import CLEAN
+from .scoring import Block, Scoring, fixed
+
+AttackSettings = PGDSettings | APGDSettings | SquareSettings
+METHODS: dict[type, Callable[..., Perturbed]] = {PGDSettings: pgd, APGDSettings: apgd, SquareSettings: square}
+Variant = Literal["ensemble", "mean-field", "fixed-masks"]
+VARIANTS = get_args(Variant)
+Progress = Callable[[int], object]
+
+
+class Perturbation(Protocol):
+    """What an evaluation asks of ``Attack``, ``ReadyMade`` and ``Clean``."""
+
+    @property
+    def name(self) -> str:
+        """Shown in tables, and unique in an evaluation."""
+
+    @property
+    def passes(self) -> int:
+        """Passes an image that crafting reports as progress; 0 where there is no work."""
+
+    def craft(self, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+        """The images of a block, perturbed."""
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two the same, in a form that JSON holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attack:
+    """An attack, and whose gradients it follows.
+
+    Attributes:
+        name: the seeds of its draws follow from it.
+        source: the model that it is crafted on, in evaluation mode: the attacked one, or another (transfer).
+        settings: they decide the method, too.
+        precision: of the source's decoder and classifier while crafting; scoring is in float32 always.
+        surrogate: how the gradient gets through a ``Defense`` (see ``Defense.with_surrogate``); None leaves that to
+            the source.
+        variant: of the source: "ensemble" is the ensemble as deployed, of as many members as there are scoring draws;
+            "mean-field" has dropout replaced by its expectation; "fixed-masks" draws the same masks in every call.
+            None is the source itself, one realization a gradient.
+        transfer: the source's name where it is not the attacked model.
+    """
+
+    name: str
+    source: nn.Module
+    settings: AttackSettings
+    precision: str = "float32"
+    surrogate: str | None = None
+    variant: Variant | None = None
+    transfer: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.settings) not in METHODS:
+            known = ", ".join(kind.__name__ for kind in METHODS)
+            raise TypeError(f"settings is a {type(self.settings).__name__}, expected one of {known}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if self.variant is not None and self.variant not in VARIANTS:
+            raise ValueError(f"variant is {self.variant!r}, expected one of {', '.join(VARIANTS)}")
+        if not isinstance(self.source, Defense) and (self.surrogate or self.variant):
+            kind = type(self.source).__name__
+            raise ValueError(f"source is a {kind}, expected a Defense for a surrogate gradient or a variant")
+        require_evaluation_mode("source", self.source)
+        self.crafting_model(Scoring(), torch.empty(0, dtype=torch.int64))
+
+    @property
+    def passes(self) -> int:
+        return self.settings.gradients or self.settings.forwards
+
+    @property
+    def family(self) -> Literal["white-box", "PW-T", "B-T", "gradient-free"]:
+        """The paper's (section 4): a transfer is PW-T from a defense with another decoder, B-T from a classifier."""
+        if self.transfer:
+            return "PW-T" if isinstance(self.source, Defense) else "B-T"
+        return "white-box" if self.settings.gradients else "gradient-free"
+
+    def crafting_model(self, scoring: Scoring, ids: torch.Tensor) -> nn.Module:
+        """The module whose gradients are followed, for the images of these ids."""
+        model = self.source
+        if isinstance(model, Defense):
+            if self.surrogate is not None:
+                model = model.with_surrogate(self.surrogate)
+            if self.variant == "ensemble":
+                return Ensemble(model, scoring.draws).eval()
+            if self.variant == "mean-field":
+                return MeanField(model).eval()
+        return fixed(model, scoring, ids) if scoring.deterministic or self.variant == "fixed-masks" else model
+
+    def craft(self, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+        with autocast(self.precision, block.images.device):
+            return METHODS[type(self.settings)](
+                self.crafting_model(scoring, block.ids),
+                block.images,
+                block.labels,
+                self.settings,
+                seed=derive_seed(scoring.seed, f"craft {self.name}"),
+                image_ids=block.ids,
+                progress=progress,
+            )
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "method": METHODS[type(self.settings)].__name__,
+            "family": self.family,
+            "access": "transfer" if self.transfer else self.family,
+            "source": {"name": self.transfer, "kind": type(self.source).__name__}
+            | {"fingerprint": fingerprint(self.source)},
+            "surrogate": self.surrogate or own_surrogate(self.source),
+            "variant": self.variant,
+            "precision": self.precision,
+            "settings": asdict(self.settings),
+            "gradients": self.settings.gradients,
+            "forwards": self.settings.forwards,
+        }
+
+
+class Clean:
+    """The attack without perturbation."""
+
+    name = CLEAN
+    passes = 0
+
+    def craft(self, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+        return untouched(block.images)
+
+    def identity(self) -> dict[str, Any]:
+        return {"method": CLEAN, "family": CLEAN, "access": CLEAN, "gradients": 0, "forwards": 0}
+
+
+def untouched(images: torch.Tensor) -> Perturbed:
+    """Images that took no pass to make."""
+    none = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    return Perturbed(images, 0, 0, none, none)
+
+
+def own_surrogate(model: nn.Module) -> str | None:
+    if not isinstance(model, Defense):
+        return None
+    return AUTOENCODER_IDENTITY if model.autoencoder_identity else model.encoder.surrogate
+
+
+def require_evaluation_mode(name: str, model: nn.Module) -> None:
+    if model.training:
+        raise ValueError(f"{name} is in training mode, expected evaluation mode; call model.eval()")

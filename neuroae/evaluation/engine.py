@@ -1,0 +1,143 @@
+"""The engine: an evaluation in a folder, which may be stopped at any moment, goes on, and is shared by processes."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from .. import processes
+from ..storage import replacing
+from .attack import Perturbation
+from .block import craft, judge
+from .evaluation import Evaluation
+from .files import Files, load_images, save_images
+from .lines import append_lines, read_lines, sealed
+from .manifest import identity, note_versions, open_manifest, require_agreement
+from .progress import Bar
+from .records import Record, append_records, read_records, record_line
+from .results import Results, load_evaluation
+from .scoring import repeatable
+
+Known = dict[tuple[str, int], Record]
+
+
+def run_evaluation(evaluation: Evaluation, folder: Path) -> Results:
+    """Crafts and scores what the folder lacks, and returns all of it.
+
+    Stopped at any moment and called again with the same evaluation, it does what is missing, and ends with the
+    records of a run that was not stopped. Under ``processes.group`` the processes share the blocks; the number of
+    them changes nothing in the records.
+
+    Raises:
+        ValueError: the folder belongs to an evaluation with other settings; the message says which. Or the processes
+            were started with different evaluations.
+    """
+    files, asked = Files(folder), identity(evaluation)
+    require_agreement(asked, evaluation.device)
+    if processes.is_first():
+        files.remove_leftovers()
+        open_manifest(files, evaluation, asked)
+    known = read_known(files) if processes.is_first() else {}
+    missing = missing_blocks(files, evaluation, known)
+    if processes.is_first() and bool(missing.any()):
+        note_versions(files)
+    with repeatable():
+        work(files, evaluation, share(missing), known)
+    processes.wait_for_all()
+    if processes.is_first():
+        merge(files, evaluation)
+    processes.wait_for_all()
+    return load_evaluation(folder)
+
+
+def read_known(files: Files) -> Known:
+    """Records that are there, by attack and image."""
+    records = (record for path in files.record_parts() for record in read_records(path))
+    return {(record.attack, record.image): record for record in records}
+
+
+def missing_blocks(files: Files, evaluation: Evaluation, known: Known) -> torch.Tensor:
+    """(attacks, blocks) int64, 1 where records or images are missing or damaged: what the first process finds."""
+    missing = torch.zeros(len(evaluation.all_attacks), evaluation.blocks, dtype=torch.int64)
+    if processes.is_first():
+        for row, attack in enumerate(evaluation.all_attacks):
+            for block in range(evaluation.blocks):
+                missing[row, block] = not is_done(files, evaluation, attack.name, block, known)
+    return processes.total(missing, evaluation.device).cpu()
+
+
+def is_done(files: Files, evaluation: Evaluation, attack: str, block: int, known: Known) -> bool:
+    ids = evaluation.part(block).ids
+    if any((attack, image) not in known for image in ids.tolist()):
+        return False
+    try:
+        load_images(files.images(attack, block), ids)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def share(missing: torch.Tensor) -> list[list[int]]:
+    """This process's blocks of each attack."""
+    mine: list[list[int]] = [[] for _ in missing]
+    for attack, block in missing.nonzero()[processes.rank() :: processes.world_size()].tolist():
+        mine[attack].append(block)
+    return mine
+
+
+def work(files: Files, evaluation: Evaluation, mine: list[list[int]], known: Known) -> None:
+    for attack, blocks in zip(evaluation.all_attacks, mine, strict=True):
+        if not blocks:
+            continue
+        with bar(evaluation, attack, blocks, known) as progress:
+            for block in blocks:
+                finish_block(files, evaluation, attack, block, progress)
+
+
+def bar(evaluation: Evaluation, attack: Perturbation, blocks: list[int], known: Known) -> Bar:
+    """Of this process's images, and those that are done already."""
+    todo = {image for block in blocks for image in evaluation.part(block).ids.tolist()}
+    done = [record for (name, image), record in known.items() if name == attack.name and image not in todo]
+    right = sum(record.vote == record.label for record in done)
+    shared = f" (1 of {processes.world_size()} processes)" if processes.world_size() > 1 else ""
+    title = f"{evaluation.name}: {attack.name}{shared}"
+    return Bar(title, attack, len(todo) + len(done), len(done), right)
+
+
+def finish_block(files: Files, evaluation: Evaluation, attack: Perturbation, block: int, progress: Bar) -> None:
+    """Images first and records last: a block whose records are there is whole."""
+    started = time.perf_counter()
+    part, rank = evaluation.load(block), processes.rank()
+    found = craft(attack, part, evaluation.scoring, progress.crafting)
+    save_images(files.images(attack.name, block), found.images, part.ids)
+    records = judge(evaluation.model, attack.name, part, found, evaluation.scoring)
+    took = {"attack": attack.name, "block": block, "seconds": time.perf_counter() - started}
+    append_lines(files.time_part(rank), [took])
+    append_records(files.record_part(rank), records)
+    progress.scored(len(records), sum(record.vote == record.label for record in records))
+
+
+def merge(files: Files, evaluation: Evaluation) -> None:
+    """Writes the files of all records and times, in order, unless they are there already.
+
+    Raises:
+        RuntimeError: records are missing, as they may be for a while on a folder that machines share.
+    """
+    names = [attack.name for attack in evaluation.all_attacks]
+    known = read_known(files)
+    wanted = [(name, image) for name in names for image in evaluation.data.ids.tolist()]
+    absent = sum(key not in known for key in wanted)
+    if absent:
+        raise RuntimeError(f"{files.folder} lacks {absent:,} records yet; start the evaluation again to go on")
+    write_lines(files.records, (record_line(known[key]) for key in wanted))
+    taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_lines(path)}
+    ordered = sorted(taken, key=lambda key: (names.index(key[0]), key[1]))
+    write_lines(files.times, (sealed(taken[key]) for key in ordered))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    text = "".join(lines)
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,77 @@
+"""What is to be evaluated, in one value."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from ..data import ImageSet
+from .attack import Attack, Clean, Perturbation, require_evaluation_mode
+from .files import slug
+from .scoring import Block, Scoring
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A model, images and attacks.
+
+    Attributes:
+        model: that is attacked: images in [0, 1] to logits, in evaluation mode.
+        data: the images; their ids differ.
+        attacks: ``Attack`` or ``ReadyMade``, with names that differ; the clean images come first without being asked.
+        scoring: what decides the draws.
+        block: images that are crafted and scored together. Results depend on it, if only in the last bits that
+            convolutions give.
+        name: the model's, for tables.
+    """
+
+    model: nn.Module
+    data: ImageSet
+    attacks: Sequence[Perturbation]
+    scoring: Scoring = field(default_factory=Scoring)
+    block: int = 64
+    name: str = "model"
+
+    def __post_init__(self) -> None:
+        require_evaluation_mode("model", self.model)
+        if self.block < 1:
+            raise ValueError(f"block is {self.block}, expected at least 1")
+        if not len(self.data) or len(self.data.ids.unique()) < len(self.data):
+            raise ValueError(f"data holds {len(self.data)} images, expected at least one, and ids that differ")
+        names = [attack.name for attack in self.all_attacks]
+        if len({slug(name) for name in names}) < len(names) or not all(map(slug, names)):
+            raise ValueError(f"attacks are named {', '.join(names)}; expected names that differ in letters or digits")
+        if self.scoring.deterministic:
+            self.refuse_ensembles()
+
+    def refuse_ensembles(self) -> None:
+        for attack in self.attacks:
+            if isinstance(attack, Attack) and attack.variant == "ensemble":
+                raise ValueError(f"{attack.name} is on an ensemble, which makes no sense where masks are fixed")
+
+    @property
+    def all_attacks(self) -> list[Perturbation]:
+        """Without perturbation first, and then as asked."""
+        return [Clean(), *self.attacks]
+
+    @property
+    def blocks(self) -> int:
+        return -(-len(self.data) // self.block)
+
+    def part(self, block: int) -> ImageSet:
+        """The images of a block."""
+        return self.data.take(slice(block * self.block, (block + 1) * self.block))
+
+    def load(self, block: int) -> Block:
+        """A block on the model's device."""
+        return Block.of(self.part(block), self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are; the CPU for one without any."""
+        return device_of(self.model)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters(), torch.empty(0)).device

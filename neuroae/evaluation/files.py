@@ -1,0 +1,97 @@
+"""Where an evaluation keeps what: the layout of its folder."""
+
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..storage import load_tensors, remove_leftovers, save_tensors
+
+MANIFEST = "manifest.json"
+RECORDS = "records.jsonl"
+TIMES = "times.jsonl"
+
+
+@dataclass(frozen=True)
+class Files:
+    """
+    Attributes:
+        folder: of the evaluation.
+    """
+
+    folder: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What was asked."""
+        return self.folder / MANIFEST
+
+    @property
+    def records(self) -> Path:
+        """All records, ordered by attack and image; there when the evaluation is done."""
+        return self.folder / RECORDS
+
+    @property
+    def times(self) -> Path:
+        """Seconds that each block took; there when the evaluation is done."""
+        return self.folder / TIMES
+
+    def record_part(self, rank: int) -> Path:
+        """Records that a process made, in the order in which it made them."""
+        return self.folder / "records" / f"part-{rank}.jsonl"
+
+    def time_part(self, rank: int) -> Path:
+        return self.folder / "times" / f"part-{rank}.jsonl"
+
+    def record_parts(self) -> list[Path]:
+        """Those of all processes of this run and of earlier ones, and what was merged."""
+        return [self.records, *sorted((self.folder / "records").glob("part-*.jsonl"))]
+
+    def time_parts(self) -> list[Path]:
+        return [self.times, *sorted((self.folder / "times").glob("part-*.jsonl"))]
+
+    def images(self, attack: str, block: int) -> Path:
+        """The adversarial images of a block."""
+        return self.folder / "images" / slug(attack) / f"{block:05d}.safetensors"
+
+    def remove_leftovers(self) -> None:
+        """Removes the temporary files of processes that were killed while they wrote."""
+        for path in (self.manifest, self.records, self.times):
+            remove_leftovers(path)
+        for leftover in self.folder.glob("images/*/.*.safetensors"):
+            leftover.unlink(missing_ok=True)
+
+
+def slug(attack: str) -> str:
+    """An attack's name as a folder's."""
+    return re.sub(r"[^a-z0-9]+", "-", attack.lower()).strip("-")
+
+
+def save_images(path: Path, images: Tensor, ids: Tensor) -> None:
+    """Writes a block of (B, C, H, W) float32 images and their ids, with a checksum."""
+    save_tensors(path, {"images": images, "ids": ids}, {"crc32": checksum(images)})
+
+
+def load_images(path: Path, ids: Tensor) -> Tensor:
+    """The images that ``save_images`` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds images of other ids.
+    """
+    tensors, metadata = load_tensors(path)
+    try:
+        images, found = tensors["images"], tensors["ids"]
+    except KeyError as error:
+        raise ValueError(f"{path} does not hold a block of images: {error} is missing") from error
+    if found.tolist() != ids.tolist():
+        raise ValueError(f"{path} holds other images than expected")
+    if metadata.get("crc32") != checksum(images):
+        raise ValueError(f"{path} is damaged: its images do not fit their checksum")
+    return images
+
+
+def checksum(images: Tensor) -> str:
+    return f"{zlib.crc32(images.cpu().contiguous().numpy().tobytes()):08x}"

@@ -1,0 +1,110 @@
+"""The manifest of an evaluation: what was asked, what it was made with, and what a gradient costs."""
+
+import json
+import warnings
+import zlib
+from typing import Any
+
+import torch
+
+from .. import processes
+from ..defense import Defense
+from ..kernels import engine_name
+from ..storage import load_json, require_same, save_json
+from ..versions import versions
+from .cost import relative_cost
+from .evaluation import Evaluation
+from .files import Files
+from .fingerprints import fingerprint
+
+FORMAT = 1
+
+
+def require_agreement(asked: dict[str, Any], device: torch.device) -> None:
+    """Refuses processes that were started with different evaluations, as machines with other data may be."""
+    own = torch.tensor(zlib.crc32(json.dumps(asked).encode()))
+    if processes.total(own, device).item() != processes.world_size() * own.item():
+        raise ValueError(
+            "the processes were started with different evaluations, expected one model, data and settings"
+        )
+
+
+def open_manifest(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -> None:
+    """Writes the manifest where there is none, after a dry run of each attack's gradient.
+
+    Args:
+        files: of the evaluation.
+        evaluation: that is asked for.
+        asked: its ``identity``.
+
+    Raises:
+        ValueError: there is one of an evaluation with other settings, which the message names, or the file is
+            something else.
+    """
+    if files.manifest.exists():
+        require_same(files.manifest, load_manifest(files)["identity"], asked)
+        return
+    first = evaluation.load(0)
+    costs = {attack.name: relative_cost(attack, first, evaluation.scoring) for attack in evaluation.all_attacks}
+    manifest = {
+        "format": FORMAT,
+        "model": evaluation.name,
+        "classes": evaluation.data.classes,
+        "identity": asked,
+        "costs": costs,
+        "versions": [versions()],
+    }
+    save_json(files.manifest, manifest)
+
+
+def load_manifest(files: Files) -> dict[str, Any]:
+    manifest = load_json(files.manifest)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "identity" not in manifest:
+        raise ValueError(f"{files.manifest} is not the manifest of an evaluation by this version")
+    return manifest
+
+
+def note_versions(files: Files) -> None:
+    """Warns where an evaluation goes on with other versions than it was made with so far, and adds them."""
+    manifest, here = load_manifest(files), versions()
+    if here in manifest["versions"]:
+        return
+    there = manifest["versions"][-1]
+    changed = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    said = "; ".join(f"{name} {there.get(name)} there and {here.get(name)} here" for name in changed)
+    warnings.warn(f"{files.folder} was begun with other versions: {said}", stacklevel=2)
+    save_json(files.manifest, manifest | {"versions": [*manifest["versions"], here]})
+
+
+def identity(evaluation: Evaluation) -> dict[str, Any]:
+    """What decides the records to the bit, but for the versions, in the form in which JSON gives it back."""
+    device = evaluation.device.type
+    found = {
+        "model": {"kind": type(evaluation.model).__name__, "fingerprint": fingerprint(evaluation.model)},
+        "data": {
+            "name": evaluation.data.name,
+            "images": len(evaluation.data),
+            "fingerprint": evaluation.data.fingerprint(),
+        },
+        "order": [attack.name for attack in evaluation.all_attacks],
+        "attacks": {attack.name: attack.identity() for attack in evaluation.all_attacks},
+        "scoring": {
+            "draws": evaluation.scoring.draws,
+            "seed": evaluation.scoring.seed,
+            "deterministic": evaluation.scoring.deterministic,
+            "precision": "float32",
+        },
+        "block": evaluation.block,
+        "device": device,
+        "engine": engine_of(evaluation),
+        "threads": torch.get_num_threads() if device == "cpu" else None,
+    }
+    stored: dict[str, Any] = json.loads(json.dumps(found))
+    return stored
+
+
+def engine_of(evaluation: Evaluation) -> str:
+    model = evaluation.model
+    if isinstance(model, Defense) and model.encoder.backend != "auto":
+        return model.encoder.backend
+    return engine_name(evaluation.device.type)

@@ -1,0 +1,95 @@
+"""Models to evaluate: those of this package, and any user's."""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..attacks.checks import check_logits
+from ..attacks.prediction import drawn_logits
+from ..attacks.realizations import takes_seeds
+from ..data import ImageSet
+from ..pretrained import load_pretrained
+from .evaluation import device_of
+from .scoring import Block
+
+PROBED = 8
+
+
+def load_model(name: str) -> nn.Module:
+    """A model in evaluation mode.
+
+    Args:
+        name: a folder that ``neuroae train`` wrote, a model that ships with the package, or "module:function", a
+            function without arguments that returns a module from images in [0, 1] to logits. Modules are looked for
+            in the current folder too.
+
+    Raises:
+        FileNotFoundError: no folder and no shipped model has this name.
+        ImportError: there is no such module.
+        ValueError: the function is not there, takes arguments, or returns something else.
+    """
+    if ":" not in name or Path(name).exists():
+        return load_pretrained(name)[0]
+    module, _, function = name.partition(":")
+    with current_folder_first():
+        model = find_function(module, function)()
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} returned a {type(model).__name__}, expected a torch.nn.Module")
+    if model.training:
+        raise ValueError(f"{name} returned a model in training mode, expected evaluation mode; call model.eval()")
+    return model
+
+
+def find_function(module: str, function: str) -> Callable[[], object]:
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ImportError(f"there is no module {module!r} in {os.getcwd()} or among those installed") from error
+    if not callable(found):
+        raise ValueError(f"module {module} has no function {function!r}")
+    needed = [
+        parameter.name
+        for parameter in inspect.signature(found).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        raise ValueError(f"{module}:{function} takes {', '.join(needed)}, expected a function without arguments")
+    return found
+
+
+@contextmanager
+def current_folder_first() -> Iterator[None]:
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def is_random(model: nn.Module, data: ImageSet) -> bool:
+    """Whether two draws of the model answer differently to some of the first images.
+
+    Raises:
+        ValueError: the model does not give logits of the images' classes.
+    """
+    images, _, ids = Block.of(data.take(slice(PROBED)), device_of(model))
+    first, second = drawn_logits(model, images, 2, 0, ids)
+    check_logits(first, len(images), int(data.labels.max()))
+    return not torch.equal(first, second)
+
+
+def require_fixable(name: str, model: nn.Module) -> None:
+    """Refuses a random model whose masks cannot be fixed."""
+    if not takes_seeds(model):
+        raise ValueError(f"{name} draws, but not by seed and image id, so its masks cannot be fixed")

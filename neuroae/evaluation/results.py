@@ -1,0 +1,83 @@
+"""What an evaluation found, as its folder keeps it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .files import Files, load_images
+from .lines import read_lines
+from .manifest import load_manifest
+from .records import Record, read_records
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """
+    Attributes:
+        folder: of the evaluation.
+        manifest: see ``docs/evaluation.md``.
+        records: of each attack by its name, "clean" first, in the order of the images.
+        seconds: that each attack took, crafting and scoring, over all processes.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    records: dict[str, list[Record]]
+    seconds: dict[str, float]
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        name: str = self.manifest["model"]
+        return name
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether masks were fixed, so that nothing is said about the random model."""
+        fixed: bool = self.manifest["identity"]["scoring"]["deterministic"]
+        return fixed
+
+    def attack(self, name: str) -> dict[str, Any]:
+        """What was asked of an attack: method, access, settings and so on."""
+        found: dict[str, Any] = self.manifest["identity"]["attacks"][name]
+        return found
+
+    def budget(self, name: str) -> float | None:
+        """The paper's C = K N_S N_R N_E, in gradient passes of the source's classifier; None without gradients."""
+        cost = self.manifest["costs"][name]
+        return None if cost is None else float(cost * self.attack(name)["gradients"])
+
+    def images(self, name: str) -> Tensor:
+        """(N, C, H, W) float32, as they were scored; the order is that of the records."""
+        ids = torch.tensor([record.image for record in self.records[name]])
+        block = self.manifest["identity"]["block"]
+        files = Files(self.folder)
+        return torch.cat(
+            [load_images(files.images(name, number), part) for number, part in enumerate(ids.split(block))]
+        )
+
+
+def load_evaluation(folder: Path) -> Results:
+    """The results of an evaluation that is done.
+
+    Raises:
+        FileNotFoundError: there is none, or it is not done.
+        ValueError: a file is damaged.
+    """
+    files = Files(folder)
+    manifest = load_manifest(files)
+    if not files.records.exists():
+        raise FileNotFoundError(f"{files.records} is missing: the evaluation is not done; start it again to go on")
+    records: dict[str, list[Record]] = {name: [] for name in manifest["identity"]["order"]}
+    for record in read_records(files.records):
+        records[record.attack].append(record)
+    images = manifest["identity"]["data"]["images"]
+    if any(len(found) != images for found in records.values()):
+        raise ValueError(f"{files.records} is damaged: start the evaluation again to mend it")
+    seconds = dict.fromkeys(records, 0.0)
+    for line in read_lines(files.times):
+        seconds[line["attack"]] += line["seconds"]
+    return Results(folder, manifest, records, seconds)

@@ -1,0 +1,119 @@
+"""Whether attacks that ought to be the stronger ones are. Noise is judged by pairs of verdicts on the same images."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from .check import Check, worst
+from .threat import Budget, Threat
+from .verdicts import Pairs, Verdicts, strongest
+
+Kind = Callable[[Threat], bool]
+
+
+class Comparison(NamedTuple):
+    """
+    Attributes:
+        name: of the check.
+        stronger, weaker: which attacks ought to be no weaker than which.
+        missing: what an evaluation lacks that cannot be compared.
+        meaning, advice: of the check.
+    """
+
+    name: str
+    stronger: Kind
+    weaker: Kind
+    missing: str
+    meaning: str
+    advice: str
+
+
+def is_white_box(threat: Threat) -> bool:
+    return threat.access == "white-box"
+
+
+def is_iterative(threat: Threat) -> bool:
+    return is_white_box(threat) and threat.settings.get("steps", 1) > 1
+
+
+def is_single_step(threat: Threat) -> bool:
+    return is_white_box(threat) and threat.settings.get("steps") == 1
+
+
+ITERATIVE = Comparison(
+    "an iterative attack is no weaker than a single step",
+    is_iterative,
+    is_single_step,
+    "a white-box attack of one step and one of several, at the same budget",
+    "More steps reach what one step reaches. Where they do worse, the gradient is only good at the image itself.",
+    "Try smaller steps, more realizations a gradient and random starts before the accuracy is believed.",
+)
+TRANSFER = Comparison(
+    "a white-box attack is no weaker than transfer",
+    is_white_box,
+    lambda threat: threat.access == "transfer",
+    "a white-box attack and a transfer attack at the same budget",
+    "The model's own gradient knows more than another model's. Where it does worse, the model hides its gradient.",
+    "Report the transfer attack's accuracy, not the white-box one's, and look for a better surrogate gradient.",
+)
+GRADIENT_FREE = Comparison(
+    "a white-box attack is no weaker than a gradient-free one",
+    is_white_box,
+    lambda threat: threat.access == "gradient-free",
+    "a white-box attack and a gradient-free attack at the same budget",
+    "Gradients know more than a search that only asks for answers. Where they do worse, they lead nowhere.",
+    "Report the gradient-free attack's accuracy, and look for a better surrogate gradient.",
+)
+COMPARISONS = (ITERATIVE, TRANSFER, GRADIENT_FREE)
+
+
+class Meeting(NamedTuple):
+    """The strongest attacks of two kinds at one budget, on the images that both have."""
+
+    budget: Budget
+    stronger: Verdicts
+    weaker: Verdicts
+    pairs: Pairs
+
+    def __str__(self) -> str:
+        first, second, pairs = self.stronger.attack, self.weaker.attack, self.pairs
+        return (
+            f"{self.budget}: {first} leaves {pairs.first_accuracy:.1%} and {second} {pairs.second_accuracy:.1%} of "
+            f"{pairs.images:,} images ({pairs.first} against {pairs.second} fooled by one alone, p = {pairs.p:.2g})"
+        )
+
+
+def compare(comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> Check:
+    """At every budget, the strongest attack of either kind; each is chosen on selection draws."""
+    met = list(meetings(comparison, threats, verdicts))
+    if not met:
+        found, advice = f"not measured: needs {comparison.missing}", f"Evaluate {comparison.missing}."
+        return Check(comparison.name, "warn", found, comparison.meaning, advice)
+    verdict = worst(meeting.pairs.verdict for meeting in met)
+    return Check(
+        comparison.name,
+        verdict,
+        "; ".join(map(str, met)),
+        comparison.meaning,
+        "" if verdict == "pass" else comparison.advice,
+        {f"{one.budget}: {name}": value for one in met for name, value in one.pairs._asdict().items()},
+    )
+
+
+def meetings(comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> Iterator[Meeting]:
+    for budget, found in by_budget(threats, verdicts).items():
+        stronger = [verdicts[threat.name] for threat in found if comparison.stronger(threat)]
+        weaker = [verdicts[threat.name] for threat in found if comparison.weaker(threat)]
+        if stronger and weaker:
+            first, second = strongest(stronger), strongest(weaker)
+            pairs = Pairs.of(first.right, second.right)
+            if pairs is not None:
+                yield Meeting(budget, first, second, pairs)
+
+
+def by_budget(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> dict[Budget, list[Threat]]:
+    """The attacks that have verdicts, by their budget."""
+    found: dict[Budget, list[Threat]] = {}
+    for threat in threats:
+        if threat.budget is not None and threat.name in verdicts:
+            found.setdefault(threat.budget, []).append(threat)
+    return found

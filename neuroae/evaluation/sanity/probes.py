@@ -1,0 +1,109 @@
+"""The checks that need the model: small experiments on a few images."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from ...attacks import PGDSettings
+from ...attacks.settings import GradientSettings
+from ...data import ImageSet
+from ...progress import progress_bar
+from ...randomness import derive_seed
+from ..attack import Attack, Clean, Perturbation
+from ..block import craft, judge
+from ..evaluation import device_of
+from ..models import is_random
+from ..scoring import Block, Scoring
+from .agreement import gradient_agreement
+from .check import Check
+from .comparisons import ITERATIVE, compare
+from .epsilons import CHANCE, FALLS, LARGE, falls_with_epsilon, reaches_chance
+from .input_range import input_range
+from .randomness import SINGLE_DRAWS, one_draw
+from .threat import Threat
+from .verdicts import Verdicts
+
+ANSWERED = 100
+ATTACKED = 16
+STEPS = 20
+REALIZATIONS = 20
+# All steps together are so many radii long: they cross the ball and have room to turn.
+REACH = 2.5
+FACTORS = (0.5, 1.0, 2.0)
+
+
+def probe(
+    model: nn.Module, data: ImageSet, attack: Attack | None, scoring: Scoring, known: Sequence[Check]
+) -> list[Check]:
+    """The input's range, the agreement of gradients, and what records do not tell of draws, steps and epsilons.
+
+    Args:
+        model: that was attacked.
+        data: 100 images from its front are answered, and 16 attacked.
+        attack: whose gradients, on the attacked model, are examined; None examines none.
+        scoring: as in the evaluation. The seeds of the probes follow from its seed and are their own.
+        known: the checks from records; what these measured is not measured again.
+    """
+    own = replace(scoring, seed=derive_seed(scoring.seed, "probe"))
+    missing = {check.name for check in known if not check.measured}
+    many, few = (data.take(slice(count)) for count in (ANSWERED, ATTACKED))
+    checks = [input_range(model, Block.of(many, device_of(model)), own)]
+    if SINGLE_DRAWS in missing:
+        checks.append(one_draw(is_random(model, many)))
+    if attack is not None:
+        block = Block.of(few, device_of(model))
+        checks.append(gradient_agreement(attack, block, own))
+        if missing & {ITERATIVE.name, FALLS, CHANCE}:
+            checks += [check for check in attack_a_few(model, block, attack, own) if check.name in missing]
+    return checks
+
+
+def examined(attacks: Iterable[Perturbation]) -> Attack | None:
+    """The first attack that follows the gradients of the attacked model; None where there is none."""
+    for attack in attacks:
+        if isinstance(attack, Attack) and isinstance(attack.settings, GradientSettings) and not attack.transfer:
+            return attack
+    return None
+
+
+def attack_a_few(model: nn.Module, block: Block, attack: Attack, scoring: Scoring) -> list[Check]:
+    """The checks on steps and epsilons, made as they are from records, of small attacks on the block."""
+    attacks = small_attacks(attack)
+    every: list[Perturbation] = [Clean(), *attacks]
+    verdicts = {}
+    with progress_bar(total=sum(one.passes for one in attacks) * len(block.ids), desc="probes", unit="pass") as bar:
+        for one in every:
+            records = judge(model, one.name, block, craft(one, block, scoring, bar.update), scoring)
+            verdicts[one.name] = Verdicts(one.name, records)
+    threats = [Threat.of(one.name, one.identity()) for one in attacks]
+    return [
+        compare(ITERATIVE, threats, verdicts),
+        falls_with_epsilon(threats, verdicts),
+        reaches_chance(threats, verdicts, block.labels.tolist()),
+    ]
+
+
+def small_attacks(attack: Attack) -> list[Attack]:
+    """One step at the attack's epsilon, several there and at half and twice of it, and in the ball that holds all."""
+    settings = attack.settings
+    assert isinstance(settings, GradientSettings)
+    base = PGDSettings(
+        epsilon=settings.epsilon,
+        steps=STEPS,
+        realizations=min(settings.realizations, REALIZATIONS),
+        average=settings.average,
+        loss=settings.loss,
+        norm=settings.norm,
+        chunk=settings.chunk,
+    )
+    widest = 1.0 if base.norm == "linf" else math.inf
+    chosen = {f"PGD, {factor:g} epsilon": within(base, min(factor * base.epsilon, widest)) for factor in FACTORS}
+    chosen[f"PGD, epsilon {LARGE:g}"] = replace(within(base, LARGE), norm="linf")
+    chosen["FGSM"] = replace(base, steps=1, step_size=base.epsilon or base.step_size)
+    return [replace(attack, name=name, settings=own) for name, own in chosen.items()]
+
+
+def within(settings: PGDSettings, epsilon: float) -> PGDSettings:
+    return replace(settings, epsilon=epsilon, step_size=REACH * epsilon / settings.steps or settings.step_size)

@@ -1,0 +1,64 @@
+"""An evaluation's folder, done or not, as the reports read it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..evaluation import CLEAN, Results, load_evaluation
+from ..evaluation.files import Files, slug
+from ..evaluation.lines import read_lines
+from ..evaluation.manifest import load_manifest
+from ..evaluation.records import read_records
+from ..storage import load_tensors
+
+
+class ImagePairs(NamedTuple):
+    """Images of an attack that were saved together.
+
+    Attributes:
+        ids: (B,) int64.
+        clean, perturbed: (B, C, H, W) float32.
+    """
+
+    ids: Tensor
+    clean: Tensor
+    perturbed: Tensor
+
+
+def load_so_far(folder: Path) -> Results:
+    """The results of an evaluation; of one that is not done, what its processes have appended until now.
+
+    Then an attack's records are those of some of the images, in the order of their ids.
+
+    Raises:
+        FileNotFoundError: there is no evaluation in the folder.
+        ValueError: a file is damaged, or nothing is recorded yet.
+    """
+    files = Files(folder)
+    if files.records.exists():
+        return load_evaluation(folder)
+    manifest = load_manifest(files)
+    known = {(record.attack, record.image): record for path in files.record_parts() for record in read_records(path)}
+    if not known:
+        raise ValueError(f"{folder} holds no records yet")
+    names = manifest["identity"]["order"]
+    records = {name: [known[key] for key in sorted(known) if key[0] == name] for name in names}
+    taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_lines(path)}
+    seconds = {name: sum(line["seconds"] for line in taken.values() if line["attack"] == name) for name in names}
+    return Results(folder, manifest, records, seconds)
+
+
+def is_finished(results: Results) -> bool:
+    images = results.manifest["identity"]["data"]["images"]
+    return all(len(records) == images for records in results.records.values())
+
+
+def image_pairs(folder: Path, attack: str) -> Iterator[ImagePairs]:
+    """The saved images of an attack beside the clean ones, a file after the other."""
+    for path in sorted((folder / "images" / slug(attack)).glob("*.safetensors")):
+        clean = folder / "images" / slug(CLEAN) / path.name
+        if clean.exists():
+            perturbed, _ = load_tensors(path)
+            yield ImagePairs(perturbed["ids"], load_tensors(clean)[0]["images"], perturbed["images"])

@@ -1,0 +1,73 @@
+"""Writes the report of an evaluation into its folder."""
+
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.sanity import save_checks
+from ..storage import replacing, save_json
+from .evaluation_report import Report
+from .evaluation_table import NOTES, flat, to_csv
+from .page import page
+from .sanity import SANITY
+
+SUMMARY = "summary.json"
+CSV = "results.csv"
+MARKDOWN = "results.md"
+PAGE = "report.html"
+
+
+def write_report(folder: Path) -> Report:
+    """Makes ``summary.json``, ``results.csv``, ``results.md``, ``sanity.json`` and ``report.html`` anew.
+
+    Args:
+        folder: of an evaluation, which need not be done.
+
+    Raises:
+        FileNotFoundError: there is no evaluation in the folder.
+        ValueError: a file is damaged, or nothing is recorded yet.
+    """
+    report = Report.of(folder)
+    save_json(folder / SUMMARY, summary(report))
+    save_checks(folder / SANITY, report.checks)
+    write(folder / CSV, to_csv([*report.rows, *report.joint]))
+    write(folder / MARKDOWN, text(report))
+    write(folder / PAGE, page(report))
+    return report
+
+
+def write(path: Path, content: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """What a program wants to know first."""
+    results = report.results
+    return {
+        "model": results.model,
+        "data": results.manifest["identity"]["data"],
+        "finished": report.finished,
+        "deterministic": results.deterministic,
+        "seconds": sum(results.seconds.values()),
+        "attacks": [flat(row) for row in report.rows],
+        "together": [flat(row) for row in report.joint],
+        "sanity": report.verdicts,
+    }
+
+
+def text(report: Report) -> str:
+    """The table and the sanity report as a Markdown page."""
+    checks = "\n".join(
+        f"- **{check.verdict}**: {check.name}: {check.found}. {check.advice or check.meaning}"
+        for check in report.checks
+    )
+    data = report.results.manifest["identity"]["data"]
+    parts = [
+        f"# {report.results.model} on {data['images']:,} images of {data['name']}",
+        *(f"**{warning}**" for warning in report.warnings),
+        report.table,
+        NOTES,
+        "## Sanity",
+        checks,
+    ]
+    return "\n\n".join(parts) + "\n"

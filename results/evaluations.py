@@ -1,0 +1,149 @@
+"""The evaluations behind the paper's tables, and those that the paper did not try.
+
+Attacks are crafted in bfloat16 unless a name says otherwise; scoring is in float32 always. Sources for PW-T are the
+unsupervised defenses, with and without activation/quantization; the source for B-T is an adversarially trained
+classifier.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+from neuroae import resnet32
+from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
+from neuroae.evaluation import Attack, attacks_from
+from neuroae.pretrained import load_pretrained
+from neuroae.storage import load_tensors
+
+CRAFTED = "bfloat16"
+W_NFGA = ("w-nfga-identity", "w-nfga-smooth")
+WORST_SOURCE = "unquantized"
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is attacked and what attacks are crafted on: shipped names or folders, and a file of foreign weights.
+
+    Attributes:
+        defense, unsupervised, unquantized, undefended: names for ``load_pretrained``.
+        adversarial: safetensors with the state of a ResNet-32 that was trained on adversarial images.
+    """
+
+    defense: str
+    unsupervised: str
+    unquantized: str
+    undefended: str
+    adversarial: Path
+
+    @cached_property
+    def attacked(self) -> nn.Module:
+        return load_pretrained(self.defense)[0]
+
+    @cached_property
+    def plain(self) -> nn.Module:
+        return load_pretrained(self.undefended)[0]
+
+    @cached_property
+    def adversarially_trained(self) -> nn.Module:
+        model = resnet32()
+        model.load_state_dict(load_tensors(self.adversarial)[0])
+        return model.eval()
+
+    @cached_property
+    def sources(self) -> dict[str, nn.Module]:
+        """Of PW-T, by the names that tables show."""
+        return {
+            "unsupervised": load_pretrained(self.unsupervised)[0],
+            "unquantized": load_pretrained(self.unquantized)[0],
+        }
+
+
+def pw_t(models: Models, settings: PGDSettings) -> list[Attack]:
+    """All three gradients on both sources."""
+    return [
+        attack
+        for name, source in models.sources.items()
+        for attack in attacks_from(source, settings, precision=CRAFTED, transfer=name)
+    ]
+
+
+def table1(models: Models) -> list[Attack]:
+    """The defense under white-box, PW-T and B-T attacks at the paper's default settings."""
+    settings = PGDSettings()
+    b_t = attacks_from(models.adversarially_trained, settings, transfer="adversarially trained")
+    return attacks_from(models.attacked, settings, W_NFGA, CRAFTED) + pw_t(models, settings) + b_t
+
+
+def precision_check(models: Models) -> list[Attack]:
+    """One attack of Table 1 crafted in both precisions, the same draws in neither."""
+    found = [
+        attacks_from(models.attacked, PGDSettings(), ("w-nfga-smooth",), precision)[0]
+        for precision in ("float32", CRAFTED)
+    ]
+    return [replace(attack, name=f"{attack.name}, crafted in {attack.precision}") for attack in found]
+
+
+def table3_undefended(models: Models) -> list[Attack]:
+    return attacks_from(models.plain, PGDSettings())
+
+
+def table3_adversarial(models: Models) -> list[Attack]:
+    """The paper's worst case for this classifier: margin loss, 100 steps, 50 restarts; and the default attack."""
+    long = PGDSettings(steps=100, restarts=50, loss="margin")
+    worst = attacks_from(models.adversarially_trained, long, method="PGD margin, 100 steps, 50 restarts")
+    return attacks_from(models.adversarially_trained, PGDSettings()) + worst
+
+
+def table6(models: Models) -> list[Attack]:
+    """The paper's strongest settings: N_S 100, N_E 100, N_R 10."""
+    settings = PGDSettings(steps=100, realizations=100, restarts=10)
+    return attacks_from(models.attacked, settings, ("w-nfga-smooth",), CRAFTED)
+
+
+def beyond(models: Models) -> list[Attack]:
+    """What the paper did not try. The ensemble as deployed has 10 members, so 4 gradients make 40 realizations."""
+    model, smooth = models.attacked, ("w-nfga-smooth",)
+    source = models.sources[WORST_SOURCE]
+    deployed, margin = PGDSettings(realizations=4), PGDSettings(loss="margin")
+
+    def white_box(settings: PGDSettings | APGDSettings, **more: str) -> list[Attack]:
+        return attacks_from(model, settings, smooth, CRAFTED, **more)  # type: ignore[arg-type]
+
+    def transferred(settings: PGDSettings | APGDSettings, **more: str) -> list[Attack]:
+        return attacks_from(source, settings, ("w-aiga",), CRAFTED, WORST_SOURCE, **more)  # type: ignore[arg-type]
+
+    attacks = white_box(deployed, variant="ensemble") + white_box(margin, method="PGD margin")
+    attacks += white_box(APGDSettings(), method="APGD") + white_box(PGDSettings(), variant="mean-field")
+    attacks += transferred(PGDSettings()) + transferred(margin, method="PGD margin")
+    attacks += transferred(APGDSettings(), method="APGD")
+    attacks += attacks_from(model, SquareSettings(queries=1000, draws=10), precision=CRAFTED, method="Square")
+    return attacks
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """
+    Attributes:
+        attacks: made of the models.
+        attacked: the model that is scored.
+        images: of the test set, from the front.
+        block: images in a batch; restarts multiply it.
+    """
+
+    attacks: Callable[[Models], list[Attack]]
+    attacked: Callable[[Models], nn.Module]
+    images: int
+    block: int = 50
+
+
+EXPERIMENTS = {
+    "table1": Experiment(table1, lambda models: models.attacked, 1000),
+    "precision": Experiment(precision_check, lambda models: models.attacked, 100),
+    "table3-undefended": Experiment(table3_undefended, lambda models: models.plain, 1000),
+    "table3-adversarial": Experiment(table3_adversarial, lambda models: models.adversarially_trained, 1000, 10),
+    "table6": Experiment(table6, lambda models: models.attacked, 200, 10),
+    "beyond": Experiment(beyond, lambda models: models.attacked, 200),
+}

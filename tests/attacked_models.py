@@ -1,0 +1,88 @@
+"""Models whose best attack is known, and models that misbehave, for the tests of the attacks."""
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from torch import Tensor, nn
+
+from models import Linear
+
+GAP = 20.0
+
+
+class OneForm(nn.Module):
+    """Four classes, of which only the first depends on the image, by a linear form. The others stay GAP apart.
+
+    So every loss on label 0, and every targeted loss on label 0 and target 1, falls with that form alone, as long as
+    the form stays above -GAP.
+    """
+
+    def __init__(self, channels: int = 1, size: int = 8) -> None:
+        super().__init__()
+        self.form = nn.Parameter(0.3 * torch.randn(channels, size, size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = (images * self.form).sum((1, 2, 3))
+        others = torch.tensor([0.0, -GAP, -2 * GAP]).expand(len(images), 3)
+        return torch.cat([first[:, None], others], 1)
+
+    def optimum(self, images: Tensor, epsilon: float, norm: str) -> Tensor:
+        """Where the form is lowest: in l2 the perturbation is a clipped multiple of it, found in double precision."""
+        fall = -self.form.detach().double()
+        clean = images.double()
+        if norm == "linf":
+            return (clean + epsilon * fall.sign()).clamp(0, 1).float()
+        best = []
+        for image in clean:
+
+            def excess(multiple: float, image: Tensor = image) -> float:
+                return float((image - (image + multiple * fall).clamp(0, 1)).norm()) - epsilon
+
+            largest = 1e6
+            multiple = brentq(excess, 0, largest, xtol=1e-15) if excess(largest) > 0 else largest
+            best.append((image + multiple * fall).clamp(0, 1))
+        return torch.stack(best).float()
+
+
+class Noisy(nn.Module):
+    """Draws from torch's generator, as a user's randomized model would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = Linear(1, 8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images * torch.rand_like(images))
+
+
+class Silent(nn.Module):
+    """Its gradient is zero for images whose first pixel is 0, and not a number where that pixel is 1."""
+
+    def __init__(self, broken: float = torch.nan) -> None:
+        super().__init__()
+        self.linear = Linear(1, 8, 10)
+        self.broken = broken
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = images[:, 0, 0, 0].detach()[:, None, None, None]
+        seen = images * 1
+        if seen.requires_grad:
+            seen.register_hook(lambda gradient: torch.where(first == 1, self.broken, gradient))
+        return self.linear(seen) * first.flatten(1)
+
+
+class Fixed(nn.Module):
+    """Gives the logits that were put in, whatever the images; row by row as often as needed."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits + 0 * images.flatten(1).sum(1, keepdim=True)
+
+
+def distance(found: Tensor, images: Tensor, norm: str) -> np.ndarray:
+    """(B,) norms of the perturbations, in double precision."""
+    offsets = (found.double() - images.double()).flatten(1).numpy()
+    return np.abs(offsets).max(1) if norm == "linf" else np.sqrt(np.square(offsets).sum(1))

@@ -1,0 +1,186 @@
+"""Projected gradient ascent: known optima, ball and box, fresh draws, restarts, and independence of the batch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from attacked_models import Noisy, OneForm, Silent, distance
+from models import Linear, random_images, small_defense
+from neuroae.attacks import PGDSettings, mean_margin, mean_probabilities, pgd, round_to_8_bits
+from neuroae.attacks.balls import NORMS, random_linf
+from neuroae.attacks.eot import AVERAGES
+from neuroae.attacks.losses import LOSS_NAMES
+from neuroae.randomness import derive_seed
+
+ROUNDING = 2**-24
+EPSILONS = {"linf": 0.25, "l2": 1.0}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@settings(max_examples=15)
+@given(
+    epsilon=st.floats(0, 0.5),
+    steps=st.integers(1, 4),
+    restarts=st.integers(1, 3),
+    random_start=st.booleans(),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_perturbations_stay_in_ball_and_box(
+    norm: str, epsilon: float, steps: int, restarts: int, random_start: bool, seed: int
+) -> None:
+    images, labels, ids = random_images()
+    images = (images * 255).round() / 255
+    images[0], images[1] = 0, 1
+    budget = PGDSettings(epsilon, 0.3, steps, restarts, 2, norm=norm, random_start=random_start)
+    found = pgd(small_defense(), images, labels, budget, seed=seed, image_ids=ids).images
+    assert distance(found, images, norm).max() <= epsilon + ROUNDING
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    if norm == "linf":
+        assert distance(round_to_8_bits(found), images, norm).max() <= epsilon + 1 / 510 + ROUNDING
+
+
+@pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_pgd_reaches_the_optimum_of_a_linear_form(norm: str, loss: str, targeted: bool) -> None:
+    images, _, ids = random_images()
+    labels = torch.zeros_like(ids)
+    model, epsilon = OneForm().eval(), EPSILONS[norm]
+    budget = PGDSettings(epsilon, epsilon / 2, 40, realizations=1, loss=loss, norm=norm)
+    targets = torch.ones_like(ids) if targeted else None
+    found = pgd(model, images, labels, budget, seed=0, image_ids=ids, targets=targets).images
+    torch.testing.assert_close(found, model.optimum(images, epsilon, norm), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_neither_average_nor_restarts_lead_away_from_the_optimum(average: str, restarts: int) -> None:
+    images, _, ids = random_images()
+    model = OneForm().eval()
+    budget = PGDSettings(0.25, 0.05, 10, restarts, 2, average)
+    found = pgd(model, images, torch.zeros_like(ids), budget, seed=0, image_ids=ids).images
+    torch.testing.assert_close(found, model.optimum(images, 0.25, "linf"), rtol=0, atol=1e-6)
+
+
+def test_fgsm_is_one_step_along_the_sign() -> None:
+    images, _, ids = random_images()
+    model = OneForm().eval()
+    found = pgd(model, images, torch.zeros_like(ids), PGDSettings.fgsm(0.1, 1), seed=0, image_ids=ids)
+    torch.testing.assert_close(found.images, model.optimum(images, 0.1, "linf"), rtol=0, atol=1e-7)
+    assert found.gradients == 1
+
+
+def test_r_fgsm_is_a_longer_step_from_a_random_point_clipped_to_the_ball() -> None:
+    images, _, ids = random_images()
+    model = OneForm().eval()
+    found = pgd(model, images, torch.zeros_like(ids), PGDSettings.r_fgsm(0.1, 1), seed=3, image_ids=ids).images
+    start = random_linf(images, 0.1, derive_seed(3, "start", 0), ids)
+    moved = start - 0.125 * model.form.detach().sign()
+    expected = torch.minimum(torch.maximum(moved, images - 0.1), images + 0.1).clamp(0, 1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+    assert not torch.allclose(found, model.optimum(images, 0.1, "linf"), atol=1e-3)
+
+
+@pytest.mark.parametrize("random_start", [False, True], ids=["image", "random"])
+def test_the_first_restart_starts_where_it_should(random_start: bool) -> None:
+    """A step too short to matter leaves the start to be seen."""
+    images, labels, ids = random_images()
+    budget = PGDSettings(0.1, 1e-9, 1, realizations=1, random_start=random_start)
+    found = pgd(OneForm().eval(), images, labels * 0, budget, seed=3, image_ids=ids).images
+    start = random_linf(images, 0.1, derive_seed(3, "start", 0), ids) if random_start else images
+    torch.testing.assert_close(found, start, rtol=0, atol=1e-7)
+
+
+def test_targeted_attacks_raise_the_target_and_others_lower_the_true_class() -> None:
+    model, (images, labels, ids) = small_defense(), random_images()
+    targets = (labels + 5) % 10
+    budget = PGDSettings(0.2, 0.05, steps=8, realizations=8)
+    clean = mean_probabilities(model, images, 64, 99, ids)
+    for aim in (None, targets):
+        found = pgd(model, images, labels, budget, seed=0, image_ids=ids, targets=aim).images
+        moved = mean_probabilities(model, found, 64, 99, ids) - clean
+        if aim is None:
+            assert (moved.gather(1, labels[:, None]) < 0).all()
+        else:
+            assert (moved.gather(1, targets[:, None]) > 0).all()
+
+
+def test_every_step_draws_masks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    model, (images, labels, ids) = small_defense(), random_images()
+    original = type(model).realize
+
+    def recorded(self, selection, seed, *rest):  # type: ignore[no-untyped-def]
+        seeds.append(int(seed))
+        return original(self, selection, seed, *rest)
+
+    monkeypatch.setattr(type(model), "realize", recorded)
+    pgd(model, images, labels, PGDSettings(steps=3, restarts=2, realizations=4), seed=0, image_ids=ids)
+    gradients, selection = seeds[: 3 * 4], seeds[3 * 4 :]
+    assert len(selection) == 2 * 4
+    assert len(set(gradients)) == 3
+    assert len(set(selection)) == 1
+    assert not set(selection) & set(gradients)
+    masks = [model.encoder.encode(images, seed=seed, image_ids=ids).index for seed in sorted(set(gradients))]
+    assert not any(torch.equal(masks[0], mask) for mask in masks[1:])
+
+
+@pytest.mark.parametrize("model", [small_defense, Noisy], ids=["defense", "draws from torch's generator"])
+def test_a_seed_repeats_an_attack_and_leaves_the_generator_alone(model: type[nn.Module]) -> None:
+    attacked, (images, labels, ids) = model().eval(), random_images()
+    budget = PGDSettings(steps=3, restarts=2, realizations=2)
+    state = torch.random.get_rng_state()
+    first, second, other = (
+        pgd(attacked, images, labels, budget, seed=seed, image_ids=ids).images for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_image_is_attacked_alike_alone_and_among_others(norm: str) -> None:
+    model, (images, labels, ids) = small_defense(), random_images()
+    budget = PGDSettings(0.1, 0.02, steps=3, restarts=2, realizations=3, norm=norm)
+    together = pgd(model, images, labels, budget, seed=0, image_ids=ids).images
+    alone = pgd(model, images[2:3], labels[2:3], budget, seed=0, image_ids=ids[2:3]).images
+    torch.testing.assert_close(alone, together[2:3], rtol=0, atol=1e-6)
+
+
+def test_progress_and_counts_tell_every_pass() -> None:
+    model, (images, labels, ids) = small_defense(), random_images()
+    steps: list[int] = []
+    budget = PGDSettings(steps=3, restarts=2, realizations=4)
+    found = pgd(model, images, labels, budget, seed=0, image_ids=ids, progress=steps.append)
+    assert steps == [2 * 4 * len(images)] * 3
+    assert sum(steps) == found.gradients * len(images) == budget.gradients * len(images)
+    assert found.forwards == budget.forwards == 2 * 4
+
+
+def test_gradients_that_cannot_be_used_are_counted_over_steps_and_restarts() -> None:
+    images, labels, ids = random_images()
+    images[:, 0, 0, 0] = 0.5
+    images[0, 0, 0, 0], images[1, 0, 0, 0] = 0, 1
+    budget = PGDSettings(epsilon=0, steps=2, restarts=2, realizations=3)
+    found = pgd(Silent().eval(), images, labels, budget, seed=0, image_ids=ids)
+    assert (found.zero.tolist(), found.invalid.tolist()) == ([12, 0, 0, 0, 0, 0], [0, 12, 0, 0, 0, 0])
+
+
+def test_restarts_keep_the_attempt_that_hurts_most() -> None:
+    model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
+    single, several = (
+        pgd(model, images, labels, PGDSettings(0.2, 0.05, 1, restarts, 1), seed=0, image_ids=ids).images
+        for restarts in (1, 8)
+    )
+    reached = [mean_margin(model, found, labels, None, 1, 0, ids) for found in (single, several)]
+    assert bool((reached[1] >= reached[0]).all())
+    assert bool((reached[1] > reached[0]).any())
+
+
+def test_images_that_ask_for_gradients_come_back_without() -> None:
+    model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
+    found = pgd(model, images.requires_grad_(), labels, PGDSettings(steps=1), seed=0, image_ids=ids).images
+    assert not found.requires_grad
+    assert images.grad is None

@@ -1,0 +1,144 @@
+"""The report of an evaluation: its files, and what it says of evaluations that are not done."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from evaluation_folder import ATTACKS, CLEAN_IDENTITY, Asked, clean_images, identity, share, write_evaluation
+from models import small_defense
+from neuroae.attacks import PGDSettings
+from neuroae.cli import app
+from neuroae.data import ImageSet
+from neuroae.evaluation import Evaluation, Scoring, attacks_from, run_evaluation
+from neuroae.evaluation.sanity import INPUT_RANGE, Check, load_checks, save_checks
+from neuroae.evaluation.sanity.comparisons import TRANSFER
+from neuroae.evaluation.sanity.images import BALL
+from neuroae.reports import Report, probe_evaluation, write_report
+from neuroae.reports.evaluation_report import FIXED_MASKS, UNFINISHED
+from neuroae.reports.loading import image_pairs
+from neuroae.storage import load_json
+
+FILES = ("summary.json", "results.csv", "results.md", "sanity.json", "report.html")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of an evaluation without a report."""
+    return write_evaluation(tmp_path / "evaluation", ATTACKS)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a report, to be read only."""
+    folder = write_evaluation(tmp_path_factory.mktemp("reported"), ATTACKS)
+    write_report(folder)
+    return folder
+
+
+def test_a_report_is_files_that_agree(reported: Path) -> None:
+    report = Report.of(reported)
+    summary = load_json(reported / "summary.json")
+    assert (summary["model"], summary["finished"], summary["deterministic"]) == ("small <model>", True, False)
+    assert summary["data"]["images"] == 12
+    assert summary["seconds"] == 10.0
+    assert summary["sanity"] == report.verdicts
+    assert sum(report.verdicts.values()) == len(load_checks(reported / "sanity.json")) == 11
+    with (reported / "results.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["attack"] for line in lines] == [row["attack"] for row in summary["attacks"] + summary["together"]]
+    assert [float(line["vote"]) for line in lines[:4]] == [11 / 12, 8 / 12, 2 / 12, 1 / 12]
+    markdown = (reported / "results.md").read_text(encoding="utf-8")
+    assert markdown.startswith("# small <model> on 12 images of pets test\n")
+    assert report.table in markdown
+    for check in report.checks:
+        assert f"- **{check.verdict}**: {check.name}: {check.found}" in markdown
+
+
+def test_a_transfer_that_beats_the_white_box_fails(reported: Path) -> None:
+    found = {check.name: check for check in Report.of(reported).checks}
+    assert found[TRANSFER.name].verdict == "fail"
+    assert "white <box> leaves 66.7% and transfer 16.7%" in found[TRANSFER.name].found
+    assert found[BALL].verdict == "pass"
+
+
+def test_the_same_evaluation_gives_the_same_files(reported: Path, folder: Path) -> None:
+    write_report(folder)
+    for name in FILES:
+        assert (folder / name).read_bytes() == (reported / name).read_bytes()
+
+
+def test_saved_images_are_paired_with_the_clean_ones(reported: Path) -> None:
+    blocks = list(image_pairs(reported, "white <box>"))
+    assert [block.ids.tolist() for block in blocks] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    clean, perturbed = (torch.cat([getattr(block, name) for block in blocks]) for name in ("clean", "perturbed"))
+    assert torch.equal(clean, clean_images(12))
+    torch.testing.assert_close((perturbed - clean).abs(), torch.full_like(clean, 0.1))
+
+
+def test_an_evaluation_that_goes_on_is_reported_loudly(tmp_path: Path) -> None:
+    attacks = {**ATTACKS, "transfer": Asked(share(2, 12), identity("transfer"), images=4)}
+    folder = write_evaluation(tmp_path, attacks)
+    write_report(folder)
+    assert f'<p class="loud" role="alert">{UNFINISHED}</p>' in (folder / "report.html").read_text(encoding="utf-8")
+    assert "**UNFINISHED" in (folder / "results.md").read_text(encoding="utf-8")
+    assert load_json(folder / "summary.json")["finished"] is False
+    assert [row["images"] for row in load_json(folder / "summary.json")["attacks"]] == [12, 12, 4, 12]
+
+
+def test_fixed_masks_are_reported_loudly(tmp_path: Path) -> None:
+    fields = {"draws": (0,)}
+    attacks = {
+        "clean": Asked([True] * 6, CLEAN_IDENTITY, fields=fields),
+        "pgd": Asked([True, False] * 3, fields=fields),
+    }
+    folder = write_evaluation(tmp_path, attacks, deterministic=True)
+    report = write_report(folder)
+    assert str(report).startswith("FIXED MASKS")
+    assert f'<p class="loud" role="alert">{FIXED_MASKS}</p>' in (folder / "report.html").read_text(encoding="utf-8")
+    assert "**FIXED MASKS" in (folder / "results.md").read_text(encoding="utf-8")
+    assert [check.verdict for check in report.checks if "masks were fixed" in check.found] == ["fail"]
+
+
+def test_what_cannot_be_measured_again_is_kept(folder: Path) -> None:
+    before = Report.of(folder).checks
+    probed = Check(INPUT_RANGE, "warn", "probed", "", numbers={"x": 1})
+    save_checks(folder / "sanity.json", [*before, probed])
+    for path in (folder / "images").rglob("*.safetensors"):
+        path.unlink()
+    assert Report.of(folder).checks == [*before, probed]
+
+
+def test_probes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = small_defense(channels=3), small_defense(channels=3)
+    data = ImageSet(
+        "some", torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8), torch.arange(4), torch.arange(4), "abcdefghij"
+    )  # type: ignore[arg-type]
+    budget = PGDSettings(0.1, 0.05, steps=1, realizations=1)
+    attacks = [*attacks_from(model, budget, ["w-aiga"]), *attacks_from(other, budget, ["w-aiga"], transfer="other")]
+    evaluation = Evaluation(model, data, attacks, Scoring(draws=2), 4, "small")
+    run_evaluation(evaluation, tmp_path)
+    probe_evaluation(evaluation, tmp_path)
+    assert INPUT_RANGE in {check.name for check in load_checks(tmp_path / "sanity.json")}
+    assert all(check.measured for check in Report.of(tmp_path).checks if "gradient-free" not in check.name)
+    monkeypatch.setattr("neuroae.reports.sanity.probe", None)
+    probe_evaluation(evaluation, tmp_path)
+
+
+def test_the_command_prints_the_table_and_the_checks(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["report", str(folder)], catch_exceptions=False)
+    assert result.exit_code == 0
+    report = Report.of(folder)
+    assert result.stdout == f"{report}\n\npage: {folder / 'report.html'}\n"
+    for check in report.checks:
+        assert f"{check.verdict.upper()}  {check.name}: {check.found}\n" in result.stdout
+
+
+def test_folders_without_an_evaluation_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
+        write_report(tmp_path)
+    nothing_yet = {name: Asked(asked.right, asked.identity, images=0) for name, asked in ATTACKS.items()}
+    with pytest.raises(ValueError, match="holds no records yet"):
+        write_report(write_evaluation(tmp_path / "begun", nothing_yet))

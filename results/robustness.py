@@ -15,7 +15,7 @@ import typer
 from neuroae import processes
 from neuroae.data import load_dataset
 from neuroae.evaluation import Evaluation, Scoring, run_evaluation
-from neuroae.reports.saving import write_report
+from neuroae.reports import probe_evaluation, write_report
 from neuroae.storage import replacing
 from results.evaluations import EXPERIMENTS, Models
 
@@ -57,6 +57,7 @@ def main(
     with processes.group(asked.device):
         run_evaluation(asked, folder)
         if processes.is_first():
+            probe_evaluation(asked, folder)
             print(write_report(folder))
             publish(folder, output / experiment)
 

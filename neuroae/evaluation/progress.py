@@ -6,7 +6,7 @@ from ..progress import progress_bar
 from .attack import Perturbation
 
 # A block takes minutes, so the bar moves within it, by parts of images.
-FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class Bar:

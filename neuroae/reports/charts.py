@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ WIDTH = 5.2
 # Okabe and Ito's colors, which the color-blind tell apart; black and yellow are left out.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP*X"
+Place = Literal["outside upper left", "outside lower left"]
 SCORES = {"vote": "one vote of E draws", "draw": "one draw, E = 1", "persistent": "right in each of E draws"}
 
 
@@ -86,7 +87,7 @@ def sweep_chart(sweep: Sweep) -> str:
     return svg(figure)
 
 
-def draw_legend(figure: Figure, axis: Axes, place: str, columns: int) -> None:
+def draw_legend(figure: Figure, axis: Axes, place: Place, columns: int) -> None:
     """Of one axis, outside of all. Names of attacks may hold a dollar sign, which is no mathematics."""
     handles, labels = axis.get_legend_handles_labels()
     legend = figure.legend(

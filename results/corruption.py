@@ -15,10 +15,11 @@ from torch import Tensor
 
 from neuroae import Defense, SparseEncoder
 from neuroae.data import ImageSet, load_dataset
-from neuroae.evaluation.results import load_evaluation
+from neuroae.evaluation import CLEAN, load_evaluation
 from neuroae.markdown import table
 from neuroae.progress import progress_bar
 from neuroae.storage import replacing, save_json
+from results.evaluated import evaluated
 from results.provenance import provenance
 
 BLOCK = 64
@@ -76,10 +77,8 @@ def main(
     """Draw Figure 4 for every attack of an evaluation."""
     encoder = Defense.from_pretrained(model).encoder
     found = load_evaluation(evaluation)
-    names = [name for name in found.records if name != "clean"]
-    ids = torch.tensor([record.image for record in found.records["clean"]])
-    data = load_dataset("cifar10", "test", data_dir)
-    data = data.take(torch.isin(data.ids, ids))
+    names = [name for name in found.records if name != CLEAN]
+    data = evaluated(found, load_dataset("cifar10", "test", data_dir))
     measured = {name: shares(encoder, data, found.images(name), name) for name in names}
     summary: dict[str, Any] = {
         name: {"mean": float(values.mean()), "standard_error": float(values.std() / len(values) ** 0.5)}

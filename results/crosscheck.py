@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -123,8 +124,8 @@ def compare(model: nn.Module, data: ImageSet) -> Iterator[Row]:
             yield Row.of(attack, library, right, equal, largest(images, data), seconds)
 
 
-def worst_case(model: nn.Module, data: ImageSet, restarts: int) -> Row:
-    """Margin PGD with 100 steps: from the image, then from random points where that was not enough."""
+def worst_case(model: nn.Module, data: ImageSet, restarts: int) -> Iterator[Row]:
+    """A row for margin PGD with 100 steps: from the image, then from random points where that was not enough."""
     name, started = f"PGD, margin, 100 steps, {restarts} restarts", time.perf_counter()
     found = perturbed(f"{name}, the first", model, data, with_ours("margin", 100))
     standing = verdicts(model, found, data.labels).nonzero().flatten()
@@ -133,7 +134,7 @@ def worst_case(model: nn.Module, data: ImageSet, restarts: int) -> Row:
         block = max(ROWS_AT_ONCE // (restarts - 1), 1)
         found[standing] = perturbed(f"{name}, the others", model, data.take(standing), again, block)
     seconds = time.perf_counter() - started
-    return Row.of(name, OURS, verdicts(model, found, data.labels), None, largest(found, data), seconds)
+    yield Row.of(name, OURS, verdicts(model, found, data.labels), None, largest(found, data), seconds)
 
 
 def largest(images: Tensor, data: ImageSet) -> float:
@@ -152,7 +153,10 @@ def main(
     model = resnet32()
     model.load_state_dict(load_tensors(weights)[0])
     model.eval().requires_grad_(False)
-    rows = [*compare(model, data), worst_case(model, data, restarts)]
+    rows = []
+    for each in chain(compare(model, data), worst_case(model, data, restarts)):
+        rows.append(each)
+        typer.echo("; ".join(filter(None, each.cells())), err=True)
     found = {
         "weights": {"name": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
         "libraries": {"foolbox": foolbox.__version__, "torchattacks": torchattacks.__version__},

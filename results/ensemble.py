@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from neuroae import Defense, derive_seed
-from neuroae.data import load_dataset
-from neuroae.evaluation import Accuracy
+from neuroae.data import ImageSet, load_dataset
+from neuroae.evaluation import CLEAN, Accuracy, Results, load_evaluation
 from neuroae.markdown import table
 from neuroae.progress import progress_bar
 from neuroae.storage import replacing, save_json
+from results.evaluated import evaluated
 from results.provenance import provenance
 
 LARGEST = 10
@@ -90,6 +91,17 @@ def curve(predictions: Tensor, labels: Tensor) -> list[Point]:
     return points
 
 
+def score(model: Defense, data: ImageSet, images: Tensor) -> list[Point]:
+    """The curve of images that are the data's, as they are or perturbed."""
+    return curve(ensemble_predictions(model, images, data.ids), data.labels)
+
+
+def attacked_curves(model: Defense, data: ImageSet, found: Results) -> dict[str, list[Point]]:
+    """The curves of the images that each attack of an evaluation left."""
+    data = evaluated(found, data)
+    return {name: score(model, data, found.images(name)) for name in found.records if name != CLEAN}
+
+
 def markdown(curves: Mapping[str, Sequence[Point]]) -> str:
     rows = []
     for name, points in curves.items():
@@ -130,12 +142,17 @@ def picture(curves: Mapping[str, Sequence[Point]]) -> Figure:
 def main(
     model: Annotated[str, typer.Argument(help="A shipped defense, or the folder of one.")],
     data_dir: Annotated[Path, typer.Option(help="Where CIFAR-10 lies.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Folder of a finished evaluation, whose attacked images are scored as well.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the numbers and the picture.")] = Path("results/ensemble"),
 ) -> None:
-    """Score a defense on the CIFAR-10 test images for every ensemble size up to 10."""
+    """Score a defense on CIFAR-10 test images, clean and attacked, for every ensemble size up to 10."""
     data = load_dataset("cifar10", "test", data_dir)
     defense = Defense.from_pretrained(model)
-    curves = {"clean": curve(ensemble_predictions(defense, data.pixels(), data.ids), data.labels)}
+    curves = {CLEAN: score(defense, data, data.pixels())}
+    if evaluation is not None:
+        curves |= attacked_curves(defense, data, load_evaluation(evaluation))
     found = {name: [asdict(point) for point in points] for name, points in curves.items()}
     save_json(output / "ensemble.json", provenance(model, data) | {"seed": SEED, "block": BLOCK, "curves": found})
     with replacing(output / "ensemble.md") as temporary:

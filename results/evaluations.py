@@ -1,8 +1,8 @@
 """The evaluations behind the paper's tables, and those that the paper did not try.
 
-Attacks are crafted in bfloat16 unless a name says otherwise; scoring is in float32 always. Sources for PW-T are the
-unsupervised defenses, with and without activation/quantization; the source for B-T is an adversarially trained
-classifier.
+Attacks on a defense's gradients are crafted in bfloat16 unless a name says otherwise, those on a classifier's alone in
+float32; scoring is in float32 always. Sources for PW-T are the unsupervised defenses, with and without
+activation/quantization; the source for B-T is an adversarially trained classifier.
 """
 
 from collections.abc import Callable

@@ -92,7 +92,7 @@ def test_more_restarts_leave_fewer_right_answers() -> None:
     """The others attack only what the first left, and what they do not fool stays right."""
     model = bent_model()
     data = some_data(model, 200)
-    counts = [worst_case(model, data, restarts).correct for restarts in (1, 2, 8)]
+    counts = [row.correct for restarts in (1, 2, 8) for row in worst_case(model, data, restarts)]
     assert counts[0] >= counts[1] >= counts[2]
     assert counts[0] > counts[2] > 0
 
@@ -114,3 +114,4 @@ def test_script_writes_numbers_and_page(tmp_path: Path, monkeypatch: pytest.Monk
     page = (tmp_path / "found" / "README.md").read_text()
     assert result.stdout.strip() in page
     assert "{" not in page
+    assert result.stderr.count("PGD, margin, 2 steps; foolbox") == 1

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from ..attacks import SquareSettings, eot_gradient
 from ..contexts import autocast
@@ -52,5 +51,8 @@ def passes(attack: Attack, model: nn.Module, block: Block) -> None:
 
 
 def timed(run: Callable[[], None]) -> float:
+    # Only here: merely importing it makes torch warn wherever CUDA's toolkit is installed and no GPU is.
+    from torch.utils.benchmark import Timer
+
     timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
     return timer.timeit(RUNS).mean

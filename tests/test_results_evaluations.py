@@ -1,0 +1,107 @@
+"""The attacks behind the tables: as many, on the sources and with the settings that the paper tells."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuroae import Defense, resnet32
+from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
+from neuroae.classifiers import ResNet32
+from neuroae.data import ImageSet
+from neuroae.evaluation import Attack, Evaluation
+from neuroae.storage import save_tensors
+from results.evaluations import EXPERIMENTS, Models
+from results_data import small_cifar10_defense
+
+PAPER = PGDSettings(epsilon=8 / 255, step_size=1 / 225, steps=20, restarts=1, realizations=40, average="normalized")
+ONE_DRAW = PGDSettings(realizations=1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("defense", "unsupervised", "unquantized"):
+        small_cifar10_defense().save_pretrained(folder / name)
+    resnet32().eval().save_pretrained(folder / "undefended")
+    save_tensors(folder / "adversarial.safetensors", resnet32().state_dict())
+    names = [str(folder / name) for name in ("defense", "unsupervised", "unquantized", "undefended")]
+    return Models(*names, folder / "adversarial.safetensors")
+
+
+def asked(models: Models, experiment: str) -> dict[str, Attack]:
+    return {attack.name: attack for attack in EXPERIMENTS[experiment].attacks(models)}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_can_be_evaluated(models: Models, experiment: str) -> None:
+    """Names differ, and the attacked model is one that scoring accepts."""
+    chosen = EXPERIMENTS[experiment]
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    data = ImageSet("some", images, torch.arange(2), torch.arange(2), tuple("abcdefghij"))
+    evaluation = Evaluation(chosen.attacked(models), data, chosen.attacks(models), block=chosen.block)
+    assert isinstance(evaluation.model, ResNet32 if "table3" in experiment else Defense)
+    assert chosen.images in (100, 200, 1000)
+
+
+def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Models) -> None:
+    attacks = asked(models, "table1")
+    families = [(attack.family, attack.transfer) for attack in attacks.values()]
+    pw_t = [("PW-T", source) for source in ("unsupervised", "unquantized") for _ in range(3)]
+    assert families == [("white-box", "")] * 2 + pw_t + [("B-T", "adversarially trained")]
+    assert [attacks[name].source is models.attacked for name in attacks][:2] == [True, True]
+    for name, attack in attacks.items():
+        assert attack.settings == (ONE_DRAW if attack.family == "B-T" else PAPER), name
+        assert attack.precision == ("float32" if attack.family == "B-T" else "bfloat16")
+        assert attack.variant is None
+
+
+@pytest.mark.parametrize("source", ["unsupervised", "unquantized"])
+def test_pw_t_follows_all_three_gradients(models: Models, source: str) -> None:
+    found = {attack.surrogate for attack in asked(models, "table1").values() if attack.transfer == source}
+    assert found == {"identity", "smooth", "autoencoder-identity"}
+
+
+def test_precisions_differ_in_nothing_else(models: Models) -> None:
+    first, second = asked(models, "precision").values()
+    assert (first.precision, second.precision) == ("float32", "bfloat16")
+    assert first.settings == second.settings == PAPER
+    assert first.source is second.source
+    assert first.surrogate == second.surrogate == "smooth"
+
+
+def test_table6_takes_the_strongest_settings(models: Models) -> None:
+    (attack,) = asked(models, "table6").values()
+    assert (attack.settings.steps, attack.settings.realizations, attack.settings.restarts) == (100, 100, 10)
+    assert (attack.settings.epsilon, attack.settings.step_size) == (PAPER.epsilon, PAPER.step_size)
+
+
+def test_classifiers_get_one_draw_and_the_worst_case_fifty_restarts(models: Models) -> None:
+    (plain,) = asked(models, "table3-undefended").values()
+    default, worst = asked(models, "table3-adversarial").values()
+    assert plain.settings == default.settings == ONE_DRAW
+    assert worst.settings == PGDSettings(steps=100, restarts=50, loss="margin", realizations=1)
+
+
+def test_beyond_the_paper_every_kind_of_attack_is_tried(models: Models) -> None:
+    attacks = list(asked(models, "beyond").values())
+    variants = {attack.variant: attack for attack in attacks}
+    deployed, mean_field = variants["ensemble"], variants["mean-field"]
+    assert isinstance(deployed.settings, PGDSettings)
+    assert deployed.settings.realizations * 10 == PAPER.realizations
+    assert mean_field.settings == ONE_DRAW
+    kinds = [type(attack.settings) for attack in attacks]
+    assert kinds.count(APGDSettings) == 2
+    (square,) = (attack.settings for attack in attacks if isinstance(attack.settings, SquareSettings))
+    assert (square.queries, square.draws) == (1000, 10)
+    losses = {getattr(attack.settings, "loss", None) for attack in attacks}
+    assert "margin" in losses
+    assert {attack.transfer for attack in attacks} == {"", "unquantized"}
+
+
+def test_foreign_weights_are_refused_by_name(models: Models, tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    broken = Models("a", "b", "c", "d", tmp_path / "broken.safetensors")
+    with pytest.raises(ValueError, match=r"broken\.safetensors"):
+        _ = broken.adversarially_trained

@@ -1,0 +1,119 @@
+"""The tables' script: it evaluates, reports, goes on, and keeps what is small."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner, Result
+
+from neuroae import resnet32
+from neuroae.attacks import PGDSettings
+from neuroae.evaluation import Attack, attacks_from, load_evaluation
+from neuroae.storage import load_json, save_tensors
+from results import corruption, ensemble, robustness
+from results.evaluations import EXPERIMENTS, Experiment, Models
+from results_data import cifar10_folder, small_cifar10_defense
+
+SMALL = PGDSettings(steps=1, realizations=2)
+IMAGES = 6
+
+
+def two_attacks(models: Models) -> list[Attack]:
+    return attacks_from(models.attacked, SMALL, ("w-nfga-smooth", "w-aiga"))
+
+
+@pytest.fixture
+def probed() -> list[tuple[str, Path]]:
+    """Evaluations whose model was probed for the sanity report, and their folders."""
+    return []
+
+
+@pytest.fixture
+def folder(tmp_path: Path, probed: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With models and images, and an experiment that takes a second: the probes, which take longer, are left out."""
+    monkeypatch.setattr(robustness, "probe_evaluation", lambda asked, work: probed.append((asked.name, work)))
+    monkeypatch.setitem(EXPERIMENTS, "table1", Experiment(two_attacks, lambda m: m.attacked, IMAGES, 4))
+    small_cifar10_defense().save_pretrained(tmp_path / "defense")
+    save_tensors(tmp_path / "weights.safetensors", resnet32().state_dict())
+    cifar10_folder(tmp_path / "data", IMAGES + 3)
+    return tmp_path
+
+
+def invoke(main: object, *arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(main)  # type: ignore[type-var]
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def evaluate(folder: Path, *more: object) -> Result:
+    sources = ["--weights", folder / "weights.safetensors", "--defense", folder / "defense"]
+    places = ["--data-dir", folder / "data", "--work", folder / "work", "--output", folder / "found"]
+    return invoke(robustness.main, "table1", *sources, *places, *more)
+
+
+def test_an_experiment_is_probed_and_published_without_its_images(
+    folder: Path, probed: list[tuple[str, Path]]
+) -> None:
+    result = evaluate(folder)
+    assert result.exit_code == 0, result.output
+    assert probed == [("table1", folder / "work" / "table1")]
+    published = folder / "found" / "table1"
+    assert {path.name for path in published.iterdir()} == set(robustness.COMMITTED)
+    assert (published / "records.jsonl").read_bytes() == (folder / "work" / "table1" / "records.jsonl").read_bytes()
+    summary = load_json(published / "summary.json")
+    assert [row["attack"] for row in summary["attacks"]] == ["clean", "W-NFGA smooth", "W-AIGA"]
+    assert summary["data"]["images"] == IMAGES
+    assert sum(summary["sanity"].values()) > 5
+    assert "W-NFGA smooth" in result.stdout
+
+
+def test_an_experiment_that_is_done_is_left_alone(folder: Path) -> None:
+    first = evaluate(folder)
+    images = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.safetensors")}
+    assert images
+    assert evaluate(folder).stdout == first.stdout
+    assert {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.safetensors")} == images
+
+
+def test_fewer_images_are_another_evaluation(folder: Path) -> None:
+    evaluate(folder)
+    with pytest.raises(ValueError, match="data"):
+        evaluate(folder, "--limit", 2)
+
+
+def test_an_unknown_experiment_is_named(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"'table2', expected one of table1, precision"):
+        invoke(robustness.main, "table2", "--data-dir", folder / "data", "--weights", folder / "weights.safetensors")
+
+
+def test_figures_are_drawn_of_the_images_that_were_attacked(folder: Path) -> None:
+    """Figures 4 and 6 read an evaluation's folder, whose images are the first of the data set's."""
+    evaluate(folder)
+    work, data = folder / "work" / "table1", ["--data-dir", folder / "data"]
+    drawn = invoke(ensemble.main, folder / "defense", *data, "--evaluation", work, "--output", folder / "figure6")
+    assert drawn.exit_code == 0, drawn.output
+    curves = load_json(folder / "figure6" / "ensemble.json")["curves"]
+    assert {name: points[0]["images"] for name, points in curves.items()} == {
+        "clean": IMAGES + 3,
+        "W-NFGA smooth": IMAGES,
+        "W-AIGA": IMAGES,
+    }
+    for name, records in load_evaluation(work).records.items():
+        right = sum(record.vote == record.label for record in records)
+        assert name == "clean" or curves[name][9]["correct"] == right
+    drawn = invoke(corruption.main, work, *data, "--model", folder / "defense", "--output", folder / "figure4")
+    assert drawn.exit_code == 0, drawn.output
+    assert set(load_json(folder / "figure4" / "results.json")["attacks"]) == {"W-NFGA smooth", "W-AIGA"}
+    assert (folder / "figure4" / "figure4.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_refuse_other_images(folder: Path) -> None:
+    evaluate(folder)
+    torch.manual_seed(5)
+    other = cifar10_folder(folder / "other", IMAGES)
+    with pytest.raises(ValueError, match="other images"):
+        invoke(corruption.main, folder / "work" / "table1", "--data-dir", other, "--model", folder / "defense")
+    fewer = cifar10_folder(folder / "fewer", IMAGES - 2)
+    with pytest.raises(ValueError, match=f"lacks image {IMAGES - 2} of .*, and 1 more"):
+        invoke(corruption.main, folder / "work" / "table1", "--data-dir", fewer, "--model", folder / "defense")

@@ -91,9 +91,12 @@ def table3_undefended(models: Models) -> list[Attack]:
 
 
 def table3_adversarial(models: Models) -> list[Attack]:
-    """The paper's worst case for this classifier: margin loss, 100 steps, 50 restarts; and the default attack."""
-    long = PGDSettings(steps=100, restarts=50, loss="margin")
-    worst = attacks_from(models.adversarially_trained, long, method="PGD margin, 100 steps, 50 restarts")
+    """The default attack, and the first restart of the paper's worst case for this classifier: margin loss, 100 steps.
+
+    ``results.crosscheck`` adds the other 49 restarts where they can still change a verdict.
+    """
+    long = PGDSettings(steps=100, loss="margin")
+    worst = attacks_from(models.adversarially_trained, long, method="PGD margin, 100 steps")
     return attacks_from(models.adversarially_trained, PGDSettings()) + worst
 
 
@@ -143,7 +146,7 @@ EXPERIMENTS = {
     "table1": Experiment(table1, lambda models: models.attacked, 1000),
     "precision": Experiment(precision_check, lambda models: models.attacked, 100),
     "table3-undefended": Experiment(table3_undefended, lambda models: models.plain, 1000),
-    "table3-adversarial": Experiment(table3_adversarial, lambda models: models.adversarially_trained, 1000, 10),
+    "table3-adversarial": Experiment(table3_adversarial, lambda models: models.adversarially_trained, 1000),
     "table6": Experiment(table6, lambda models: models.attacked, 200, 10),
     "beyond": Experiment(beyond, lambda models: models.attacked, 200),
 }

@@ -1,0 +1,53 @@
+"""Evaluates the nominal defense and prints what it took: ``python -m bench.evaluation_run FOLDER IMAGES THREADS``.
+
+A process of its own for each measurement, as a peak of memory never comes down again, and for several processes
+(``torchrun --nproc-per-node=2 -m bench.evaluation_run ...``), whose first one prints.
+"""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bench.peak_memory import peak_mebibytes
+from bench.settings import CIFAR10, images, ours
+from neuroae import processes
+from neuroae.attacks import PGDSettings
+from neuroae.data import ImageSet
+from neuroae.evaluation import Evaluation, Scoring, attacks_from, run_evaluation
+
+BLOCK = 20
+BUDGET = PGDSettings(steps=2, realizations=4)
+
+
+def evaluation(count: int) -> Evaluation:
+    model = ours(CIFAR10)
+    pixels = (images(replace(CIFAR10, batch=count)) * 255).byte()
+    data = ImageSet("crops", pixels, torch.arange(count) % 10, torch.arange(count), tuple("0123456789"))
+    attacks = attacks_from(model, BUDGET, ["w-nfga-smooth"], "bfloat16")
+    return Evaluation(model, data, attacks, Scoring(2), BLOCK)
+
+
+def run(count: int, folder: Path) -> dict[str, float]:
+    """Seconds of a whole evaluation, files included, and seconds that its blocks took."""
+    asked = evaluation(count)
+    processes.wait_for_all()
+    start = time.perf_counter()
+    found = run_evaluation(asked, folder)
+    return {"seconds": time.perf_counter() - start, "blocks": sum(found.seconds.values())}
+
+
+def main(folder: Path, count: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    with processes.group(torch.device("cpu")):
+        run(2 * BLOCK, folder / "warm-up")
+        took = run(count, folder / "measured")
+        if processes.is_first():
+            print(json.dumps(took | {"mebibytes": peak_mebibytes()}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

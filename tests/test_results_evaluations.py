@@ -1,5 +1,6 @@
 """The attacks behind the tables: as many, on the sources and with the settings that the paper tells."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from neuroae.data import ImageSet
 from neuroae.evaluation import Attack, Evaluation
 from neuroae.storage import save_tensors
 from results.evaluations import EXPERIMENTS, Models
+from results.tables import PUBLISHED, Published
 from results_data import small_cifar10_defense
 
 PAPER = PGDSettings(epsilon=8 / 255, step_size=1 / 225, steps=20, restarts=1, realizations=40, average="normalized")
@@ -71,10 +73,17 @@ def test_precisions_differ_in_nothing_else(models: Models) -> None:
     assert first.surrogate == second.surrogate == "smooth"
 
 
-def test_table6_takes_the_strongest_settings(models: Models) -> None:
-    (attack,) = asked(models, "table6").values()
-    assert (attack.settings.steps, attack.settings.realizations, attack.settings.restarts) == (100, 100, 10)
-    assert (attack.settings.epsilon, attack.settings.step_size) == (PAPER.epsilon, PAPER.step_size)
+def test_table6_raises_one_setting_at_a_time(models: Models) -> None:
+    attacks = asked(models, "table6")
+    settings = {name.split(":")[0]: attack.settings for name, attack in attacks.items()}
+    assert settings == {
+        "default": PAPER,
+        "N_S 100": replace(PAPER, steps=100),
+        "N_E 100": replace(PAPER, realizations=100),
+        "N_R 10": replace(PAPER, restarts=10),
+    }
+    kinds = {(attack.surrogate, attack.transfer, attack.precision) for attack in attacks.values()}
+    assert kinds == {("autoencoder-identity", "unquantized", "bfloat16")}
 
 
 def test_classifiers_get_one_draw_a_gradient(models: Models) -> None:
@@ -105,3 +114,13 @@ def test_foreign_weights_are_refused_by_name(models: Models, tmp_path: Path) -> 
     broken = Models("a", "b", "c", "d", tmp_path / "broken.safetensors")
     with pytest.raises(ValueError, match=r"broken\.safetensors"):
         _ = broken.adversarially_trained
+
+
+@pytest.mark.parametrize(
+    "one",
+    [one for one in PUBLISHED if one.experiment in EXPERIMENTS],
+    ids=lambda one: f"table {one.table}: {one.model}, {one.attack}",
+)
+def test_every_published_number_has_an_attack_of_its_name(models: Models, one: Published) -> None:
+    names = ["clean", *asked(models, one.experiment), "linf 8/255, lowest of PW-T: some"]
+    assert one.row in names or sum(name.startswith(one.row) for name in names) == 1

@@ -209,9 +209,7 @@ def compile_launch(launch: Launch, target: str) -> Any:
     backend = make_backend(gpu)
     kernel = launch.kernel
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-    arguments, specialization, given = bind(
-        **launch.arguments, **launch.constants, num_warps=launch.num_warps, num_stages=launch.num_stages
-    )
+    arguments, specialization, given = bind(**launch.arguments, **launch.constants, **launch.options)
     options, signature, constants, attributes = kernel._pack_args(backend, given, arguments, specialization, given)
     source = ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=gpu, options=options.__dict__)

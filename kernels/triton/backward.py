@@ -12,6 +12,7 @@ from .. import shapes
 from . import tiles
 from .checks import check_index
 from .launch import Launch
+from .masks import only_if
 
 
 @triton.jit
@@ -97,7 +98,7 @@ def encode_backward_kernel(
                 mask = used[:, None] & (channel < CHANNELS)
                 grad += g[:, None] * tl.load(atoms + start[:, None] + entry, mask=mask, other=0.0)
                 slot += 1
-                more = used & (slot < TOP_T)
+                more = only_if(slot < TOP_T, used)
                 atom = tl.load(index + offset + slot, mask=more, other=-1).to(tl.int32)
     place = (image.to(tl.int64) * CHANNELS + channel) * height * width + pixel[:, None]
     tl.store(grad_images + place, grad, mask=(pixel < height * width)[:, None] & (channel < CHANNELS))

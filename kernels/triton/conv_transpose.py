@@ -13,6 +13,7 @@ from .. import shapes
 from . import tiles
 from .checks import check_index
 from .launch import Launch
+from .masks import only_if
 
 
 @triton.jit(do_not_specialize=["patches_h", "patches_w", "height", "width", "cells_h", "cells_w"])
@@ -73,7 +74,8 @@ def conv_transpose_kernel(
         for slot in range(0, survivors):
             atom = tl.load(index + patch * TOP_T + slot).to(tl.int64)
             v = tl.load(value + patch * TOP_T + slot)
-            w = tl.load(weight + atom * (KERNEL_H * KERNEL_W * CHANNELS) + entry, mask=mask & (atom >= 0), other=0.0)
+            used = only_if(atom >= 0, mask)
+            w = tl.load(weight + atom * (KERNEL_H * KERNEL_W * CHANNELS) + entry, mask=used, other=0.0)
             result += v * w.to(tl.float32)
 
     if RELU:

@@ -15,13 +15,14 @@ from . import tiles
 from .checks import check_index
 from .conv_transpose import window_constants
 from .launch import Launch
+from .masks import only_if
 
 
 @triton.jit
 def load_run(grad_output, output, row, y, x, height, width, run, inside, CHANNELS: tl.constexpr, RELU: tl.constexpr):
     """Gradient at offsets ``run`` from pixel (y, x) in its image row, 0 outside the image and where ReLU was 0."""
     offset = x * CHANNELS + run
-    inside &= (y >= 0) & (y < height) & (offset >= 0) & (offset < width * CHANNELS)
+    inside = only_if((y >= 0) & (y < height), inside & (offset >= 0) & (offset < width * CHANNELS))
     place = (row * height + y) * width * CHANNELS + offset
     grad = tl.load(grad_output + place, mask=inside, other=0.0).to(tl.float32)
     if RELU:

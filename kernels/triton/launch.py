@@ -29,12 +29,15 @@ class Launch:
     num_warps: int
     num_stages: int = 1
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the compiler. Multiply-adds are fused; Triton versions differ in their default."""
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+
     def run(self) -> None:
         """Launches on the device of the tensors, in its current stream. Without programs nothing happens."""
         if self.programs == 0:
             return
         device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-            self.kernel[(self.programs,)](
-                **self.arguments, **self.constants, num_warps=self.num_warps, num_stages=self.num_stages
-            )
+            self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)

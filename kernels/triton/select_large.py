@@ -13,7 +13,7 @@ from torch import Tensor
 from . import tiles
 from .launch import Launch
 from .project import patch_origins, project
-from .top_t import chosen, magnitudes, midpoint, narrow, row_count, widest_interval
+from .top_t import chosen, magnitudes, midpoint, narrow, row_count, row_reach, widest_interval
 from .write import next_slots
 
 BUFFER_NUMBERS = 2**26
@@ -74,7 +74,7 @@ def search_kernel(
         middle = midpoint(low, high)
         reached = tl.zeros((PATCH_TILE, 1), tl.int32)
         for first_atom in range(0, ATOMS, ATOM_TILE):
-            reached += row_count(magnitudes(*load_projections(row, first_atom + column, live, ATOMS)) >= middle)
+            reached += row_reach(magnitudes(*load_projections(row, first_atom + column, live, ATOMS)), middle)
         low, high = narrow(low, high, middle, reached, TOP_T)
 
     places = tl.full((PATCH_TILE, 1), TOP_T, tl.int32)

@@ -23,6 +23,15 @@ def row_count(mask):
 
 
 @triton.jit
+def row_reach(bits, middle):
+    """Entries of each row that reach ``middle``, (rows, 1), by the sign of the difference, which does not overflow.
+
+    Counting a comparison comes out of LLVM as a population count of bits that it packs on the stack.
+    """
+    return tl.sum((bits - middle) >> 31, axis=1, keep_dims=True) + bits.shape[1]
+
+
+@triton.jit
 def widest_interval(ROWS: tl.constexpr):
     """(low, high) before the search: T magnitudes or more reach low, fewer reach high."""
     return tl.zeros((ROWS, 1), tl.int32), tl.full((ROWS, 1), 0x7F800001, tl.int32)
@@ -47,7 +56,7 @@ def threshold(bits, TOP_T: tl.constexpr):
     low, high = widest_interval(bits.shape[0])
     while tl.max(high - low) > 1:
         middle = midpoint(low, high)
-        low, high = narrow(low, high, middle, row_count(bits >= middle), TOP_T)
+        low, high = narrow(low, high, middle, row_reach(bits, middle), TOP_T)
     return low
 
 

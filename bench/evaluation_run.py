@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from bench.peak_memory import peak_mebibytes
+from bench.precisions import FASTEST
 from bench.settings import CIFAR10, images, ours
 from neuroae import processes
 from neuroae.attacks import PGDSettings
@@ -27,7 +28,7 @@ def evaluation(count: int) -> Evaluation:
     model = ours(CIFAR10)
     pixels = (images(replace(CIFAR10, batch=count)) * 255).byte()
     data = ImageSet("crops", pixels, torch.arange(count) % 10, torch.arange(count), tuple("0123456789"))
-    attacks = attacks_from(model, BUDGET, ["w-nfga-smooth"], "bfloat16")
+    attacks = attacks_from(model, BUDGET, ["w-nfga-smooth"], FASTEST)
     return Evaluation(model, data, attacks, Scoring(2), BLOCK)
 
 

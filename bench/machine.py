@@ -1,6 +1,7 @@
 """What this machine can do at best: its matrix rates and its copy bandwidth, measured, not taken from a datasheet."""
 
 import functools
+import math
 import time
 from dataclasses import dataclass
 
@@ -8,13 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from bench.measure import Action
+from bench.precisions import FAST_BFLOAT16
 
 REPEATS = 7
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Operations a second (a multiply-add is two) in float32 and bfloat16, and bytes a second read plus written."""
+    """Operations a second (a multiply-add is two) and bytes a second read plus written.
+
+    The rate of bfloat16 is not a number where the processor has no instructions for it.
+    """
 
     float32: float
     bfloat16: float
@@ -53,4 +58,5 @@ def machine(threads: int) -> Machine:
     source = torch.ones(64 * 2**20)
     target = torch.empty_like(source)
     bandwidth = 2 * source.nbytes / best(lambda: target.copy_(source))
-    return Machine(matrix_rate(torch.float32), matrix_rate(torch.bfloat16), bandwidth)
+    bfloat16 = matrix_rate(torch.bfloat16) if FAST_BFLOAT16 else math.nan
+    return Machine(matrix_rate(torch.float32), bfloat16, bandwidth)

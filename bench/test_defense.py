@@ -2,18 +2,17 @@
 
 import statistics
 
-import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from bench.conftest import Compare
 from bench.measure import Action, interleaved, ratio
+from bench.precisions import PRECISIONS
 from bench.report import Comparison, Report
 from bench.settings import CIFAR10, eager, images, ours
 
 PAPER_RATIO = 5.4
-PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 
 
 def image_gradient(model: nn.Module, x: Tensor, precision: str = "float32") -> Action:

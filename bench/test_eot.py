@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.conftest import Compare
 from bench.measure import Action
+from bench.precisions import PRECISIONS
 from bench.settings import CIFAR10, eager, images, ours
 from neuroae.attacks import eot_gradient
 from neuroae.contexts import autocast
@@ -42,7 +42,7 @@ def published_step(model: nn.Module, x: Tensor, labels: Tensor) -> Action:
     return run
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@PRECISIONS
 def test_eot_step(compare: Compare, precision: str) -> None:
     """The alternative is in float32 both times: that is how the published code runs."""
     x = images(SETTING)

@@ -4,7 +4,6 @@ import copy
 import statistics
 from collections.abc import Iterator
 
-import pytest
 import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -12,6 +11,7 @@ from torch import nn
 
 from bench.conftest import Compare
 from bench.measure import Action, interleaved, ratio
+from bench.precisions import FASTEST, PRECISIONS
 from bench.report import Comparison, Report
 from bench.settings import CIFAR10, eager, images, ours
 from neuroae.data import ImageSet
@@ -60,7 +60,7 @@ def eager_step(channels_last: bool) -> Action:
     return run
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@PRECISIONS
 def test_training_step(compare: Compare, precision: str) -> None:
     """The alternative is in float32 both times: that is how the published code runs."""
     alternatives = {"eager": eager_step(False), "channels_last": eager_step(True)}
@@ -72,11 +72,11 @@ def test_share_of_data_loading(benchmark: BenchmarkFixture, rounds: int, report:
     """Loading, augmenting and scaling a batch, in relation to the fastest step there is."""
     settings = TrainingSettings(augment=True)
     source: Iterator[Batch] = batches(data(), settings, "benchmark", 0, torch.device("cpu"))
-    seconds = interleaved({"loading": lambda: next(source), "step": our_step("bfloat16")}, rounds)
+    seconds = interleaved({"loading": lambda: next(source), "step": our_step(FASTEST)}, rounds)
     share = ratio(seconds["loading"], seconds["step"])
     report.comparisons.append(
         Comparison(
-            "loading and augmentation, as a share of a bfloat16 step",
+            f"loading and augmentation, as a share of a {FASTEST} step",
             statistics.median(seconds["loading"]) / CIFAR10.batch * 1e3,
             {"share": share},
             LARGEST_SHARE,

@@ -1,5 +1,6 @@
 """Settings that hold for the length of a ``with`` block."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -7,14 +8,22 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from .devices import has_fast_bfloat16
+
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = get_args(Precision)
+SLOW_BFLOAT16 = (
+    "precision is 'bfloat16' on a processor without instructions for it (AVX-512 or Arm's BF16), where PyTorch is "
+    "many times slower in it than in 'float32'"
+)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Decoder and classifier in bfloat16, or everything in float32. The encoder computes in float32 either way."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if precision == "bfloat16" and not has_fast_bfloat16(device):
+        warnings.warn(SLOW_BFLOAT16, stacklevel=2)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 

@@ -19,3 +19,8 @@ def choose_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device is {name!r}, which cannot be used here: {error}") from error
     return device
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether PyTorch's layers are fast in bfloat16: on GPUs, and on processors for which oneDNN has it."""
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,7 +1,9 @@
-"""Our attacks beside those of foolbox and torchattacks: ``python -m results.crosscheck --help``."""
+"""Our attacks beside those of foolbox and torchattacks: ``python -m results.crosscheck --help``.
+
+It may be stopped at any moment, and goes on when it is started again.
+"""
 
 import hashlib
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -19,8 +21,8 @@ from neuroae.cli.options import Limit
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import Accuracy
 from neuroae.markdown import table
-from neuroae.progress import progress_bar
 from neuroae.storage import load_tensors, replacing, save_json
+from results.kept import Kept
 from results.libraries import EPSILON, OURS, SEED, STEP_SIZE, Craft, comparisons, with_ours
 from results.provenance import provenance
 
@@ -93,15 +95,13 @@ class Row:
         )
 
 
-def perturbed(title: str, model: nn.Module, data: ImageSet, craft: Craft, block: int = BLOCK) -> Tensor:
-    """The images as the attack leaves them, with progress."""
-    found = []
-    with progress_bar(total=len(data), desc=title, unit="img") as progress:
-        for start in range(0, len(data), block):
-            part = data.take(slice(start, start + block))
-            found.append(craft(model, part.pixels(), part.labels, part.ids))
-            progress.update(len(part))
-    return torch.cat(found)
+def perturbed(
+    kept: Kept, title: str, model: nn.Module, data: ImageSet, craft: Craft, block: int = BLOCK
+) -> tuple[Tensor, float]:
+    """The images as the attack leaves them, and the seconds that it took."""
+    before = kept.seconds
+    images = kept.images(title, data, lambda part: craft(model, part.pixels(), part.labels, part.ids), block)
+    return images, kept.seconds - before
 
 
 @torch.no_grad()
@@ -110,30 +110,29 @@ def verdicts(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([model(part) for part in images.split(BLOCK)]).argmax(-1) == labels
 
 
-def compare(model: nn.Module, data: ImageSet) -> Iterator[Row]:
+def compare(kept: Kept, model: nn.Module, data: ImageSet) -> Iterator[Row]:
     """A row for each attack of each library."""
     for attack, libraries in comparisons().items():
         ours: Tensor | None = None
         for library, craft in libraries.items():
-            started = time.perf_counter()
-            images = perturbed(f"{attack}, {library}", model, data, craft)
-            seconds = time.perf_counter() - started
+            images, seconds = perturbed(kept, f"{attack}, {library}", model, data, craft)
             right = verdicts(model, images, data.labels)
             equal = None if ours is None else float((right == ours).double().mean())
             ours = right if ours is None else ours
             yield Row.of(attack, library, right, equal, largest(images, data), seconds)
 
 
-def worst_case(model: nn.Module, data: ImageSet, restarts: int) -> Iterator[Row]:
+def worst_case(kept: Kept, model: nn.Module, data: ImageSet, restarts: int) -> Iterator[Row]:
     """A row for margin PGD with 100 steps: from the image, then from random points where that was not enough."""
-    name, started = f"PGD, margin, 100 steps, {restarts} restarts", time.perf_counter()
-    found = perturbed(f"{name}, the first", model, data, with_ours("margin", 100))
+    name = f"PGD, margin, 100 steps, {restarts} restarts"
+    found, seconds = perturbed(kept, f"{name}, the first", model, data, with_ours("margin", 100))
     standing = verdicts(model, found, data.labels).nonzero().flatten()
     if restarts > 1 and len(standing):
         again = with_ours("margin", 100, restarts - 1, random_start=True)
         block = max(ROWS_AT_ONCE // (restarts - 1), 1)
-        found[standing] = perturbed(f"{name}, the others", model, data.take(standing), again, block)
-    seconds = time.perf_counter() - started
+        others, longer = perturbed(kept, f"{name}, the others", model, data.take(standing), again, block)
+        found[standing] = others
+        seconds += longer
     yield Row.of(name, OURS, verdicts(model, found, data.labels), None, largest(found, data), seconds)
 
 
@@ -146,6 +145,7 @@ def main(
     weights: Annotated[Path, typer.Option(help="State of an adversarially trained ResNet-32, as safetensors.")],
     limit: Limit = None,
     restarts: Annotated[int, typer.Option(min=1, help="Of the worst case.")] = 50,
+    work: Annotated[Path, typer.Option(help="Folder for what is kept while it runs.")] = Path("runs/crosscheck"),
     output: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("results/crosscheck"),
 ) -> None:
     """Attack an adversarially trained ResNet-32 on CIFAR-10 test images with three libraries."""
@@ -153,17 +153,18 @@ def main(
     model = resnet32()
     model.load_state_dict(load_tensors(weights)[0])
     model.eval().requires_grad_(False)
-    rows = []
-    for each in chain(compare(model, data), worst_case(model, data, restarts)):
-        rows.append(each)
-        typer.echo("; ".join(filter(None, each.cells())), err=True)
-    found = {
+    asked = {
         "weights": {"name": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
         "libraries": {"foolbox": foolbox.__version__, "torchattacks": torchattacks.__version__},
         "attack": {"epsilon": EPSILON, "step_size": STEP_SIZE, "restarts": restarts, "seed": SEED},
-        "rows": [asdict(each) for each in rows],
     }
-    save_json(output / "results.json", provenance(weights.stem, data) | found)
+    made = provenance(weights.stem, data)
+    kept = Kept(work, asked | made)
+    rows = []
+    for each in chain(compare(kept, model, data), worst_case(kept, model, data, restarts)):
+        rows.append(each)
+        typer.echo("; ".join(filter(None, each.cells())), err=True)
+    save_json(output / "results.json", made | asked | {"rows": [asdict(each) for each in rows]})
     shown = table(COLUMNS, (each.cells() for each in rows), text_columns=2)
     page = PAGE.format(
         table=shown, model=weights.stem, images=len(data), name=data.name, restarts=restarts, paper=PAPER

@@ -15,6 +15,7 @@ from neuroae.data import ImageSet
 from neuroae.evaluation import Accuracy
 from neuroae.storage import load_json, save_tensors
 from results.crosscheck import Row, compare, main, worst_case
+from results.kept import Kept
 from results.libraries import EPSILON, comparisons, margin
 from results_data import cifar10_folder
 
@@ -69,9 +70,9 @@ def test_the_margin_given_to_others_is_the_one_that_we_raise() -> None:
     torch.testing.assert_close(margin(logits, labels), our_margin(logits, labels))
 
 
-def test_rows_count_verdicts_and_those_equal_to_ours() -> None:
+def test_rows_count_verdicts_and_those_equal_to_ours(tmp_path: Path) -> None:
     model = bent_model()
-    rows = list(compare(model, some_data(model)))
+    rows = list(compare(Kept(tmp_path, {}), model, some_data(model)))
     assert [row.library for row in rows] == ["ours", "foolbox", "torchattacks"] * 4 + ["ours", "torchattacks"]
     for row in rows:
         assert row.images == 40
@@ -88,11 +89,12 @@ def test_cells_of_a_row() -> None:
     assert row.cells() == ("PGD", "foolbox", "50.0%", "6.8% to 93.2%", "75.0%", "8.00000", "12")
 
 
-def test_more_restarts_leave_fewer_right_answers() -> None:
+def test_more_restarts_leave_fewer_right_answers(tmp_path: Path) -> None:
     """The others attack only what the first left, and what they do not fool stays right."""
     model = bent_model()
     data = some_data(model, 200)
-    counts = [row.correct for restarts in (1, 2, 8) for row in worst_case(model, data, restarts)]
+    kept = Kept(tmp_path, {})
+    counts = [row.correct for restarts in (1, 2, 8) for row in worst_case(kept, model, data, restarts)]
     assert counts[0] >= counts[1] >= counts[2]
     assert counts[0] > counts[2] > 0
 
@@ -104,6 +106,7 @@ def test_script_writes_numbers_and_page(tmp_path: Path, monkeypatch: pytest.Monk
     app.command()(main)
     data = cifar10_folder(tmp_path / "data")
     arguments = ["--data-dir", data, "--weights", tmp_path / "weights.safetensors", "--output", tmp_path / "found"]
+    arguments += ["--work", tmp_path / "work"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--limit", "2", "--restarts", "2"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     found = load_json(tmp_path / "found" / "results.json")

@@ -35,6 +35,7 @@ from .options import (
     overridden,
     preset_option,
 )
+from .starting import Start
 
 Method = Literal["supervised", "unsupervised", "plain"]
 DICTIONARY = "dictionary.safetensors"
@@ -59,8 +60,16 @@ def train(
     hold_out: Annotated[
         int, typer.Option(min=0, help="Training images to score on, in place of the test images, and not learn from.")
     ] = 0,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Saved model whose weights and atoms to start from, a folder or a name that ships with neuroae.",
+            show_default="drawn by the seed",
+        ),
+    ] = None,
     dictionary: Annotated[
-        Path | None, typer.Option(help="Atoms to use, from `neuroae dictionary`.", show_default="learn them")
+        Path | None,
+        typer.Option(help="Atoms to use, from `neuroae dictionary`.", show_default="those of --init, or learn them"),
     ] = None,
     atoms: Atoms = None,
     stride: Annotated[int | None, preset_option("stride", "S, pixels between patches.", min=1)] = None,
@@ -120,22 +129,30 @@ def train(
         images, validation = images.hold_out(hold_out, seed)
         scored = validation
     with processes.group(where):
-        learned = None if method == "plain" else atoms_for(preset, images, output, dictionary, seed)
-        identity = identify(method, dataset, preset, images, settings, learned)
+        start = None if init is None else Start.load(init)
+        learned = None if method == "plain" else atoms_for(preset, images, output, dictionary, start, seed)
+        identity = identify(method, dataset, preset, images, settings, learned, start)
         if (output / CONFIG).exists():
             show_finished(output, identity)
             return
-        model = make_model(preset, images, learned, seed).to(where)
+        model = make_model(preset, images, learned, seed)
+        if start is not None:
+            start.copy_into(model)
+        model.to(where)
         run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update)
         history = learn(method, model, preset, images, settings, run, validation)
         if processes.is_first():
-            finish(output, model, scored, history, identity, seed)
+            finish(output, model, scored, history, identity, start, seed)
 
 
-def atoms_for(preset: Preset, data: ImageSet, output: Path, dictionary: Path | None, seed: int) -> Tensor:
-    """The atoms of a file, or those learned from the data, which one process does and keeps with the model."""
+def atoms_for(
+    preset: Preset, data: ImageSet, output: Path, dictionary: Path | None, start: Start | None, seed: int
+) -> Tensor:
+    """The atoms of a file, those of the start, or else learned, which one process does and keeps with the model."""
     if dictionary is not None:
         return load_dictionary(dictionary)
+    if start is not None:
+        return start.atoms()
     learned = output / DICTIONARY
     if processes.is_first() and not learned.exists():
         refuse_unusable(preset, data, seed)
@@ -167,6 +184,7 @@ def identify(
     images: ImageSet,
     settings: TrainingSettings,
     atoms: Tensor | None,
+    start: Start | None,
 ) -> dict[str, Any]:
     """What makes two runs the same, in the form in which JSON gives it back."""
     identity = {
@@ -179,6 +197,8 @@ def identify(
     }
     if atoms is not None:
         identity["dictionary"] = hashlib.sha256(atoms.numpy().tobytes()).hexdigest()
+    if start is not None:
+        identity["init"] = start.fingerprint()
     stored: dict[str, Any] = json.loads(json.dumps(identity))
     return stored
 
@@ -200,7 +220,13 @@ def learn(
 
 
 def finish(
-    output: Path, model: nn.Module, scored: ImageSet, history: list[Epoch], identity: dict[str, Any], seed: int
+    output: Path,
+    model: nn.Module,
+    scored: ImageSet,
+    history: list[Epoch],
+    identity: dict[str, Any],
+    start: Start | None,
+    seed: int,
 ) -> None:
     """Scores the model, saves it with all that is known of it, and prints the score."""
     ensemble = 10 if isinstance(model, Defense) else 1
@@ -212,6 +238,8 @@ def finish(
         "epochs": [asdict(epoch) for epoch in history],
         "versions": versions(),
     }
+    if start is not None:
+        notes["earlier"] = start.runs()
     save_pretrained(model, output, notes)
     print(markdown_table([row]))
 

@@ -5,6 +5,7 @@ Everything about the training comes from the notes, as far as they have it. The 
 - ``run``: what was trained, on which images, with which settings; tables in tables.
 - ``epochs``: one table an epoch, each with its ``stage``.
 - ``seconds``: that the training took.
+- ``earlier``: ``run``, ``epochs`` and ``seconds`` of each training that the weights had before, oldest first.
 - ``scores``: a list of tables with ``data``, ``attack``, ``ensemble``, ``accuracy``, ``low``, ``high`` and ``images``.
 - ``storage``: what rounding the weights changed, a list of tables with ``ensemble``, ``float32``, ``float16`` and
   ``changed``.
@@ -165,10 +166,18 @@ def architecture(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> dict[
 
 
 def training(notes: dict[str, Any]) -> dict[str, Any]:
+    found = dict(notes.get("run", {})) | work(notes)
+    for number, earlier in enumerate(notes.get("earlier", []), start=1):
+        settings = earlier.get("run", {}).get("training", {})
+        found[f"training before, {number}"] = {"seed": settings.get("seed", "unknown")} | work(earlier)
+    return found
+
+
+def work(notes: dict[str, Any]) -> dict[str, Any]:
+    """What a training took."""
     stages = Counter(epoch["stage"] for epoch in notes.get("epochs", []))
-    found = dict(notes.get("run", {}))
-    found |= {f"epochs done, {stage}": count for stage, count in stages.items()}
-    return found | ({"hours": f"{notes['seconds'] / 3600:.3g}"} if "seconds" in notes else {})
+    done = {f"epochs done, {stage}": count for stage, count in stages.items()}
+    return done | ({"hours": f"{notes['seconds'] / 3600:.3g}"} if "seconds" in notes else {})
 
 
 def storage(checks: list[dict[str, Any]]) -> str:

@@ -1,0 +1,69 @@
+"""A saved model as the start of a training: another cycle of the learning rate, or other data."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..defense import Defense
+from ..pretrained import load_pretrained
+from ..pretrained.description import describe
+from ..storage import difference
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where the weights come from.
+
+    Attributes:
+        name: as the user gave it: a folder, or a name that ships with the package.
+        model: that is there.
+        notes: what is known of it.
+    """
+
+    name: str
+    model: nn.Module
+    notes: dict[str, Any]
+
+    @classmethod
+    def load(cls, name_or_folder: str) -> "Start":
+        return cls(name_or_folder, *load_pretrained(name_or_folder))
+
+    def atoms(self) -> Tensor:
+        """Those of a defense.
+
+        Raises:
+            ValueError: it is a classifier alone.
+        """
+        if not isinstance(self.model, Defense):
+            raise ValueError(f"init is {self.name!r}, a classifier without a dictionary, expected a defense")
+        return self.model.encoder.atoms
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, in the order of their names."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def copy_into(self, model: nn.Module) -> None:
+        """Gives a new model these weights.
+
+        Raises:
+            ValueError: the two are not alike; the message says where.
+        """
+        there, here = describe(self.model), describe(model)
+        if there != here:
+            raise ValueError(f"init is another model: {difference(Path(self.name).name, there, here)}")
+        if isinstance(model, Defense) and not torch.equal(model.encoder.atoms, self.atoms()):
+            raise ValueError("init has other atoms than --dictionary; leave that option out to take them from init")
+        model.load_state_dict(self.model.state_dict())
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The trainings that made these weights, oldest first, as notes keep them."""
+        kept = {"run", "epochs", "seconds", "versions"}
+        last = {name: note for name, note in self.notes.items() if name in kept}
+        return [*self.notes.get("earlier", []), last]

@@ -1,0 +1,63 @@
+"""Attacked images on disk: what is done again after a stop, and what is not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import random_images
+from neuroae.data import ImageSet
+from results.kept import Kept
+
+
+class Stopped(Exception):
+    """Raised in place of a kill."""
+
+
+def data(count: int = 7) -> ImageSet:
+    images, _, ids = random_images(count)
+    return ImageSet("some", (images * 255).byte(), torch.zeros(count, dtype=torch.int64), ids, ("a", "b"))
+
+
+class Attack:
+    """Inverts images, notes whose, and stops before one of them."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.last = last
+        self.attacked: list[int] = []
+
+    def __call__(self, part: ImageSet) -> Tensor:
+        if self.last in part.ids.tolist():
+            raise Stopped
+        self.attacked += part.ids.tolist()
+        return 1 - part.pixels()
+
+
+def test_a_stopped_attack_goes_on_at_the_block_where_it_stopped(tmp_path: Path) -> None:
+    images = data()
+    first, second, third = Attack(last=int(images.ids[4])), Attack(), Attack()
+    with pytest.raises(Stopped):
+        Kept(tmp_path, {"epsilon": 1}).images("an attack, ours", images, first, 2)
+    kept = Kept(tmp_path, {"epsilon": 1})
+    found = kept.images("an attack, ours", images, second, 2)
+    again = Kept(tmp_path, {"epsilon": 1}).images("an attack, ours", images, third, 2)
+    assert first.attacked == images.ids[:4].tolist()
+    assert second.attacked == images.ids[4:].tolist()
+    assert third.attacked == []
+    assert torch.equal(found, 1 - images.pixels())
+    assert torch.equal(again, found)
+    assert kept.seconds > 0
+
+
+def test_attacks_of_other_names_have_files_of_their_own(tmp_path: Path) -> None:
+    kept, attacks = Kept(tmp_path, {}), (Attack(), Attack())
+    for name, attack in zip(("20 steps", "100 steps"), attacks, strict=True):
+        kept.images(name, data(), attack, 3)
+    assert len(attacks[0].attacked) == len(attacks[1].attacked) == 7
+
+
+def test_another_experiment_is_refused(tmp_path: Path) -> None:
+    Kept(tmp_path, {"epsilon": 1, "steps": 2})
+    with pytest.raises(ValueError, match=r"identity\.json belongs to another run: epsilon is 1 there and 3 here"):
+        Kept(tmp_path, {"epsilon": 3, "steps": 2})

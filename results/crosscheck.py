@@ -6,7 +6,6 @@ It may be stopped at any moment, and goes on when it is started again.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +22,10 @@ from neuroae.evaluation import Accuracy
 from neuroae.markdown import table
 from neuroae.storage import load_tensors, replacing, save_json
 from results.kept import Kept
-from results.libraries import EPSILON, OURS, SEED, STEP_SIZE, Craft, comparisons, with_ours
+from results.libraries import EPSILON, SEED, STEP_SIZE, Craft, comparisons
 from results.provenance import provenance
 
 BLOCK = 50
-ROWS_AT_ONCE = 256
-PAPER = 0.4205
 COLUMNS = ("attack", "library", "accuracy", "95% interval", "verdicts equal to ours", "l-infinity x 255", "seconds")
 PAGE = """# Our attacks beside foolbox and torchattacks
 
@@ -42,10 +39,6 @@ beside the seconds is the largest perturbation, measured in double precision.
 foolbox has no margin loss, and that of torchattacks is cut off at 0. Both were given one: foolbox's `LinfPGD` by
 overriding `get_loss_fn`, which its source invites to; torchattacks' `UPGD` by its argument `loss`, which takes a
 function, with `decay=0`, which makes it PGD.
-
-The worst case is what {restarts} restarts of margin PGD with 100 steps leave: the first starts at the image, and those
-that it does not fool get the others, from random points. The paper reports {paper:.2%} for it on all 10,000 images
-(Table 3).
 
 Made by `python -m results.crosscheck --data-dir DIR --weights FILE`; `results.json` holds the numbers in full and the
 versions.
@@ -95,6 +88,17 @@ class Row:
         )
 
 
+def classifier_of(weights: Path) -> nn.Module:
+    model = resnet32()
+    model.load_state_dict(load_tensors(weights)[0])
+    return model.eval().requires_grad_(False)
+
+
+def described(weights: Path) -> dict[str, str]:
+    """A file of weights, as JSON holds it."""
+    return {"name": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+
+
 def perturbed(
     kept: Kept, title: str, model: nn.Module, data: ImageSet, craft: Craft, block: int = BLOCK
 ) -> tuple[Tensor, float]:
@@ -122,20 +126,6 @@ def compare(kept: Kept, model: nn.Module, data: ImageSet) -> Iterator[Row]:
             yield Row.of(attack, library, right, equal, largest(images, data), seconds)
 
 
-def worst_case(kept: Kept, model: nn.Module, data: ImageSet, restarts: int) -> Iterator[Row]:
-    """A row for margin PGD with 100 steps: from the image, then from random points where that was not enough."""
-    name = f"PGD, margin, 100 steps, {restarts} restarts"
-    found, seconds = perturbed(kept, f"{name}, the first", model, data, with_ours("margin", 100))
-    standing = verdicts(model, found, data.labels).nonzero().flatten()
-    if restarts > 1 and len(standing):
-        again = with_ours("margin", 100, restarts - 1, random_start=True)
-        block = max(ROWS_AT_ONCE // (restarts - 1), 1)
-        others, longer = perturbed(kept, f"{name}, the others", model, data.take(standing), again, block)
-        found[standing] = others
-        seconds += longer
-    yield Row.of(name, OURS, verdicts(model, found, data.labels), None, largest(found, data), seconds)
-
-
 def largest(images: Tensor, data: ImageSet) -> float:
     return float((images.double() - data.pixels().double()).abs().max())
 
@@ -144,31 +134,26 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="Where CIFAR-10 lies.")],
     weights: Annotated[Path, typer.Option(help="State of an adversarially trained ResNet-32, as safetensors.")],
     limit: Limit = None,
-    restarts: Annotated[int, typer.Option(min=1, help="Of the worst case.")] = 50,
     work: Annotated[Path, typer.Option(help="Folder for what is kept while it runs.")] = Path("runs/crosscheck"),
     output: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("results/crosscheck"),
 ) -> None:
     """Attack an adversarially trained ResNet-32 on CIFAR-10 test images with three libraries."""
     data = load_dataset("cifar10", "test", data_dir).take(slice(limit))
-    model = resnet32()
-    model.load_state_dict(load_tensors(weights)[0])
-    model.eval().requires_grad_(False)
+    model = classifier_of(weights)
     asked = {
-        "weights": {"name": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
+        "weights": described(weights),
         "libraries": {"foolbox": foolbox.__version__, "torchattacks": torchattacks.__version__},
-        "attack": {"epsilon": EPSILON, "step_size": STEP_SIZE, "restarts": restarts, "seed": SEED},
+        "attack": {"epsilon": EPSILON, "step_size": STEP_SIZE, "seed": SEED},
     }
     made = provenance(weights.stem, data)
     kept = Kept(work, asked | made)
     rows = []
-    for each in chain(compare(kept, model, data), worst_case(kept, model, data, restarts)):
+    for each in compare(kept, model, data):
         rows.append(each)
         typer.echo("; ".join(filter(None, each.cells())), err=True)
     save_json(output / "results.json", made | asked | {"rows": [asdict(each) for each in rows]})
     shown = table(COLUMNS, (each.cells() for each in rows), text_columns=2)
-    page = PAGE.format(
-        table=shown, model=weights.stem, images=len(data), name=data.name, restarts=restarts, paper=PAPER
-    )
+    page = PAGE.format(table=shown, model=weights.stem, images=len(data), name=data.name)
     with replacing(output / "README.md") as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(shown)

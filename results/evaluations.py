@@ -93,7 +93,7 @@ def table3_undefended(models: Models) -> list[Attack]:
 def table3_adversarial(models: Models) -> list[Attack]:
     """The default attack, and the first restart of the paper's worst case for this classifier: margin loss, 100 steps.
 
-    ``results.crosscheck`` adds the other 49 restarts where they can still change a verdict.
+    ``results.worst_case`` adds the other 49 restarts where they can still change a verdict.
     """
     long = PGDSettings(steps=100, loss="margin")
     worst = attacks_from(models.adversarially_trained, long, method="PGD margin, 100 steps")

@@ -1,5 +1,7 @@
 """The tables' script: it evaluates, reports, goes on, and keeps what is small."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,21 +25,31 @@ def two_attacks(models: Models) -> list[Attack]:
     return attacks_from(models.attacked, SMALL, ("w-nfga-smooth", "w-aiga"))
 
 
-@pytest.fixture
-def probed() -> list[tuple[str, Path]]:
-    """Evaluations whose model was probed for the sanity report, and their folders."""
-    return []
+@pytest.fixture(scope="module", autouse=True)
+def probed() -> Iterator[list[tuple[str, Path]]]:
+    """Makes "table1" an experiment of seconds: the probes for the sanity report, which take longer, are only noted."""
+    found: list[tuple[str, Path]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(robustness, "probe_evaluation", lambda asked, work: found.append((asked.name, work)))
+        patch.setitem(EXPERIMENTS, "table1", Experiment(two_attacks, lambda m: m.attacked, IMAGES, 4))
+        yield found
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A folder with models, images and the evaluation, and what the script said of it."""
+    torch.set_num_threads(1)  # as in the tests, which could not go on with it otherwise
+    folder = tmp_path_factory.mktemp("done")
+    small_cifar10_defense().save_pretrained(folder / "defense")
+    save_tensors(folder / "weights.safetensors", resnet32().state_dict())
+    cifar10_folder(folder / "data", IMAGES + 3)
+    return folder, evaluate(folder)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, probed: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """With models and images, and an experiment that takes a second: the probes, which take longer, are left out."""
-    monkeypatch.setattr(robustness, "probe_evaluation", lambda asked, work: probed.append((asked.name, work)))
-    monkeypatch.setitem(EXPERIMENTS, "table1", Experiment(two_attacks, lambda m: m.attacked, IMAGES, 4))
-    small_cifar10_defense().save_pretrained(tmp_path / "defense")
-    save_tensors(tmp_path / "weights.safetensors", resnet32().state_dict())
-    cifar10_folder(tmp_path / "data", IMAGES + 3)
-    return tmp_path
+def folder(done: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy, to go on with."""
+    return shutil.copytree(done[0], tmp_path / "copy")
 
 
 def invoke(main: object, *arguments: object) -> Result:
@@ -53,11 +65,11 @@ def evaluate(folder: Path, *more: object) -> Result:
 
 
 def test_an_experiment_is_probed_and_published_without_its_images(
-    folder: Path, probed: list[tuple[str, Path]]
+    done: tuple[Path, Result], probed: list[tuple[str, Path]]
 ) -> None:
-    result = evaluate(folder)
+    folder, result = done
     assert result.exit_code == 0, result.output
-    assert probed == [("table1", folder / "work" / "table1")]
+    assert probed[0] == ("table1", folder / "work" / "table1")
     published = folder / "found" / "table1"
     assert {path.name for path in published.iterdir()} == set(robustness.COMMITTED)
     assert (published / "records.jsonl").read_bytes() == (folder / "work" / "table1" / "records.jsonl").read_bytes()
@@ -68,16 +80,14 @@ def test_an_experiment_is_probed_and_published_without_its_images(
     assert "W-NFGA smooth" in result.stdout
 
 
-def test_an_experiment_that_is_done_is_left_alone(folder: Path) -> None:
-    first = evaluate(folder)
+def test_an_experiment_that_is_done_is_left_alone(folder: Path, done: tuple[Path, Result]) -> None:
     images = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.safetensors")}
     assert images
-    assert evaluate(folder).stdout == first.stdout
+    assert evaluate(folder).stdout == done[1].stdout
     assert {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.safetensors")} == images
 
 
 def test_fewer_images_are_another_evaluation(folder: Path) -> None:
-    evaluate(folder)
     with pytest.raises(ValueError, match="data"):
         evaluate(folder, "--limit", 2)
 
@@ -89,7 +99,6 @@ def test_an_unknown_experiment_is_named(folder: Path) -> None:
 
 def test_figures_are_drawn_of_the_images_that_were_attacked(folder: Path) -> None:
     """Figures 4 and 6 read an evaluation's folder, whose images are the first of the data set's."""
-    evaluate(folder)
     work, data = folder / "work" / "table1", ["--data-dir", folder / "data"]
     drawn = invoke(ensemble.main, folder / "defense", *data, "--evaluation", work, "--output", folder / "figure6")
     assert drawn.exit_code == 0, drawn.output
@@ -109,7 +118,6 @@ def test_figures_are_drawn_of_the_images_that_were_attacked(folder: Path) -> Non
 
 
 def test_figures_refuse_other_images(folder: Path) -> None:
-    evaluate(folder)
     torch.manual_seed(5)
     other = cifar10_folder(folder / "other", IMAGES)
     with pytest.raises(ValueError, match="other images"):

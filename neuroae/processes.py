@@ -10,6 +10,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# Its functions hold the default group of the time when it is imported. DistributedDataParallel would import it within
+# the group, whose threads would then outlive it, and now and then abort the process as it ends.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

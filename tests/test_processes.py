@@ -42,6 +42,28 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, images: int) -> None:
     assert shared["losses"] == pytest.approx(alone["losses"], abs=1e-4)
 
 
+LEFT_THREADS = """
+import os
+from pathlib import Path
+import torch
+from neuroae import processes
+
+with processes.group(torch.device("cpu")):
+    processes.parallel(torch.nn.Linear(2, 2))(torch.ones(1, 2)).sum().backward()
+print([path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed where Linux has them")
+def test_a_group_leaves_no_threads(tmp_path: Path) -> None:
+    """One that outlives the group may abort the process when that ends."""
+    script = tmp_path / "script.py"
+    script.write_text(LEFT_THREADS)
+    printed = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", script)
+    assert "python" in printed
+    assert "gloo" not in printed
+
+
 def test_torchrun_trains_a_model_and_writes_it_once(tmp_path: Path) -> None:
     few = ["--atoms", 12, "--top-t", 6, "--epochs", 1, "--limit", 40, "--batch-size", 8]
     command = ["-m", "neuroae", "train", "--dataset", "digits", *few, "--output", tmp_path / "model"]

@@ -11,9 +11,11 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 LONGEST_SHOWN = 200
+LOCK = ".lock"
 
 
 @contextmanager
@@ -30,6 +32,27 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keeps a second run out of the folder; the claim ends with the block, or with the process that was killed in it.
+
+    Raises:
+        BlockingIOError: another run is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(
+            f"another run is at work in {folder}: wait until it has ended, or use another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_leftovers(path: Path) -> None:

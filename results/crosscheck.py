@@ -34,7 +34,8 @@ PAGE = """# Our attacks beside foolbox and torchattacks
 The model is {model}, a ResNet-32 adversarially trained with PGD; the images are the first {images:,} of {name}.
 Epsilon is 8/255 and the step 1/225. PGD starts at the image. APGD starts at a random point, each library at its own,
 since that of torchattacks always does. A verdict is whether the model, in float32, still answers rightly; the column
-beside the seconds is the largest perturbation, measured in double precision.
+beside the seconds is the largest perturbation, measured in double precision. The seconds say what to expect, and are
+no comparison: other work may have run beside some of the rows.
 
 foolbox has no margin loss, and that of torchattacks is cut off at 0. Both were given one: foolbox's `LinfPGD` by
 overriding `get_loss_fn`, which its source invites to; torchattacks' `UPGD` by its argument `loss`, which takes a

@@ -17,7 +17,7 @@ import killed_run
 from killed_run import SETTINGS, untrained
 from models import small_defense
 from neuroae.data import ImageSet, load_dataset
-from neuroae.storage import load_tensors, save_tensors
+from neuroae.storage import claimed, load_tensors, save_tensors
 from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
 from neuroae.training import loop as training_loop
 from neuroae.training.checkpoint import Trained
@@ -177,7 +177,8 @@ def test_sigkill_at_any_moment_costs_nothing(tmp_path: Path) -> None:
     assert whole.wait() == 0
     first, second = (load_tensors(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "killed"))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [checkpoint.name, "weights.safetensors"]
+    left = {path.name for path in (tmp_path / "killed").iterdir()}
+    assert left == {".lock", checkpoint.name, "weights.safetensors"}
 
 
 def test_what_a_killed_write_left_is_removed(digits: ImageSet, tmp_path: Path) -> None:
@@ -185,3 +186,9 @@ def test_what_a_killed_write_left_is_removed(digits: ImageSet, tmp_path: Path) -
     leftover.write_bytes(b"half a checkpoint")
     train_plain(untrained(), digits, SETTINGS, Run(tmp_path))
     assert not leftover.exists()
+
+
+def test_a_folder_where_another_training_is_at_work_is_refused(digits: ImageSet, tmp_path: Path) -> None:
+    with claimed(tmp_path), pytest.raises(BlockingIOError, match="another run is at work"):
+        train_plain(untrained(), digits, SETTINGS, Run(tmp_path))
+    assert train_plain(untrained(), digits, SETTINGS, Run(tmp_path))

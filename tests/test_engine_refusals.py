@@ -9,6 +9,7 @@ import torch
 from models import Linear, small_defense
 from neuroae.attacks import PGDSettings
 from neuroae.evaluation import Attack, Evaluation, Scoring, attacks_from, run_evaluation
+from neuroae.storage import claimed
 from small_evaluation import BUDGET, contents, random_data, small_evaluation
 
 
@@ -104,4 +105,10 @@ def test_an_attack_that_the_model_cannot_give_fails_before_any_work(tmp_path: Pa
     attack = Attack("DLR", model, PGDSettings(0.1, 0.1, 1, realizations=1, loss="dlr"))
     with pytest.raises(ValueError, match="logits has 2 classes, expected at least 3"):
         run_evaluation(Evaluation(model, data, [attack]), tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_folder_where_another_evaluation_is_at_work_is_refused(tmp_path: Path) -> None:
+    with claimed(tmp_path), pytest.raises(BlockingIOError, match="another run is at work"):
+        run_evaluation(small_evaluation(), tmp_path)
+    assert run_evaluation(small_evaluation(), tmp_path).records

@@ -46,7 +46,7 @@ def assert_same(folder: Path, whole: Path) -> None:
         assert (folder / path).read_bytes() == (whole / path).read_bytes(), path
     found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     parts = {path for path in found if path.parts[0] in ("records", "times")}
-    assert found - parts == {*images, *map(Path, ("manifest.json", "records.jsonl", "times.jsonl"))}
+    assert found - parts == {*images, *map(Path, (".lock", "manifest.json", "records.jsonl", "times.jsonl"))}
 
 
 def test_sigkill_at_any_moment_costs_nothing(tmp_path: Path, whole: Path) -> None:

@@ -1,11 +1,14 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and folders have one run at a time."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from neuroae.storage import load_json, load_tensors, replacing, save_json, save_tensors
+from neuroae.storage import claimed, load_json, load_tensors, replacing, save_json, save_tensors
 
 
 def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
@@ -64,3 +67,27 @@ def test_what_is_not_a_file_is_named(tmp_path: Path, load) -> None:  # type: ign
         load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="is not a file"):
         load(tmp_path)
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
+    with claimed(tmp_path / "run"):
+        with pytest.raises(BlockingIOError, match=r"another run is at work in .*run: wait"), claimed(tmp_path / "run"):
+            pass
+        with claimed(tmp_path / "other"):
+            pass
+    with claimed(tmp_path / "run"):
+        pass
+
+
+def test_a_claim_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
+    program = "import sys, time; from pathlib import Path; from neuroae.storage import claimed\n"
+    program += "with claimed(Path(sys.argv[1])): print('claimed', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        with pytest.raises(BlockingIOError), claimed(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with claimed(tmp_path):
+            pass

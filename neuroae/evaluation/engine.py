@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .. import processes
-from ..storage import replacing
+from ..storage import claimed, replacing
 from .attack import Perturbation
 from .block import craft, judge
 from .evaluation import Evaluation
@@ -32,9 +34,17 @@ def run_evaluation(evaluation: Evaluation, folder: Path) -> Results:
     Raises:
         ValueError: the folder belongs to an evaluation with other settings; the message says which. Or the processes
             were started with different evaluations.
+        BlockingIOError: another run is at work in the folder.
     """
-    files, asked = Files(folder), identity(evaluation)
+    asked = identity(evaluation)
     require_agreement(asked, evaluation.device)
+    with claimed(folder) if processes.is_first() else nullcontext():
+        complete(Files(folder), evaluation, asked)
+    return load_evaluation(folder)
+
+
+def complete(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -> None:
+    """Does what is missing in the folder."""
     if processes.is_first():
         files.remove_leftovers()
         open_manifest(files, evaluation, asked)
@@ -48,7 +58,6 @@ def run_evaluation(evaluation: Evaluation, folder: Path) -> Results:
     if processes.is_first():
         merge(files, evaluation)
     processes.wait_for_all()
-    return load_evaluation(folder)
 
 
 def read_known(files: Files) -> Known:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from .. import processes
 from ..contexts import autocast
 from ..data import ImageSet
 from ..progress import progress_bar
-from ..storage import remove_leftovers
+from ..storage import claimed, remove_leftovers
 from .batches import Batch, batches, steps_per_epoch
 from .checkpoint import Position, Trained, load_checkpoint, save_checkpoint
 from .history import Epoch, Meter
@@ -56,7 +57,23 @@ def fit(
         stage: what is trained: names the progress, the checkpoint and the stream of masks.
         run: None keeps nothing on disk.
         validation: images that are scored after every epoch, by one realization, and not learned from.
+
+    Raises:
+        BlockingIOError: another run is at work in the folder.
+        ValueError: what the folder holds belongs to another run.
     """
+    with claimed(run.folder) if run and processes.is_first() else nullcontext():
+        return run_epochs(task, data, settings, stage, run, validation)
+
+
+def run_epochs(
+    task: nn.Module,
+    data: ImageSet,
+    settings: TrainingSettings,
+    stage: str,
+    run: Run | None,
+    validation: ImageSet | None,
+) -> list[Epoch]:
     device = next(task.parameters()).device
     trained = start(task, settings, steps_per_epoch(data, settings))
     path = run.folder / f"checkpoint-{stage}.safetensors" if run else None

@@ -27,7 +27,13 @@ def versions() -> dict[str, str]:
 def git_commit(folder: Path) -> str | None:
     """The commit that a folder is checked out at, "-dirty" where files differ from it; None outside of a checkout."""
     try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        # An installed copy may lie within a repository that is another project's, and does not track it.
+        git(folder, "ls-files", "--error-unmatch", "__init__.py")
+        return git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

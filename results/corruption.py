@@ -75,11 +75,11 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for the numbers and the picture.")] = Path("results/corruption"),
 ) -> None:
     """Draw Figure 4 for every attack of an evaluation."""
-    encoder = Defense.from_pretrained(model).encoder
+    defense = Defense.from_pretrained(model)
     found = load_evaluation(evaluation)
     names = [name for name in found.records if name != CLEAN]
-    data = evaluated(found, load_dataset("cifar10", "test", data_dir))
-    measured = {name: shares(encoder, data, found.images(name), name) for name in names}
+    data = evaluated(found, defense, load_dataset("cifar10", "test", data_dir))
+    measured = {name: shares(defense.encoder, data, found.images(name), name) for name in names}
     summary: dict[str, Any] = {
         name: {"mean": float(values.mean()), "standard_error": float(values.std() / len(values) ** 0.5)}
         for name, values in measured.items()

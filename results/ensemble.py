@@ -98,7 +98,7 @@ def score(model: Defense, data: ImageSet, images: Tensor) -> list[Point]:
 
 def attacked_curves(model: Defense, data: ImageSet, found: Results) -> dict[str, list[Point]]:
     """The curves of the images that each attack of an evaluation left."""
-    data = evaluated(found, data)
+    data = evaluated(found, model, data)
     return {name: score(model, data, found.images(name)) for name in found.records if name != CLEAN}
 
 

@@ -164,3 +164,24 @@ def test_mistakes_end_with_one_line(
     assert message in text
     assert len(text.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_atoms_of_other_settings_are_not_taken_over(tmp_path: Path) -> None:
+    """A run that was stopped between its atoms and its first checkpoint has left nothing else that tells."""
+    few = ["--top-t", 6, "--epochs", 1, "--limit", 32, "--hold-out", 8]
+    common = ["train", "--dataset", "digits", *few, "--output", tmp_path / "model"]
+    neuroae(*common, "--atoms", 12)
+    for path in (tmp_path / "model").iterdir():
+        if path.name != "dictionary.safetensors":
+            path.unlink()
+    with pytest.raises(ValueError, match=r"dictionary\.safetensors belongs to another run: atoms is 12 there and 14"):
+        neuroae(*common, "--atoms", 14)
+    with pytest.raises(ValueError, match="seed is 0 there and 1 here"):
+        neuroae(*common, "--atoms", 12, "--seed", 1)
+
+
+def test_a_training_that_diverges_ends_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [*PLAIN, "--learning-rate", "1e30", "--batch-size", "8", "--output", tmp_path / "model"]
+    monkeypatch.setattr(sys, "argv", ["neuroae", *map(str, arguments)])
+    with pytest.raises(SystemExit, match=r"neuroae: the loss became .*; a lower learning rate may help"):
+        main()

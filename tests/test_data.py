@@ -132,3 +132,20 @@ def test_names_say_what_was_held_out() -> None:
 def test_all_or_none_cannot_be_held_out(count: int) -> None:
     with pytest.raises(ValueError, match=f"count is {count}, expected 1 to 9 of the 10 of some train"):
         numbered(10).hold_out(count, 0)
+
+
+def test_a_limited_set_sorted_by_class_has_every_class() -> None:
+    labels = torch.tensor([0] * 5 + [1] * 2 + [2] * 4)
+    data = ImageSet(
+        "sorted", torch.zeros(11, 1, 2, 2, dtype=torch.uint8), labels, torch.arange(11) + 7, ("a", "b", "c")
+    )
+    assert data.limited(4).labels.tolist() == [0, 0, 1, 2]
+    assert data.limited(8).ids.tolist() == [7, 8, 9, 12, 13, 14, 15, 16]
+    assert data.limited(None) is data
+    assert data.limited(20) is data
+
+
+def test_a_limited_set_that_is_mixed_comes_from_the_front() -> None:
+    labels = torch.tensor([1, 0, 1, 1])
+    data = ImageSet("mixed", torch.zeros(4, 1, 2, 2, dtype=torch.uint8), labels, torch.arange(4), ("a", "b"))
+    assert data.limited(2).ids.tolist() == [0, 1]

@@ -102,6 +102,22 @@ def test_what_float16_cannot_hold_is_refused(number: float, place: int) -> None:
         rounded("decoder.conv1.weight", weight)
 
 
+def test_a_model_that_was_not_written_to_the_end_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration, which says that a folder is whole, goes first and comes back last."""
+    small_model("defense").save_pretrained(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folders, "replacing", killed)
+    with pytest.raises(KeyboardInterrupt):
+        small_model("defense").save_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        load_pretrained(tmp_path)
+
+
 def test_a_refused_model_leaves_no_files(tmp_path: Path) -> None:
     model = small_model("defense")
     model.decoder.conv2.weight.data[0, 0, 0, 0] = 1e5

@@ -122,6 +122,11 @@ def test_figures_refuse_other_images(folder: Path) -> None:
     other = cifar10_folder(folder / "other", IMAGES)
     with pytest.raises(ValueError, match="other images"):
         invoke(corruption.main, folder / "work" / "table1", "--data-dir", other, "--model", folder / "defense")
+    small_cifar10_defense().save_pretrained(folder / "another")
+    with pytest.raises(ValueError, match=r"model is another than the one that .*table1 evaluates"):
+        invoke(
+            corruption.main, folder / "work" / "table1", "--data-dir", folder / "data", "--model", folder / "another"
+        )
     fewer = cifar10_folder(folder / "fewer", IMAGES - 2)
     with pytest.raises(ValueError, match=f"lacks image {IMAGES - 2} of .*, and 1 more"):
         invoke(corruption.main, folder / "work" / "table1", "--data-dir", fewer, "--model", folder / "defense")

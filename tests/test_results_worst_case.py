@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from bent_model import bent_model, some_data
 from neuroae import resnet32
@@ -38,7 +38,14 @@ def test_script_writes_numbers_and_page_and_goes_on(tmp_path: Path, monkeypatch:
     data = cifar10_folder(tmp_path / "data")
     arguments = ["--data-dir", data, "--weights", tmp_path / "weights.safetensors", "--output", tmp_path / "found"]
     arguments += ["--work", tmp_path / "work", "--limit", 2, "--restarts", 2]
-    first, second = (CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False) for _ in range(2))
+
+    def start() -> tuple[Result, dict[Path, int]]:
+        result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        return result, {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
+
+    (first, made), (second, kept) = start(), start()
+    assert made == kept
+    assert made
     assert first.exit_code == second.exit_code == 0
     assert first.stdout == second.stdout
     found = load_json(tmp_path / "found" / "results.json")

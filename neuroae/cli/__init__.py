@@ -27,5 +27,5 @@ def main() -> None:
     keep_freed_memory()
     try:
         app()
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"neuroae: {error}")

@@ -125,7 +125,7 @@ def attack(
     attacked = load_model(model).to(where)
     # By the names that tables give them; the attacked model's own attacks need none.
     sources = {"": attacked} | {name: load_model(path).to(where) for name, path in named(source or []).items()}
-    data = load_dataset(dataset, "test", data_dir, download).take(slice(limit))
+    data = load_dataset(dataset, "test", data_dir, download).limited(limit)
     random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
     attacks: list[Perturbation] = []
     for name, each in sources.items():

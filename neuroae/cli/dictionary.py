@@ -41,7 +41,7 @@ def dictionary(
     )
     check_settings(preset.atoms, preset.regularization, preset.iterations, preset.dictionary_batch)
     check_output(output)
-    data = load_dataset(dataset, "train", data_dir, download).take(slice(limit))
+    data = load_dataset(dataset, "train", data_dir, download).limited(limit)
     learned = make_dictionary(preset, data, seed)
     save_dictionary(output, learned, dictionary_notes(preset, data, seed))
     picture = output.with_suffix(".png")

@@ -18,7 +18,14 @@ DataDir = Annotated[
 Download = Annotated[
     bool, typer.Option("--download", help="Fetch cifar10 or imagenette into the data folder if it is not there.")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use only so many images, from the front.", show_default="all")]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Use only so many images, from the front; from that of each class where they are sorted by class.",
+        show_default="all",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.", show_default="a GPU if there is one")]
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 

@@ -20,7 +20,7 @@ from ..evaluation import evaluate
 from ..presets import Preset, make_classifier, make_defense, make_dictionary
 from ..pretrained import CONFIG, load_pretrained, save_pretrained
 from ..reports import Row, TrainingRecord, markdown_table
-from ..storage import require_same
+from ..storage import load_tensors, require_same
 from ..training import Epoch, Run, TrainingSettings, train_plain, train_supervised, train_unsupervised
 from ..training.settings import Schedule
 from ..versions import versions
@@ -122,7 +122,7 @@ def train(
         augment=preset.augment,
         seed=seed,
     )
-    images = load_dataset(dataset, "train", data_dir, download).take(slice(limit))
+    images = load_dataset(dataset, "train", data_dir, download).limited(limit)
     scored = load_dataset(dataset, "test", data_dir, download)
     validation = None
     if hold_out:
@@ -154,10 +154,13 @@ def atoms_for(
     if start is not None:
         return start.atoms()
     learned = output / DICTIONARY
+    notes = dictionary_notes(preset, data, seed) | {"atoms": preset.atoms, "patch": preset.patch}
     if processes.is_first() and not learned.exists():
         refuse_unusable(preset, data, seed)
-        save_dictionary(learned, make_dictionary(preset, data, seed), dictionary_notes(preset, data, seed))
+        save_dictionary(learned, make_dictionary(preset, data, seed), notes)
     processes.wait_for_all()
+    found = load_tensors(learned)[1]
+    require_same(learned, {name: found.get(name) for name in notes}, notes | {"versions": found.get("versions")})
     return load_dictionary(learned)
 
 

@@ -25,10 +25,12 @@ def save_pretrained(
     config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
     tensors = stored(model, half)
     card = model_card(folder.resolve().name, model, tensors, config)
+    # A folder with a configuration is whole: a kill in between leaves one that says what is missing.
+    (folder / CONFIG).unlink(missing_ok=True)
     save_tensors(folder / WEIGHTS, tensors)
-    save_json(folder / CONFIG, config)
     with replacing(folder / CARD) as temporary:
         temporary.write_text(card, encoding="utf-8")
+    save_json(folder / CONFIG, config)
 
 
 def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -1,0 +1,30 @@
+"""What a result says that it was made with."""
+
+import subprocess
+from pathlib import Path
+
+from neuroae.versions import git_commit
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True)
+
+
+def test_the_commit_is_that_of_the_package_and_not_of_a_repository_around_it(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (tmp_path / "theirs.py").touch()
+    assert git_commit(package) is None
+    git(tmp_path, "init")
+    git(tmp_path, "add", "theirs.py")
+    git(tmp_path, "commit", "-m", "theirs")
+    assert git_commit(package) is None
+    git(tmp_path, "add", "package")
+    git(tmp_path, "commit", "-m", "ours")
+    commit = git_commit(package)
+    assert commit is not None
+    assert len(commit) == 40
+    (package / "__init__.py").write_text("changed = True")
+    assert git_commit(package) == f"{commit}-dirty"

@@ -3,7 +3,6 @@
 It may be stopped at any moment, and goes on when it is started again.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,15 +14,15 @@ import torchattacks
 import typer
 from torch import Tensor, nn
 
-from neuroae import resnet32
 from neuroae.cli.options import Limit
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import Accuracy
 from neuroae.markdown import table
-from neuroae.storage import load_tensors, replacing, save_json
+from neuroae.storage import replacing, save_json
 from results.kept import Kept
 from results.libraries import EPSILON, SEED, STEP_SIZE, Craft, comparisons
 from results.provenance import provenance
+from results.weights import classifier_of, described
 
 BLOCK = 50
 COLUMNS = ("attack", "library", "accuracy", "95% interval", "verdicts equal to ours", "l-infinity x 255", "seconds")
@@ -89,17 +88,6 @@ class Row:
         )
 
 
-def classifier_of(weights: Path) -> nn.Module:
-    model = resnet32()
-    model.load_state_dict(load_tensors(weights)[0])
-    return model.eval().requires_grad_(False)
-
-
-def described(weights: Path) -> dict[str, str]:
-    """A file of weights, as JSON holds it."""
-    return {"name": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
-
-
 def perturbed(
     kept: Kept, title: str, model: nn.Module, data: ImageSet, craft: Craft, block: int = BLOCK
 ) -> tuple[Tensor, float]:
@@ -140,7 +128,7 @@ def main(
 ) -> None:
     """Attack an adversarially trained ResNet-32 on CIFAR-10 test images with three libraries."""
     data = load_dataset("cifar10", "test", data_dir).take(slice(limit))
-    model = classifier_of(weights)
+    model = classifier_of(weights).requires_grad_(False)
     asked = {
         "weights": described(weights),
         "libraries": {"foolbox": foolbox.__version__, "torchattacks": torchattacks.__version__},

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from torch import nn
 
-from neuroae import resnet32
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
 from neuroae.evaluation import Attack, attacks_from
 from neuroae.pretrained import load_pretrained
-from neuroae.storage import load_tensors
+from results.weights import classifier_of
 
 CRAFTED = "bfloat16"
 W_NFGA = ("w-nfga-identity", "w-nfga-smooth")
@@ -48,9 +47,7 @@ class Models:
 
     @cached_property
     def adversarially_trained(self) -> nn.Module:
-        model = resnet32()
-        model.load_state_dict(load_tensors(self.adversarial)[0])
-        return model.eval()
+        return classifier_of(self.adversarial)
 
     @cached_property
     def sources(self) -> dict[str, nn.Module]:

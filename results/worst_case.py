@@ -14,10 +14,11 @@ from neuroae.cli.options import Limit
 from neuroae.data import ImageSet, load_dataset
 from neuroae.markdown import table
 from neuroae.storage import replacing, save_json
-from results.crosscheck import Row, classifier_of, described, largest, perturbed, verdicts
+from results.crosscheck import Row, largest, perturbed, verdicts
 from results.kept import Kept
 from results.libraries import EPSILON, OURS, SEED, STEP_SIZE, with_ours
 from results.provenance import provenance
+from results.weights import classifier_of, described
 
 STEPS = 100
 BLOCK = 50
@@ -74,7 +75,7 @@ def main(
         "attack": {"epsilon": EPSILON, "step_size": STEP_SIZE, "steps": STEPS, "restarts": restarts, "seed": SEED},
     }
     made = provenance(weights.stem, data)
-    found = rows(Kept(work, asked | made), classifier_of(weights), data, restarts)
+    found = rows(Kept(work, asked | made), classifier_of(weights).requires_grad_(False), data, restarts)
     save_json(output / "results.json", made | asked | {"rows": [asdict(row) for row in found]})
     shown = table(COLUMNS, map(cells, found), text_columns=1)
     page = PAGE.format(table=shown, steps=STEPS, model=weights.stem, images=len(data), name=data.name, paper=PAPER)

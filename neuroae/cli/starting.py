@@ -1,6 +1,5 @@
 """A saved model as the start of a training: another cycle of the learning rate, or other data."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,6 @@ class Start:
         if not isinstance(self.model, Defense):
             raise ValueError(f"init is {self.name!r}, a classifier without a dictionary, expected a defense")
         return self.model.encoder.atoms
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights, in the order of their names."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
     def copy_into(self, model: nn.Module) -> None:
         """Gives a new model these weights.

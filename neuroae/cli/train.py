@@ -17,6 +17,7 @@ from ..defense import Defense
 from ..devices import choose_device
 from ..dictionary import load_dictionary, save_dictionary
 from ..evaluation import evaluate
+from ..evaluation.fingerprints import fingerprint
 from ..presets import Preset, make_classifier, make_defense, make_dictionary
 from ..pretrained import CONFIG, load_pretrained, save_pretrained
 from ..reports import Row, TrainingRecord, markdown_table
@@ -201,7 +202,7 @@ def identify(
     if atoms is not None:
         identity["dictionary"] = hashlib.sha256(atoms.numpy().tobytes()).hexdigest()
     if start is not None:
-        identity["init"] = start.fingerprint()
+        identity["init"] = fingerprint(start.model)
     stored: dict[str, Any] = json.loads(json.dumps(identity))
     return stored
 

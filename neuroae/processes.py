@@ -61,6 +61,13 @@ def total(values: Tensor, device: torch.device) -> Tensor:
     return summed
 
 
+def share_buffers(module: nn.Module) -> None:
+    """Gives every process the first one's buffers, among them the running statistics of batch normalization."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def parallel(module: nn.Module) -> nn.Module:
     """The module itself, or wrapped so that its gradients are averaged over the processes."""
     return DistributedDataParallel(module) if dist.is_initialized() else module

@@ -9,8 +9,13 @@ import pytest
 import torch
 
 import parallel_run
+from neuroae import Defense
+from neuroae.data import load_dataset
 from neuroae.pretrained import load_pretrained
 from neuroae.storage import load_tensors
+from neuroae.training import TrainingSettings
+from neuroae.training.loop import score
+from neuroae.training.tasks import Supervised
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
@@ -64,11 +69,27 @@ def test_a_group_leaves_no_threads(tmp_path: Path) -> None:
     assert "gloo" not in printed
 
 
-def test_torchrun_trains_a_model_and_writes_it_once(tmp_path: Path) -> None:
-    few = ["--atoms", 12, "--top-t", 6, "--epochs", 1, "--limit", 40, "--batch-size", 8]
-    command = ["-m", "neuroae", "train", "--dataset", "digits", *few, "--output", tmp_path / "model"]
-    printed = run("-m", *TORCHRUN, *command)
-    assert printed.count("| clean") == 1
-    _, notes = load_pretrained(tmp_path / "model")
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Of a training that two processes have done; its model is in the folder that comes last."""
+    few = ["--atoms", 12, "--top-t", 6, "--epochs", 1, "--limit", 48, "--hold-out", 8, "--batch-size", 8]
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    command = ["-m", *TORCHRUN, "-m", "neuroae", "train", "--dataset", "digits", *few, "--output", folder]
+    assert run(*command).count("| clean") == 1
+    return command
+
+
+def test_torchrun_trains_a_model_and_writes_it_once(command: list[object]) -> None:
+    _, notes = load_pretrained(str(command[-1]))
     assert notes["epochs"][0]["accuracy"] is not None
-    assert "is trained already" in run("-m", *TORCHRUN, *command)
+    assert "is trained already" in run(*command)
+
+
+def test_several_processes_validate_the_model_that_is_saved(command: list[object]) -> None:
+    """Each has statistics of batch normalization that follow from its own images."""
+    model, notes = load_pretrained(str(command[-1]))
+    assert isinstance(model, Defense)
+    _, held = load_dataset("digits", "train").limited(48).hold_out(8, seed=0)
+    expected = score(Supervised(model), held, TrainingSettings(), "defense", epoch=0)
+    assert notes["epochs"][0]["validation_loss"] == pytest.approx(expected.mean_loss, rel=1e-5)
+    assert notes["epochs"][0]["validation_accuracy"] == expected.accuracy

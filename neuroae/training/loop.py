@@ -161,6 +161,8 @@ def finish_epoch(
     validation: ImageSet | None,
 ) -> None:
     """Moves the position to the next epoch, with this one in its history."""
+    # What is scored is what the first process saves; after a step the others have statistics of their own.
+    processes.share_buffers(task)
     meter = position.meter
     scored = score(task, validation, settings, stage, position.epoch) if validation else None
     epoch = Epoch(

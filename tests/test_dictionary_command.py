@@ -1,6 +1,7 @@
 """``neuroae dictionary``: what it writes, and what it refuses before any work."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from neuroae.cli import app
 from neuroae.data import load_dataset
 from neuroae.dictionary import learn_dictionary, load_dictionary
+from neuroae.presets import PRESETS, make_dictionary
 from neuroae.storage import load_tensors
 from neuroae.versions import versions
 
@@ -42,6 +44,25 @@ def test_command_keeps_settings_data_and_versions_with_the_atoms(tmp_path: Path)
     picture = path.with_suffix(".png")
     assert printed == f"12 atoms of 1 x 3 x 3 in {path}; picture: {picture}\n"
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_atoms_learn_nothing_from_images_that_training_holds_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the command learns them, or the training itself."""
+    preset = replace(PRESETS["digits"], iterations=3)
+    monkeypatch.setitem(PRESETS, "digits", preset)
+    few = ["--dataset", "digits", "--atoms", "12", "--limit", "40", "--hold-out", "8", "--seed", "5"]
+    rest, _ = load_dataset("digits", "train").limited(40).hold_out(8, seed=5)
+    expected = make_dictionary(replace(preset, atoms=12), rest, seed=5)
+    learn_by_command(*few[2:], "--output", tmp_path / "own.safetensors")
+    quick = ["--top-t", "6", "--epochs", "1", "--output", str(tmp_path)]
+    CliRunner().invoke(app, ["train", *few, *quick], catch_exceptions=False)
+    for path in (tmp_path / "own.safetensors", tmp_path / "dictionary.safetensors"):
+        assert torch.equal(load_dictionary(path), expected)
+        noted = load_tensors(path)[1]
+        assert noted["data"] == "digits train without 8 held out"
+        assert (noted["images"], noted["fingerprint"]) == (32, rest.fingerprint())
 
 
 EARLY = {

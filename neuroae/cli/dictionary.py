@@ -10,7 +10,7 @@ from ..dictionary import check_settings, save_dictionary
 from ..presets import Preset, make_dictionary
 from ..reports.atoms import draw_atoms
 from ..versions import versions
-from .options import Atoms, DataDir, Download, Limit, Patch, Seed, overridden, preset_option
+from .options import Atoms, DataDir, Download, HoldOut, Limit, Patch, Seed, overridden, preset_option
 
 SUFFIX = ".safetensors"
 
@@ -20,6 +20,7 @@ def dictionary(
     data_dir: DataDir = None,
     download: Download = False,
     limit: Limit = None,
+    hold_out: HoldOut = 0,
     atoms: Atoms = None,
     patch: Patch = None,
     regularization: Annotated[float | None, preset_option("regularization", "Lambda in eq. 1, above 0.")] = None,
@@ -42,6 +43,8 @@ def dictionary(
     check_settings(preset.atoms, preset.regularization, preset.iterations, preset.dictionary_batch)
     check_output(output)
     data = load_dataset(dataset, "train", data_dir, download).limited(limit)
+    if hold_out:
+        data, _ = data.hold_out(hold_out, seed)
     learned = make_dictionary(preset, data, seed)
     save_dictionary(output, learned, dictionary_notes(preset, data, seed))
     picture = output.with_suffix(".png")

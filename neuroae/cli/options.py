@@ -26,6 +26,14 @@ Limit = Annotated[
         show_default="all",
     ),
 ]
+HoldOut = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Training images not to learn from, drawn by the seed; "
+        "`neuroae train` scores on them in place of the test images.",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.", show_default="a GPU if there is one")]
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 

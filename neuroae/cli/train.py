@@ -31,6 +31,7 @@ from .options import (
     DataDir,
     Download,
     Epsilon,
+    HoldOut,
     Limit,
     Seed,
     overridden,
@@ -58,9 +59,7 @@ def train(
     data_dir: DataDir = None,
     download: Download = False,
     limit: Limit = None,
-    hold_out: Annotated[
-        int, typer.Option(min=0, help="Training images to score on, in place of the test images, and not learn from.")
-    ] = 0,
+    hold_out: HoldOut = 0,
     init: Annotated[
         str | None,
         typer.Option(

@@ -19,7 +19,8 @@ class PretrainedModel(nn.Module):
 
         Raises:
             FileNotFoundError: there is no such name or folder, or a file is missing.
-            ValueError: a file is damaged, or the model is of another class; the message names the file.
+            ValueError: a file is damaged, weights and configuration do not fit each other, a weight is NaN or
+                infinite, or the model is of another class; the message names the file, and the field or tensor.
         """
         from .pretrained import load_pretrained  # which imports the subclasses of this class
 
@@ -41,7 +42,7 @@ class PretrainedModel(nn.Module):
 
         Raises:
             TypeError: a part of the model is not of a kind that can be saved, or a note is nothing that JSON holds.
-            ValueError: a weight is beyond float16's range, or a note of the card's has another form.
+            ValueError: a weight is beyond float16's range, NaN or infinite, or a note of the card's has another form.
         """
         from .pretrained import save_pretrained
 

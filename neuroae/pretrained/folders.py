@@ -8,8 +8,8 @@ from torch import nn
 
 from ..storage import load_json, load_tensors, replacing, save_json, save_tensors
 from .card import model_card
-from .description import build, describe
-from .half import restored, stored
+from .description import UnfitTensors, build, describe
+from .half import require_finite, restored, stored
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -41,10 +41,13 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, An
     try:
         model = build(config, tensors)
         notes = dict(config["notes"])
+    except UnfitTensors as error:
+        raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error!r}") from error
     try:
         model.load_state_dict(restored(model, tensors))
+        require_finite(model.state_dict())
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
     return model.eval(), notes

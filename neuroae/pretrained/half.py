@@ -16,16 +16,25 @@ def stored(model: nn.Module, half: bool) -> dict[str, Tensor]:
 
     Raises:
         TypeError: the model is not in float32.
-        ValueError: a weight is beyond float16's range.
+        ValueError: a weight is beyond float16's range, or a number is NaN or infinite.
     """
     tensors = model.state_dict()
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise TypeError(f"{name} is {tensor.dtype}, expected torch.float32; save the model as it was trained")
+    require_finite(tensors)
     if half:
         for name in layer_weights(model):
             tensors[name] = rounded(name, tensors[name])
     return tensors
+
+
+def require_finite(tensors: dict[str, Tensor]) -> None:
+    """Refuses a model whose answers would be no numbers; ValueError names the first tensor that is to blame."""
+    for name, tensor in tensors.items():
+        wrong = int((~tensor.isfinite()).sum())
+        if wrong:
+            raise ValueError(f"{name} is NaN or infinite in {wrong:,} of {tensor.numel():,} places, expected none")
 
 
 def rounded(name: str, weight: Tensor) -> Tensor:

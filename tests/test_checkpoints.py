@@ -1,5 +1,6 @@
 """Stopping and going on: a run that was killed ends with the weights of one that was not."""
 
+import copy
 import signal
 import subprocess
 import sys
@@ -11,16 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import killed_run
 from killed_run import SETTINGS, untrained
 from models import small_defense
+from neuroae import Defense
 from neuroae.data import ImageSet, load_dataset
 from neuroae.storage import claimed, load_tensors, save_tensors
 from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
 from neuroae.training import loop as training_loop
 from neuroae.training.checkpoint import Trained
+from saved_models import small_model
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +36,10 @@ class Killed(Exception):
 
 
 @contextmanager
-def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
-    """Trainings raise in the step after so many, before that changes anything."""
-    step, done = training_loop.step, []
+def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[list[Trained]]:
+    """Trainings raise in the step after so many, before that changes anything; gives what each step changed."""
+    step = training_loop.step
+    done: list[Trained] = []
 
     def stopping(module: nn.Module, trained: Trained, *arguments: object) -> None:
         if len(done) == steps:
@@ -45,7 +49,7 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]
 
     with monkeypatch.context() as patched:
         patched.setattr(training_loop, "step", stopping)
-        yield
+        yield done
 
 
 def assert_equal_states(first: nn.Module, second: nn.Module) -> None:
@@ -85,6 +89,36 @@ def test_both_stages_of_an_unsupervised_training_go_on(
         train_unsupervised(first, digits, SETTINGS, 1, Run(tmp_path, seconds=0))
     assert train_unsupervised(second, digits, SETTINGS, 1, Run(tmp_path)) == expected
     assert_equal_states(second, whole)
+
+
+def momenta(steps: list[Trained]) -> list[tuple[Tensor, Tensor]]:
+    """Each parameter with its momentum."""
+    optimizer = steps[-1].optimizer
+    parameters = optimizer.param_groups[0]["params"]
+    return [(parameter, optimizer.state[parameter]["momentum_buffer"]) for parameter in parameters]
+
+
+def test_the_real_decoder_and_classifier_go_on_bit_for_bit(
+    digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their weights lie in memory as channels_last, of which a file keeps nothing."""
+    settings, few = replace(SETTINGS, epochs=1, batch_size=2), digits.take(slice(6))
+    whole = small_model("defense")
+    first, second = copy.deepcopy(whole), copy.deepcopy(whole)
+    assert isinstance(whole, Defense)
+    assert isinstance(first, Defense)
+    assert isinstance(second, Defense)
+    run = Run(tmp_path, seconds=0)
+    with stopped_after(monkeypatch, 3) as expected:
+        train_supervised(whole, few, settings)
+    with stopped_after(monkeypatch, 2), pytest.raises(Killed):
+        train_supervised(first, few, settings, run)
+    with stopped_after(monkeypatch, 1) as found:
+        train_supervised(second, few, settings, run)
+    assert_equal_states(second, whole)
+    for (parameter, momentum), (_, other) in zip(momenta(found), momenta(expected), strict=True):
+        assert momentum.stride() == parameter.stride()
+        assert torch.equal(momentum, other)
 
 
 def test_a_finished_run_is_only_loaded(digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ def load_checkpoint(path: Path, trained: Trained, identity: dict[str, Any]) -> P
             number, key = name.split(".", 1)
             state.setdefault(int(number), {})[key] = tensor
         trained.optimizer.load_state_dict({"state": state, "param_groups": metadata["optimizer"]})
+        lay_out(trained.optimizer)
         trained.scheduler.load_state_dict(metadata["scheduler"])
         restore_random_states(tensors)
         position = metadata["position"]
@@ -76,6 +77,14 @@ def load_checkpoint(path: Path, trained: Trained, identity: dict[str, Any]) -> P
         return Position(position["epoch"], position["step"], history, Meter(**position["meter"]))
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold the state of this run: {error!r}") from error
+
+
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Gives momentum the strides of its parameter, which files do not keep; steps are fast where the two agree."""
+    for parameter, state in optimizer.state.items():
+        for name, tensor in state.items():
+            if tensor.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(tensor)
 
 
 def random_states() -> dict[str, Tensor]:

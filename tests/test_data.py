@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from neuroae.data import ImageSet, load_dataset
 
@@ -50,12 +51,56 @@ def test_what_cannot_be_loaded_is_refused(name: str, split: str, settings: dict[
         load_dataset(name, split, **settings)
 
 
-def test_image_sets_refuse_what_does_not_fit() -> None:
-    images = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
-    with pytest.raises(TypeError, match=r"expected uint8"):
-        ImageSet("some", images.float(), torch.zeros(3), torch.arange(3), ("a",))
-    with pytest.raises(ValueError, match="images, labels and ids hold 3, 2 and 3"):
-        ImageSet("some", images, torch.zeros(2), torch.arange(3), ("a",))
+IMAGES, THREE = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.arange(3)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "ids", "error", "message"),
+    [
+        pytest.param(
+            IMAGES.float(), THREE, THREE, TypeError, r"images is torch\.float32 of .*uint8 \(N, C", id="pixels"
+        ),
+        pytest.param(
+            IMAGES[0], THREE, THREE, TypeError, r"images is .* of shape \(1, 2, 2\), expected", id="one-image"
+        ),
+        pytest.param(IMAGES.numpy(), THREE, THREE, TypeError, "images is a ndarray, expected a tensor", id="array"),
+        pytest.param(IMAGES, THREE.int(), THREE, TypeError, r"labels is torch\.int32 of .*int64 \(N\)", id="int32"),
+        pytest.param(
+            IMAGES, THREE[:, None], THREE, TypeError, r"labels is .* of shape \(3, 1\), expected", id="column"
+        ),
+        pytest.param(
+            IMAGES, THREE, THREE.double(), TypeError, r"ids is torch\.float64 of .*int64 \(N\)", id="real-ids"
+        ),
+        pytest.param(IMAGES, THREE[:2], THREE, ValueError, "images, labels and ids hold 3, 2 and 3", id="two-labels"),
+        pytest.param(IMAGES, THREE, THREE[:1], ValueError, "images, labels and ids hold 3, 3 and 1", id="one-id"),
+        pytest.param(
+            IMAGES, THREE + 1, THREE, ValueError, "labels holds 3, expected .* 3 classes, 0 to 2", id="class-3"
+        ),
+        pytest.param(IMAGES, THREE - 1, THREE, ValueError, "labels holds -1, expected", id="negative-label"),
+        pytest.param(IMAGES, THREE, THREE - 1, ValueError, "ids holds -1, expected", id="negative-id"),
+        pytest.param(IMAGES, THREE, THREE + 2**32 - 2, ValueError, "ids holds 4294967296, expected", id="33-bits"),
+    ],
+)
+def test_image_sets_refuse_what_does_not_fit(
+    images: Any, labels: Tensor, ids: Tensor, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ImageSet("some", images, labels, ids, ("a", "b", "c"))
+
+
+def test_image_sets_take_the_last_class_and_number_and_no_images_at_all() -> None:
+    data = ImageSet("some", IMAGES, torch.full((3,), 2), THREE + 2**32 - 3, ("a", "b", "c"))
+    assert len(data) == 3
+    assert len(ImageSet("none", IMAGES[:0], THREE[:0], THREE[:0], ())) == 0
+
+
+def test_taken_images_are_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every training step takes some."""
+    data = numbered(10)
+    monkeypatch.setattr(ImageSet, "__post_init__", lambda _: pytest.fail("checked again"))
+    some = data.take(torch.tensor([3, 3]))
+    assert (some.name, some.classes, some.white) == (data.name, data.classes, data.white)
+    assert (len(some), len(data)) == (2, 10)
 
 
 def test_taken_images_keep_labels_and_ids() -> None:
@@ -78,7 +123,8 @@ def map_of_zeros(path: Path, rows: int) -> ImageSet:
     """Images of a megabyte each, mapped from a file that has holes in place of bytes."""
     np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows, 1, 1024, 1024)).flush()
     positions = torch.arange(rows)
-    return ImageSet("zeros", torch.from_numpy(np.load(path, mmap_mode="c")), positions, positions, ("zero",))
+    images = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return ImageSet("zeros", images, torch.zeros_like(positions), positions, ("zero",))
 
 
 def resident_bytes() -> int:

@@ -1,6 +1,7 @@
 """A set of labelled images, decoded once and kept as bytes."""
 
 import hashlib
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +20,8 @@ class ImageSet:
         name: of the data set and split, "cifar10 test".
         images: (N, C, H, W) uint8.
         labels: (N,) int64, positions in ``classes``.
-        ids: (N,) int64, each image's number in its split; draws and augmentation follow it.
+        ids: (N,) int64 in [0, 2^32), each image's number in its split; draws and augmentation follow it, so that
+            images of one number would share theirs.
         classes: names of the labels.
         white: the byte that stands for 1.0.
     """
@@ -32,22 +34,26 @@ class ImageSet:
     white: int = 255
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
-            raise TypeError(
-                f"images is {self.images.dtype} of shape {tuple(self.images.shape)}, expected uint8 (N, C, H, W)"
-            )
+        require_tensor("images", self.images, torch.uint8, "N", "C", "H", "W")
+        require_tensor("labels", self.labels, torch.int64, "N")
+        require_tensor("ids", self.ids, torch.int64, "N")
         if not len(self.images) == len(self.labels) == len(self.ids):
             raise ValueError(
                 f"images, labels and ids hold {len(self.images)}, {len(self.labels)} and {len(self.ids)}, "
                 "expected one number"
             )
+        require_below("labels", self.labels, len(self.classes), f"positions in the {len(self.classes)} classes")
+        require_below("ids", self.ids, 2**32, "numbers of 32 bits")
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: Tensor | slice) -> "ImageSet":
         """Some of the images; they keep their ids. A slice shares memory with this set, a tensor copies."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices], ids=self.ids[indices])
+        # A copy is not checked again: every training step takes one.
+        part = copy(self)
+        vars(part).update(images=self.images[indices], labels=self.labels[indices], ids=self.ids[indices])
+        return part
 
     def limited(self, count: int | None) -> "ImageSet":
         """So many images from the front; of a set sorted by class, as folders are, from the front of every class.
@@ -86,3 +92,19 @@ class ImageSet:
             for part in tensor.split(IMAGES_AT_ONCE):
                 digest.update(part.contiguous().flatten().numpy())
         return digest.hexdigest()
+
+
+def require_tensor(name: str, value: Tensor, dtype: torch.dtype, *shape: str) -> None:
+    expected = f"{str(dtype).removeprefix('torch.')} ({', '.join(shape)})"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a tensor, {expected}")
+    if value.dtype != dtype or value.dim() != len(shape):
+        raise TypeError(f"{name} is {value.dtype} of shape {tuple(value.shape)}, expected {expected}")
+
+
+def require_below(name: str, values: Tensor, limit: int, meaning: str) -> None:
+    if not len(values):
+        return
+    low, high = (int(value) for value in values.aminmax())
+    if low < 0 or high >= limit:
+        raise ValueError(f"{name} holds {low if low < 0 else high}, expected {meaning}, 0 to {limit - 1}")

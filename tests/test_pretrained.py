@@ -9,8 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from conftest import unit_atoms
-from neuroae import Decoder, Defense, SparseEncoder, resnet32
+from neuroae import Defense
 from neuroae.classifiers import ResNet32
 from neuroae.pretrained import folders, load_pretrained, save_pretrained, shipped_names
 from neuroae.pretrained.half import rounded
@@ -164,23 +163,3 @@ def test_a_model_of_another_class_is_refused(shelf: Path) -> None:
         Defense.from_pretrained("two")
     with pytest.raises(ValueError, match=r"one holds a Defense, expected a ResNet32; use Defense\.from_pretrained"):
         ResNet32.from_pretrained("one")
-
-
-def test_four_models_of_the_papers_size_fit_into_24_megabytes(tmp_path: Path) -> None:
-    encoder = SparseEncoder(unit_atoms(500, 3, 4))
-    Defense(encoder, Decoder(), resnet32()).save_pretrained(tmp_path / "defense", half=True)
-    resnet32().save_pretrained(tmp_path / "classifier", half=True)
-    defense, classifier = (
-        (tmp_path / name / "model.safetensors").stat().st_size for name in ("defense", "classifier")
-    )
-    assert 3 * defense + classifier < 21e6
-
-
-def test_models_that_ship_are_whole_and_small() -> None:
-    size = 0
-    for name in shipped_names():
-        model, notes = load_pretrained(name)
-        scored = {score["ensemble"] for score in notes["scores"]}
-        assert scored == ({1, 10} if isinstance(model, Defense) else {1})
-        size += sum((folders.SHIPPED / name / file).stat().st_size for file in FILES)
-    assert size <= 24e6

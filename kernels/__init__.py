@@ -24,6 +24,9 @@ OPERATIONS = (
     "conv_transpose",
     "conv_transpose_backward_value",
     "conv_transpose_backward_weight",
+    "dense_conv_transpose",
+    "dense_conv_transpose_backward_input",
+    "dense_conv_transpose_backward_weight",
 )
 
 

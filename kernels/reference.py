@@ -226,6 +226,38 @@ def conv_transpose_backward_weight(
     return grad_weight, grad.sum((0, 2, 3))
 
 
+def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    """Transposed convolution of a dense tensor, 3 x 3 with stride 1: weight (C_in, C_out, 3, 3).
+
+    Returns (rows, C_out, H + 2, W + 2) in the input's dtype, channels_last, accumulated in float32.
+    """
+    shape = shapes.dense_conv_transpose(input, weight, bias)
+    with full_precision(input.device):
+        result = F.conv_transpose2d(input.float(), weight, bias)
+    output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
+    return output.copy_(result.relu() if relu else result)
+
+
+def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | None, weight: Tensor) -> Tensor:
+    """Gradient to the input, in the gradient's dtype, channels_last. ``output`` as above."""
+    shape = shapes.dense_conv_transpose_backward_input(grad_output, output, weight)
+    grad = torch.empty(shape, dtype=grad_output.dtype, device=grad_output.device, memory_format=torch.channels_last)
+    with full_precision(grad_output.device):
+        return grad.copy_(F.conv2d(masked(grad_output, output).float(), weight))
+
+
+def dense_conv_transpose_backward_weight(
+    grad_output: Tensor, output: Tensor | None, input: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients to weight and bias, both float32; the weight's is channels_last. ``output`` as above."""
+    shape = shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
+    grad = masked(grad_output, output).float()
+    grad_weight = torch.empty(shape, device=grad.device, memory_format=torch.channels_last)
+    with full_precision(grad.device):
+        grad_weight.copy_(conv2d_weight(grad, shape, input.float()))
+    return grad_weight, grad.sum((0, 2, 3))
+
+
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Convolutions in float32, whatever autocast and TF32 settings are on around them."""

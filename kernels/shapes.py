@@ -12,6 +12,7 @@ from .surrogates import SURROGATES
 
 MAX_ATOMS = 32_767
 RANGE_TOLERANCE = 1e-6
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def require(condition: bool, message: str) -> None:
@@ -202,12 +203,7 @@ def conv_transpose_backward(
             f"grad_output has shape {tuple(grad_output.shape)}, expected a dimension {2 + i} of {size} to "
             f"{size + stride[i] - 1}",
         )
-    if output is not None:
-        require_tensor("output", output, weight.dtype, 4)
-        require(
-            output.shape == grad_output.shape,
-            f"output has shape {tuple(output.shape)}, expected {tuple(grad_output.shape)} as grad_output has",
-        )
+    check_output(output, grad_output)
 
 
 def check_code_and_weight(index: Tensor, count: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> None:
@@ -218,10 +214,73 @@ def check_code_and_weight(index: Tensor, count: Tensor, weight: Tensor, stride: 
         f"count has shape {tuple(count.shape)}, expected {tuple(index.shape[:3])} as index has",
     )
     require(weight.dim() == 4, f"weight has shape {tuple(weight.shape)}, expected 4 dimensions (L, C_out, k_h, k_w)")
-    if weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    if weight.dtype not in FLOATS:
         raise TypeError(f"weight has dtype {weight.dtype}, expected float32, bfloat16 or float16")
     require(min(stride) >= 1, f"stride is {stride}, expected at least 1")
     require(min(padding) >= 0, f"padding is {padding}, expected at least 0")
+
+
+def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[int, int, int, int]:
+    """(rows, C_out, H + 2, W + 2)."""
+    check_dense("input", input, weight.shape[0] if weight.dim() == 4 else 0)
+    require_tensor("weight", weight, torch.float32, 4)
+    require(weight.shape[2:] == (3, 3), f"weight has shape {tuple(weight.shape)}, expected (C_in, C_out, 3, 3)")
+    if bias is not None:
+        require_tensor("bias", bias, torch.float32, 1)
+        require(
+            bias.shape[0] == weight.shape[1],
+            f"bias has shape {tuple(bias.shape)}, expected ({weight.shape[1]},), a number for each output channel",
+        )
+    return input.shape[0], weight.shape[1], input.shape[2] + 2, input.shape[3] + 2
+
+
+def dense_conv_transpose_backward_input(
+    grad_output: Tensor, output: Tensor | None, weight: Tensor
+) -> tuple[int, int, int, int]:
+    """(rows, C_in, H, W)."""
+    require_tensor("weight", weight, torch.float32, 4)
+    require(weight.shape[2:] == (3, 3), f"weight has shape {tuple(weight.shape)}, expected (C_in, C_out, 3, 3)")
+    check_dense("grad_output", grad_output, weight.shape[1])
+    height, width = grad_output.shape[2:]
+    require(min(height, width) > 2, f"grad_output is {height} x {width}, expected at least 3 x 3")
+    check_output(output, grad_output)
+    return grad_output.shape[0], weight.shape[0], height - 2, width - 2
+
+
+def dense_conv_transpose_backward_weight(
+    grad_output: Tensor, output: Tensor | None, input: Tensor
+) -> tuple[int, int, int, int]:
+    """(C_in, C_out, 3, 3)."""
+    check_dense("input", input, None)
+    expected = (input.shape[0], grad_output.shape[1], input.shape[2] + 2, input.shape[3] + 2)
+    require(
+        grad_output.shape == expected,
+        f"grad_output has shape {tuple(grad_output.shape)}, expected {expected} with an input of {tuple(input.shape)}",
+    )
+    require_tensor("grad_output", grad_output, input.dtype, 4)
+    check_output(output, grad_output)
+    return input.shape[1], grad_output.shape[1], 3, 3
+
+
+def check_dense(name: str, tensor: Tensor, channels: int | None) -> None:
+    if tensor.dtype not in FLOATS:
+        raise TypeError(f"{name} has dtype {tensor.dtype}, expected float32, bfloat16 or float16")
+    require_tensor(name, tensor, tensor.dtype, 4)
+    require(
+        channels is None or tensor.shape[1] == channels,
+        f"{name} has {tensor.shape[1]} channels, expected {channels} as the weight has",
+    )
+    require(min(tensor.shape[2:]) > 0, f"{name} is {tensor.shape[2]} x {tensor.shape[3]}, expected at least 1 x 1")
+
+
+def check_output(output: Tensor | None, grad_output: Tensor) -> None:
+    """The output of a fused ReLU beside its gradient."""
+    if output is not None:
+        require_tensor("output", output, grad_output.dtype, 4)
+        require(
+            output.shape == grad_output.shape,
+            f"output has shape {tuple(output.shape)}, expected {tuple(grad_output.shape)} as grad_output has",
+        )
 
 
 def check_levels(norms: Tensor, dead_zone: Tensor, atoms: int | None = None) -> None:

@@ -1,6 +1,6 @@
-"""The operations with their gradients: W-NFGA (paper, section 4) and the sparse transposed convolution.
+"""The operations with their gradients: W-NFGA (paper, section 4) and the transposed convolutions.
 
-Each class takes the backend's name first, so that the backward pass runs on the engine of the forward pass. The
+A class on codes takes the backend's name first, so that the backward pass runs on the engine of the forward pass. The
 surrogate gradients have no derivative of their own, so differentiating twice is an error.
 """
 
@@ -171,3 +171,29 @@ class ConvTranspose(Function):
             grad_bias if wants_bias else None,
             *[None] * 4,
         )
+
+
+class DenseConvTranspose(Function):
+    """Transposed convolution of a dense tensor, 3 x 3 with stride 1, with ReLU inside when ``relu`` is set."""
+
+    @staticmethod
+    def forward(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        return ops.namespace("auto").dense_conv_transpose(input, weight, bias, relu)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        input, weight, _, relu = inputs
+        ctx.save_for_backward(input, weight, output if relu else None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        input, weight, output = ctx.saved_tensors
+        wants_input, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        operations = ops.namespace("auto")
+        grad_input = grad_weight = grad_bias = None
+        if wants_input:
+            grad_input = operations.dense_conv_transpose_backward_input(grad_output, output, weight)
+        if wants_weight or wants_bias:
+            grad_weight, grad_bias = operations.dense_conv_transpose_backward_weight(grad_output, output, input)
+        return grad_input, grad_weight if wants_weight else None, grad_bias if wants_bias else None, None

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .code import SparseCode
 from .sparse_conv import SparseConvTranspose2d
+from .winograd import WinogradConvTranspose2d
 
 
 class Decoder(nn.Module):
@@ -33,7 +34,7 @@ class Decoder(nn.Module):
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         self.resize = resize
         self.conv1 = SparseConvTranspose2d(in_channels, 300, kernel_size, stride)
-        self.conv2 = nn.ConvTranspose2d(300, 100, 3)
+        self.conv2 = WinogradConvTranspose2d(300, 100, 3)
         self.conv3 = nn.ConvTranspose2d(100, out_channels, 3)
         for layer in (self.conv2, self.conv3):
             layer.to(memory_format=torch.channels_last)
@@ -44,7 +45,7 @@ class Decoder(nn.Module):
         if self.resize:
             size = [side + 2 for side in self.image_size]
             hidden = F.interpolate(hidden, size, mode="bicubic", align_corners=False)
-        hidden = F.relu(self.conv2(hidden))
+        hidden = self.conv2(hidden, relu=True)
         return crop(F.relu(self.conv3(hidden)), self.image_size).clamp(0, 1)
 
 

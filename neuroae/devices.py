@@ -1,5 +1,6 @@
 """Where a model computes."""
 
+import functools
 import os
 
 import torch
@@ -19,6 +20,12 @@ def choose_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device is {name!r}, which cannot be used here: {error}") from error
     return device
+
+
+@functools.cache
+def has_matrix_units() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in units of their own (AMX), far faster than float32."""
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -29,6 +29,9 @@ SCHEMAS = {
     "Tensor weight, int[2] stride, int[2] padding) -> Tensor",
     "conv_transpose_backward_weight": "(Tensor grad_output, Tensor? output, Tensor index, Tensor value, "
     "Tensor count, Tensor weight, int[2] stride, int[2] padding) -> (Tensor, Tensor)",
+    "dense_conv_transpose": "(Tensor input, Tensor weight, Tensor? bias, bool relu) -> Tensor",
+    "dense_conv_transpose_backward_input": "(Tensor grad_output, Tensor? output, Tensor weight) -> Tensor",
+    "dense_conv_transpose_backward_weight": "(Tensor grad_output, Tensor? output, Tensor input) -> (Tensor, Tensor)",
 }
 
 
@@ -51,7 +54,7 @@ def fake_encode_backward(grad_value: Tensor, *arguments: Any) -> Tensor:
 
 def fake_conv_transpose(index: Tensor, value: Tensor, count: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
     shape = shapes.conv_transpose(index, value, count, weight, *arguments[:-1])
-    return torch.empty(shape, dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last)
+    return empty_channels_last(weight, shape)
 
 
 def fake_conv_transpose_backward_value(
@@ -65,8 +68,29 @@ def fake_conv_transpose_backward_weight(
     grad_output: Tensor, output: Tensor | None, index: Tensor, value: Tensor, count: Tensor, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     shapes.conv_transpose_backward(grad_output, output, index, count, weight, *rest)
-    grad_weight = torch.empty(weight.shape, device=weight.device, memory_format=torch.channels_last)
+    grad_weight = empty_channels_last(weight, weight.shape, torch.float32)
     return grad_weight, grad_weight.new_empty(weight.shape[1])
+
+
+def fake_dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    return empty_channels_last(input, shapes.dense_conv_transpose(input, weight, bias))
+
+
+def fake_dense_conv_transpose_backward_input(grad_output: Tensor, *arguments: Any) -> Tensor:
+    shape = shapes.dense_conv_transpose_backward_input(grad_output, *arguments)
+    return empty_channels_last(grad_output, shape)
+
+
+def fake_dense_conv_transpose_backward_weight(
+    grad_output: Tensor, output: Tensor | None, input: Tensor
+) -> tuple[Tensor, Tensor]:
+    shape = shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
+    grad_weight = empty_channels_last(input, shape, torch.float32)
+    return grad_weight, grad_weight.new_empty(shape[1])
+
+
+def empty_channels_last(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 FAKES: dict[str, Callable[..., Any]] = {
@@ -77,6 +101,9 @@ FAKES: dict[str, Callable[..., Any]] = {
     "conv_transpose": fake_conv_transpose,
     "conv_transpose_backward_value": fake_conv_transpose_backward_value,
     "conv_transpose_backward_weight": fake_conv_transpose_backward_weight,
+    "dense_conv_transpose": fake_dense_conv_transpose,
+    "dense_conv_transpose_backward_input": fake_dense_conv_transpose_backward_input,
+    "dense_conv_transpose_backward_weight": fake_dense_conv_transpose_backward_weight,
 }
 
 

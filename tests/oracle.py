@@ -15,19 +15,22 @@ from neuroae.kernels import reference
 from strategies import Case, Code
 
 TOLERANCE = 1e-5
+ROUNDING = 2.0**-23
 
 
-def assert_close(actual: Tensor, expected: Tensor, what: str, terms: Tensor | None = None) -> None:
+def assert_close(
+    actual: Tensor, expected: Tensor, what: str, terms: Tensor | None = None, rounding: float = ROUNDING
+) -> None:
     """To 1e-5 of the largest expected magnitude; so zeros only match zeros.
 
     ``terms`` are the same sums with every term positive. Where even the largest number is what a cancellation left,
-    float32's rounding of these is allowed instead.
+    ``rounding`` of these is allowed instead, float32's.
     """
     assert actual.dtype == expected.dtype, f"{what} has dtype {actual.dtype}, expected {expected.dtype}"
     assert actual.shape == expected.shape, f"{what} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
     if expected.numel() == 0:
         return
-    allowed = slack(expected, terms)
+    allowed = slack(expected, terms, rounding)
     error = (actual.double() - expected.double()).abs()
     worst = int(error.argmax())
     assert error.flatten()[worst] <= allowed, (
@@ -36,17 +39,22 @@ def assert_close(actual: Tensor, expected: Tensor, what: str, terms: Tensor | No
     )
 
 
-def assert_agrees(operation: Callable[..., Any], oracle: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def assert_agrees(
+    operation: Callable[..., Any],
+    oracle: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    rounding: float = ROUNDING,
+) -> None:
     """An operation's result, one tensor or several, against the oracle's on the same arguments."""
     magnitudes = (x.abs() if isinstance(x, Tensor) and x.is_floating_point() else x for x in arguments)
     results = operation(*arguments), oracle(*arguments), oracle(*magnitudes)
     for part, (actual, expected, terms) in enumerate(zip(*map(as_tuple, results), strict=True)):
-        assert_close(actual, expected, f"{oracle.__name__}, result {part},", terms)
+        assert_close(actual, expected, f"{oracle.__name__}, result {part},", terms, rounding)
 
 
-def slack(expected: Tensor, terms: Tensor | None) -> float:
+def slack(expected: Tensor, terms: Tensor | None, rounding: float = ROUNDING) -> float:
     largest = TOLERANCE * expected.abs().max().item()
-    return largest if terms is None else max(largest, 2.0**-23 * terms.max().item())
+    return largest if terms is None else max(largest, rounding * terms.max().item())
 
 
 def as_tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -153,12 +161,14 @@ def members(index: Tensor, atoms: int) -> Tensor:
     return marks[..., :atoms]
 
 
-def assert_rounds_to(actual: Tensor, expected: Tensor, what: str, terms: Tensor | None = None) -> None:
+def assert_rounds_to(
+    actual: Tensor, expected: Tensor, what: str, terms: Tensor | None = None, rounding: float = ROUNDING
+) -> None:
     """``actual`` is a rounding, in its lower precision, of a number that is close to the float32 ``expected``."""
     assert actual.shape == expected.shape
     if expected.numel() == 0:
         return
-    allowed = slack(expected, terms)
+    allowed = slack(expected, terms, rounding)
     low, high = (expected - allowed).to(actual.dtype), (expected + allowed).to(actual.dtype)
     outside = (actual < low) | (actual > high) | actual.isnan()
     assert not outside.any(), (

@@ -43,11 +43,21 @@ def test_every_operation_runs_on_the_compiled_engine(engine: ModuleType, monkeyp
         "conv_transpose_backward_value": (case.images, None, code[0], code[3], case.atoms, [2, 2], [0, 0]),
         "conv_transpose_backward_weight": (case.images, None, *code[:2], code[3], case.atoms, [2, 2], [0, 0]),
     }
+    calls |= dense_calls()
     assert set(calls) == set(kernels.OPERATIONS)
     for operation, arguments in calls.items():
         monkeypatch.setattr(engine, operation, reached)
         with pytest.raises(Reached):
             getattr(torch.ops.neuroae, operation)(*arguments)
+
+
+def dense_calls() -> dict[str, tuple[Any, ...]]:
+    dense, grad, weight = torch.rand(2, 3, 4, 5), torch.rand(2, 6, 6, 7), torch.rand(3, 6, 3, 3)
+    return {
+        "dense_conv_transpose": (dense, weight, None, False),
+        "dense_conv_transpose_backward_input": (grad, None, weight),
+        "dense_conv_transpose_backward_weight": (grad, None, dense),
+    }
 
 
 @given(case=cases())

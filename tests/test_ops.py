@@ -13,7 +13,7 @@ from neuroae.kernels import OPERATIONS, reference
 
 LIBRARIES = ("neuroae", "neuroae_reference")
 CODE = {"index", "value", "projection", "count"}
-BATCHED = CODE | {"images", "image_ids", "atom", "grad_value", "grad_output", "output"}
+BATCHED = CODE | {"images", "image_ids", "atom", "grad_value", "grad_output", "output", "input"}
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -58,6 +58,18 @@ def arguments() -> dict[str, dict[str, Any]]:
         "conv_transpose": conv,
         "conv_transpose_backward_value": {name: conv_backward[name] for name in conv_backward if name != "value"},
         "conv_transpose_backward_weight": conv_backward,
+    } | dense_arguments()
+
+
+def dense_arguments() -> dict[str, dict[str, Any]]:
+    """Those of the dense convolution: 2 rows of 5 channels to 7."""
+    dense: dict[str, Any] = {"input": torch.randn(2, 5, 6, 4), "weight": torch.randn(5, 7, 3, 3)}
+    output = reference.dense_conv_transpose(**dense, bias=torch.randn(7), relu=True)
+    backward = {"grad_output": torch.randn_like(output), "output": output}
+    return {
+        "dense_conv_transpose": {**dense, "bias": torch.randn(7), "relu": True},
+        "dense_conv_transpose_backward_input": {**backward, "weight": dense["weight"]},
+        "dense_conv_transpose_backward_weight": {**backward, "input": dense["input"]},
     }
 
 
@@ -170,6 +182,37 @@ CONV_BACKWARD = {
     ),
     "another output": ("output", lambda x: x[:, :, :6], ValueError, "output has shape .*as grad_output has"),
 }
+DENSE_WEIGHT = {
+    "weight of bfloat16": (
+        "weight",
+        Tensor.bfloat16,
+        TypeError,
+        "weight has dtype torch.bfloat16",
+    ),
+    "large filters": ("weight", lambda x: x.repeat(1, 1, 2, 2), ValueError, r"weight has shape .*expected .*3, 3"),
+}
+DENSE = {
+    "input of float64": ("input", Tensor.double, TypeError, "input has dtype torch.float64, expected float32, "),
+    "one map": ("input", lambda x: x[0], ValueError, r"input has shape \(5, 6, 4\), expected 4 dimensions"),
+    "other channels": ("input", lambda x: x[:, :4], ValueError, "input has 4 channels, expected 5 as the weight has"),
+    "no pixels": ("input", lambda x: x[..., :0], ValueError, "input is 6 x 0, expected at least 1 x 1"),
+    "bias too long": ("bias", lambda x: x.repeat(2), ValueError, r"bias has shape \(14,\), expected \(7,\)"),
+    "bias of bfloat16": ("bias", Tensor.bfloat16, TypeError, "bias has dtype torch.bfloat16, expected torch.float32"),
+}
+DENSE_OUTPUT = {"another output": ("output", lambda x: x[:1], ValueError, "output has shape .*as grad_output has")}
+DENSE_BACKWARD_INPUT = {
+    "other channels": ("grad_output", lambda x: x[:, :6], ValueError, "grad_output has 6 channels, expected 7"),
+    "gradient too small": (
+        "grad_output",
+        lambda x: x[:, :, :2],
+        ValueError,
+        "grad_output is 2 x 6, expected",
+    ),
+}
+DENSE_BACKWARD_WEIGHT = {
+    "gradient too small": ("grad_output", lambda x: x[:, :, :7], ValueError, r"grad_output has shape .*2, 7, 8, 6"),
+    "gradient of bfloat16": ("grad_output", Tensor.bfloat16, TypeError, "grad_output has dtype torch.bfloat16"),
+}
 REFUSALS = {
     "select": SELECT,
     "draw": RANDOMNESS | DRAW,
@@ -178,6 +221,9 @@ REFUSALS = {
     "conv_transpose": CODE_AND_WEIGHT | CONV,
     "conv_transpose_backward_value": CODE_AND_WEIGHT | CONV_BACKWARD,
     "conv_transpose_backward_weight": CODE_AND_WEIGHT | CONV_BACKWARD,
+    "dense_conv_transpose": DENSE | DENSE_WEIGHT,
+    "dense_conv_transpose_backward_input": DENSE_OUTPUT | DENSE_WEIGHT | DENSE_BACKWARD_INPUT,
+    "dense_conv_transpose_backward_weight": DENSE_OUTPUT | DENSE_BACKWARD_WEIGHT,
 }
 
 

@@ -9,12 +9,15 @@ from .. import shapes
 from ..philox import drop_threshold
 from ..surrogates import SURROGATES
 from .library import BAD_INDEX, instruction_set, library
-from .structures import Code, Dictionary, Draws, Gradient, Images, Layer, Selection
+from .structures import Code, Dictionary, Draws, Filters, Gradient, Images, Layer, Maps, Selection
 
 __all__ = [
     "conv_transpose",
     "conv_transpose_backward_value",
     "conv_transpose_backward_weight",
+    "dense_conv_transpose",
+    "dense_conv_transpose_backward_input",
+    "dense_conv_transpose_backward_weight",
     "draw",
     "encode",
     "encode_backward",
@@ -254,6 +257,44 @@ def conv_transpose_backward_weight(
         grad_bias.data_ptr(),
     )
     refuse_bad_index(status, index, weight.shape[0])
+    return grad_weight, grad_bias
+
+
+def maps_struct(maps: Tensor, positive: Tensor | None) -> Maps:
+    rows, channels, height, width = maps.shape
+    return Maps(maps.data_ptr(), pointer(positive), DTYPES[maps.dtype], rows, height, width, channels)
+
+
+def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    shape = shapes.dense_conv_transpose(input, weight, bias)
+    dtype, input, weight = input.dtype, channels_last(input), channels_last(weight)
+    bias = None if bias is None else bias.contiguous()
+    output = torch.empty(shape, dtype=input.dtype, memory_format=torch.channels_last)
+    filters = Filters(weight.data_ptr(), pointer(bias), *weight.shape[:2], 2, True, relu)
+    run("convolve", maps_struct(input, None), filters, output.data_ptr())
+    return output.to(dtype)
+
+
+def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | None, weight: Tensor) -> Tensor:
+    shape = shapes.dense_conv_transpose_backward_input(grad_output, output, weight)
+    dtype, grad_output = grad_output.dtype, channels_last(grad_output)
+    output = None if output is None else channels_last(output)
+    turned = channels_last(weight.transpose(0, 1))
+    result = torch.empty(shape, dtype=grad_output.dtype, memory_format=torch.channels_last)
+    filters = Filters(turned.data_ptr(), None, *turned.shape[:2], 0, False, False)
+    run("convolve", maps_struct(grad_output, output), filters, result.data_ptr())
+    return result.to(dtype)
+
+
+def dense_conv_transpose_backward_weight(
+    grad_output: Tensor, output: Tensor | None, input: Tensor
+) -> tuple[Tensor, Tensor]:
+    shape = shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
+    grad_output, input = channels_last(grad_output), channels_last(input)
+    output = None if output is None else channels_last(output)
+    grad_weight, grad_bias = torch.empty(shape, memory_format=torch.channels_last), torch.empty(shape[1])
+    moved, fixed = maps_struct(grad_output, output), maps_struct(input, None)
+    run("convolve_backward_weight", moved, fixed, grad_weight.data_ptr(), grad_bias.data_ptr())
     return grad_weight, grad_bias
 
 

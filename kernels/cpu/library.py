@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import EngineMissing
-from .structures import Code, Dictionary, Draws, Gradient, Images, Layer, Selection
+from .structures import Code, Dictionary, Draws, Filters, Gradient, Images, Layer, Maps, Selection
 
 FOLDER = Path(__file__).parent
 LIBRARY_NAME = "libneuroae_cpu.so"
@@ -31,7 +31,10 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
         c_void_p,
         c_int32,
     ),
+    "convolve": (POINTER(Maps), POINTER(Filters), c_void_p, c_int32),
+    "convolve_backward_weight": (POINTER(Maps), POINTER(Maps), c_void_p, c_void_p, c_int32),
 }
+WITHOUT_STATUS = ("draw", "convolve", "convolve_backward_weight")
 
 
 def library_path() -> Path:
@@ -52,7 +55,7 @@ def library() -> ctypes.CDLL:
         for name, arguments in ARGUMENTS.items():
             function = getattr(loaded, f"neuroae_{name}")
             function.argtypes = arguments
-            function.restype = None if name == "draw" else c_int32
+            function.restype = None if name in WITHOUT_STATUS else c_int32
         loaded.neuroae_isa.restype = c_char_p
     except (OSError, AttributeError) as error:
         raise EngineMissing(f"the C++ engine does not load: {error}") from error

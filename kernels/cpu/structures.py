@@ -66,3 +66,19 @@ class Layer(Structure):
         *sizes("atoms", "channels", "kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w"),
         *sizes("height", "width"),
     ]
+
+
+class Maps(Structure):
+    _fields_ = [
+        *pointers("data", "positive"),
+        *flags("dtype"),
+        *sizes("rows", "height", "width", "channels"),
+    ]
+
+
+class Filters(Structure):
+    _fields_ = [
+        *pointers("weight", "bias"),
+        *sizes("inputs", "outputs", "padding"),
+        *flags("flipped", "relu"),
+    ]

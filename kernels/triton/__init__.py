@@ -1,5 +1,13 @@
-"""The operations on a GPU, in Triton; under its interpreter (``TRITON_INTERPRET=1``) on CPU tensors."""
+"""The operations on a GPU, in Triton; under its interpreter (``TRITON_INTERPRET=1``) on CPU tensors.
 
+The dense convolution is the reference's, which is cuDNN's.
+"""
+
+from ..reference import (
+    dense_conv_transpose,
+    dense_conv_transpose_backward_input,
+    dense_conv_transpose_backward_weight,
+)
 from .backward import encode_backward
 from .conv_transpose import conv_transpose
 from .conv_transpose_backward import conv_transpose_backward_value, conv_transpose_backward_weight
@@ -11,6 +19,9 @@ __all__ = [
     "conv_transpose",
     "conv_transpose_backward_value",
     "conv_transpose_backward_weight",
+    "dense_conv_transpose",
+    "dense_conv_transpose_backward_input",
+    "dense_conv_transpose_backward_weight",
     "draw",
     "encode",
     "encode_backward",

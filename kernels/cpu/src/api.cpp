@@ -82,3 +82,12 @@ NEUROAE_API int32_t neuroae_conv_transpose_backward_weight(const void* grad, con
                                                            int32_t threads) {
     return chosen().conv_transpose_backward_weight(grad, output, *code, *layer, grad_weight, grad_bias, threads);
 }
+
+NEUROAE_API void neuroae_convolve(const Maps* maps, const Filters* filters, void* out, int32_t threads) {
+    chosen().convolve(*maps, *filters, out, threads);
+}
+
+NEUROAE_API void neuroae_convolve_backward_weight(const Maps* moved, const Maps* fixed, float* grad_weight,
+                                                  float* map_sums, int32_t threads) {
+    chosen().convolve_backward_weight(*moved, *fixed, grad_weight, map_sums, threads);
+}

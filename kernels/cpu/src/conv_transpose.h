@@ -93,13 +93,13 @@ inline void start_row(const Layer& layer, float* row) {
         std::memcpy(row + x * layer.channels, layer.bias, layer.channels * sizeof(float));
 }
 
-// ReLU if asked, and conversion to the output's type. NaN passes through ReLU as it does in PyTorch.
+// ReLU if asked, and conversion to the output's type.
 template <class T>
 void finish_row(const float* row, int64_t length, bool relu, T* out) {
     int64_t i = 0;
     for (; i + W <= length; i += W) {
         VF v = load<VF>(row + i);
-        if (relu) v = (VF)((VI)v & ~(VI)(v < VF{}));
+        if (relu) v = rectified(v);
         store_floats(out + i, v);
     }
     for (; i < length; ++i) {
@@ -154,7 +154,7 @@ void load_gradient(const T* grad, const T* output, int64_t length, float* target
     int64_t i = 0;
     for (; i + W <= length; i += W) {
         VF g = load_floats(grad + i);
-        if (output) g = (VF)((VI)g & (VI)(load_floats(output + i) > VF{}));
+        if (output) g = where_positive(g, load_floats(output + i));
         store(target + i, g);
     }
     for (; i < length; ++i) target[i] = !output || to_float(output[i]) > 0.0f ? to_float(grad[i]) : 0.0f;

@@ -62,6 +62,23 @@ struct Layer {
     int64_t height, width;  // of the output
 };
 
+// Feature maps, (rows, height, width, channels).
+struct Maps {
+    const void* data;
+    const void* positive;  // null, or maps of the same shape: where they are not positive, `data` counts as 0
+    int32_t dtype;         // of both
+    int64_t rows, height, width, channels;
+};
+
+// 3 x 3 filters with stride 1.
+struct Filters {
+    const float* weight;  // (inputs, 3, 3, outputs)
+    const float* bias;    // (outputs,) or null
+    int64_t inputs, outputs, padding;
+    int32_t flipped;  // taps from last to first, in both directions
+    int32_t relu;
+};
+
 // One instruction set's implementations. `threads` is the most that may work at once.
 struct Engine {
     const char* name;
@@ -75,6 +92,9 @@ struct Engine {
                                              float* grad_value, int threads);
     int32_t (*conv_transpose_backward_weight)(const void* grad, const void* output, const Code&, const Layer&,
                                               float* grad_weight, float* grad_bias, int threads);
+    void (*convolve)(const Maps&, const Filters&, void* out, int threads);
+    void (*convolve_backward_weight)(const Maps& moved, const Maps& fixed, float* grad_weight, float* map_sums,
+                                     int threads);
 };
 
 }  // namespace neuroae

@@ -1,8 +1,10 @@
-// Fresh memory for large outputs.
+// Memory for large outputs and for scratch.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <new>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -23,5 +25,20 @@ inline void expect_writes(void* data, std::size_t bytes) {
     (void)bytes;
 #endif
 }
+
+// Uninitialized floats whose first lies at the start of a cache line.
+class Scratch {
+  public:
+    explicit Scratch(int64_t count)
+        : floats(static_cast<float*>(::operator new(count * sizeof(float), std::align_val_t{kLine}))) {}
+    float* data() const { return floats.get(); }
+
+  private:
+    static constexpr std::size_t kLine = 64;
+    struct Release {
+        void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{kLine}); }
+    };
+    std::unique_ptr<float, Release> floats;
+};
 
 }  // namespace neuroae

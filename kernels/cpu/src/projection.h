@@ -1,22 +1,16 @@
 // Inner products of patches with atoms.
 //
-// A tile of R patches meets all atoms, two vectors of atoms at a time. Every product is one chain of additions over
-// k = 0 .. K - 1 that starts at 0, whatever the tile, so a patch's projections depend on nothing but the patch.
+// A tile of R patches meets all atoms, two vectors of atoms at a time, so a patch's projections depend on nothing but
+// the patch.
 #pragma once
 
 #include <vector>
 
 #include "engine.h"
-#include "simd.h"
+#include "multiply.h"
 
 namespace neuroae {
 namespace NEUROAE_ISA {
-
-#if defined(__AVX512F__)
-constexpr int R = 12;  // 24 accumulators of the 32 registers
-#else
-constexpr int R = 6;  // 12 accumulators of the 16 registers
-#endif
 
 // Atoms in blocks of 2 W, each block K x 2 W; the last block is filled up with zeros.
 class PackedAtoms {
@@ -54,25 +48,9 @@ inline void copy_patch(const Images& images, const Dictionary& dictionary, int64
 
 // patches: (R, K). projections: (R, padded).
 inline void project_tile(const float* patches, const PackedAtoms& atoms, float* projections) {
-    const int64_t length = atoms.length, padded = atoms.padded();
-    for (int64_t number = 0; number < atoms.blocks; ++number) {
-        const float* block = atoms.block(number);
-        VF left[R], right[R];
-        for (int r = 0; r < R; ++r) left[r] = right[r] = VF{};
-        for (int64_t k = 0; k < length; ++k) {
-            const VF d0 = load<VF>(block + k * 2 * W), d1 = load<VF>(block + k * 2 * W + W);
-#pragma GCC unroll 12
-            for (int r = 0; r < R; ++r) {
-                const VF x = splat(patches[r * length + k]);
-                left[r] += x * d0;
-                right[r] += x * d1;
-            }
-        }
-        for (int r = 0; r < R; ++r) {
-            store(projections + r * padded + number * 2 * W, left[r]);
-            store(projections + r * padded + number * 2 * W + W, right[r]);
-        }
-    }
+    for (int64_t number = 0; number < atoms.blocks; ++number)
+        multiply<VF, 2>(patches, atoms.length, 1, atoms.block(number), 2 * W, atoms.length,
+                        projections + number * 2 * W, atoms.padded(), false);
 }
 
 }  // namespace NEUROAE_ISA

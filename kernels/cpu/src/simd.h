@@ -78,6 +78,12 @@ inline uint32_t lane_bits64(V v) {
 #endif
 }
 
+// The greater of v and 0. NaN passes through as it does in PyTorch.
+inline VF rectified(VF v) { return (VF)((VI)v & ~(VI)(v < VF{})); }
+
+// v where `output` is positive, and 0 elsewhere: the gradient of `rectified`.
+inline VF where_positive(VF v, VF output) { return (VF)((VI)v & (VI)(output > VF{})); }
+
 inline int32_t sum(VI v) {
     int32_t lanes[W], total = 0;
     store(lanes, v);
@@ -137,6 +143,21 @@ inline void store_floats(bfloat16* target, VF v) {
     VU rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     VU nan = (VU)(v != v);
     store(target, __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), VH));
+}
+
+// The first n lanes from or to memory; the others are read as 0.
+template <class T>
+inline VF load_part(const T* source, int64_t n) {
+    T lanes[W] = {};
+    std::memcpy(lanes, source, n * sizeof(T));
+    return load_floats(lanes);
+}
+
+template <class T>
+inline void store_part(T* target, VF v, int64_t n) {
+    T lanes[W];
+    store_floats(lanes, v);
+    std::memcpy(target, lanes, n * sizeof(T));
 }
 
 // Writes the lanes where `take` is -1 and their numbers (from `first`) to the front of the targets; returns how many.

@@ -1,0 +1,43 @@
+// The inner loop of every matrix product here: a tile of the result that stays in registers.
+#pragma once
+
+#include "simd.h"
+
+namespace neuroae {
+namespace NEUROAE_ISA {
+
+#if defined(__AVX512F__)
+constexpr int R = 12;  // with two vectors a row, 24 accumulators of the 32 registers
+#else
+constexpr int R = 6;  // 12 accumulators of the 16 registers
+#endif
+
+// out[r][v] = sum over l of a[r * a_row + l * a_step] * b[l * b_step + v], for R rows and N vectors; the sum is added to
+// what `out` holds where `add` is set. Every sum is one chain of additions over l that starts at 0, whatever the tile,
+// so it depends on nothing but its own row and column.
+template <class V, int N>
+inline void multiply(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_step, int64_t length,
+                     float* out, int64_t out_row, bool add) {
+    constexpr int lanes = sizeof(V) / sizeof(float);
+    V sums[R][N];
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < N; ++v) sums[r][v] = V{};
+    for (int64_t l = 0; l < length; ++l, a += a_step, b += b_step) {
+        V column[N];
+        for (int v = 0; v < N; ++v) column[v] = load<V>(b + v * lanes);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) {
+            const V x = a[r * a_row] - V{};
+#pragma GCC unroll 2
+            for (int v = 0; v < N; ++v) sums[r][v] += x * column[v];
+        }
+    }
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < N; ++v) {
+            float* target = out + r * out_row + v * lanes;
+            store(target, add ? load<V>(target) + sums[r][v] : sums[r][v]);
+        }
+}
+
+}  // namespace NEUROAE_ISA
+}  // namespace neuroae

@@ -1,0 +1,242 @@
+// Dense 3 x 3 convolution with stride 1, forward: Winograd's filtering on tiles of 4 x 4 outputs.
+//
+// Tiles are taken a block at a time. Their inputs are transformed, 36 matrix products (one a point of the transform)
+// take them over the channels, and their outputs are transformed back. A block's numbers stay in the cache from one
+// step to the next. A tile's outputs depend on its own inputs alone, whatever the block and the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "engine.h"
+#include "memory.h"
+#include "multiply.h"
+#include "threads.h"
+#include "winograd_transforms.h"
+
+namespace neuroae {
+namespace NEUROAE_ISA {
+
+constexpr int64_t kBlockBytes = 2 << 20;  // of a block's transformed inputs and products, for each thread
+
+constexpr int64_t kChain = 96;
+
+inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
+
+// Tiles of 4 x 4 that cover `rows` maps of height x width, numbered by map, then from the top, then from the left.
+struct Tiling {
+    Tiling(int64_t rows, int64_t height, int64_t width)
+        : rows(rows),
+          height(height),
+          width(width),
+          down((height + kOutputs - 1) / kOutputs),
+          across((width + kOutputs - 1) / kOutputs),
+          total(rows * down * across) {}
+
+    struct Place {
+        int64_t row, top, left;
+    };
+    Place place(int64_t tile) const {
+        const int64_t inside = tile % (down * across);
+        return {tile / (down * across), inside / across * kOutputs, inside % across * kOutputs};
+    }
+
+    const int64_t rows, height, width, down, across, total;
+};
+
+// The columns of a matrix in pieces that `multiply` takes: 2 W wide, and narrower ones at the end.
+struct Panels {
+    struct Panel {
+        int64_t first, width;
+    };
+    explicit Panels(int64_t columns) : columns(columns) {
+        for (int64_t first = 0; first < columns; first += list.back().width) {
+            int64_t width = 4;
+            while (width < columns - first && width < 2 * W) width *= 2;
+            if (width == 2 * W && columns - first < width) width = W;
+            list.push_back({first, width});
+        }
+    }
+    // Room for the panels and, behind them, for the rest of a vector.
+    int64_t row() const { return round_up(list.empty() ? 0 : list.back().first + list.back().width, W); }
+
+    const int64_t columns;
+    std::vector<Panel> list;
+};
+
+inline void multiply_panel(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_step,
+                           int64_t length, float* out, int64_t out_row, bool add, int64_t width) {
+    if (width == 2 * W) return multiply<VF, 2>(a, a_row, a_step, b, b_step, length, out, out_row, add);
+    if (width == W) return multiply<VF, 1>(a, a_row, a_step, b, b_step, length, out, out_row, add);
+    if constexpr (W > 8)
+        if (width == 8) return multiply<Vectors<8>::F, 1>(a, a_row, a_step, b, b_step, length, out, out_row, add);
+    if constexpr (W > 4) multiply<Vectors<4>::F, 1>(a, a_row, a_step, b, b_step, length, out, out_row, add);
+}
+
+// `values` numbers a tile, for the 36 points of a block of tiles: (points, tiles, values). The points lie a cache line
+// more than a whole number of pages apart, if so: writing one tile's points does not press on one set of the cache.
+struct Block {
+    Block(int64_t tiles, int64_t values) : values(values), point(tiles * values + 16), memory(kPoints * point + W) {}
+    float* at(int64_t p, int64_t tile) const { return memory.data() + p * point + tile * values; }
+
+    const int64_t values, point;
+    const Scratch memory;
+};
+
+// Filters after G g G^T, panel by panel: (points, panels, inputs, width).
+class PackedFilters {
+  public:
+    PackedFilters(const Filters& filters, int threads)
+        : panels(filters.outputs),
+          inputs(filters.inputs),
+          point(inputs * panels.row() + 16),
+          memory(kPoints * point + W) {
+        parallel_for(inputs, threads, [&](int64_t begin, int64_t end) {
+            for (int64_t c = begin; c < end; ++c)
+                for (const Panels::Panel& panel : panels.list)
+                    for (int64_t v = 0; v < panel.width; v += W) pack(filters, c, panel, v);
+        });
+    }
+    const float* panel(int64_t p, const Panels::Panel& panel) const {
+        return memory.data() + p * point + panel.first * inputs;
+    }
+
+    const Panels panels;
+
+  private:
+    void pack(const Filters& filters, int64_t c, const Panels::Panel& panel, int64_t v) {
+        const int64_t k = panel.first + v, outputs = filters.outputs;
+        const int64_t valid = std::clamp<int64_t>(outputs - k, 0, W), stored = std::min<int64_t>(W, panel.width);
+        const int64_t last = kTaps - 1;
+        apply<FilterTransform>(
+            [&](int i, int j) {
+                const int64_t tap = filters.flipped ? (last - i) * kTaps + last - j : i * kTaps + j;
+                return load_part(filters.weight + (c * kTaps * kTaps + tap) * outputs + k, valid);
+            },
+            [&](int i, int j, VF u) {
+                store_part(memory.data() + (i * kInputs + j) * point + panel.first * inputs + c * panel.width + v, u,
+                           stored);
+            });
+    }
+
+    const int64_t inputs, point;
+    const Scratch memory;
+};
+
+// Channels are summed in chains of at most kChain, and these one to another: shorter chains round less, and their
+// piece of a panel stays in the first cache.
+inline void multiply_block(const Block& inputs, const PackedFilters& packed, int64_t channels, int64_t tiles,
+                           const Block& products) {
+    for (int64_t p = 0; p < kPoints; ++p)
+        for (const Panels::Panel& panel : packed.panels.list)
+            for (int64_t c = 0; c < channels; c += kChain)
+                for (int64_t t = 0; t < tiles; t += R)
+                    multiply_panel(inputs.at(p, t) + c, inputs.values, 1, packed.panel(p, panel) + c * panel.width,
+                                   panel.width, std::min(kChain, channels - c), products.at(p, t) + panel.first,
+                                   products.values, c > 0, panel.width);
+}
+
+// The 6 x 6 inputs of a tile after B^T d B. Pixels outside the maps count as 0.
+template <class T>
+class InputTile {
+  public:
+    InputTile(const Maps& maps, int64_t padding) : maps(maps), padding(padding), zeros(maps.channels) {}
+
+    void transform(const Tiling::Place& place, const Block& block, int64_t tile) {
+        for (int i = 0; i < kInputs; ++i)
+            for (int j = 0; j < kInputs; ++j) point_to(place, i, j);
+        for (int64_t c = 0; c < maps.channels; c += W) {
+            const int64_t valid = std::min<int64_t>(W, maps.channels - c);
+            auto write = [&](int i, int j, VF v) { store(block.at(i * kInputs + j, tile) + c, v); };
+            if (valid < W) {
+                apply<InputTransform>([&](int i, int j) { return part(i * kInputs + j, c, valid); }, write);
+            } else if (maps.positive) {
+                apply<InputTransform>(
+                    [&](int i, int j) {
+                        const int p = i * kInputs + j;
+                        return where_positive(load_floats(pixels[p] + c), load_floats(outputs[p] + c));
+                    },
+                    write);
+            } else {
+                apply<InputTransform>([&](int i, int j) { return load_floats(pixels[i * kInputs + j] + c); }, write);
+            }
+        }
+    }
+
+  private:
+    void point_to(const Tiling::Place& place, int i, int j) {
+        const int64_t y = place.top + i - padding, x = place.left + j - padding;
+        const bool inside = y >= 0 && y < maps.height && x >= 0 && x < maps.width;
+        const int64_t offset = ((place.row * maps.height + y) * maps.width + x) * maps.channels;
+        pixels[i * kInputs + j] = inside ? static_cast<const T*>(maps.data) + offset : zeros.data();
+        outputs[i * kInputs + j] = inside && maps.positive ? static_cast<const T*>(maps.positive) + offset
+                                                           : zeros.data();
+    }
+
+    VF part(int p, int64_t c, int64_t valid) const {
+        const VF v = load_part(pixels[p] + c, valid);
+        return maps.positive ? where_positive(v, load_part(outputs[p] + c, valid)) : v;
+    }
+
+    const Maps& maps;
+    const int64_t padding;
+    const std::vector<T> zeros;
+    const T* pixels[kPoints];
+    const T* outputs[kPoints];
+};
+
+// A^T m A with bias and ReLU, into those of the tile's pixels that the output has.
+template <class T>
+void write_tile(const Block& products, int64_t tile, const Tiling& tiling, const Tiling::Place& place,
+                const Filters& filters, T* out) {
+    const int64_t height = std::min<int64_t>(kOutputs, tiling.height - place.top);
+    const int64_t width = std::min<int64_t>(kOutputs, tiling.width - place.left);
+    for (int64_t k = 0; k < filters.outputs; k += W) {
+        const int64_t valid = std::min<int64_t>(W, filters.outputs - k);
+        const VF bias = filters.bias ? load_part(filters.bias + k, valid) : VF{};
+        apply<OutputTransform>(
+            [&](int i, int j) { return load<VF>(products.at(i * kInputs + j, tile) + k); },
+            [&](int i, int j, VF y) {
+                if (i >= height || j >= width) return;
+                y += bias;
+                if (filters.relu) y = rectified(y);
+                const int64_t pixel = (place.row * tiling.height + place.top + i) * tiling.width + place.left + j;
+                T* target = out + pixel * filters.outputs + k;
+                if (valid == W) {
+                    store_floats(target, y);
+                } else {
+                    store_part(target, y, valid);
+                }
+            });
+    }
+}
+
+template <class T>
+void convolve_as(const Maps& maps, const Filters& filters, T* out, int threads) {
+    const Tiling tiling(maps.rows, maps.height + 2 * filters.padding - kTaps + 1,
+                        maps.width + 2 * filters.padding - kTaps + 1);
+    const PackedFilters packed(filters, threads);
+    const int64_t values = round_up(maps.channels, W), results = packed.panels.row();
+    const int64_t fitting = kBlockBytes / (kPoints * (values + results) * static_cast<int64_t>(sizeof(float)));
+    const int64_t size = std::max<int64_t>(R, fitting / R * R);
+    expect_writes(out, tiling.rows * tiling.height * tiling.width * filters.outputs * sizeof(T));
+    parallel_for((tiling.total + size - 1) / size, threads, [&](int64_t begin, int64_t end) {
+        InputTile<T> source(maps, filters.padding);
+        const Block inputs(size, values), products(size, results);
+        for (int64_t first = begin * size; first < std::min(end * size, tiling.total); first += size) {
+            const int64_t tiles = std::min(size, tiling.total - first);
+            for (int64_t t = 0; t < tiles; ++t) source.transform(tiling.place(first + t), inputs, t);
+            multiply_block(inputs, packed, maps.channels, tiles, products);
+            for (int64_t t = 0; t < tiles; ++t)
+                write_tile(products, t, tiling, tiling.place(first + t), filters, out);
+        }
+    });
+}
+
+inline void convolve(const Maps& maps, const Filters& filters, void* out, int threads) {
+    if (maps.dtype == kBFloat16) return convolve_as(maps, filters, static_cast<bfloat16*>(out), threads);
+    return convolve_as(maps, filters, static_cast<float*>(out), threads);
+}
+
+}  // namespace NEUROAE_ISA
+}  // namespace neuroae

@@ -1,0 +1,104 @@
+// Dense 3 x 3 convolution with stride 1, backward to the filters, on the tiles of the forward pass.
+//
+// With V the transformed inputs and M the transformed output gradients, the gradient of U = G g G^T is the sum over
+// tiles of V * M, again a matrix product a point. Tiles are transformed a chunk at a time by all threads; then each
+// thread sums some of the points over the chunk, in the order of the tiles, whatever the number of threads.
+#pragma once
+
+#include <cstring>
+
+#include "winograd.h"
+
+namespace neuroae {
+namespace NEUROAE_ISA {
+
+constexpr int64_t kWeightChunkBytes = 8 << 20;
+
+// A y A^T for the 4 x 4 pixels y of a tile. Pixels outside the maps count as 0.
+template <class T>
+void transform_fixed(const Maps& maps, const Tiling::Place& place, const Block& block, int64_t tile) {
+    const T* data = static_cast<const T*>(maps.data);
+    for (int64_t c = 0; c < maps.channels; c += W) {
+        const int64_t valid = std::min<int64_t>(W, maps.channels - c);
+        apply<OutputGradient>(
+            [&](int i, int j) {
+                const int64_t y = place.top + i, x = place.left + j;
+                if (y >= maps.height || x >= maps.width) return VF{};
+                const T* pixel = data + ((place.row * maps.height + y) * maps.width + x) * maps.channels + c;
+                return valid == W ? load_floats(pixel) : load_part(pixel, valid);
+            },
+            [&](int i, int j, VF m) { store(block.at(i * kInputs + j, tile) + c, m); });
+    }
+}
+
+// Sums over all pixels, image by image, then over images in their order.
+template <class T>
+void sum_maps(const Maps& maps, float* sums, int threads) {
+    std::vector<float> each(maps.rows * maps.channels, 0.0f);
+    const int64_t pixels = maps.height * maps.width;
+    parallel_for(maps.rows, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t pixel = begin * pixels; pixel < end * pixels; ++pixel) {
+            float* image = each.data() + pixel / pixels * maps.channels;
+            const T* data = static_cast<const T*>(maps.data) + pixel * maps.channels;
+            const T* positive = static_cast<const T*>(maps.positive) + (maps.positive ? pixel * maps.channels : 0);
+            for (int64_t c = 0; c < maps.channels; ++c)
+                if (!maps.positive || to_float(positive[c]) > 0.0f) image[c] += to_float(data[c]);
+        }
+    });
+    std::memset(sums, 0, maps.channels * sizeof(float));
+    for (size_t i = 0; i < each.size(); ++i) sums[i % maps.channels] += each[i];
+}
+
+// moved: (rows, height + 2, width + 2, K), fixed: (rows, height, width, C). grad_weight: (C, 3, 3, K), the sums over
+// pixels of fixed[y][x][c] * moved[y + i][x + j][k].
+template <class T>
+void convolve_backward_weight_as(const Maps& moved, const Maps& fixed, float* grad_weight, int threads) {
+    const Tiling tiling(fixed.rows, fixed.height, fixed.width);
+    const Panels panels(moved.channels);
+    const int64_t channels = round_up(fixed.channels, R), values = round_up(channels, W), row = panels.row();
+    const int64_t fitting = kWeightChunkBytes / (kPoints * (values + row) * static_cast<int64_t>(sizeof(float)));
+    const int64_t size = std::clamp<int64_t>(fitting, 1, std::max<int64_t>(1, tiling.total));
+    const Block inputs(size, row), gradients(size, values), sums(channels, row);
+    for (int64_t first = 0; first < tiling.total; first += size) {
+        const int64_t tiles = std::min(size, tiling.total - first);
+        parallel_for(tiles, threads, [&](int64_t begin, int64_t end) {
+            InputTile<T> source(moved, 0);
+            for (int64_t t = begin; t < end; ++t) {
+                source.transform(tiling.place(first + t), inputs, t);
+                transform_fixed<T>(fixed, tiling.place(first + t), gradients, t);
+            }
+        });
+        parallel_for(kPoints, threads, [&](int64_t begin, int64_t end) {
+            for (int64_t p = begin; p < end; ++p)
+                for (const Panels::Panel& panel : panels.list)
+                    for (int64_t c = 0; c < channels; c += R)
+                        multiply_panel(gradients.at(p, 0) + c, 1, values, inputs.at(p, 0) + panel.first, row, tiles,
+                                       sums.at(p, c) + panel.first, row, first > 0, panel.width);
+        });
+    }
+    parallel_for(fixed.channels, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t c = begin; c < end; ++c)
+            for (int64_t k = 0; k < moved.channels; k += W)
+                apply<FilterGradient>(
+                    [&](int i, int j) {
+                        return tiling.total ? load<VF>(sums.at(i * kInputs + j, c) + k) : VF{};
+                    },
+                    [&](int i, int j, VF g) {
+                        store_part(grad_weight + ((c * kTaps + i) * kTaps + j) * moved.channels + k, g,
+                                   std::min<int64_t>(W, moved.channels - k));
+                    });
+    });
+}
+
+inline void convolve_backward_weight(const Maps& moved, const Maps& fixed, float* grad_weight, float* map_sums,
+                                     int threads) {
+    if (moved.dtype == kBFloat16) {
+        sum_maps<bfloat16>(moved, map_sums, threads);
+        return convolve_backward_weight_as<bfloat16>(moved, fixed, grad_weight, threads);
+    }
+    sum_maps<float>(moved, map_sums, threads);
+    return convolve_backward_weight_as<float>(moved, fixed, grad_weight, threads);
+}
+
+}  // namespace NEUROAE_ISA
+}  // namespace neuroae

@@ -1,0 +1,44 @@
+"""The 3 x 3 transposed convolution that takes most of a defense's time: the decoder's second layer."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .autograd import DenseConvTranspose
+from .devices import has_matrix_units
+from .kernels import engine_name
+
+
+class WinogradConvTranspose2d(nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` with 3 x 3 filters and stride 1 that Winograd's minimal filtering computes on the CPU.
+
+    A quarter of the multiplications, in float32 whatever the input's dtype; results are those of the dense layer to
+    1e-5 of the greatest. Parameters and state_dict are those of ``nn.ConvTranspose2d``, and so is everything that the
+    C++ engine has no faster way for: other devices, float64, bfloat16 on a processor with matrix units, and other
+    settings of the layer. Under autocast the output has autocast's dtype.
+    """
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None, *, relu: bool = False) -> Tensor:
+        """
+        Args:
+            input: (rows, C_in, H, W).
+            output_size: as in ``nn.ConvTranspose2d``.
+            relu: apply ReLU to the result in the same pass.
+
+        Returns:
+            (rows, C_out, H + 2, W + 2), channels_last from the C++ engine.
+        """
+        device = input.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input.dtype
+        if output_size is not None or not self.suits(input.device, dtype):
+            dense = super().forward(input, output_size)
+            return F.relu(dense) if relu else dense
+        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
+        return DenseConvTranspose.apply(input.to(dtype), weight, bias, relu)
+
+    def suits(self, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether the C++ engine takes this layer and is the fastest for it."""
+        plain = self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1) and self.groups == 1
+        unpadded = self.padding == self.output_padding == (0, 0)
+        known = dtype == torch.float32 or (dtype == torch.bfloat16 and not has_matrix_units())
+        return plain and unpadded and known and device.type == "cpu" and engine_name("cpu") == "cpu"

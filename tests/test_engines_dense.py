@@ -1,0 +1,127 @@
+"""The dense 3 x 3 convolution of the compiled engine, held to the reference over drawn shapes."""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import oracle
+from neuroae.kernels import reference
+from strategies import generators, layouts
+
+DTYPES = [torch.float32, torch.bfloat16]
+# Winograd's transforms add numbers that cancel again: up to this much of the sum of all terms' magnitudes is lost.
+ROUNDING = 2.0**-20
+ROWS = (1, 2, 3, 0)
+
+
+@dataclass
+class DenseCase:
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    grad_output: Tensor
+    output: Tensor | None
+
+
+@st.composite
+def dense_cases(draw: st.DrawFn, dtype: torch.dtype, rows: tuple[int, ...] = ROWS) -> DenseCase:
+    """Maps, filters and gradients in any memory order; with the output of a ReLU, zeros among its numbers, or not."""
+    generator = draw(generators())
+    count = draw(st.sampled_from(rows))
+    inputs, outputs = (draw(st.one_of(st.integers(1, 40), st.sampled_from((64, 65, 100, 300)))) for _ in range(2))
+    height, width = draw(st.integers(1, 11)), draw(st.integers(1, 11))
+    maps = torch.randn(count, inputs, height, width, generator=generator).to(dtype)
+    weight = torch.randn(inputs, outputs, 3, 3, generator=generator)
+    grad = torch.randn(count, outputs, height + 2, width + 2, generator=generator).to(dtype)
+    bias = torch.randn(outputs, generator=generator) if draw(st.booleans()) else None
+    output = reference.dense_conv_transpose(maps, weight, bias, True) if draw(st.booleans()) else None
+    return DenseCase(draw(layouts(maps)), draw(layouts(weight)), bias, draw(layouts(grad)), output)
+
+
+@given(case=dense_cases(torch.float32), relu=st.booleans())
+def test_forward(engine: ModuleType, case: DenseCase, relu: bool) -> None:
+    arguments = (case.input, case.weight, case.bias, relu)
+    oracle.assert_agrees(engine.dense_conv_transpose, reference.dense_conv_transpose, arguments, ROUNDING)
+    assert engine.dense_conv_transpose(*arguments).is_contiguous(memory_format=torch.channels_last)
+
+
+@given(case=dense_cases(torch.float32))
+def test_gradient_to_the_input(engine: ModuleType, case: DenseCase) -> None:
+    arguments = (case.grad_output, case.output, case.weight)
+    oracle.assert_agrees(
+        engine.dense_conv_transpose_backward_input, reference.dense_conv_transpose_backward_input, arguments, ROUNDING
+    )
+    assert engine.dense_conv_transpose_backward_input(*arguments).is_contiguous(memory_format=torch.channels_last)
+
+
+@given(case=dense_cases(torch.bfloat16), relu=st.booleans())
+def test_bfloat16_is_computed_in_float32(engine: ModuleType, case: DenseCase, relu: bool) -> None:
+    """Output and gradient to the input are roundings of what float32 gives."""
+
+    def both(operations: ModuleType, of: DenseCase) -> tuple[Tensor, Tensor]:
+        output = operations.dense_conv_transpose(of.input, of.weight, of.bias, relu)
+        return output, operations.dense_conv_transpose_backward_input(of.grad_output, of.output, of.weight)
+
+    actual = both(engine, case)
+    output = None if case.output is None else case.output.float()
+    exact = DenseCase(case.input.float(), case.weight, case.bias, case.grad_output.float(), output)
+    bias = None if case.bias is None else case.bias.abs()
+    terms = DenseCase(exact.input.abs(), case.weight.abs(), bias, exact.grad_output.abs(), output)
+    for result, expected, magnitude in zip(actual, both(reference, exact), both(reference, terms), strict=True):
+        assert result.dtype == torch.bfloat16
+        oracle.assert_rounds_to(result, expected, "result", magnitude, ROUNDING)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(data=st.data())
+def test_gradient_to_weight_and_bias(engine: ModuleType, dtype: torch.dtype, data: st.DataObject) -> None:
+    case = data.draw(dense_cases(dtype))
+    arguments = (case.grad_output, case.output, case.input)
+    oracle.assert_agrees(
+        engine.dense_conv_transpose_backward_weight,
+        reference.dense_conv_transpose_backward_weight,
+        arguments,
+        ROUNDING,
+    )
+    weight, _ = engine.dense_conv_transpose_backward_weight(*arguments)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@given(case=dense_cases(torch.float32, rows=(3,)), relu=st.booleans())
+def test_a_row_is_the_same_alone(engine: ModuleType, case: DenseCase, relu: bool) -> None:
+    """To the bit: tiles of several rows share a block, and nothing else."""
+    together = engine.dense_conv_transpose(case.input, case.weight, case.bias, relu)
+    back = engine.dense_conv_transpose_backward_input(case.grad_output, case.output, case.weight)
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = engine.dense_conv_transpose(case.input[one], case.weight, case.bias, relu)
+        output = None if case.output is None else case.output[one]
+        back_alone = engine.dense_conv_transpose_backward_input(case.grad_output[one], output, case.weight)
+        oracle.assert_identical((together[one], back[one]), (alone, back_alone), ("output", "gradient to the input"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_threads_do_not_change_a_bit(engine: ModuleType, dtype: torch.dtype) -> None:
+    """With as many channels as the decoder has, so that there are several blocks and chunks of tiles."""
+    maps, weight = torch.randn(3, 300, 16, 15).to(dtype), torch.randn(300, 100, 3, 3)
+    grad = torch.randn(3, 100, 18, 17).to(dtype)
+
+    def results() -> tuple[Tensor, ...]:
+        output = engine.dense_conv_transpose(maps, weight, None, True)
+        back = engine.dense_conv_transpose_backward_input(grad, output, weight)
+        return output, back, *engine.dense_conv_transpose_backward_weight(grad, output, maps)
+
+    alone = results()
+    torch.set_num_threads(2)
+    oracle.assert_identical(results(), alone, ("output", "to the input", "to the weight", "to the bias"))
+
+
+def test_nan_passes_through_relu(engine: ModuleType) -> None:
+    maps = torch.zeros(1, 2, 4, 4)
+    maps[0, 0, 1, 1] = float("nan")
+    assert engine.dense_conv_transpose(maps, torch.ones(2, 5, 3, 3), None, True)[0, :, 2, 2].isnan().all()

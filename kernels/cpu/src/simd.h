@@ -153,6 +153,12 @@ inline VF load_part(const T* source, int64_t n) {
     return load_floats(lanes);
 }
 
+// Those of a vector that may be a whole one.
+template <class T>
+inline VF load_lanes(const T* source, int64_t n) {
+    return n == W ? load_floats(source) : load_part(source, n);
+}
+
 template <class T>
 inline void store_part(T* target, VF v, int64_t n) {
     T lanes[W];

@@ -12,7 +12,7 @@
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-constexpr int64_t kWeightChunkBytes = 8 << 20;
+constexpr int64_t kWeightChunkBytes = 6 << 20;
 
 // A y A^T for the 4 x 4 pixels y of a tile. Pixels outside the maps count as 0.
 template <class T>
@@ -25,25 +25,36 @@ void transform_fixed(const Maps& maps, const Tiling::Place& place, const Block& 
                 const int64_t y = place.top + i, x = place.left + j;
                 if (y >= maps.height || x >= maps.width) return VF{};
                 const T* pixel = data + ((place.row * maps.height + y) * maps.width + x) * maps.channels + c;
-                return valid == W ? load_floats(pixel) : load_part(pixel, valid);
+                return load_lanes(pixel, valid);
             },
             [&](int i, int j, VF m) { store(block.at(i * kInputs + j, tile) + c, m); });
     }
 }
 
+// The sums of one image over its pixels, for channels c .. c + valid - 1.
+template <class T>
+VF sum_pixels(const Maps& maps, int64_t row, int64_t c, int64_t valid) {
+    const int64_t pixels = maps.height * maps.width;
+    const T* data = static_cast<const T*>(maps.data) + row * pixels * maps.channels + c;
+    const T* positive = static_cast<const T*>(maps.positive) + (maps.positive ? row * pixels * maps.channels + c : 0);
+    VF total = {};
+    for (int64_t offset = 0; offset < pixels * maps.channels; offset += maps.channels) {
+        const VF v = load_lanes(data + offset, valid);
+        total += maps.positive ? where_positive(v, load_lanes(positive + offset, valid)) : v;
+    }
+    return total;
+}
+
 // Sums over all pixels, image by image, then over images in their order.
 template <class T>
 void sum_maps(const Maps& maps, float* sums, int threads) {
-    std::vector<float> each(maps.rows * maps.channels, 0.0f);
-    const int64_t pixels = maps.height * maps.width;
+    std::vector<float> each(maps.rows * maps.channels);
     parallel_for(maps.rows, threads, [&](int64_t begin, int64_t end) {
-        for (int64_t pixel = begin * pixels; pixel < end * pixels; ++pixel) {
-            float* image = each.data() + pixel / pixels * maps.channels;
-            const T* data = static_cast<const T*>(maps.data) + pixel * maps.channels;
-            const T* positive = static_cast<const T*>(maps.positive) + (maps.positive ? pixel * maps.channels : 0);
-            for (int64_t c = 0; c < maps.channels; ++c)
-                if (!maps.positive || to_float(positive[c]) > 0.0f) image[c] += to_float(data[c]);
-        }
+        for (int64_t row = begin; row < end; ++row)
+            for (int64_t c = 0; c < maps.channels; c += W) {
+                const int64_t valid = std::min<int64_t>(W, maps.channels - c);
+                store_part(each.data() + row * maps.channels + c, sum_pixels<T>(maps, row, c, valid), valid);
+            }
     });
     std::memset(sums, 0, maps.channels * sizeof(float));
     for (size_t i = 0; i < each.size(); ++i) sums[i % maps.channels] += each[i];

@@ -10,7 +10,7 @@
 
 #include "engine.h"
 #include "memory.h"
-#include "multiply.h"
+#include "panels.h"
 #include "threads.h"
 #include "winograd_transforms.h"
 
@@ -18,10 +18,7 @@ namespace neuroae {
 namespace NEUROAE_ISA {
 
 constexpr int64_t kBlockBytes = 2 << 20;  // of a block's transformed inputs and products, for each thread
-
 constexpr int64_t kChain = 96;
-
-inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
 // Tiles of 4 x 4 that cover `rows` maps of height x width, numbered by map, then from the top, then from the left.
 struct Tiling {
@@ -43,35 +40,6 @@ struct Tiling {
 
     const int64_t rows, height, width, down, across, total;
 };
-
-// The columns of a matrix in pieces that `multiply` takes: 2 W wide, and narrower ones at the end.
-struct Panels {
-    struct Panel {
-        int64_t first, width;
-    };
-    explicit Panels(int64_t columns) : columns(columns) {
-        for (int64_t first = 0; first < columns; first += list.back().width) {
-            int64_t width = 4;
-            while (width < columns - first && width < 2 * W) width *= 2;
-            if (width == 2 * W && columns - first < width) width = W;
-            list.push_back({first, width});
-        }
-    }
-    // Room for the panels and, behind them, for the rest of a vector.
-    int64_t row() const { return round_up(list.empty() ? 0 : list.back().first + list.back().width, W); }
-
-    const int64_t columns;
-    std::vector<Panel> list;
-};
-
-inline void multiply_panel(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_step,
-                           int64_t length, float* out, int64_t out_row, bool add, int64_t width) {
-    if (width == 2 * W) return multiply<VF, 2>(a, a_row, a_step, b, b_step, length, out, out_row, add);
-    if (width == W) return multiply<VF, 1>(a, a_row, a_step, b, b_step, length, out, out_row, add);
-    if constexpr (W > 8)
-        if (width == 8) return multiply<Vectors<8>::F, 1>(a, a_row, a_step, b, b_step, length, out, out_row, add);
-    if constexpr (W > 4) multiply<Vectors<4>::F, 1>(a, a_row, a_step, b, b_step, length, out, out_row, add);
-}
 
 // `values` numbers a tile, for the 36 points of a block of tiles: (points, tiles, values). The points lie a cache line
 // more than a whole number of pages apart, if so: writing one tile's points does not press on one set of the cache.

@@ -7,6 +7,7 @@ from .defense import Defense
 from .encoder import SparseEncoder
 from .randomness import derive_seed
 from .sparse_conv import SparseConvTranspose2d
+from .winograd import WinogradConvTranspose2d
 
 __all__ = [
     "Decoder",
@@ -16,6 +17,7 @@ __all__ = [
     "SparseConvTranspose2d",
     "SparseEncoder",
     "TopT",
+    "WinogradConvTranspose2d",
     "derive_seed",
     "resnet32",
 ]

@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 LONGEST_SHOWN = 200
 LOCK = ".lock"
+ANOTHER_FOLDER = "Use another folder, or remove this one to start anew"
 
 
 @contextmanager
@@ -126,7 +127,23 @@ def require_same(path: Path, found: dict[str, Any], expected: dict[str, Any]) ->
     differing = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
     if differing:
         said = "; ".join(difference(name, found.get(name), expected.get(name)) for name in differing)
-        raise ValueError(f"{path} belongs to another run: {said}. Use another folder, or remove it to start anew")
+        raise ValueError(f"{path} belongs to another run: {said}. {ANOTHER_FOLDER}")
+
+
+def require_empty(path: Path, work: Iterable[Path]) -> None:
+    """Refuses a folder with work in it but without the file that says whose: it would be taken for this run's.
+
+    Args:
+        path: that file, which is missing.
+        work: files and folders that a run leaves beside it; those that are there are refused.
+
+    Raises:
+        ValueError: one of them is there.
+    """
+    for left in work:
+        if left.exists():
+            said = f"{path.parent} holds {left.name} and no {path.name}, which would say what it belongs to"
+            raise ValueError(f"{said}. {ANOTHER_FOLDER}")
 
 
 def difference(name: str, there: Any, here: Any) -> str:

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from neuroae.data import ImageSet
 from neuroae.progress import progress_bar
-from neuroae.storage import load_json, load_tensors, remove_leftovers, require_same, save_json, save_tensors
+from neuroae.storage import (
+    load_json,
+    load_tensors,
+    remove_leftovers,
+    require_empty,
+    require_same,
+    save_json,
+    save_tensors,
+)
 
 IDENTITY = "identity.json"
 
@@ -26,7 +34,7 @@ class Kept:
         identity: what JSON holds and must be the same when the experiment goes on.
 
     Raises:
-        ValueError: the folder belongs to another experiment.
+        ValueError: the folder belongs to another experiment, or holds blocks and no word of whose.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
@@ -36,6 +44,7 @@ class Kept:
         if path.exists():
             require_same(path, load_json(path), identity)
         else:
+            require_empty(path, sorted(part.parent for part in folder.glob("*/*.safetensors")))
             save_json(path, identity)
 
     def images(self, title: str, data: ImageSet, craft: CraftBlock, block: int) -> Tensor:

@@ -1,5 +1,6 @@
 """What the engine refuses: other settings in a folder that is taken, and what makes no evaluation at all."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,22 @@ def test_something_else_is_not_taken_for_a_manifest(tmp_path: Path, content: str
     with pytest.raises(ValueError, match=r"manifest\.json is not"):
         run_evaluation(small_evaluation(), tmp_path)
     assert (tmp_path / "manifest.json").read_text() == content
+
+
+@pytest.mark.parametrize("left", ["records.jsonl", "records", "images"], ids=["all", "parts", "images"])
+def test_records_of_nobody_knows_what_are_not_taken_for_done(tmp_path: Path, left: str) -> None:
+    """Without the manifest, records of another epsilon would pass for those that are asked for."""
+    asked = small_evaluation()
+    run_evaluation(asked, tmp_path)
+    for path in tmp_path.iterdir():
+        if path.name != left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    other = replace(asked, attacks=[other_settings(asked.attacks[0]), asked.attacks[1]])
+    with pytest.raises(
+        ValueError, match=rf"holds {left} and no manifest\.json.*Use another folder, or remove this one"
+    ):
+        run_evaluation(other, tmp_path)
+    assert not (tmp_path / "manifest.json").exists()
 
 
 def test_ensembles_and_many_draws_make_no_sense_where_masks_are_fixed() -> None:

@@ -61,3 +61,12 @@ def test_another_experiment_is_refused(tmp_path: Path) -> None:
     Kept(tmp_path, {"epsilon": 1, "steps": 2})
     with pytest.raises(ValueError, match=r"identity\.json belongs to another run: epsilon is 1 there and 3 here"):
         Kept(tmp_path, {"epsilon": 3, "steps": 2})
+
+
+def test_blocks_of_nobody_knows_what_are_not_taken_for_done(tmp_path: Path) -> None:
+    Kept(tmp_path, {"epsilon": 1}).images("an attack", data(), Attack(), 2)
+    (tmp_path / "identity.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"holds an-attack and no identity\.json.*Use another folder, or remove this one"
+    ):
+        Kept(tmp_path, {"epsilon": 3})

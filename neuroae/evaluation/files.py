@@ -12,6 +12,7 @@ from ..storage import load_tensors, remove_leftovers, save_tensors
 MANIFEST = "manifest.json"
 RECORDS = "records.jsonl"
 TIMES = "times.jsonl"
+IMAGES = "images"
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,20 @@ class Files:
     def time_parts(self) -> list[Path]:
         return [self.times, *sorted((self.folder / "times").glob("part-*.jsonl"))]
 
+    def work(self) -> list[Path]:
+        """What an evaluation leaves beside its manifest."""
+        parts = [self.record_part(0).parent, self.time_part(0).parent, self.folder / IMAGES]
+        return [self.records, self.times, *parts]
+
     def images(self, attack: str, block: int) -> Path:
         """The adversarial images of a block."""
-        return self.folder / "images" / slug(attack) / f"{block:05d}.safetensors"
+        return self.folder / IMAGES / slug(attack) / f"{block:05d}.safetensors"
 
     def remove_leftovers(self) -> None:
         """Removes the temporary files of processes that were killed while they wrote."""
         for path in (self.manifest, self.records, self.times):
             remove_leftovers(path)
-        for leftover in self.folder.glob("images/*/.*.safetensors"):
+        for leftover in self.folder.glob(f"{IMAGES}/*/.*.safetensors"):
             leftover.unlink(missing_ok=True)
 
 

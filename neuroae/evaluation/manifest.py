@@ -10,7 +10,7 @@ import torch
 from .. import processes
 from ..defense import Defense
 from ..kernels import engine_name
-from ..storage import load_json, require_same, save_json
+from ..storage import load_json, require_empty, require_same, save_json
 from ..versions import versions
 from .cost import relative_cost
 from .evaluation import Evaluation
@@ -39,11 +39,12 @@ def open_manifest(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -
 
     Raises:
         ValueError: there is one of an evaluation with other settings, which the message names, or the file is
-            something else.
+            something else; or there is none beside records of which nobody knows what was asked.
     """
     if files.manifest.exists():
         require_same(files.manifest, load_manifest(files)["identity"], asked)
         return
+    require_empty(files.manifest, files.work())
     first = evaluation.load(0)
     costs = {attack.name: relative_cost(attack, first, evaluation.scoring) for attack in evaluation.all_attacks}
     manifest = {

@@ -2,11 +2,21 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from attacked_models import Noisy
 from models import Linear, random_images, small_defense
-from neuroae.attacks import drawn_probabilities, mean_margin, mean_probabilities
+from neuroae.attacks import (
+    APGDSettings,
+    PGDSettings,
+    apgd,
+    drawn_probabilities,
+    mean_margin,
+    mean_probabilities,
+    pgd,
+)
 from neuroae.attacks.attempts import worst_attempts
+from neuroae.contexts import autocast
 
 
 @pytest.mark.parametrize("ensemble", [1, 4])
@@ -61,3 +71,28 @@ def test_no_draws_are_refused() -> None:
     model, (images, _, ids) = small_defense(), random_images()
     with pytest.raises(ValueError, match="draws is 0"):
         mean_probabilities(model, images, 0, 0, ids)
+
+
+class Precise(Linear):
+    """Writes down whether it was called to be followed, and in which precision."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 8, 10)
+        self.seen: list[tuple[bool, torch.dtype]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        self.seen.append((images.requires_grad, logits.dtype))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("attack", "budget"),
+    [(pgd, PGDSettings(steps=2, restarts=2, realizations=1)), (apgd, APGDSettings(steps=2, realizations=1))],
+    ids=["pgd", "apgd"],
+)
+def test_attempts_are_crafted_as_asked_and_chosen_in_float32(attack, budget) -> None:  # type: ignore[no-untyped-def]
+    model, (images, labels, ids) = Precise().eval(), random_images()
+    with autocast("bfloat16", images.device):
+        attack(model, images, labels, budget, seed=0, image_ids=ids)
+    assert set(model.seen) == {(True, torch.bfloat16), (False, torch.float32)}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..contexts import autocast
 from ..randomness import derive_seed
 from .attempts import Perturbed, worst_attempts
 from .balls import BALLS
@@ -73,20 +74,24 @@ class Restarts:
         return estimate
 
     def worst(self, *points: Tensor) -> Perturbed:
-        """Of each image the worst of its rows in all the given batches, on draws that no gradient saw."""
+        """Of each image the worst of its rows in all the given batches, on draws that no gradient saw.
+
+        In float32, as images are scored, whatever the precision in which they were crafted.
+        """
         settings = self.settings
         attempts = torch.cat([self.attempts(batch) for batch in points])
         found = attempts[0]
         if len(attempts) > 1:
-            found = worst_attempts(
-                self.model,
-                attempts,
-                self.labels,
-                self.targets,
-                settings.realizations,
-                derive_seed(self.seed, "selection"),
-                self.image_ids,
-            )
+            with autocast("float32", attempts.device):
+                found = worst_attempts(
+                    self.model,
+                    attempts,
+                    self.labels,
+                    self.targets,
+                    settings.realizations,
+                    derive_seed(self.seed, "selection"),
+                    self.image_ids,
+                )
         return Perturbed(found, settings.gradients, settings.forwards, self.zero, self.invalid)
 
     def attempts(self, rows: Tensor) -> Tensor:

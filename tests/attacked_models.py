@@ -1,5 +1,7 @@
 """Models whose best attack is known, and models that misbehave, for the tests of the attacks."""
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from scipy.optimize import brentq
@@ -69,6 +71,19 @@ class Silent(nn.Module):
         if seen.requires_grad:
             seen.register_hook(lambda gradient: torch.where(first == 1, self.broken, gradient))
         return self.linear(seen) * first.flatten(1)
+
+
+class Broken(OneForm):
+    """A form whose answers are not numbers in some of its calls."""
+
+    def __init__(self, broken: Collection[int]) -> None:
+        super().__init__()
+        self.broken = broken
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(images) * (torch.nan if self.calls - 1 in self.broken else 1)
 
 
 class Fixed(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacked_models import OneForm, distance
+from attacked_models import Broken, OneForm, distance
 from models import random_images, small_defense
 from neuroae.attacks import APGDSettings, PGDSettings, apgd, mean_margin, pgd
 from neuroae.attacks.apgd import StepSizes, checkpoints
@@ -142,6 +142,15 @@ def test_a_point_that_fools_is_kept_where_the_loss_is_higher_elsewhere() -> None
     assert higher > lower
     found = apgd(model, clean, ids, APGDSettings(0.1, 10, realizations=1), seed=0, image_ids=ids).images
     assert float(margin(model(found), ids)) == pytest.approx(0.1)
+
+
+def test_a_draw_that_is_no_number_stops_nothing() -> None:
+    """The first of two at the image itself, and both of the third step."""
+    images, _, ids = random_images()
+    model = Broken({0, 6, 7}).eval()
+    found = apgd(model, images, torch.zeros_like(ids), APGDSettings(0.25, 20, realizations=2), seed=0, image_ids=ids)
+    torch.testing.assert_close(found.images, model.optimum(images, 0.25, "linf"), rtol=0, atol=1e-5)
+    assert found.invalid.tolist() == [3] * 6
 
 
 def test_restarts_share_nothing_but_draws_and_the_worst_is_kept() -> None:

@@ -1,10 +1,12 @@
 """Which of several attempts is kept, and what the vote says."""
 
+from collections.abc import Collection
+
 import pytest
 import torch
 from torch import Tensor
 
-from attacked_models import Noisy
+from attacked_models import Broken, Noisy, OneForm
 from models import Linear, random_images, small_defense
 from neuroae.attacks import (
     APGDSettings,
@@ -65,6 +67,29 @@ def test_attempts_are_compared_on_common_draws() -> None:
     attempts = images.repeat(4, 1, 1, 1, 1)
     attempts[:, :, 0, 0, 0] = torch.rand(4, len(images))
     assert torch.equal(worst_attempts(model, attempts, labels, None, 2, 0, ids), attempts[0])
+
+
+def test_an_attempt_without_an_answer_is_not_the_worst() -> None:
+    """The second of three, of which no draw is a number."""
+    images, labels, ids = random_images(3)
+    model, broken = pair({2, 3})
+    attempts = torch.rand(3, *images.shape)
+    expected = worst_attempts(model, attempts[::2], labels, None, 2, 0, ids)
+    assert torch.equal(worst_attempts(broken, attempts, labels, None, 2, 0, ids), expected)
+
+
+def test_draws_that_are_no_numbers_are_left_out_of_the_vote() -> None:
+    images, labels, ids = random_images(3)
+    model, broken = pair({0})
+    expected = mean_margin(model, images, labels, None, 2, 0, ids)
+    assert torch.equal(mean_margin(broken, images, labels, None, 3, 0, ids), expected)
+
+
+def pair(broken: Collection[int]) -> tuple[OneForm, Broken]:
+    """One form, and the same with calls that fail."""
+    models = OneForm().eval(), Broken(broken).eval()
+    models[1].form = models[0].form
+    return models
 
 
 def test_no_draws_are_refused() -> None:

@@ -9,7 +9,8 @@ from ..contexts import frozen
 from ..encoder import check_integer
 from .balls import unit_l2
 from .checks import check_choice, check_inputs, check_logits, highest_class
-from .losses import LOSS_NAMES, LOSSES, LossName, margin
+from .losses import LOSS_NAMES, LOSSES, LossName
+from .prediction import vote_margin, with_draw
 from .realizations import Realize, realizer
 
 Average = Literal["normalized", "mean", "sign"]
@@ -20,8 +21,9 @@ class GradientEstimate(NamedTuple):
     """
     Attributes:
         gradient: (B, C, H, W) float32, of each image's own loss.
-        loss: (B,) float32, mean over the realizations.
+        loss: (B,) float32, mean over the realizations where it is not NaN, minus infinity where it always is.
         margin: (B,) float32, of the log of the mean softmax output over the realizations: above 0 where they fool.
+            NaN is left out in the same way.
         zero: (B,) int64, realizations whose gradient was zero throughout; they count for nothing in the direction.
         invalid: (B,) int64, realizations whose gradient held NaN or infinity; they are left out.
     """
@@ -74,6 +76,7 @@ def eot_gradient(
     images, highest = images.detach(), highest_class(labels, targets)
     total = torch.zeros_like(images)
     losses = torch.zeros(len(images), device=images.device)
+    counted = torch.zeros_like(losses)
     log_total: Tensor | None = None
     zero = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     invalid = torch.zeros_like(zero)
@@ -88,11 +91,12 @@ def eot_gradient(
                 zero += peak == 0
                 invalid += ~valid
                 total += torch.where(valid[:, None, None, None], weighed(gradient, average), 0)
-                losses += value
-                log_total = log_probabilities if log_total is None else torch.logaddexp(log_total, log_probabilities)
+                losses += torch.where(value.isnan(), 0, value)
+                counted += ~value.isnan()
+                log_total = with_draw(log_total, log_probabilities)
     assert log_total is not None
-    reached = margin(log_total, labels, targets)  # of the sum as of the mean
-    return GradientEstimate(total / realizations, losses / realizations, reached, zero, invalid)
+    losses = torch.where(counted > 0, losses / counted, -torch.inf)
+    return GradientEstimate(total / realizations, losses, vote_margin(log_total, labels, targets), zero, invalid)
 
 
 def weighed(gradient: Tensor, average: Average) -> Tensor:

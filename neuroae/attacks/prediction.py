@@ -49,12 +49,24 @@ def mean_margin(
     """(B,) float32, margin of the log of the mean softmax output over the draws: above 0 where the vote is fooled.
 
     The logarithm tells images apart that are answered with a probability of 1 but for rounding; with one draw it is
-    the margin of the logits.
+    the margin of the logits. Draws that answer with NaN are left out; minus infinity where all do.
     """
     drawn = drawn_logits(model, images, draws, seed, image_ids)
     first = next(drawn)
     check_logits(first, len(images), highest_class(labels, targets))
-    total = first.log_softmax(-1)
+    total = with_draw(None, first.log_softmax(-1))
     for logits in drawn:
-        total = torch.logaddexp(total, logits.log_softmax(-1))
-    return margin(total, labels, targets)  # of the sum as of the mean
+        total = with_draw(total, logits.log_softmax(-1))
+    return vote_margin(total, labels, targets)
+
+
+def with_draw(total: Tensor | None, log_probabilities: Tensor) -> Tensor:
+    """The log of a sum of softmax outputs, (B, classes), with those of one more draw; rows of NaN add nothing."""
+    added = torch.where(log_probabilities.isnan().any(-1, keepdim=True), -torch.inf, log_probabilities)
+    return added if total is None else torch.logaddexp(total, added)
+
+
+def vote_margin(total: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+    """(B,), of a log of a sum as of a mean: minus infinity where no draw gave a number."""
+    found = margin(total, labels, targets)
+    return torch.where(found.isnan(), -torch.inf, found)

@@ -1,10 +1,13 @@
 """Projected gradient ascent: known optima, ball and box, fresh draws, restarts, and independence of the batch."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attacked_models import Noisy, OneForm, Silent, distance
 from models import Linear, random_images, small_defense
@@ -184,3 +187,48 @@ def test_images_that_ask_for_gradients_come_back_without() -> None:
     found = pgd(model, images.requires_grad_(), labels, PGDSettings(steps=1), seed=0, image_ids=ids).images
     assert not found.requires_grad
     assert images.grad is None
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations, those within the model left out, and the images that the model was shown."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.operations: Counter[str] = Counter()
+        self.shown = self.inside = 0
+        model.register_forward_pre_hook(self.enter)
+        model.register_forward_hook(self.leave)
+
+    def enter(self, _model: nn.Module, given: tuple[Tensor]) -> None:
+        self.shown += len(given[0])
+        self.inside += 1
+
+    def leave(self, *_: object) -> None:
+        self.inside -= 1
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if not self.inside:
+            self.operations[function.overloadpacket.__name__] += 1
+        return function(*args, **kwargs or {})
+
+
+def test_a_step_shows_the_model_each_image_once_and_checks_nothing_again() -> None:
+    """Reading a number out of a tensor waits for a GPU, so that no step should."""
+    images, labels, ids = random_images()
+    counted = {}
+    for steps in (1, 11):
+        model = Linear(1, 8, 10).eval()
+        with Counted(model) as counted[steps]:
+            pgd(model, images, labels, PGDSettings(steps=steps, realizations=1), seed=0, image_ids=ids)
+    assert [count.shown for count in counted.values()] == [len(images), 11 * len(images)]
+    more = counted[11].operations - counted[1].operations
+    assert not more["_local_scalar_dense"]
+    assert not more["aminmax"]
+    assert more["amax"] == 10 * 2  # the largest entry of a gradient, and the largest other logit
+
+
+def test_parameters_ask_for_gradients_again_after_an_attack_that_failed() -> None:
+    model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
+    with pytest.raises(ValueError, match="hold class 10"):
+        pgd(model, images, labels + 5, PGDSettings(steps=1), seed=0, image_ids=ids)
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..contexts import frozen
 from .attempts import Perturbed
 from .balls import BALLS
 from .restarts import Restarts
@@ -41,21 +42,25 @@ def apgd(
     def project(points: Tensor) -> Tensor:
         return ball.project(points, restarts.clean, settings.epsilon)
 
-    before = points = restarts.starts()
-    estimate = restarts.gradient(points, 0)
-    here = highest = Point(points, estimate.gradient, estimate.loss)
-    fooled = Point(points, estimate.gradient, estimate.margin)
-    sizes = StepSizes(settings, estimate.loss)
-    for step in range(1, settings.steps + 1):
-        points = project(here.images + sizes.now[:, None, None, None] * ball.direction(here.gradient))
-        if step > 1:
-            points = project(here.images + MOMENTUM * (points - here.images) + (1 - MOMENTUM) * (here.images - before))
-        estimate = restarts.gradient(points, step)
-        before, last = here.images, here.height
-        here = Point(points, estimate.gradient, estimate.loss)
-        highest = highest.replaced(here.height > highest.height, here)
-        fooled = fooled.replaced(estimate.margin > fooled.height, Point(points, estimate.gradient, estimate.margin))
-        here = here.replaced(sizes.halved(step, here.height > last, highest.height), highest)
+    with frozen(model):
+        before = points = restarts.starts()
+        estimate = restarts.gradient(points, 0)
+        here = highest = Point(points, estimate.gradient, estimate.loss)
+        fooled = Point(points, estimate.gradient, estimate.margin)
+        sizes = StepSizes(settings, estimate.loss)
+        for step in range(1, settings.steps + 1):
+            points = project(here.images + sizes.now[:, None, None, None] * ball.direction(here.gradient))
+            if step > 1:
+                drift = here.images - before
+                points = project(here.images + MOMENTUM * (points - here.images) + (1 - MOMENTUM) * drift)
+            estimate = restarts.gradient(points, step)
+            before, last = here.images, here.height
+            here = Point(points, estimate.gradient, estimate.loss)
+            highest = highest.replaced(here.height > highest.height, here)
+            fooled = fooled.replaced(
+                estimate.margin > fooled.height, Point(points, estimate.gradient, estimate.margin)
+            )
+            here = here.replaced(sizes.halved(step, here.height > last, highest.height), highest)
     return restarts.worst(highest.images, fooled.images)
 
 

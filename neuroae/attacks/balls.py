@@ -64,13 +64,18 @@ def spread(numbers: Tensor, images: Tensor) -> Tensor:
     return numbers.to(images.dtype)[:, None, None, None]
 
 
-def unit_l2(gradient: Tensor) -> Tensor:
+def unit_l2(gradient: Tensor, peak: Tensor | None = None) -> Tensor:
     """Divided by the l2 norm, by way of the largest entry: squares of a confident model's gradient may underflow.
 
     Zero stays zero.
+
+    Args:
+        gradient: (B, C, H, W).
+        peak: (B,), the largest entry of each in absolute value, where it is known.
     """
-    peak = gradient.abs().amax((1, 2, 3), keepdim=True)
-    scaled = gradient / torch.where(peak > 0, peak, 1)
+    if peak is None:
+        peak = gradient.abs().amax((1, 2, 3))
+    scaled = gradient / torch.where(peak > 0, peak, 1)[:, None, None, None]
     return scaled / scaled.flatten(1).norm(dim=1).clamp(min=1)[:, None, None, None]
 
 

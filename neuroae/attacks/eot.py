@@ -73,36 +73,71 @@ def eot_gradient(
     check_choice("loss", loss, LOSS_NAMES)
     check_integer("realizations", realizations, 1)
     check_integer("chunk", chunk, 1)
-    images, highest = images.detach(), highest_class(labels, targets)
+    with frozen(model):
+        return estimated(
+            model,
+            images.detach(),
+            labels,
+            targets,
+            highest_class(labels, targets),
+            realizations=realizations,
+            seed=seed,
+            image_ids=image_ids,
+            start=start,
+            chunk=chunk,
+            average=average,
+            loss=loss,
+        )
+
+
+def estimated(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    highest: int,
+    *,
+    realizations: int,
+    seed: int,
+    image_ids: Tensor,
+    start: int = 0,
+    chunk: int,
+    average: Average,
+    loss: LossName,
+) -> GradientEstimate:
+    """``eot_gradient`` of a frozen model and arguments that were checked, the highest class among labels and targets.
+
+    An attack does either once and not in every step: reading the arguments makes a GPU wait.
+    """
     total = torch.zeros_like(images)
     losses = torch.zeros(len(images), device=images.device)
     counted = torch.zeros_like(losses)
     log_total: Tensor | None = None
     zero = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     invalid = torch.zeros_like(zero)
-    with frozen(model):
-        realize = realizer(model, images, seed, image_ids)
-        for first in range(start, start + realizations, chunk):
-            count = min(chunk, start + realizations - first)
-            found = realization_gradients(realize, images, labels, targets, highest, loss, first, count)
-            for gradient, value, log_probabilities in zip(*(part.split(len(images)) for part in found), strict=True):
-                peak = gradient.abs().amax((1, 2, 3))
-                valid = peak.isfinite()
-                zero += peak == 0
-                invalid += ~valid
-                total += torch.where(valid[:, None, None, None], weighed(gradient, average), 0)
-                losses += torch.where(value.isnan(), 0, value)
-                counted += ~value.isnan()
-                log_total = with_draw(log_total, log_probabilities)
+    realize = realizer(model, images, seed, image_ids)
+    for first in range(start, start + realizations, chunk):
+        count = min(chunk, start + realizations - first)
+        found = realization_gradients(realize, images, labels, targets, highest, loss, first, count)
+        for gradient, value, log_probabilities in zip(*(part.split(len(images)) for part in found), strict=True):
+            peak = gradient.abs().amax((1, 2, 3))
+            valid = peak.isfinite()
+            zero += peak == 0
+            invalid += ~valid
+            total += torch.where(valid[:, None, None, None], weighed(gradient, peak, average), 0)
+            told = ~value.isnan()
+            losses += torch.where(told, value, 0)
+            counted += told
+            log_total = with_draw(log_total, log_probabilities)
     assert log_total is not None
     losses = torch.where(counted > 0, losses / counted, -torch.inf)
     return GradientEstimate(total / realizations, losses, vote_margin(log_total, labels, targets), zero, invalid)
 
 
-def weighed(gradient: Tensor, average: Average) -> Tensor:
-    """What one realization adds to the sum."""
+def weighed(gradient: Tensor, peak: Tensor, average: Average) -> Tensor:
+    """What one realization adds to the sum; ``peak`` is the largest entry of each image's gradient."""
     if average == "normalized":
-        return unit_l2(gradient)
+        return unit_l2(gradient, peak)
     return gradient.sign() if average == "sign" else gradient
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from ..contexts import frozen
 from .attempts import Perturbed
 from .balls import BALLS
 from .restarts import Restarts
@@ -40,7 +41,8 @@ def pgd(
     restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, progress)
     ball = BALLS[settings.norm]
     points = restarts.starts()
-    for step in range(settings.steps):
-        rise = ball.direction(restarts.gradient(points, step).gradient)
-        points = ball.project(points + settings.step_size * rise, restarts.clean, settings.epsilon)
+    with frozen(model):
+        for step in range(settings.steps):
+            rise = ball.direction(restarts.gradient(points, step).gradient)
+            points = ball.project(points + settings.step_size * rise, restarts.clean, settings.epsilon)
     return restarts.worst(points)

@@ -9,8 +9,8 @@ from ..contexts import autocast
 from ..randomness import derive_seed
 from .attempts import Perturbed, worst_attempts
 from .balls import BALLS
-from .checks import check_inputs
-from .eot import GradientEstimate, eot_gradient
+from .checks import check_inputs, highest_class
+from .eot import GradientEstimate, estimated
 from .settings import GradientSettings
 
 
@@ -39,6 +39,7 @@ class Restarts:
         self.clean = self.images.repeat(count, 1, 1, 1)
         self.all_labels, self.all_ids = labels.repeat(count), image_ids.repeat(count)
         self.all_targets = None if targets is None else targets.repeat(count)
+        self.highest = highest_class(labels, targets)
         self.zero, self.invalid = torch.zeros_like(labels), torch.zeros_like(labels)
 
     def starts(self) -> Tensor:
@@ -54,19 +55,20 @@ class Restarts:
         )
 
     def gradient(self, points: Tensor, step: int) -> GradientEstimate:
-        """Of every row, on draws of this step that the restarts of an image share."""
+        """Of every row, on draws of this step that the restarts of an image share; the model is to be frozen."""
         settings = self.settings
-        estimate = eot_gradient(
+        estimate = estimated(
             self.model,
             points,
             self.all_labels,
+            self.all_targets,
+            self.highest,
             realizations=settings.realizations,
             seed=derive_seed(self.seed, "attack", step),
             image_ids=self.all_ids,
             chunk=settings.chunk,
             average=settings.average,
             loss=settings.loss,
-            targets=self.all_targets,
         )
         self.zero += self.attempts(estimate.zero).sum(0)
         self.invalid += self.attempts(estimate.invalid).sum(0)

@@ -95,6 +95,32 @@ def test_each_query_shows_both_images_the_same_fresh_draws() -> None:
     assert not found.invalid.any()
 
 
+class Listening(nn.Module):
+    """Counts the rows that it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+        self.rows = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.rows += len(images)
+        return self.network(images)
+
+
+def test_a_model_that_draws_nothing_is_asked_once_a_query_and_gives_the_same() -> None:
+    images, labels, ids = random_images()
+    model, told = Listening().eval(), []
+    fresh = square(model, images, labels, SquareSettings(0.1, 60, 1), seed=0, image_ids=ids)
+    assert model.rows == fresh.forwards * len(images) == 2 * 60 * len(images)
+    model.rows = 0
+    budget = SquareSettings(0.1, 60, 1, fresh=False)
+    found = square(model, images, labels, budget, seed=0, image_ids=ids, progress=told.append)
+    assert torch.equal(found.images, fresh.images)
+    assert model.rows == sum(told) == found.forwards * len(images) == 61 * len(images)
+    assert found.forwards == budget.forwards
+
+
 def test_square_lowers_the_true_class_of_a_defense_on_draws_that_it_never_saw() -> None:
     model, (images, labels, ids) = small_defense(), random_images()
     model.classifier.layer.weight.data *= 10

@@ -48,7 +48,8 @@ def test_a_search_has_no_modes() -> None:
     assert (attack.name, attack.family, attack.surrogate) == ("Square", "gradient-free", None)
     assert attack.passes == attack.settings.forwards == 2 * 5 * 10
     (still,) = attacks_from(PLAIN, SquareSettings(queries=5), method="Square")
-    assert still.settings == SquareSettings(queries=5, draws=1)
+    assert still.settings == SquareSettings(queries=5, draws=1, fresh=False)
+    assert still.passes == 1 + 5
 
 
 def test_methods_and_variants_are_named() -> None:

@@ -108,12 +108,15 @@ class SquareSettings:
         queries: squares that are tried.
         draws: realizations, fresh ones for each query, on whose mean the image and the tried one are compared.
         p_init: share of the image's area that the first squares cover.
+        fresh: False keeps an image's answer until a square changes it, which takes half the passes and is the same
+            where the model draws nothing. Where it draws, the search would stall at a lucky answer.
     """
 
     epsilon: float = 8 / 255
     queries: int = 1000
     draws: int = 10
     p_init: float = 0.8
+    fresh: bool = True
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon, "linf")
@@ -127,8 +130,8 @@ class SquareSettings:
 
     @property
     def forwards(self) -> int:
-        """Forward passes an image: two for each query and draw."""
-        return 2 * self.queries * self.draws
+        """Forward passes an image: two for each query and draw, or one and that of the start."""
+        return (2 * self.queries if self.fresh else self.queries + 1) * self.draws
 
 
 GradientSettings = PGDSettings | APGDSettings

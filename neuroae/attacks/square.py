@@ -36,22 +36,30 @@ def square(
     by ``mean_margin``. Each query draws fresh realizations and shows them both images, the perturbed one so far and
     the one with the new square: a value that was kept from an earlier query is the best of many draws, and the search
     would stall at a lucky one; and on common draws the difference is less noisy than either value. That costs two
-    passes a draw. A fooled image is not left alone, since the next draw may answer rightly.
+    passes a draw; a model that draws nothing needs one (``SquareSettings.fresh``). A fooled image is not left alone,
+    since the next draw may answer rightly.
 
     Args are those of ``pgd``. ``progress`` is told of forward passes.
     """
     check_inputs(model, images, labels, image_ids, targets)
     images = images.detach()
     found = striped(images, settings.epsilon, derive_seed(seed, "stripes"), image_ids)
+    kept: Tensor | None = None
     for query in range(settings.queries):
         side = square_side(query, settings, *images.shape[2:])
         tried = with_square(found, images, settings.epsilon, side, derive_seed(seed, "square", query), image_ids)
         masks = derive_seed(seed, "query", query)
-        kept_margin, tried_margin = (
-            mean_margin(model, shown, labels, targets, settings.draws, masks, image_ids) for shown in (found, tried)
-        )
-        found = torch.where((tried_margin > kept_margin)[:, None, None, None], tried, found)
-        progress(2 * settings.draws * len(images))
+
+        def margins(shown: Tensor, masks: int = masks) -> Tensor:
+            found = mean_margin(model, shown, labels, targets, settings.draws, masks, image_ids)
+            progress(settings.draws * len(images))
+            return found
+
+        if kept is None or settings.fresh:
+            kept = margins(found)
+        reached = margins(tried)
+        better = reached > kept
+        found, kept = torch.where(better[:, None, None, None], tried, found), torch.where(better, reached, kept)
     none = torch.zeros_like(labels)
     return Perturbed(found, settings.gradients, settings.forwards, none, none)
 

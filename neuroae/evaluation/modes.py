@@ -66,7 +66,7 @@ def check_modes(modes: Collection[str]) -> None:
 def one_draw(settings: AttackSettings) -> AttackSettings:
     """The same with one realization a gradient, or a query."""
     if isinstance(settings, SquareSettings):
-        return replace(settings, draws=1)
+        return replace(settings, draws=1, fresh=False)
     return replace(settings, realizations=1)
 
 

@@ -79,6 +79,28 @@ def test_the_worst_of_an_image_is_chosen_by_selection_and_scored_by_votes(tmp_pa
     assert (lowest.vote.value, worst.vote.value) == (3 / 12, 9 / 12)
 
 
+def test_an_image_that_needs_no_attack_is_not_saved_by_one(tmp_path: Path) -> None:
+    """Four images are answered wrongly as they are, and rightly under both attacks: no perturbation is in the ball."""
+    attacks = {
+        "clean": Asked(share(8, 12), CLEAN_IDENTITY),
+        "first": Asked([image > 5 for image in range(12)]),
+        "second": Asked([image > 6 for image in range(12)]),
+    }
+    lowest, worst = joint_rows(load_so_far(write_evaluation(tmp_path, attacks)))
+    assert (lowest.vote.value, worst.vote.value) == (5 / 12, 1 / 12)
+    assert (worst.gradients, worst.seconds) == (20, 5.0)
+
+
+def test_the_worst_of_each_image_waits_for_the_clean_ones(tmp_path: Path) -> None:
+    attacks = {
+        "clean": Asked([True] * 12, CLEAN_IDENTITY, 0),
+        "first": Asked([True] * 12),
+        "second": Asked([True] * 12),
+    }
+    rows = joint_rows(load_so_far(write_evaluation(tmp_path, attacks)))
+    assert [row.attack for row in rows] == ["linf 0.1, lowest of all: first"]
+
+
 def test_of_unfinished_attacks_common_images_are_compared(tmp_path: Path) -> None:
     attacks = {
         "clean": CLEAN,

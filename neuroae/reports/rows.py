@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ..evaluation import Record, Results
+from ..evaluation import CLEAN, Record, Results
 from ..evaluation.sanity import Budget, Threat
 from ..evaluation.statistics import (
     Estimate,
@@ -86,8 +86,9 @@ def joint_rows(results: Results) -> list[AttackRow]:
     """What the attacks of one budget come to together, wherever there are several, on the images that all have.
 
     The lowest accuracy is the paper's rule, of all attacks and of the transfers of one family; it is chosen on the
-    draws that it is scored on. The worst of each image is chosen on selection draws, and scored on scoring draws.
-    Passes and seconds are those of all attacks that are chosen from.
+    draws that it is scored on. The worst of each image is that of the attacks and of none, which is in every ball; it
+    is chosen on selection draws, and scored on scoring draws. Passes and seconds are those of all attacks that are
+    chosen from.
     """
     joint = []
     for budget, names in budgets(results).items():
@@ -97,8 +98,9 @@ def joint_rows(results: Results) -> list[AttackRow]:
                 continue
             lowest, _ = papers_minimum(records)
             joint.append(joint_row(results, f"{budget}, lowest of {group}: {lowest}", members, records[lowest]))
-            if members == names:
-                joint.append(joint_row(results, f"{budget}, worst of each image", members, worst_case(records)))
+            every = on_common_images({CLEAN: results.records[CLEAN]} | records)
+            if members == names and every[CLEAN]:
+                joint.append(joint_row(results, f"{budget}, worst of each image", members, worst_case(every)))
     return joint
 
 

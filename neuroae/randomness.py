@@ -5,6 +5,8 @@ and the position, so that no mask is ever used for two things.
 """
 
 import hashlib
+import operator
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -17,8 +19,17 @@ def derive_seed(seed: int, purpose: str, *position: int) -> int:
 
     Different purposes or positions give unrelated streams; the same ones give the same seed in every process.
     """
+    check_seed(seed)
     text = ":".join((str(int(seed)), purpose, *(str(int(number)) for number in position)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") % SEED_LIMIT
+
+
+def check_seed(seed: SupportsIndex) -> None:
+    """Refuses what is not an integer; those of numpy and of tensors are."""
+    try:
+        operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed is a {type(seed).__name__}, expected an int") from None
 
 
 def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:

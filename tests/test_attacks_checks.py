@@ -124,6 +124,26 @@ def test_settings_out_of_range_are_refused(
         settings(**change)
 
 
+@pytest.mark.parametrize(
+    ("attack", "kind", "other"),
+    [(pgd, "PGDSettings", APGDSettings()), (apgd, "APGDSettings", PGDSettings()), (square, "SquareSettings", None)],
+    ids=["pgd", "apgd", "square"],
+)
+def test_settings_of_another_attack_are_refused(attack: Callable[..., object], kind: str, other: object) -> None:
+    with pytest.raises(TypeError, match=rf"settings is an? \w+, expected {kind}"):
+        attack(small_defense(), IMAGES, LABELS, other, seed=0, image_ids=IDS)
+
+
+@pytest.mark.parametrize(
+    ("attack", "budget"),
+    [(pgd, PGDSettings()), (apgd, APGDSettings()), (square, SquareSettings())],
+    ids=["pgd", "apgd", "square"],
+)
+def test_a_seed_that_is_no_integer_is_refused(attack: Callable[..., object], budget: object) -> None:
+    with pytest.raises(TypeError, match="seed is a str, expected an int"):
+        attack(small_defense(), IMAGES, LABELS, budget, seed="7", image_ids=IDS)
+
+
 def test_l2_budgets_may_be_above_one() -> None:
     assert PGDSettings(epsilon=3.0, norm="l2").epsilon == 3
 

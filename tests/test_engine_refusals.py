@@ -105,6 +105,15 @@ def test_what_cannot_be_evaluated_is_refused(change: dict[str, object], message:
         replace(small_evaluation(), **change)  # type: ignore[arg-type]
 
 
+def test_numbers_that_are_no_integers_are_refused() -> None:
+    with pytest.raises(TypeError, match="draws is a float, expected an int"):
+        Scoring(draws=2.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="seed is a str, expected an int"):
+        Scoring(seed="7")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="block is a float, expected an int"):
+        replace(small_evaluation(), block=2.5)
+
+
 class Broken(Linear):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images) / 0

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..contexts import frozen
 from .attempts import Perturbed
 from .balls import BALLS
+from .checks import check_settings
 from .restarts import Restarts
 from .settings import APGDSettings
 
@@ -36,6 +37,7 @@ def apgd(
 
     Args are those of ``pgd``.
     """
+    check_settings(settings, APGDSettings)
     restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, progress)
     ball = BALLS[settings.norm]
 

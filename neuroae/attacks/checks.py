@@ -28,6 +28,11 @@ def check_inputs(
         check_numbers("targets", targets, images, torch.iinfo(torch.int64).max)
 
 
+def check_settings(settings: object, expected: type) -> None:
+    if not isinstance(settings, expected):
+        raise TypeError(f"settings is a {type(settings).__name__}, expected {expected.__name__}")
+
+
 def check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor) or images.dtype != torch.float32:
         hint = "; divide by 255" if getattr(images, "dtype", None) == torch.uint8 else ""

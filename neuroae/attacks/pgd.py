@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ..contexts import frozen
 from .attempts import Perturbed
 from .balls import BALLS
+from .checks import check_settings
 from .restarts import Restarts
 from .settings import PGDSettings
 
@@ -38,6 +39,7 @@ def pgd(
     Raises:
         TypeError, ValueError: an argument does not fit (see ``check_inputs``).
     """
+    check_settings(settings, PGDSettings)
     restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, progress)
     ball = BALLS[settings.norm]
     points = restarts.starts()

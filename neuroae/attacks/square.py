@@ -10,7 +10,7 @@ from ..draws import random_uniform
 from ..randomness import derive_seed
 from .attempts import Perturbed
 from .balls import project_linf
-from .checks import check_inputs
+from .checks import check_inputs, check_settings
 from .prediction import mean_margin
 from .settings import SquareSettings
 
@@ -41,6 +41,7 @@ def square(
 
     Args are those of ``pgd``. ``progress`` is told of forward passes.
     """
+    check_settings(settings, SquareSettings)
     check_inputs(model, images, labels, image_ids, targets)
     images = images.detach()
     found = striped(images, settings.epsilon, derive_seed(seed, "stripes"), image_ids)

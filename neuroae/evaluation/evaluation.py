@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..data import ImageSet
+from ..encoder import check_integer
 from .attack import Attack, Clean, Perturbation, require_evaluation_mode
 from .files import slug
 from .scoring import Block, Scoring
@@ -35,8 +36,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         require_evaluation_mode("model", self.model)
-        if self.block < 1:
-            raise ValueError(f"block is {self.block}, expected at least 1")
+        check_integer("block", self.block, 1)
         if not len(self.data) or len(self.data.ids.unique()) < len(self.data):
             raise ValueError(f"data holds {len(self.data)} images, expected at least one, and ids that differ")
         names = [attack.name for attack in self.all_attacks]

@@ -12,7 +12,8 @@ from ..attacks.prediction import mean_margin
 from ..attacks.realizations import takes_seeds
 from ..contexts import autocast
 from ..data import ImageSet
-from ..randomness import derive_seed
+from ..encoder import check_integer
+from ..randomness import check_seed, derive_seed
 from ..variants import FixedMasks
 
 # On GPUs: the same convolution algorithm in every run, and float32 that is not TF32.
@@ -35,8 +36,8 @@ class Scoring:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise ValueError(f"draws is {self.draws}, expected at least 1")
+        check_integer("draws", self.draws, 1)
+        check_seed(self.seed)
         if self.deterministic and self.draws != 1:
             raise ValueError(f"draws is {self.draws}, expected 1 where masks are fixed: all draws would be the same")
 

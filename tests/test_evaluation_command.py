@@ -85,6 +85,13 @@ def test_every_method_by_its_name(models: Path, tmp_path: Path) -> None:
         assert asked[name]["precision"] == "bfloat16"
 
 
+def test_gradient_attacks_start_at_random_where_asked(models: Path, tmp_path: Path) -> None:
+    methods = [option for method in ("pgd", "fgsm", "apgd", "square") for option in ("--attack", method)]
+    found = attacked(models / "plain", *QUICK, *methods, "--queries", 2, "--random-start", output=tmp_path)
+    asked = found.manifest["identity"]["attacks"]
+    assert all(asked[name]["settings"]["random_start"] for name in ("PGD", "FGSM", "APGD"))
+
+
 def test_the_papers_settings_are_the_defaults(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Asked(Exception):
         pass

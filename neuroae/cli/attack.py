@@ -69,6 +69,9 @@ def attack(
         int | None, typer.Option(min=1, help="N_S, gradient steps.", show_default="pgd: 20; apgd: 100")
     ] = None,
     restarts: Annotated[int, typer.Option(min=1, help="N_R; the first starts at the image.")] = 1,
+    random_start: Annotated[
+        bool, typer.Option("--random-start", help="The first restart starts at a random point of the ball too.")
+    ] = False,
     realizations: Annotated[
         int | None,
         typer.Option(
@@ -120,7 +123,18 @@ def attack(
     if norm == "l2" and methods and (epsilon is None or (step_size is None and "pgd" in methods)):
         raise ValueError("norm is 'l2', which has no usual budget: give epsilon and step_size too")
     preset = overridden(dataset, epsilon=epsilon, step_size=step_size)
-    budget = Budget(preset.epsilon, preset.step_size, steps, restarts, realizations, average, loss, norm, queries)
+    budget = Budget(
+        preset.epsilon,
+        preset.step_size,
+        steps,
+        restarts,
+        random_start,
+        realizations,
+        average,
+        loss,
+        norm,
+        queries,
+    )
     settings = {method: budget.settings(method) for method in methods}
     attacked = load_model(model).to(where)
     # By the names that tables give them; the attacked model's own attacks need none.

@@ -19,6 +19,7 @@ class Budget:
     step_size: float
     steps: int | None
     restarts: int
+    random_start: bool
     realizations: int | None
     average: Average
     loss: LossName
@@ -38,7 +39,7 @@ class Budget:
             case "fgsm":
                 return PGDSettings(step_size=self.epsilon, steps=1, **common)
             case "r-fgsm":
-                return PGDSettings(step_size=R_FGSM_STEP * self.epsilon, steps=1, random_start=True, **common)
+                return PGDSettings(step_size=R_FGSM_STEP * self.epsilon, steps=1, **common | {"random_start": True})
             case "apgd":
                 return APGDSettings(**steps, **common)
             case "square" if self.norm == "linf":
@@ -51,6 +52,7 @@ class Budget:
         return {
             "epsilon": self.epsilon,
             "restarts": self.restarts,
+            "random_start": self.random_start,
             "average": self.average,
             "loss": self.loss,
             "norm": self.norm,

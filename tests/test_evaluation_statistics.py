@@ -103,9 +103,17 @@ def test_the_bootstrap_is_over_images() -> None:
     assert mean_over_images(values) == found
 
 
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_equal_images_have_no_spread(value: float) -> None:
-    assert mean_over_images(np.full(7, value)) == Estimate(value, value, value)
+def test_equal_images_have_no_spread() -> None:
+    assert mean_over_images(np.full(7, 0.5)) == Estimate(0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("images", [1, 7, 1000])
+@pytest.mark.parametrize("value", [0, 1])
+def test_where_no_image_or_every_one_stands_the_interval_is_clopper_pearsons(value: int, images: int) -> None:
+    """Resampling gives the same again, as if 7 images were enough to know that there are no others."""
+    found = mean_over_images(np.full(images, float(value)))
+    assert (found.low, found.high) == Accuracy(value * images, images).interval()
+    assert found.high - found.low >= 0.0036
 
 
 def test_the_worst_attack_is_chosen_by_selection_and_scored_by_the_vote() -> None:

@@ -77,10 +77,15 @@ def persistent_accuracy(records: Sequence[Record], tries: int) -> Estimate:
 
 
 def mean_over_images(values: np.ndarray) -> Estimate:
-    """The mean of one number an image, with a percentile bootstrap that the same numbers repeat."""
+    """The mean of one number an image, in [0, 1], with a percentile bootstrap that the same numbers repeat.
+
+    Where all are 0, or all 1, resampling finds no spread, and the ends are Clopper and Pearson's: whatever the images
+    that were not drawn give, the mean is at most the share of those above 0.
+    """
     mean = float(values.mean())
     if np.ptp(values) == 0:
-        return Estimate(mean, mean, mean)
+        ends = Accuracy(round(mean) * len(values), len(values)).interval() if mean in (0, 1) else (mean, mean)
+        return Estimate(mean, *ends)
     found = bootstrap(
         (values,),
         np.mean,

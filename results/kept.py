@@ -55,6 +55,9 @@ class Kept:
             data: that is attacked.
             craft: from some of the data to their attacked images.
             block: images a file, and a call of ``craft``.
+
+        Raises:
+            ValueError: a file is damaged, or holds other images than those of its part of the data.
         """
         folder = self.folder / re.sub(r"\W+", "-", title)
         found = []
@@ -70,7 +73,9 @@ class Kept:
             remove_leftovers(path)
             started = time.perf_counter()
             crafted = craft(part)
-            save_tensors(path, {"images": crafted}, {"seconds": time.perf_counter() - started})
+            save_tensors(path, {"images": crafted, "ids": part.ids}, {"seconds": time.perf_counter() - started})
         tensors, notes = load_tensors(path)
+        if "ids" not in tensors or not torch.equal(tensors["ids"], part.ids):
+            raise ValueError(f"{path} holds other images than expected")
         self.seconds += notes["seconds"]
         return tensors["images"]

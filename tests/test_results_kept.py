@@ -57,6 +57,14 @@ def test_attacks_of_other_names_have_files_of_their_own(tmp_path: Path) -> None:
     assert len(attacks[0].attacked) == len(attacks[1].attacked) == 7
 
 
+def test_blocks_of_other_images_are_refused(tmp_path: Path) -> None:
+    """The images that go on to more restarts follow from verdicts, which may be others after a stop."""
+    images = data()
+    Kept(tmp_path, {}).images("the others", images, Attack(), 2)
+    with pytest.raises(ValueError, match=r"2\.safetensors holds other images than expected"):
+        Kept(tmp_path, {}).images("the others", images.take(torch.tensor([0, 1, 3, 4])), Attack(), 2)
+
+
 def test_another_experiment_is_refused(tmp_path: Path) -> None:
     Kept(tmp_path, {"epsilon": 1, "steps": 2})
     with pytest.raises(ValueError, match=r"identity\.json belongs to another run: epsilon is 1 there and 3 here"):

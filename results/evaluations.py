@@ -1,7 +1,7 @@
 """The evaluations behind the paper's tables, and those that the paper did not try.
 
-Attacks on a defense's gradients are crafted in bfloat16 unless a name says otherwise, those on a classifier's alone in
-float32; scoring is in float32 always. Sources for PW-T are the unsupervised defenses, with and without
+Attacks on a defense's gradients are crafted in bfloat16 unless a name says otherwise, those on a classifier's alone
+and searches in float32; scoring is in float32 always. Sources for PW-T are the unsupervised defenses, with and without
 activation/quantization; the source for B-T is an adversarially trained classifier.
 """
 
@@ -129,7 +129,7 @@ def beyond(models: Models) -> list[Attack]:
     attacks += white_box(APGDSettings(), method="APGD") + white_box(PGDSettings(), variant="mean-field")
     attacks += transferred(PGDSettings()) + transferred(margin, method="PGD margin")
     attacks += transferred(APGDSettings(), method="APGD")
-    attacks += attacks_from(model, SquareSettings(queries=1000, draws=10), precision=CRAFTED, method="Square")
+    attacks += attacks_from(model, SquareSettings(queries=1000, draws=10), method="Square")
     return attacks
 
 

@@ -52,6 +52,12 @@ def test_a_search_has_no_modes() -> None:
     assert still.passes == 1 + 5
 
 
+def test_a_search_tells_answers_apart_in_float32() -> None:
+    (search,) = attacks_from(small_defense(), SquareSettings(queries=5), precision="bfloat16", method="Square")
+    assert search.precision == "float32"
+    assert {attack.precision for attack in attacks_from(small_defense(), BUDGET, precision="bfloat16")} == {"bfloat16"}
+
+
 def test_methods_and_variants_are_named() -> None:
     (attack,) = attacks_from(small_defense(), APGDSettings(), ["w-aiga"], "bfloat16", "x", "ensemble", method="APGD")
     assert attack.name == "APGD W-AIGA ensemble from x"

@@ -102,8 +102,10 @@ def test_beyond_the_paper_every_kind_of_attack_is_tried(models: Models) -> None:
     assert mean_field.settings == ONE_DRAW
     kinds = [type(attack.settings) for attack in attacks]
     assert kinds.count(APGDSettings) == 2
-    (square,) = (attack.settings for attack in attacks if isinstance(attack.settings, SquareSettings))
-    assert (square.queries, square.draws) == (1000, 10)
+    ((square, precision),) = (
+        (attack.settings, attack.precision) for attack in attacks if isinstance(attack.settings, SquareSettings)
+    )
+    assert (square.queries, square.draws, precision) == (1000, 10, "float32")
     losses = {getattr(attack.settings, "loss", None) for attack in attacks}
     assert "margin" in losses
     assert {attack.transfer for attack in attacks} == {"", "unquantized"}

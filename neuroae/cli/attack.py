@@ -91,7 +91,8 @@ def attack(
         ),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="Of decoder and classifier while crafting; scoring is in float32.")
+        Precision,
+        typer.Option(help="Of decoder and classifier where gradients are taken; Square and scoring are in float32."),
     ] = "float32",
     block: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
     images: Annotated[

@@ -36,7 +36,8 @@ def attacks_from(
         source: the attacked model itself (white box), or another (transfer).
         settings: of the attack; where the crafting model draws nothing, one realization is enough and is what it gets.
         modes: keys of ``MODES``.
-        precision: while crafting.
+        precision: while gradients are taken. A search compares answers, whose differences bfloat16 rounds away, so it
+            is in float32.
         transfer: where the source is not the attacked model, its name, for tables.
         variant: of the source (see ``Attack``).
         random: whether the source draws; None takes a ``Defense`` to draw, and any other model not to.
@@ -47,6 +48,8 @@ def attacks_from(
     if not draws or variant in DETERMINISTIC_VARIANTS:
         settings = one_draw(settings)
     ending = (variant or "", f"from {transfer}" if transfer else "")
+    if not settings.gradients:
+        precision = "float32"
     if not isinstance(source, Defense) or not settings.gradients:
         return [Attack(named(method, *ending), source, settings, precision, None, variant, transfer)]
     attacks = []

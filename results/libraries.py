@@ -75,7 +75,7 @@ def with_ours(loss: LossName, steps: int, restarts: int = 1, random_start: bool 
 
 
 def our_apgd(model: nn.Module, images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
-    settings = APGDSettings(EPSILON, realizations=1, random_start=True)
+    settings = APGDSettings(EPSILON, realizations=1, random_start=True, fresh=False)
     return apgd(model, images, labels, settings, seed=SEED, image_ids=ids).images
 
 

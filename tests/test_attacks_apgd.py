@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from attacked_models import Broken, OneForm, distance
 from models import random_images, small_defense
-from neuroae.attacks import APGDSettings, PGDSettings, apgd, mean_margin, pgd
+from neuroae.attacks import APGDSettings, PGDSettings, apgd, mean_margin, mean_probabilities, pgd
 from neuroae.attacks.apgd import StepSizes, checkpoints
 from neuroae.attacks.balls import BALLS, NORMS
 from neuroae.attacks.losses import LOSS_NAMES, cross_entropy, margin
@@ -164,26 +164,55 @@ def test_restarts_share_nothing_but_draws_and_the_worst_is_kept() -> None:
     assert (reached[1] > reached[0] + 1e-4).any()
 
 
-def test_draws_of_steps_and_selection_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    seeds = []
+def test_apgd_is_no_weaker_than_pgd_on_a_model_that_draws() -> None:
+    """At the same passes. The highest of many noisy losses is a lucky draw, to which no step should lead back."""
+    model, (images, _, ids) = small_defense(16, 3, dropout_p=0.8), random_images(24, 3, 16)
+    model.classifier.layer.weight.data *= 10
+    labels = mean_probabilities(model, images, 50, 77, ids).argmax(-1)
+    budgets = APGDSettings(0.06, 40, realizations=10, loss="margin"), PGDSettings(0.06, 0.06 / 8, 40, 1, 10)
+    found = [
+        attack(model, images, labels, budget, seed=0, image_ids=ids).images
+        for attack, budget in zip((apgd, pgd), budgets, strict=True)
+    ]
+    ours, theirs = (mean_margin(model, one, labels, None, 200, 5, ids) for one in found)
+    assert float((ours - theirs).mean()) > 0
+
+
+def test_the_rule_for_models_that_draw_changes_nothing_where_none_are_drawn() -> None:
+    model, (images, labels, ids) = bent_network(), random_images()
+    budgets = [APGDSettings(0.2, 30, 2, 1, loss="margin", fresh=fresh) for fresh in (True, False)]
+    first, second = (apgd(model, images, labels, budget, seed=0, image_ids=ids) for budget in budgets)
+    assert torch.equal(first.images, second.images)
+    assert (first.forwards, second.forwards) == (2 * 2 * (1 + len(checkpoints(30))), 2 * 2)
+
+
+def test_draws_of_steps_checkpoints_and_selection_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: dict[bool, list[int]] = {True: [], False: []}
     model, (images, labels, ids) = small_defense(), random_images()
     original = type(model).realize
 
     def recorded(self, selection, seed, *rest):  # type: ignore[no-untyped-def]
-        seeds.append(int(seed))
+        seeds[torch.is_grad_enabled()].append(int(seed))
         return original(self, selection, seed, *rest)
 
     monkeypatch.setattr(type(model), "realize", recorded)
     budget = APGDSettings(steps=3, restarts=2, realizations=4)
     steps: list[int] = []
     found = apgd(model, images, labels, budget, seed=0, image_ids=ids, progress=steps.append)
-    gradients, selection = seeds[: 4 * 4], seeds[4 * 4 :]
+    gradients, answers = seeds[True], seeds[False]
+    assert len(gradients) == 4 * 4
     assert len(set(gradients)) == 4
+    assert checkpoints(3) == {1, 2, 3}
+    compared, selection = answers[: 3 * 2 * 4], answers[3 * 2 * 4 :]
+    assert [len(set(compared[place : place + 8])) for place in (0, 8, 16)] == [1] * 3
+    assert len(set(compared)) == 3
     assert len(selection) == 2 * 2 * 4
     assert len(set(selection)) == 1
-    assert not set(selection) & set(gradients)
+    assert not set(answers) & set(gradients)
+    assert not set(compared) & set(selection)
     assert found.gradients == budget.gradients == 4 * 2 * 4
-    assert found.forwards == budget.forwards == 2 * 2 * 4
+    # Both restarts are one batch at checkpoints.
+    assert found.forwards == budget.forwards == 2 * (3 + 1) * 2 * 4
     assert sum(steps) == found.gradients * len(images)
 
 

@@ -11,11 +11,9 @@ from .attempts import Perturbed
 from .balls import BALLS
 from .checks import check_settings
 from .restarts import Restarts
-from .settings import APGDSettings
+from .settings import APGDSettings, checkpoints
 
 MOMENTUM = 0.75
-# Of the steps, in percent: the first checkpoint, and by how much the distances between them shrink, down to which.
-FIRST_CHECKPOINT, SHORTER, SHORTEST = 22, 3, 6
 
 
 def apgd(
@@ -32,8 +30,10 @@ def apgd(
     """Perturbs images so that the model's loss rises, by steps with momentum that are halved where the loss stalls.
 
     Every step draws fresh realizations, and the loss of a point is the mean over those that gave its gradient. So the
-    highest loss on a random model may be a lucky draw: two points of each restart, that of the highest loss and the
-    one that most fooled the vote of its realizations, are compared on draws that no gradient saw.
+    highest loss on a random model may be a lucky draw, and leading every restart back to it would undo what the steps
+    have won since. At checkpoints it is compared with the point at hand on draws that no gradient saw, and the better
+    of them takes its place. In the end two points of each restart, that of the highest loss and the one that most
+    fooled the vote of its realizations, are compared in the same way.
 
     Args are those of ``pgd``.
     """
@@ -62,7 +62,11 @@ def apgd(
             fooled = fooled.replaced(
                 estimate.margin > fooled.height, Point(points, estimate.gradient, estimate.margin)
             )
-            here = here.replaced(sizes.halved(step, here.height > last, highest.height), highest)
+            back = sizes.halved(step, here.height > last, highest.height)
+            if settings.fresh and step in sizes.checkpoints:
+                lucky = restarts.losses(here.images, step) > restarts.losses(highest.images, step)
+                highest, back = highest.replaced(lucky, here), back & ~lucky
+            here = here.replaced(back, highest)
     return restarts.worst(highest.images, fooled.images)
 
 
@@ -116,13 +120,3 @@ class StepSizes:
         self.now = torch.where(self.just_halved, self.now / 2, self.now)
         self.last, self.rises, self.highest = step, torch.zeros_like(self.rises), highest
         return self.just_halved
-
-
-def checkpoints(steps: int) -> set[int]:
-    """After which steps the step sizes are looked at: at first seldom, then often."""
-    found, percent, distance = set(), FIRST_CHECKPOINT, FIRST_CHECKPOINT
-    while percent <= 100:
-        found.add(-(-percent * steps // 100))
-        distance = max(distance - SHORTER, SHORTEST)
-        percent += distance
-    return found

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_logits, highest_class
-from .losses import margin
+from .losses import LOSSES, LossName, margin
 from .realizations import realizer
 
 
@@ -58,6 +58,22 @@ def mean_margin(
     for logits in drawn:
         total = with_draw(total, logits.log_softmax(-1))
     return vote_margin(total, labels, targets)
+
+
+def mean_loss(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    loss: LossName,
+    draws: int,
+    seed: int,
+    image_ids: Tensor,
+) -> Tensor:
+    """(B,) float32, mean over the draws where it is not NaN, minus infinity where it always is."""
+    drawn = drawn_logits(model, images, draws, seed, image_ids)
+    mean = torch.stack([LOSSES[loss](logits, labels, targets) for logits in drawn]).nanmean(0)
+    return torch.where(mean.isnan(), -torch.inf, mean)
 
 
 def with_draw(total: Tensor | None, log_probabilities: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from .attempts import Perturbed, worst_attempts
 from .balls import BALLS
 from .checks import check_inputs, highest_class
 from .eot import GradientEstimate, estimated
+from .prediction import mean_loss
 from .settings import GradientSettings
 
 
@@ -74,6 +75,21 @@ class Restarts:
         self.invalid += self.attempts(estimate.invalid).sum(0)
         self.progress(len(points) * settings.realizations)
         return estimate
+
+    def losses(self, points: Tensor, step: int) -> Tensor:
+        """Of every row, (restarts * B,), on draws that no gradient saw and that all calls after a step share."""
+        settings = self.settings
+        with autocast("float32", points.device):
+            return mean_loss(
+                self.model,
+                points,
+                self.all_labels,
+                self.all_targets,
+                settings.loss,
+                settings.realizations,
+                derive_seed(self.seed, "checkpoint", step),
+                self.all_ids,
+            )
 
     def worst(self, *points: Tensor) -> Perturbed:
         """Of each image the worst of its rows in all the given batches, on draws that no gradient saw.

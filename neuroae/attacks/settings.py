@@ -9,6 +9,8 @@ from .eot import AVERAGES, Average
 from .losses import LOSS_NAMES, LossName
 
 R_FGSM_STEP = 1.25
+# Of APGD's steps, in percent: the first checkpoint, and by how much the distances between them shrink, down to which.
+FIRST_CHECKPOINT, SHORTER, SHORTEST = 22, 3, 6
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class APGDSettings:
     Attributes:
         steps: the step size follows checkpoints that are set by this number.
         rho: the step size is halved where a smaller share of the steps since the last checkpoint raised the loss.
+        fresh: False leaves out, at checkpoints, the comparison on draws that no gradient saw (see ``apgd``). It takes
+            no pass then, and is the same where the model draws nothing.
     """
 
     epsilon: float = 8 / 255
@@ -84,6 +88,7 @@ class APGDSettings:
     random_start: bool = False
     rho: float = 0.75
     chunk: int = 1
+    fresh: bool = True
 
     def __post_init__(self) -> None:
         check_gradient_settings(self)
@@ -96,8 +101,19 @@ class APGDSettings:
 
     @property
     def forwards(self) -> int:
-        """Forward passes an image, for the selection among two points of each restart."""
-        return 2 * self.restarts * self.realizations
+        """Forward passes an image, for comparing two points of each restart at checkpoints and at the end."""
+        compared = 1 + self.fresh * len(checkpoints(self.steps))
+        return 2 * compared * self.restarts * self.realizations
+
+
+def checkpoints(steps: int) -> set[int]:
+    """After which steps APGD looks at its step sizes: at first seldom, then often."""
+    found, percent, distance = set(), FIRST_CHECKPOINT, FIRST_CHECKPOINT
+    while percent <= 100:
+        found.add(-(-percent * steps // 100))
+        distance = max(distance - SHORTER, SHORTEST)
+        percent += distance
+    return found
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from ..attacks import SquareSettings
+from ..attacks import APGDSettings, SquareSettings
 from ..defense import AUTOENCODER_IDENTITY, Defense
 from .attack import Attack, AttackSettings, Variant
 
@@ -67,9 +67,11 @@ def check_modes(modes: Collection[str]) -> None:
 
 
 def one_draw(settings: AttackSettings) -> AttackSettings:
-    """The same with one realization a gradient, or a query."""
+    """The same with one realization a gradient, or a query, and no comparison on other draws."""
     if isinstance(settings, SquareSettings):
         return replace(settings, draws=1, fresh=False)
+    if isinstance(settings, APGDSettings):
+        return replace(settings, realizations=1, fresh=False)
     return replace(settings, realizations=1)
 
 

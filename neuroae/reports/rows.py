@@ -85,7 +85,7 @@ def attack_rows(results: Results) -> list[AttackRow]:
 def joint_rows(results: Results) -> list[AttackRow]:
     """What the attacks of one budget come to together, wherever there are several, on the images that all have.
 
-    The lowest accuracy is the paper's rule, of all attacks and of the transfers of one family; it is chosen on the
+    Of all attacks, and of the transfers of one family. The lowest accuracy is the paper's rule; it is chosen on the
     draws that it is scored on. The worst of each image is that of the attacks and of none, which is in every ball; it
     is chosen on selection draws, and scored on scoring draws. Passes and seconds are those of all attacks that are
     chosen from.
@@ -99,8 +99,9 @@ def joint_rows(results: Results) -> list[AttackRow]:
             lowest, _ = papers_minimum(records)
             joint.append(joint_row(results, f"{budget}, lowest of {group}: {lowest}", members, records[lowest]))
             every = on_common_images({CLEAN: results.records[CLEAN]} | records)
-            if members == names and every[CLEAN]:
-                joint.append(joint_row(results, f"{budget}, worst of each image", members, worst_case(every)))
+            if every[CLEAN]:
+                title = f"{budget}, worst of each image" + ("" if members == names else f" of {group}")
+                joint.append(joint_row(results, title, members, worst_case(every)))
     return joint
 
 

@@ -12,7 +12,8 @@ class Perturbed(NamedTuple):
     """
     Attributes:
         images: (B, C, H, W) float32 in [0, 1], within epsilon of the clean ones.
-        gradients: gradient passes (forward and backward) for each image, realizations counted one by one.
+        gradients: gradient passes (forward and backward) for each image, realizations counted one by one; those of
+            ``variants.Ensemble`` are whole ensembles.
         forwards: passes for each image that were forward only.
         zero: (B,) int64, of the gradient passes those whose gradient was zero throughout.
         invalid: (B,) int64, those whose gradient held NaN or infinity.

@@ -22,7 +22,8 @@ class Record:
         selection: margin of the log of the mean probabilities on the selection draws: above 0 where fooled there. The
             worst of several attacks is chosen by it, so that scoring draws choose nothing.
         linf, l2: norms of the perturbation, in double precision from the saved float32 images.
-        gradients, forwards: passes that crafting took, realizations counted one by one.
+        gradients, forwards: passes that crafting took, realizations counted one by one; on the ensemble as deployed,
+            whole ensembles, as K in the manifest counts them.
         zero, invalid: gradient passes without a usable gradient (zero throughout; NaN or infinite).
     """
 

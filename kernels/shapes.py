@@ -222,9 +222,8 @@ def check_code_and_weight(index: Tensor, count: Tensor, weight: Tensor, stride: 
 
 def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[int, int, int, int]:
     """(rows, C_out, H + 2, W + 2)."""
-    check_dense("input", input, weight.shape[0] if weight.dim() == 4 else 0)
-    require_tensor("weight", weight, torch.float32, 4)
-    require(weight.shape[2:] == (3, 3), f"weight has shape {tuple(weight.shape)}, expected (C_in, C_out, 3, 3)")
+    check_filters(weight)
+    check_dense("input", input, weight.shape[0])
     if bias is not None:
         require_tensor("bias", bias, torch.float32, 1)
         require(
@@ -238,8 +237,7 @@ def dense_conv_transpose_backward_input(
     grad_output: Tensor, output: Tensor | None, weight: Tensor
 ) -> tuple[int, int, int, int]:
     """(rows, C_in, H, W)."""
-    require_tensor("weight", weight, torch.float32, 4)
-    require(weight.shape[2:] == (3, 3), f"weight has shape {tuple(weight.shape)}, expected (C_in, C_out, 3, 3)")
+    check_filters(weight)
     check_dense("grad_output", grad_output, weight.shape[1])
     height, width = grad_output.shape[2:]
     require(min(height, width) > 2, f"grad_output is {height} x {width}, expected at least 3 x 3")
@@ -260,6 +258,11 @@ def dense_conv_transpose_backward_weight(
     require_tensor("grad_output", grad_output, input.dtype, 4)
     check_output(output, grad_output)
     return input.shape[1], grad_output.shape[1], 3, 3
+
+
+def check_filters(weight: Tensor) -> None:
+    require_tensor("weight", weight, torch.float32, 4)
+    require(weight.shape[2:] == (3, 3), f"weight has shape {tuple(weight.shape)}, expected (C_in, C_out, 3, 3)")
 
 
 def check_dense(name: str, tensor: Tensor, channels: int | None) -> None:

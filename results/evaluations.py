@@ -2,7 +2,8 @@
 
 Attacks on a defense's gradients are crafted in bfloat16 unless a name says otherwise, those on a classifier's alone
 and searches in float32; scoring is in float32 always. Sources for PW-T are the unsupervised defenses, with and without
-activation/quantization; the source for B-T is an adversarially trained classifier.
+activation/quantization; the source for B-T is an adversarially trained classifier. A model is loaded when an
+experiment first asks for it.
 """
 
 from collections.abc import Callable
@@ -12,14 +13,17 @@ from pathlib import Path
 
 from torch import nn
 
+from neuroae import Defense
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
+from neuroae.attacks.settings import GradientSettings
 from neuroae.evaluation import Attack, attacks_from
+from neuroae.evaluation.attack import Variant
 from neuroae.pretrained import load_pretrained
 from results.weights import classifier_of
 
 CRAFTED = "bfloat16"
 W_NFGA = ("w-nfga-identity", "w-nfga-smooth")
-WORST_SOURCE = "unquantized"
+QUANTIZED, UNQUANTIZED = "unsupervised", "unquantized"
 
 
 @dataclass(frozen=True)
@@ -50,21 +54,29 @@ class Models:
         return classifier_of(self.adversarial)
 
     @cached_property
-    def sources(self) -> dict[str, nn.Module]:
-        """Of PW-T, by the names that tables show."""
-        return {
-            "unsupervised": load_pretrained(self.unsupervised)[0],
-            "unquantized": load_pretrained(self.unquantized)[0],
-        }
+    def quantized_source(self) -> Defense:
+        return Defense.from_pretrained(self.unsupervised)
+
+    @cached_property
+    def unquantized_source(self) -> Defense:
+        """The paper's worst."""
+        return Defense.from_pretrained(self.unquantized)
 
 
 def pw_t(models: Models, settings: PGDSettings) -> list[Attack]:
-    """All three gradients on both sources."""
-    return [
-        attack
-        for name, source in models.sources.items()
-        for attack in attacks_from(source, settings, precision=CRAFTED, transfer=name)
-    ]
+    """All gradients on both sources."""
+    sources = {QUANTIZED: models.quantized_source, UNQUANTIZED: models.unquantized_source}
+    return [attack for name, source in sources.items() for attack in all_gradients(name, source, settings)]
+
+
+def all_gradients(name: str, source: Defense, settings: PGDSettings) -> list[Attack]:
+    """Of a source with this name in tables; those that differ."""
+    attacks = attacks_from(source, settings, precision=CRAFTED, transfer=name)
+    if source.encoder.quantize:
+        return attacks
+    # A surrogate is the derivative of the quantizer: without one, both kinds of W-NFGA are the same attack.
+    w_nfga, _, w_aiga = attacks
+    return [replace(w_nfga, name=f"W-NFGA from {name}"), w_aiga]
 
 
 def table1(models: Models) -> list[Attack]:
@@ -105,32 +117,33 @@ def table6(models: Models) -> list[Attack]:
         "N_E 100": PGDSettings(realizations=100),
         "N_R 10": PGDSettings(restarts=10),
     }
-    source = models.sources[WORST_SOURCE]
+    source = models.unquantized_source
     return [
         attack
         for name, settings in raised.items()
-        for attack in attacks_from(source, settings, ("w-aiga",), CRAFTED, WORST_SOURCE, method=f"{name}:")
+        for attack in attacks_from(source, settings, ("w-aiga",), CRAFTED, UNQUANTIZED, method=f"{name}:")
     ]
 
 
 def beyond(models: Models) -> list[Attack]:
-    """What the paper did not try. The ensemble as deployed has 10 members, so 4 gradients make 40 realizations."""
-    model, smooth = models.attacked, ("w-nfga-smooth",)
-    source = models.sources[WORST_SOURCE]
+    """What the paper did not try, white-box and on its worst source.
+
+    The ensemble as deployed has 10 members, so 4 gradients make 40 realizations.
+    """
+    model, source = models.attacked, models.unquantized_source
     deployed, margin = PGDSettings(realizations=4), PGDSettings(loss="margin")
 
-    def white_box(settings: PGDSettings | APGDSettings, **more: str) -> list[Attack]:
-        return attacks_from(model, settings, smooth, CRAFTED, **more)  # type: ignore[arg-type]
+    def white_box(settings: GradientSettings, variant: Variant | None = None, method: str = "PGD") -> list[Attack]:
+        return attacks_from(model, settings, ("w-nfga-smooth",), CRAFTED, variant=variant, method=method)
 
-    def transferred(settings: PGDSettings | APGDSettings, **more: str) -> list[Attack]:
-        return attacks_from(source, settings, ("w-aiga",), CRAFTED, WORST_SOURCE, **more)  # type: ignore[arg-type]
+    def transferred(settings: GradientSettings, variant: Variant | None = None, method: str = "PGD") -> list[Attack]:
+        return attacks_from(source, settings, ("w-aiga",), CRAFTED, UNQUANTIZED, variant=variant, method=method)
 
-    attacks = white_box(deployed, variant="ensemble") + white_box(margin, method="PGD margin")
-    attacks += white_box(APGDSettings(), method="APGD") + white_box(PGDSettings(), variant="mean-field")
-    attacks += transferred(PGDSettings()) + transferred(margin, method="PGD margin")
-    attacks += transferred(APGDSettings(), method="APGD")
-    attacks += attacks_from(model, SquareSettings(queries=1000, draws=10), method="Square")
-    return attacks
+    attacks = transferred(PGDSettings())
+    for craft in (white_box, transferred):
+        attacks += craft(deployed, "ensemble") + craft(PGDSettings(), "mean-field")
+        attacks += craft(margin, method="PGD margin") + craft(APGDSettings(), method="APGD")
+    return attacks + attacks_from(model, SquareSettings(queries=1000, draws=10), method="Square")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def cifar10_folder(folder: Path, images: int = 6) -> Path:
     return folder
 
 
-def small_cifar10_defense() -> Defense:
+def small_cifar10_defense(quantize: bool = True) -> Defense:
     """Untrained, for images of 3 x 32 x 32, with few atoms."""
-    encoder = SparseEncoder(unit_atoms(12, 3, 8), stride=8, top_t=6, dropout_p=0.5, epsilon=0.02)
+    encoder = SparseEncoder(unit_atoms(12, 3, 8), stride=8, top_t=6, dropout_p=0.5, epsilon=0.02, quantize=quantize)
     return Defense(encoder, Decoder(12, 8, 8), resnet32()).eval()

@@ -1,16 +1,19 @@
 """The attacks behind the tables: as many, on the sources and with the settings that the paper tells."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from models import random_images
 from neuroae import Defense, resnet32
-from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
+from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings, eot_gradient
 from neuroae.classifiers import ResNet32
 from neuroae.data import ImageSet
-from neuroae.evaluation import Attack, Evaluation
+from neuroae.evaluation import Attack, Evaluation, Scoring
 from neuroae.storage import save_tensors
 from results.evaluations import EXPERIMENTS, Models
 from results.tables import PUBLISHED, Published
@@ -25,7 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
     for name in ("defense", "unsupervised", "unquantized"):
-        small_cifar10_defense().save_pretrained(folder / name)
+        small_cifar10_defense(quantize=name != "unquantized").save_pretrained(folder / name)
     resnet32().eval().save_pretrained(folder / "undefended")
     save_tensors(folder / "adversarial.safetensors", resnet32().state_dict())
     names = [str(folder / name) for name in ("defense", "unsupervised", "unquantized", "undefended")]
@@ -50,7 +53,7 @@ def test_every_experiment_can_be_evaluated(models: Models, experiment: str) -> N
 def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Models) -> None:
     attacks = asked(models, "table1")
     families = [(attack.family, attack.transfer) for attack in attacks.values()]
-    pw_t = [("PW-T", source) for source in ("unsupervised", "unquantized") for _ in range(3)]
+    pw_t = [("PW-T", source) for source in ["unsupervised"] * 3 + ["unquantized"] * 2]
     assert families == [("white-box", "")] * 2 + pw_t + [("B-T", "adversarially trained")]
     assert [attacks[name].source is models.attacked for name in attacks][:2] == [True, True]
     for name, attack in attacks.items():
@@ -60,9 +63,26 @@ def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Model
 
 
 @pytest.mark.parametrize("source", ["unsupervised", "unquantized"])
-def test_pw_t_follows_all_three_gradients(models: Models, source: str) -> None:
-    found = {attack.surrogate for attack in asked(models, "table1").values() if attack.transfer == source}
-    assert found == {"identity", "smooth", "autoencoder-identity"}
+def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
+    """Gradients of the crafting models on the same draws: no two agree, and none that differs is left out."""
+    images, labels, ids = random_images(3, channels=3, size=32)
+
+    def gradient(model: nn.Module) -> Tensor:
+        return eot_gradient(model, images, labels, realizations=3, seed=5, image_ids=ids).gradient
+
+    attacks = [attack for attack in asked(models, "table1").values() if attack.transfer == source]
+    found = [gradient(attack.crafting_model(Scoring(), ids)) for attack in attacks]
+    assert not any(torch.equal(one, other) for one, other in combinations(found, 2))
+    for surrogate in ("identity", "smooth", "autoencoder-identity"):
+        expected = gradient(attacks[0].source.with_surrogate(surrogate))  # type: ignore[operator]
+        assert sum(torch.equal(each, expected) for each in found) == 1
+    assert ("W-NFGA from unquantized" in {attack.name for attack in attacks}) == (source == "unquantized")
+
+
+@pytest.mark.parametrize("experiment", ["table6", "beyond"])
+def test_experiments_load_only_the_models_that_they_use(models: Models, experiment: str) -> None:
+    few = replace(models, unsupervised="nowhere", undefended="nowhere", adversarial=Path("nowhere"))
+    assert asked(few, experiment).keys() == asked(models, experiment).keys()
 
 
 def test_precisions_differ_in_nothing_else(models: Models) -> None:
@@ -95,11 +115,12 @@ def test_classifiers_get_one_draw_a_gradient(models: Models) -> None:
 
 def test_beyond_the_paper_every_kind_of_attack_is_tried(models: Models) -> None:
     attacks = list(asked(models, "beyond").values())
-    variants = {attack.variant: attack for attack in attacks}
-    deployed, mean_field = variants["ensemble"], variants["mean-field"]
-    assert isinstance(deployed.settings, PGDSettings)
-    assert deployed.settings.realizations * 10 == PAPER.realizations
-    assert mean_field.settings == ONE_DRAW
+    variants = {(attack.variant, attack.transfer): attack.settings for attack in attacks if attack.variant}
+    assert variants == {
+        (variant, transfer): settings
+        for variant, settings in {"ensemble": replace(PAPER, realizations=4), "mean-field": ONE_DRAW}.items()
+        for transfer in ("", "unquantized")
+    }
     kinds = [type(attack.settings) for attack in attacks]
     assert kinds.count(APGDSettings) == 2
     ((square, precision),) = (

@@ -15,14 +15,17 @@ import typer
 from neuroae import processes
 from neuroae.data import load_dataset
 from neuroae.evaluation import Evaluation, Scoring, run_evaluation
+from neuroae.evaluation.models import is_random
 from neuroae.reports import probe_evaluation, write_report
 from neuroae.storage import replacing
+from results.command import run
 from results.evaluations import EXPERIMENTS, Models
 
 # Images of every block stay in the working folder: they are large, and the same command makes them again.
 COMMITTED = (
     "manifest.json",
     "records.jsonl",
+    "times.jsonl",
     "summary.json",
     "results.csv",
     "results.md",
@@ -52,7 +55,8 @@ def main(
     models = Models(defense, unsupervised, unquantized, undefended, weights)
     attacked = chosen.attacked(models)
     data = load_dataset("cifar10", "test", data_dir).take(slice(limit or chosen.images))
-    asked = Evaluation(attacked, data, chosen.attacks(models), Scoring(), chosen.block, experiment)
+    scoring = Scoring() if is_random(attacked, data) else Scoring(draws=1)
+    asked = Evaluation(attacked, data, chosen.attacks(models), scoring, chosen.block, experiment)
     folder = work / experiment
     with processes.group(asked.device):
         run_evaluation(asked, folder)
@@ -70,4 +74,4 @@ def publish(folder: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -58,10 +58,10 @@ def invoke(main: object, *arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-def evaluate(folder: Path, *more: object) -> Result:
+def evaluate(folder: Path, *more: object, experiment: str = "table1") -> Result:
     sources = ["--weights", folder / "weights.safetensors", "--defense", folder / "defense"]
     places = ["--data-dir", folder / "data", "--work", folder / "work", "--output", folder / "found"]
-    return invoke(robustness.main, "table1", *sources, *places, *more)
+    return invoke(robustness.main, experiment, *sources, *places, *more)
 
 
 def test_an_experiment_is_probed_and_published_without_its_images(
@@ -78,6 +78,23 @@ def test_an_experiment_is_probed_and_published_without_its_images(
     assert summary["data"]["images"] == IMAGES
     assert sum(summary["sanity"].values()) > 5
     assert "W-NFGA smooth" in result.stdout
+
+
+def test_what_is_published_keeps_its_seconds(folder: Path) -> None:
+    published, worked = (load_evaluation(folder / part / "table1").seconds for part in ("found", "work"))
+    assert published == worked
+    assert all(published.values())
+
+
+def test_a_classifier_answers_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It draws nothing, so 10 answers would be the same."""
+    resnet32().eval().save_pretrained(folder / "plain")
+    only_clean = Experiment(lambda _: [], lambda models: models.plain, 2)
+    monkeypatch.setitem(EXPERIMENTS, "table3-undefended", only_clean)
+    result = evaluate(folder, "--undefended", folder / "plain", experiment="table3-undefended")
+    assert result.exit_code == 0, result.output
+    (records,) = load_evaluation(folder / "work" / "table3-undefended").records.values()
+    assert [len(record.draws) for record in records] == [1, 1]
 
 
 def test_an_experiment_that_is_done_is_left_alone(folder: Path, done: tuple[Path, Result]) -> None:

@@ -15,6 +15,7 @@ from neuroae.markdown import table
 from neuroae.progress import progress_bar
 from neuroae.reports import Strip, draw_picture
 from neuroae.storage import replacing, save_json
+from results.command import run
 from results.provenance import provenance
 
 REALIZATIONS = 10
@@ -155,4 +156,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

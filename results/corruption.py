@@ -19,6 +19,7 @@ from neuroae.evaluation import CLEAN, load_evaluation
 from neuroae.markdown import table
 from neuroae.progress import progress_bar
 from neuroae.storage import replacing, save_json
+from results.command import run
 from results.evaluated import evaluated
 from results.provenance import provenance
 
@@ -94,4 +95,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

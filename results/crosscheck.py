@@ -19,6 +19,7 @@ from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import Accuracy
 from neuroae.markdown import table
 from neuroae.storage import replacing, save_json
+from results.command import run
 from results.kept import Kept
 from results.libraries import EPSILON, SEED, STEP_SIZE, Craft, comparisons
 from results.provenance import provenance
@@ -149,4 +150,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -25,6 +25,7 @@ from neuroae.randomness import derive_seed
 from neuroae.reports.atoms import draw_atoms, draw_histograms
 from neuroae.storage import load_tensors, replacing, save_json
 from neuroae.versions import versions
+from results.command import run
 
 REGULARIZATION = PRESETS["cifar10"].regularization
 SHOWN = 10
@@ -219,4 +220,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

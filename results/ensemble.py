@@ -16,6 +16,7 @@ from neuroae.evaluation import CLEAN, Accuracy, Results, load_evaluation
 from neuroae.markdown import table
 from neuroae.progress import progress_bar
 from neuroae.storage import replacing, save_json
+from results.command import run
 from results.evaluated import evaluated
 from results.provenance import provenance
 
@@ -163,4 +164,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

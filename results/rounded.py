@@ -21,6 +21,7 @@ from neuroae.markdown import table
 from neuroae.pretrained import load_pretrained
 from neuroae.progress import progress_bar
 from neuroae.storage import replacing, save_json
+from results.command import run
 from results.evaluated import evaluated
 from results.provenance import provenance
 
@@ -106,4 +107,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

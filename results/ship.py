@@ -16,6 +16,7 @@ from neuroae.pretrained import load_pretrained, save_pretrained
 from neuroae.pretrained.folders import SHIPPED
 from neuroae.reports import Row
 from neuroae.versions import versions
+from results.command import run
 
 ENSEMBLES = (1, 10)
 SEED = 0
@@ -116,4 +117,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

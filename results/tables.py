@@ -9,6 +9,7 @@ import typer
 
 from neuroae.markdown import table
 from neuroae.storage import load_json, replacing
+from results.command import run
 
 HEADER = ("table", "model", "attack", "paper", "ours", "95% interval", "images", "made by")
 NOTES = """\
@@ -113,4 +114,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

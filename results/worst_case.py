@@ -14,6 +14,7 @@ from neuroae.cli.options import Limit
 from neuroae.data import ImageSet, load_dataset
 from neuroae.markdown import table
 from neuroae.storage import replacing, save_json
+from results.command import run
 from results.crosscheck import Row, largest, perturbed, verdicts
 from results.kept import Kept
 from results.libraries import EPSILON, OURS, SEED, STEP_SIZE, with_ours
@@ -85,4 +86,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

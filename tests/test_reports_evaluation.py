@@ -53,6 +53,10 @@ def test_a_report_is_files_that_agree(reported: Path) -> None:
     markdown = (reported / "results.md").read_text(encoding="utf-8")
     assert markdown.startswith("# small <model> on 12 images of pets test\n")
     assert report.table in markdown
+    assert report.paired is not None
+    assert f"## Against the first attack\n\n{report.paired.markdown()}\n\n{report.paired.note}" in markdown
+    assert summary["against"]["first"] == "white <box>"
+    assert summary["against"]["others"]["transfer"]["first"] == 6
     for check in report.checks:
         assert f"- **{check.verdict}**: {check.name}: {check.found}" in markdown
 

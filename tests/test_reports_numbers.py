@@ -16,6 +16,7 @@ from neuroae.evaluation.statistics import vote_accuracy
 from neuroae.reports.draws import majority_curve, persistent_curve
 from neuroae.reports.evaluation_table import columns, markdown, to_csv
 from neuroae.reports.loading import load_so_far
+from neuroae.reports.pairs import pairing
 from neuroae.reports.rows import AttackRow, attack_rows, joint_rows
 from neuroae.reports.sweeps import common_words, sweeps
 
@@ -61,6 +62,24 @@ def test_attacks_of_a_budget_are_told_together(tmp_path: Path) -> None:
     assert [row.vote.value for row in rows.values()] == [4 / 12] * 4
     assert [(row.gradients, row.seconds, row.budget) for row in transfers] == [(20, 5.0, 60.0)] * 2
     assert [(row.gradients, row.seconds, row.budget) for row in (lowest, worst)] == [(30, 7.5, 90.0)] * 2
+
+
+def test_attacks_are_paired_with_the_first_image_by_image(tmp_path: Path) -> None:
+    """The p of three images against one is that of four tosses of a coin: 2 (1 + 4) / 2^4."""
+    attacks = {
+        "clean": CLEAN,
+        "default": Asked([True] * 9 + [False] * 3),
+        "other": Asked([False] * 3 + [True] * 7 + [False] * 2),
+        "same": Asked([True] * 9 + [False] * 3),
+    }
+    found = pairing(load_so_far(write_evaluation(tmp_path, attacks)))
+    assert found is not None
+    assert found.first == "default"
+    assert found.rows() == [("other", "12", "3", "1", "0.62"), ("same", "12", "0", "0", "1")]
+
+
+def test_one_attack_has_no_pair(tmp_path: Path) -> None:
+    assert pairing(load_so_far(write_evaluation(tmp_path, {"clean": CLEAN, "pgd": Asked([True] * 12)}))) is None
 
 
 def test_transfers_alone_are_told_once(tmp_path: Path) -> None:

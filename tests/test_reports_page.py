@@ -81,7 +81,7 @@ def test_the_page_needs_nothing_else(reported: Path, page: Page) -> None:
 
 def test_the_page_says_what_was_found(reported: Path, page: Page) -> None:
     report = Report.of(reported)
-    assert page.tags["tr"] == 1 + 4 + 2
+    assert page.tags["tr"] == 1 + 4 + 2 + 1 + 2
     for said in ("small <model>", "12 images of pets test", "white <box>", "66.7%", "fingerprint aaaaaaaaaaaaaaaa"):
         assert said in page.text
     for check in report.checks:
@@ -89,6 +89,8 @@ def test_the_page_says_what_was_found(reported: Path, page: Page) -> None:
     for name in ("pass", "warn", "fail"):
         assert len(re.findall(rf"[✓!✗] {name}\b", page.text)) == report.verdicts[name]
     assert "pgd, transfer, from other, smooth, float32; epsilon 0.1, step_size 0.01, steps 5" in page.text
+    assert "Against the first attack" in page.text
+    assert "transfer 12 6 0 0.031 white, $wide^$ 12 7 0 0.016 Each attack beside white <box>:" in page.text
     assert "FIXED MASKS" not in page.text
     assert "UNFINISHED" not in page.text
 

@@ -9,6 +9,7 @@ from ..evaluation import Results
 from ..evaluation.sanity import VERDICTS, Check
 from .evaluation_table import markdown
 from .loading import is_finished, load_so_far
+from .pairs import Pairing, pairing
 from .rows import AttackRow, attack_rows, joint_rows
 from .sanity import sanity_checks
 
@@ -23,19 +24,21 @@ class Report:
         results: of the evaluation, as far as it is done.
         rows: of the attacks.
         joint: of the attacks of one budget together.
+        paired: the attacks beside the first; None where there are no two.
         checks: the sanity report.
     """
 
     results: Results
     rows: Sequence[AttackRow]
     joint: Sequence[AttackRow]
+    paired: Pairing | None
     checks: Sequence[Check]
 
     @classmethod
     def of(cls, folder: Path) -> "Report":
         """Read from an evaluation's folder; see ``load_so_far``."""
         results = load_so_far(folder)
-        return cls(results, attack_rows(results), joint_rows(results), sanity_checks(results))
+        return cls(results, attack_rows(results), joint_rows(results), pairing(results), sanity_checks(results))
 
     @property
     def finished(self) -> bool:

@@ -11,6 +11,7 @@ from .draws import majority_curve, persistent_curve
 from .evaluation_report import Report
 from .evaluation_table import NOTES, columns
 from .examples import examples
+from .pairs import COLUMNS, TITLE
 from .provenance import asked, made_with
 from .sweeps import sweeps
 
@@ -48,6 +49,8 @@ def page(report: Report) -> str:
         data=report.results.manifest["identity"]["data"],
         columns=columns(rows),
         notes=NOTES,
+        against=TITLE,
+        against_columns=COLUMNS,
         symbols=SYMBOLS,
         coarse=COARSE,
         pictures=list(pictures(report)),

@@ -8,6 +8,7 @@ from ..storage import replacing, save_json
 from .evaluation_report import Report
 from .evaluation_table import NOTES, flat, to_csv
 from .page import page
+from .pairs import TITLE
 from .sanity import SANITY
 
 SUMMARY = "summary.json"
@@ -51,12 +52,13 @@ def summary(report: Report) -> dict[str, Any]:
         "seconds": sum(results.seconds.values()),
         "attacks": [flat(row) for row in report.rows],
         "together": [flat(row) for row in report.joint],
+        "against": report.paired.as_json() if report.paired else None,
         "sanity": report.verdicts,
     }
 
 
 def text(report: Report) -> str:
-    """The table and the sanity report as a Markdown page."""
+    """The tables and the sanity report as a Markdown page."""
     checks = "\n".join(
         f"- **{check.verdict}**: {check.name}: {check.found}. {check.advice or check.meaning}"
         for check in report.checks
@@ -67,6 +69,7 @@ def text(report: Report) -> str:
         *(f"**{warning}**" for warning in report.warnings),
         report.table,
         NOTES,
+        *([f"## {TITLE}", report.paired.markdown(), report.paired.note] if report.paired else []),
         "## Sanity",
         checks,
     ]

@@ -10,18 +10,19 @@ import torch
 
 from . import __version__
 
+UNKNOWN_COMMIT = "unknown, installed without its repository"
+
 
 def versions() -> dict[str, str]:
-    """Versions of this package, of those that decide numbers, and the commit where this is a git checkout."""
-    found = {
+    """Versions of this package, of those that decide numbers, and the commit; an installed copy does not know it."""
+    return {
         "neuroae": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "scikit-learn": sklearn.__version__,
         "python": platform.python_version(),
+        "commit": git_commit(Path(__file__).parent) or UNKNOWN_COMMIT,
     }
-    commit = git_commit(Path(__file__).parent)
-    return found | {"commit": commit} if commit else found
 
 
 def git_commit(folder: Path) -> str | None:

@@ -85,16 +85,25 @@ def test_a_run_goes_on_only_with_the_start_that_it_had() -> None:
         train("tied", "--init", "other", *options)
 
 
+def test_the_size_of_given_atoms_is_what_the_model_notes(folder: Path) -> None:
+    model, notes = train("sized", "--top-t", "6", "--dictionary", "atoms.safetensors")
+    assert isinstance(model, Defense)
+    assert len(model.encoder.atoms) == notes["run"]["preset"]["atoms"] == 20
+    assert "| preset.atoms | 20 |" in " ".join((folder / "sized" / "README.md").read_text().split())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--top-t", "6", "--atoms", "21", "--dictionary", "atoms.safetensors"], "atoms is 21, but atoms.safe.* 20"),
+        (["--top-t", "6", "--atoms", "21", "--init", "first"], "atoms is 21, but init holds 20"),
         (["--init", "first", "--top-t", "7"], "init is another model: first.encoder.top_t is 6 there and 7 here"),
         (["--init", "first", "--method", "plain"], "init is another model: first.model is 'defense' there"),
         (["--init", "plain"], "init is 'plain', a classifier without a dictionary, expected a defense"),
         (["--init", "first", "--top-t", "6", "--dictionary", "others.safetensors"], "init has other atoms than"),
         (["--init", "nowhere"], "unknown name 'nowhere'"),
     ],
-    ids=["settings", "kind", "no-atoms", "atoms", "missing"],
+    ids=["fewer-in-file", "fewer-in-start", "settings", "kind", "no-atoms", "atoms", "missing"],
 )
 def test_a_start_that_does_not_fit_is_refused(folder: Path, options: list[str], message: str) -> None:
     others = folder / "others.safetensors"

@@ -3,7 +3,10 @@
 import subprocess
 from pathlib import Path
 
-from neuroae.versions import git_commit
+import pytest
+
+from neuroae import versions as module
+from neuroae.versions import git_commit, versions
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -28,3 +31,8 @@ def test_the_commit_is_that_of_the_package_and_not_of_a_repository_around_it(tmp
     assert len(commit) == 40
     (package / "__init__.py").write_text("changed = True")
     assert git_commit(package) == f"{commit}-dirty"
+
+
+def test_an_installed_copy_says_that_it_does_not_know_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "git_commit", lambda _: None)
+    assert versions()["commit"] == "unknown, installed without its repository"

@@ -56,6 +56,6 @@ class Start:
 
     def runs(self) -> list[dict[str, Any]]:
         """The trainings that made these weights, oldest first, as notes keep them."""
-        kept = {"run", "epochs", "seconds", "versions"}
+        kept = {"run", "epochs", "seconds", "versions", "continued_with"}
         last = {name: note for name, note in self.notes.items() if name in kept}
         return [*self.notes.get("earlier", []), last]

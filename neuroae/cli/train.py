@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import typer
 from torch import Tensor, nn
 
@@ -15,20 +14,18 @@ from ..contexts import Precision
 from ..data import DatasetName, ImageSet, load_dataset
 from ..defense import Defense
 from ..devices import choose_device
-from ..dictionary import load_dictionary, save_dictionary
 from ..evaluation import evaluate
 from ..evaluation.fingerprints import fingerprint
-from ..presets import Preset, make_classifier, make_defense, make_dictionary
+from ..presets import Preset, make_classifier, make_defense
 from ..pretrained import CONFIG, load_pretrained, save_pretrained
 from ..reports import Row, TrainingRecord, markdown_table
-from ..storage import load_tensors, require_same
 from ..training import Epoch, Run, TrainingSettings, train_plain, train_supervised, train_unsupervised
 from ..training.settings import Schedule
-from ..versions import versions
-from .dictionary import dictionary_notes
+from .atoms import any_atoms, given_atoms, learned_atoms
 from .options import (
     Atoms,
     DataDir,
+    Device,
     Download,
     Epsilon,
     HoldOut,
@@ -37,10 +34,10 @@ from .options import (
     overridden,
     preset_option,
 )
+from .run_folder import load_run, require_asked, taken
 from .starting import Start
 
 Method = Literal["supervised", "unsupervised", "plain"]
-DICTIONARY = "dictionary.safetensors"
 
 
 def train(
@@ -89,9 +86,7 @@ def train(
     ] = "triangular",
     precision: Annotated[Precision, typer.Option(help="Of the decoder and classifier.")] = "float32",
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 60.0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1.", show_default="a GPU if there is one")
-    ] = None,
+    device: Device = None,
     seed: Seed = 0,
 ) -> None:
     """Train on clean images, score on the test images, and save the model.
@@ -100,9 +95,12 @@ def train(
     `torchrun --nproc-per-node=2 -m neuroae train ...`.
     """
     where = choose_device(device)
+    start = None if init is None else Start.load(init)
+    given = None if method == "plain" else given_atoms(dictionary, start, atoms)
     preset = overridden(
         dataset,
-        atoms=atoms,
+        atoms=atoms if given is None else len(given),
+        patch=None if given is None else given.shape[-1],
         stride=stride,
         top_t=top_t,
         dropout_p=dropout_p,
@@ -128,47 +126,25 @@ def train(
     if hold_out:
         images, validation = images.hold_out(hold_out, seed)
         scored = validation
+    asked = identify(method, dataset, preset, images, settings, given, start)
+    to_learn = method != "plain" and given is None
     with processes.group(where):
-        start = None if init is None else Start.load(init)
-        learned = None if method == "plain" else atoms_for(preset, images, output, dictionary, start, seed)
-        identity = identify(method, dataset, preset, images, settings, learned, start)
         if (output / CONFIG).exists():
-            show_finished(output, identity)
+            show_finished(output, asked)
             return
-        model = make_model(preset, images, learned, seed)
+        # Made before the folder is, so that settings that do not fit leave nothing behind.
+        model = make_model(preset, images, any_atoms(preset, images) if to_learn else given, seed)
         if start is not None:
             start.copy_into(model)
-        model.to(where)
-        run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update)
-        history = learn(method, model, preset, images, settings, run, validation)
-        if processes.is_first():
-            finish(output, model, scored, history, identity, start, seed)
-
-
-def atoms_for(
-    preset: Preset, data: ImageSet, output: Path, dictionary: Path | None, start: Start | None, seed: int
-) -> Tensor:
-    """The atoms of a file, those of the start, or else learned, which one process does and keeps with the model."""
-    if dictionary is not None:
-        return load_dictionary(dictionary)
-    if start is not None:
-        return start.atoms()
-    learned = output / DICTIONARY
-    notes = dictionary_notes(preset, data, seed) | {"atoms": preset.atoms, "patch": preset.patch}
-    if processes.is_first() and not learned.exists():
-        refuse_unusable(preset, data, seed)
-        save_dictionary(learned, make_dictionary(preset, data, seed), notes)
-    processes.wait_for_all()
-    found = load_tensors(learned)[1]
-    require_same(learned, {name: found.get(name) for name in notes}, notes | {"versions": found.get("versions")})
-    return load_dictionary(learned)
-
-
-def refuse_unusable(preset: Preset, data: ImageSet, seed: int) -> None:
-    """Makes the model once on any atoms, so that settings that do not fit are refused before atoms are learned."""
-    entries = data.images.shape[1] * preset.patch**2
-    flat = torch.full((preset.atoms, data.images.shape[1], preset.patch, preset.patch), entries**-0.5)
-    make_model(preset, data, flat, seed)
+        with taken(output, asked):
+            if to_learn:
+                given = learned_atoms(preset, images, output, seed)
+                model = make_model(preset, images, given, seed)
+            identity = identify(method, dataset, preset, images, settings, given, start)
+            run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update, held=True)
+            history = learn(method, model.to(where), preset, images, settings, run, validation)
+            if processes.is_first():
+                finish(output, model, scored, history, identity, start, seed)
 
 
 def make_model(preset: Preset, data: ImageSet, atoms: Tensor | None, seed: int) -> nn.Module:
@@ -189,7 +165,7 @@ def identify(
     atoms: Tensor | None,
     start: Start | None,
 ) -> dict[str, Any]:
-    """What makes two runs the same, in the form in which JSON gives it back."""
+    """What makes two runs the same, in the form in which JSON gives it back; atoms where they are known."""
     identity = {
         "method": method,
         "dataset": dataset,
@@ -234,23 +210,26 @@ def finish(
     """Scores the model, saves it with all that is known of it, and prints the score."""
     ensemble = 10 if isinstance(model, Defense) else 1
     row = Row.of(output.name, evaluate(model, scored, ensemble=ensemble, seed=seed, title=output.name))
+    first, *later = load_run(output)["versions"]
     notes = {
         "run": identity,
         "scores": [{"data": scored.name, "ensemble": ensemble, **asdict(row)}],
         "seconds": sum(identity["images"] / epoch.images_per_second for epoch in history),
         "epochs": [asdict(epoch) for epoch in history],
-        "versions": versions(),
+        "versions": first,
     }
+    if later:
+        notes["continued_with"] = later
     if start is not None:
         notes["earlier"] = start.runs()
     save_pretrained(model, output, notes)
     print(markdown_table([row]))
 
 
-def show_finished(output: Path, identity: dict[str, Any]) -> None:
+def show_finished(output: Path, asked: dict[str, Any]) -> None:
     """Says that there is nothing left to do; an error where the folder holds another run's model."""
     _, notes = load_pretrained(output)
-    require_same(output / CONFIG, notes.get("run", {}), identity)
+    require_asked(output / CONFIG, notes.get("run", {}), asked)
     if processes.is_first():
         score = notes["scores"][0]
         print(f"{output} is trained already: {score['accuracy']:.1%} of {score['images']:,} images of {score['data']}")

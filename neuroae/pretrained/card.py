@@ -10,6 +10,7 @@ Everything about the training comes from the notes, as far as they have it. The 
 - ``storage``: what rounding the weights changed, a list of tables with ``ensemble``, ``float32``, ``float16`` and
   ``changed``.
 - ``versions``, ``scored_with``: of what trained and scored it, and the commits.
+- ``continued_with``: a list of those that the training went on with after a stop, where they are others.
 - ``license``: as the hub spells it.
 """
 
@@ -65,6 +66,7 @@ def model_card(name: str, model: nn.Module, tensors: Mapping[str, Tensor], confi
             settings("Training", training(notes)),
             storage(notes.get("storage", [])),
             settings("Trained with", notes.get("versions", {})),
+            *(settings("Continued with", later) for later in notes.get("continued_with", [])),
             settings("Scored with", notes.get("scored_with", {})),
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -32,12 +32,14 @@ class Run:
         seconds: between two of them; there is one at the end of every epoch as well.
         identity: what JSON holds and must be the same when the run goes on, beside settings, model and data.
         report: called with this stage's epochs so far: when it goes on, and after each epoch.
+        held: the caller has claimed the folder, for longer than the training takes.
     """
 
     folder: Path
     seconds: float = 60.0
     identity: dict[str, Any] | None = None
     report: Callable[[list[Epoch]], None] = lambda _: None
+    held: bool = False
 
 
 def fit(
@@ -62,7 +64,7 @@ def fit(
         BlockingIOError: another run is at work in the folder.
         ValueError: what the folder holds belongs to another run.
     """
-    with claimed(run.folder) if run and processes.is_first() else nullcontext():
+    with claimed(run.folder) if run and not run.held and processes.is_first() else nullcontext():
         return run_epochs(task, data, settings, stage, run, validation)
 
 

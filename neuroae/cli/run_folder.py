@@ -1,0 +1,76 @@
+"""The folder of ``neuroae train``: of one command from its first moment on, and of no other after it."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import processes
+from ..pretrained import CARD, CONFIG, WEIGHTS
+from ..reports.curves import PICTURE, TABLE
+from ..storage import claimed, difference, load_json, load_tensors, remove_leftovers, require_same, save_json
+from ..versions import versions
+
+RUN = "run.json"
+DICTIONARY = "dictionary.safetensors"
+CHECKPOINTS = "checkpoint-*.safetensors"
+ASKED = ("method", "dataset", "images", "fingerprint", "preset", "training", "init", "dictionary")
+
+
+@contextmanager
+def taken(folder: Path, asked: dict[str, Any]) -> Iterator[None]:
+    """Keeps other commands out while the block is at work, and writes down what was asked, for all that come later.
+
+    Args:
+        folder: of the training, made if missing.
+        asked: what makes two trainings the same. Without "dictionary" the atoms are still to be learned, and follow
+            from the rest.
+
+    Raises:
+        BlockingIOError: another command is at work there.
+        ValueError: the folder belongs to another training.
+    """
+    if not processes.is_first():
+        yield
+        return
+    with claimed(folder):
+        for name in (RUN, DICTIONARY, WEIGHTS, CONFIG, CARD, TABLE, PICTURE):
+            remove_leftovers(folder / name)
+        # Folders of earlier versions say only in their checkpoints whose they are.
+        for checkpoint in sorted(folder.glob(CHECKPOINTS)):
+            require_asked(checkpoint, load_tensors(checkpoint)[1].get("identity"), asked)
+        if (folder / RUN).exists():
+            require_asked(folder / RUN, load_run(folder)["asked"], asked)
+            note_versions(folder)
+        else:
+            save_json(folder / RUN, {"asked": asked, "versions": [versions()]})
+        yield
+
+
+def require_asked(path: Path, found: Any, asked: dict[str, Any]) -> None:
+    """Refuses a file of another training; ``found`` is what it says that was asked, among other things.
+
+    Raises:
+        ValueError: they differ; the message says where.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} does not say which training it belongs to")
+    compared = [name for name in ASKED if name in asked or name != "dictionary"]
+    require_same(path, {name: found.get(name) for name in compared}, asked)
+
+
+def load_run(folder: Path) -> dict[str, Any]:
+    run = load_json(folder / RUN)
+    if not isinstance(run, dict) or not {"asked", "versions"} <= run.keys():
+        raise ValueError(f"{folder / RUN} is not what `neuroae train` writes")
+    return run
+
+
+def note_versions(folder: Path) -> None:
+    """Warns where a training goes on with other versions than it was made with so far, and adds them."""
+    run, here = load_run(folder), versions()
+    if here not in run["versions"]:
+        said = difference("versions", run["versions"][-1], here)
+        warnings.warn(f"{folder} was begun with other versions: {said}", stacklevel=2)
+        save_json(folder / RUN, run | {"versions": [*run["versions"], here]})

@@ -1,0 +1,119 @@
+"""The folder of ``neuroae train``: whose it is, from the first moment on, and what made the weights in it."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+from neuroae.cli import app, run_folder
+from neuroae.presets import PRESETS
+from neuroae.pretrained import load_pretrained
+from neuroae.storage import claimed, load_json, save_json
+from neuroae.versions import versions
+
+SMALL = ["--atoms", 12, "--top-t", 6]
+COMMANDS = {
+    "supervised": SMALL,
+    "unsupervised": ["--method", "unsupervised", "--decoder-epochs", 1, *SMALL],
+    "plain": ["--method", "plain"],
+    "another-seed": [*SMALL, "--seed", 1],
+}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Of the command, whose dictionaries take three minibatches."""
+    monkeypatch.setitem(PRESETS, "digits", replace(PRESETS["digits"], iterations=3))
+    return importlib.import_module("neuroae.cli.train")
+
+
+def train(folder: Path, command: str) -> None:
+    common = ["train", "--dataset", "digits", "--limit", 40, "--hold-out", 8, "--epochs", 1, "--output", folder]
+    CliRunner().invoke(app, [str(word) for word in (*common, *COMMANDS[command])], catch_exceptions=False)
+
+
+def kill(folder: Path, command: str, module: ModuleType, where: str) -> None:
+    """A command that is stopped as it calls this function of the module."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, where, killed)
+        with pytest.raises(Killed):
+            train(folder, command)
+
+
+@pytest.mark.parametrize("where", ["learned_atoms", "learn", "finish"])
+@pytest.mark.parametrize("other", ["unsupervised", "plain", "another-seed"])
+def test_another_command_is_refused_wherever_the_first_was_stopped(
+    tmp_path: Path, module: ModuleType, where: str, other: str
+) -> None:
+    kill(tmp_path, "supervised", module, where)
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"(run\.json|checkpoint-defense\.safetensors) belongs to another run: "):
+        train(tmp_path, other)
+    assert {path.name for path in tmp_path.iterdir()} == before
+    train(tmp_path, "supervised")
+    assert load_pretrained(tmp_path)[1]["run"]["method"] == "supervised"
+
+
+def test_a_folder_of_an_earlier_version_goes_on_and_is_guarded_by_its_checkpoints(
+    tmp_path: Path, module: ModuleType
+) -> None:
+    kill(tmp_path, "supervised", module, "finish")
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match=r"checkpoint-defense\.safetensors belongs to another run: method is"):
+        train(tmp_path, "plain")
+    assert not (tmp_path / "run.json").exists()
+    train(tmp_path, "supervised")
+    assert len(load_pretrained(tmp_path)[1]["epochs"]) == 1
+
+
+def test_the_folder_is_claimed_while_atoms_are_learned(
+    tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claimed(tmp_path), pytest.raises(BlockingIOError, match="another run is at work"):
+        train(tmp_path, "supervised")
+    assert not (tmp_path / "dictionary.safetensors").exists()
+
+
+def test_versions_are_those_of_the_start_and_of_every_other_that_went_on(
+    tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill(tmp_path, "plain", module, "learn")
+    here, later = versions(), versions() | {"commit": "later"}
+    monkeypatch.setattr(run_folder, "versions", lambda: later)
+    with pytest.warns(UserWarning, match=r"was begun with other versions: versions\.commit is .* 'later' here"):
+        train(tmp_path, "plain")
+    notes = load_pretrained(tmp_path)[1]
+    assert (notes["versions"], notes["continued_with"]) == (here, [later])
+    card = " ".join((tmp_path / "README.md").read_text().split())
+    assert f"| commit | {here['commit']} |" in card
+    assert "## Continued with" in card
+
+
+@pytest.mark.parametrize("content", [[], {"asked": {}}, {"asked": 1, "versions": []}])
+def test_a_damaged_note_of_what_was_asked_is_refused_by_name(
+    tmp_path: Path, module: ModuleType, content: object
+) -> None:
+    save_json(tmp_path / "run.json", content)
+    with pytest.raises(ValueError, match=r"run\.json (is not what|does not say which)"):
+        train(tmp_path, "plain")
+    assert load_json(tmp_path / "run.json") == content
+
+
+def test_what_killed_writes_left_is_removed(tmp_path: Path, module: ModuleType) -> None:
+    names = ("model.safetensors", "config.json", "README.md", "epochs.csv", "curves.png", "dictionary.safetensors")
+    left = [tmp_path / f".{Path(name).stem}-abcd1234{Path(name).suffix}" for name in names]
+    for path in left:
+        path.touch()
+    train(tmp_path, "plain")
+    assert not [path for path in left if path.exists()]

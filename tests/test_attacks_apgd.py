@@ -196,7 +196,7 @@ def test_draws_of_steps_checkpoints_and_selection_are_disjoint(monkeypatch: pyte
         return original(self, selection, seed, *rest)
 
     monkeypatch.setattr(type(model), "realize", recorded)
-    budget = APGDSettings(steps=3, restarts=2, realizations=4)
+    budget = APGDSettings(steps=3, restarts=2, realizations=4, chunk=1)
     steps: list[int] = []
     found = apgd(model, images, labels, budget, seed=0, image_ids=ids, progress=steps.append)
     gradients, answers = seeds[True], seeds[False]

@@ -5,9 +5,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from models import random_images, small_defense
-from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings, apgd, eot_gradient, pgd, square
+from neuroae import Defense
+from neuroae.attacks import (
+    APGDSettings,
+    PGDSettings,
+    SquareSettings,
+    apgd,
+    eot_gradient,
+    mean_probabilities,
+    pgd,
+    square,
+)
 
 
 def gradient(model: Any, images: Any, labels: Any, **arguments: Any) -> object:
@@ -69,6 +80,32 @@ def test_a_model_in_training_mode_is_refused(attack: Callable[..., object]) -> N
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_images_a_rounding_outside_the_box_are_accepted(attack: Callable[..., object]) -> None:
     attack(small_defense(), (IMAGES * 2).clamp(0, 1) + 1e-7, LABELS, image_ids=IDS)
+
+
+class Chatty(nn.Module):
+    """Answers with its logits and more."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, int]:
+        return images.flatten(1), 3
+
+
+class ChattySeeded(Chatty):
+    def forward(self, images: Tensor, seed: int = 0, image_ids: Tensor | None = None) -> tuple[Tensor, int]:
+        return super().forward(images)
+
+
+def chatty_defense() -> Defense:
+    model = small_defense()
+    return Defense(model.encoder, model.decoder, Chatty()).eval()
+
+
+@pytest.mark.parametrize("model", [Chatty, ChattySeeded, chatty_defense])
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_answers_that_are_no_tensor_are_refused(attack: Callable[..., object], model: Callable[[], nn.Module]) -> None:
+    with pytest.raises(TypeError, match="model answers with a tuple, expected a tensor of logits"):
+        attack(model().eval(), IMAGES, LABELS, image_ids=IDS)
+    with pytest.raises(TypeError, match="model answers with a tuple"):
+        mean_probabilities(model().eval(), IMAGES, 2, 0, IDS)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from models import Linear, random_images, small_defense
 from neuroae.attacks import eot_gradient, mean_margin
 from neuroae.attacks.eot import AVERAGES
 from neuroae.attacks.losses import LOSS_NAMES
-from neuroae.attacks.realizations import realizer
+from neuroae.attacks.realizations import realizations_at_once, realizer
 
 MODELS = pytest.mark.parametrize("model", [small_defense, Noisy], ids=["defense", "draws from torch's generator"])
 
@@ -91,8 +91,31 @@ def test_a_chunk_is_gone_before_the_next_one_comes(average: str, monkeypatch: py
         return logits
 
     monkeypatch.setattr(type(model), "realize", recorded)
-    eot_gradient(model, images, labels, realizations=4, seed=0, image_ids=ids, average=average)
-    assert len(living) == 8
+    eot_gradient(model, images, labels, realizations=4, seed=0, image_ids=ids, chunk=2, average=average)
+    assert len(living) == 4
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"), [(6, [10, 10, 5]), (1, [25]), (33, [1] * 25), (64, [1] * 25), (70, [1] * 25)]
+)
+def test_small_blocks_are_filled_up_with_realizations(
+    batch: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, (images, labels, ids) = small_defense(), random_images(batch)
+    realize, counts = type(model).realize, []
+
+    def recorded(self, selection, seed, image_ids, start, count, receiver):  # type: ignore[no-untyped-def]
+        counts.append(count)
+        return realize(self, selection, seed, image_ids, start, count, receiver)
+
+    monkeypatch.setattr(type(model), "realize", recorded)
+    eot_gradient(model, images, labels, realizations=25, seed=0, image_ids=ids)
+    assert counts == expected
+
+
+def test_a_model_that_is_called_for_each_realization_has_one_in_memory_at_a_time() -> None:
+    assert realizations_at_once(Noisy(), None, 2) == 1
+    assert realizations_at_once(Noisy(), 3, 2) == 3
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf], ids=str)

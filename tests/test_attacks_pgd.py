@@ -120,7 +120,7 @@ def test_every_step_draws_masks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
         return original(self, selection, seed, *rest)
 
     monkeypatch.setattr(type(model), "realize", recorded)
-    pgd(model, images, labels, PGDSettings(steps=3, restarts=2, realizations=4), seed=0, image_ids=ids)
+    pgd(model, images, labels, PGDSettings(steps=3, restarts=2, realizations=4, chunk=1), seed=0, image_ids=ids)
     gradients, selection = seeds[: 3 * 4], seeds[3 * 4 :]
     assert len(selection) == 2 * 4
     assert len(set(gradients)) == 3

@@ -194,3 +194,26 @@ def test_squares_lie_anywhere_in_the_image(side: int) -> None:
     expected = 4000 / len(places)
     assert ((counts - expected).abs() < 5 * expected**0.5).all()
     assert (changed[:, 0].sign() != changed[:, 1].sign()).any()
+
+
+class Overheard(Listening):
+    """Keeps the dtypes of its answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        self.dtypes.add(logits.dtype)
+        return logits
+
+
+def test_answers_are_in_float32_whatever_the_caller_computes_in() -> None:
+    images, labels, ids = random_images()
+    model, budget = Overheard().eval(), SquareSettings(0.1, 20, 1)
+    expected = square(model, images, labels, budget, seed=0, image_ids=ids).images
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = square(model, images, labels, budget, seed=0, image_ids=ids).images
+    assert model.dtypes == {torch.float32}
+    assert torch.equal(found, expected)

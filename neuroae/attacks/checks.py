@@ -59,11 +59,17 @@ def check_numbers(name: str, numbers: Tensor, images: Tensor, limit: int) -> Non
         raise ValueError(f"{name} holds {low if low < 0 else high}, expected in [0, {limit})")
 
 
+def answered(logits: object) -> Tensor:
+    """What a model gave, which has to be a tensor; some give tuples, or a tensor among other things."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"model answers with a {type(logits).__name__}, expected a tensor of logits (B, classes)")
+    return logits
+
+
 def check_logits(logits: Tensor, rows: int, highest: int) -> None:
     """Refuses answers of a model that are not (rows, classes), and classes beyond them."""
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != rows:
-        came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"type {type(logits).__name__}"
-        raise ValueError(f"model answers with {came}, expected logits ({rows}, classes)")
+    if logits.dim() != 2 or len(logits) != rows:
+        raise ValueError(f"model answers with shape {tuple(logits.shape)}, expected logits ({rows}, classes)")
     if highest >= logits.shape[1]:
         raise ValueError(f"labels or targets hold class {highest}, expected below {logits.shape[1]}, as model answers")
 

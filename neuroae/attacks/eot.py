@@ -11,7 +11,7 @@ from .balls import unit_l2
 from .checks import check_choice, check_inputs, check_logits, highest_class
 from .losses import LOSS_NAMES, LOSSES, LossName
 from .prediction import vote_margin, with_draw
-from .realizations import Realize, realizer
+from .realizations import Realize, realizations_at_once, realizer
 
 Average = Literal["normalized", "mean", "sign"]
 AVERAGES = get_args(Average)
@@ -44,15 +44,15 @@ def eot_gradient(
     seed: int,
     image_ids: Tensor,
     start: int = 0,
-    chunk: int = 1,
+    chunk: int | None = None,
     average: Average = "normalized",
     loss: LossName = "cross-entropy",
     targets: Tensor | None = None,
 ) -> GradientEstimate:
     """Gradient of the loss to the images, averaged over realizations of the model.
 
-    Realizations are streamed ``chunk`` at a time, so memory does not grow with their number; a ``Defense`` projects
-    and selects once for all of them. No gradient to the model's parameters is computed.
+    Realizations are streamed a few at a time, so memory does not grow with their number; a ``Defense`` projects and
+    selects once for all of them. No gradient to the model's parameters is computed.
 
     Args:
         model: images (B, C, H, W) in [0, 1] to logits, in evaluation mode (see ``realizer`` for its randomness).
@@ -62,7 +62,7 @@ def eot_gradient(
         seed: of the draws.
         image_ids: (B,) int64, the images' numbers in the draws.
         start: the first realization.
-        chunk: realizations in memory at a time.
+        chunk: realizations in memory at a time; None decides by the number of images (``realizations_at_once``).
         average: "normalized" is the paper's, the mean of gradients that were each divided by their l2 norm; "mean"
             is the plain mean; "sign" the mean of their signs.
         loss: a key of ``LOSSES``.
@@ -72,7 +72,8 @@ def eot_gradient(
     check_choice("average", average, AVERAGES)
     check_choice("loss", loss, LOSS_NAMES)
     check_integer("realizations", realizations, 1)
-    check_integer("chunk", chunk, 1)
+    if chunk is not None:
+        check_integer("chunk", chunk, 1)
     with frozen(model):
         return estimated(
             model,
@@ -101,7 +102,7 @@ def estimated(
     seed: int,
     image_ids: Tensor,
     start: int = 0,
-    chunk: int,
+    chunk: int | None,
     average: Average,
     loss: LossName,
 ) -> GradientEstimate:
@@ -116,8 +117,9 @@ def estimated(
     zero = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     invalid = torch.zeros_like(zero)
     realize = realizer(model, images, seed, image_ids)
-    for first in range(start, start + realizations, chunk):
-        count = min(chunk, start + realizations - first)
+    at_once = realizations_at_once(model, chunk, len(images))
+    for first in range(start, start + realizations, at_once):
+        count = min(at_once, start + realizations - first)
         found = realization_gradients(realize, images, labels, targets, highest, loss, first, count)
         for gradient, value, log_probabilities in zip(*(part.split(len(images)) for part in found), strict=True):
             peak = gradient.abs().amax((1, 2, 3))

@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from ..defense import Defense
 from ..randomness import derive_seed
+from .checks import answered
 
 Realize = Callable[[int, int, Tensor], Tensor]
 SEEDED = {"seed", "image_ids"}
+# What a pass costs beside its rows, the packing of filters above all, is little from about so many rows on.
+ROWS = 64
 
 
 def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Realize:
@@ -20,10 +23,15 @@ def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> 
     ``count`` times. A ``Defense`` projects and selects once for all realizations. Another model whose ``forward``
     takes ``seed`` and ``image_ids`` is given a seed for each realization. Any other is called under a forked
     generator, whose seed follows from the realization; what it draws for an image may then depend on the batch.
+
+    Raises:
+        TypeError: where the function is called, the model answers with something else than a tensor.
     """
     if isinstance(model, Defense):
         selection = model.encoder.select(images)
-        return lambda start, count, receiver: model.realize(selection, seed, image_ids, start, count, receiver)
+        return lambda start, count, receiver: answered(
+            model.realize(selection, seed, image_ids, start, count, receiver)
+        )
 
     one = seeded if takes_seeds(model) else forked
 
@@ -35,14 +43,24 @@ def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> 
     return run
 
 
+def realizations_at_once(model: nn.Module, chunk: int | None, images: int) -> int:
+    """``chunk``, or where that is None as many of a ``Defense`` as make 64 rows with these images, at least one.
+
+    Memory is that of 64 images then, or of the images where they are more. Of another model it is one realization:
+    each is a call of its own, so that several take memory and save no time.
+    """
+    if chunk is not None:
+        return chunk
+    return max(1, ROWS // images) if isinstance(model, Defense) else 1
+
+
 def takes_seeds(model: nn.Module) -> bool:
     """Whether the model draws by seed and image id, as a ``Defense`` does."""
     return set(inspect.signature(model.forward).parameters) >= SEEDED
 
 
 def seeded(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Tensor:
-    logits: Tensor = model(images, seed=seed, image_ids=image_ids)
-    return logits
+    return answered(model(images, seed=seed, image_ids=image_ids))
 
 
 def forked(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Tensor:
@@ -53,5 +71,4 @@ def forked(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Te
     with torch.random.fork_rng([images.device] if images.is_cuda else []):
         for generator in generators:
             generator.manual_seed(seed)
-        logits: Tensor = model(images)
-    return logits
+        return answered(model(images))

@@ -28,7 +28,7 @@ class PGDSettings:
         loss: that is raised (see ``losses``).
         norm: "linf" or "l2".
         random_start: the first restart starts at a uniform point as well.
-        chunk: realizations in memory at a time.
+        chunk: realizations in memory at a time; None decides by the number of images.
     """
 
     epsilon: float = 8 / 255
@@ -40,7 +40,7 @@ class PGDSettings:
     loss: LossName = "cross-entropy"
     norm: Norm = "linf"
     random_start: bool = False
-    chunk: int = 1
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         check_gradient_settings(self)
@@ -87,7 +87,7 @@ class APGDSettings:
     norm: Norm = "linf"
     random_start: bool = False
     rho: float = 0.75
-    chunk: int = 1
+    chunk: int | None = None
     fresh: bool = True
 
     def __post_init__(self) -> None:
@@ -156,8 +156,10 @@ GradientSettings = PGDSettings | APGDSettings
 def check_gradient_settings(settings: GradientSettings) -> None:
     check_choice("norm", settings.norm, NORMS)
     check_epsilon(settings.epsilon, settings.norm)
-    for name in ("steps", "restarts", "realizations", "chunk"):
+    for name in ("steps", "restarts", "realizations"):
         check_integer(name, getattr(settings, name), 1)
+    if settings.chunk is not None:
+        check_integer("chunk", settings.chunk, 1)
     check_choice("average", settings.average, AVERAGES)
     check_choice("loss", settings.loss, LOSS_NAMES)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..contexts import autocast
 from ..draws import random_uniform
 from ..randomness import derive_seed
 from .attempts import Perturbed
@@ -37,7 +38,7 @@ def square(
     the one with the new square: a value that was kept from an earlier query is the best of many draws, and the search
     would stall at a lucky one; and on common draws the difference is less noisy than either value. That costs two
     passes a draw; a model that draws nothing needs one (``SquareSettings.fresh``). A fooled image is not left alone,
-    since the next draw may answer rightly.
+    since the next draw may answer rightly. Answers are in float32.
 
     Args are those of ``pgd``. ``progress`` is told of forward passes.
     """
@@ -52,7 +53,9 @@ def square(
         masks = derive_seed(seed, "query", query)
 
         def margins(shown: Tensor, masks: int = masks) -> Tensor:
-            found = mean_margin(model, shown, labels, targets, settings.draws, masks, image_ids)
+            # Whatever the caller's autocast: bfloat16 rounds away what a small square changes.
+            with autocast("float32", shown.device):
+                found = mean_margin(model, shown, labels, targets, settings.draws, masks, image_ids)
             progress(settings.draws * len(images))
             return found
 

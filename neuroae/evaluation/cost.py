@@ -46,6 +46,8 @@ def passes(attack: Attack, model: nn.Module, block: Block) -> None:
             realizations=REALIZATIONS,
             seed=0,
             image_ids=block.ids,
+            # The classifier alone answers one realization at a time, too.
+            chunk=1,
             loss=attack.settings.loss,
         )
 

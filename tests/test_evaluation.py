@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models import Linear, small_defense
+from neuroae import derive_seed
 from neuroae.evaluation import Accuracy, Attack, Scoring, evaluate
 from neuroae.evaluation.attack import Clean
 from neuroae.evaluation.block import craft, judge
@@ -18,7 +19,12 @@ def test_clean_evaluation_counts_the_ensembles_votes() -> None:
     assert found.name == "clean"
     assert found.passes == found.zero == found.invalid == 0
     torch.testing.assert_close(found.images, data.pixels())
-    assert found.accuracy == Accuracy(int((found.predictions == data.labels).sum()), 10)
+    probabilities = model.predict_proba(data.pixels(), 4, derive_seed(1, "scoring"), data.ids)
+    assert torch.equal(found.predictions, probabilities.argmax(-1))
+    each = model(data.pixels(), realizations=4, seed=derive_seed(1, "scoring"), image_ids=data.ids)
+    assert torch.equal(found.draws, each.argmax(-1))
+    assert found.accuracy == Accuracy(int((probabilities.argmax(-1) == data.labels).sum()), 10)
+    assert found.draw.value == pytest.approx(float((each.argmax(-1) == data.labels).double().mean()))
 
 
 @pytest.mark.parametrize("attacked", [False, True])

@@ -22,7 +22,8 @@ def data() -> ImageSet:
 
 
 def outcome(data: ImageSet, name: str, predictions: list[int], **counts: int) -> Outcome:
-    return Outcome(name, data.pixels(), torch.tensor(predictions), data.labels, 12.34, **counts)
+    votes = torch.tensor(predictions)
+    return Outcome(name, data.pixels(), votes, votes[None], data.labels, 12.34, **counts)
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Putting a trained model into the package: float16 where it does no harm, scores, and the card."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 from neuroae import Defense, resnet32
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import Outcome, evaluate
+from neuroae.evaluation.statistics import Estimate, mean_over_images
 from neuroae.pretrained import load_pretrained
 from neuroae.storage import load_tensors
 from results import ship as module
@@ -27,7 +30,8 @@ def data(tmp_path: Path) -> ImageSet:
 
 def outcome(correct: int, images: int) -> Outcome:
     labels = torch.zeros(images, dtype=torch.long)
-    return Outcome("clean", torch.empty(0), (torch.arange(images) >= correct).long(), labels, 0.0)
+    votes = (torch.arange(images) >= correct).long()
+    return Outcome("clean", torch.empty(0), votes, votes.expand(10, -1), labels, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +47,19 @@ def test_float16_may_move_the_accuracy_by_three_tenths_of_a_point(
     assert check.note() == expected | {"changed": abs(trained - rounded)}
 
 
+def test_one_draw_is_the_mean_over_the_draws() -> None:
+    """Ten draws of 100 images, each with other mistakes; their vote is right throughout."""
+    labels = torch.zeros(100, dtype=torch.long)
+    draws = torch.eye(10, dtype=torch.long).repeat(1, 10)
+    trained = Outcome("clean", torch.empty(0), labels, draws, labels, 0.0)
+    rounded = replace(trained, draws=draws.clone().index_fill(0, torch.tensor([3]), 1))
+    check = Check(1, trained, rounded)
+    assert check.note() == pytest.approx({"ensemble": 1, "float32": 0.9, "float16": 0.81, "changed": 90})
+    assert not check.harmless
+    assert check.accuracy(trained) == mean_over_images(np.full(100, 0.9))
+    assert Check(10, trained, rounded).harmless
+
+
 @pytest.mark.parametrize("kind", ["defense", "classifier"])
 def test_a_run_ships_as_float16_with_its_scores(tmp_path: Path, data: ImageSet, kind: str) -> None:
     model = small_cifar10_defense() if kind == "defense" else resnet32().eval()
@@ -52,8 +69,10 @@ def test_a_run_ships_as_float16_with_its_scores(tmp_path: Path, data: ImageSet, 
     shipped, notes = load_pretrained(tmp_path / "shelf" / "some-name")
     assert notes["run"] == NOTES["run"]
     for score, check in zip(notes["scores"], checks, strict=True):
-        accuracy = evaluate(shipped, data, ensemble=check.ensemble).accuracy
-        assert (score["accuracy"], score["low"], score["high"]) == (accuracy.value, *accuracy.interval())
+        outcome = evaluate(shipped, data, ensemble=10 if kind == "defense" else 1)
+        one_vote = Estimate(outcome.accuracy.value, *outcome.accuracy.interval())
+        expected = outcome.draw if (kind, check.ensemble) == ("defense", 1) else one_vote
+        assert Estimate(score["accuracy"], score["low"], score["high"]) == expected
         assert score["fingerprint"] == data.fingerprint()
     tensors, _ = load_tensors(tmp_path / "shelf" / "some-name" / "model.safetensors")
     half = {name for name, tensor in tensors.items() if tensor.dtype == torch.float16}

@@ -12,7 +12,7 @@ from .block import craft
 from .evaluation import Evaluation
 from .progress import Bar
 from .scoring import Scoring, answers, repeatable
-from .statistics import Accuracy
+from .statistics import Accuracy, Estimate, mean_over_draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,8 @@ class Outcome:
     Attributes:
         name: of the attack, or "clean".
         images: (N, C, H, W) float32 in [0, 1], as they were scored.
-        predictions: (N,) int64.
+        predictions: (N,) int64, of the E draws as one vote.
+        draws: (E, N) int64, what each draw says by itself.
         labels: (N,) int64.
         seconds: crafting and scoring.
         passes: gradient passes, in images times realizations.
@@ -32,6 +33,7 @@ class Outcome:
     name: str
     images: Tensor
     predictions: Tensor
+    draws: Tensor
     labels: Tensor
     seconds: float
     passes: int = 0
@@ -41,6 +43,11 @@ class Outcome:
     @property
     def accuracy(self) -> Accuracy:
         return Accuracy.of(self.predictions, self.labels)
+
+    @property
+    def draw(self) -> Estimate:
+        """Accuracy of one draw, E = 1: the mean over the draws, with a bootstrap over images."""
+        return mean_over_draws(self.draws, self.labels)
 
 
 def evaluate(
@@ -70,18 +77,19 @@ def evaluate(
     attacks: list[Perturbation] = [] if attack is None else [attack]
     evaluation = Evaluation(model, data, attacks, Scoring(ensemble, seed), block)
     chosen = evaluation.all_attacks[-1]
-    images, votes, passes, zero, invalid = [], [], 0, 0, 0
+    images, said, passes, zero, invalid = [], [], 0, 0, 0
     started = time.perf_counter()
     with repeatable(), Bar(f"{title}: {chosen.name}" if title else chosen.name, chosen, len(data)) as bar:
         for number in range(evaluation.blocks):
             part = evaluation.load(number)
             found = craft(chosen, part, evaluation.scoring, bar.crafting)
-            vote = answers(model, found.images, part.ids, evaluation.scoring).vote
+            draws, vote = answers(model, found.images, part.ids, evaluation.scoring)
             bar.scored(len(vote), int((vote == part.labels).sum()))
             images.append(found.images.cpu())
-            votes.append(vote.cpu())
+            said.append(torch.cat([vote[None], draws]).cpu())
             passes += found.gradients * len(vote)
             zero += int(found.zero.sum())
             invalid += int(found.invalid.sum())
     seconds = time.perf_counter() - started
-    return Outcome(chosen.name, torch.cat(images), torch.cat(votes), data.labels, seconds, passes, zero, invalid)
+    votes, draws = torch.cat(said, 1).split([1, ensemble])
+    return Outcome(chosen.name, torch.cat(images), votes[0], draws, data.labels, seconds, passes, zero, invalid)

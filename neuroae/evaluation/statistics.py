@@ -57,6 +57,11 @@ def draw_accuracy(records: Sequence[Record]) -> Estimate:
     return persistent_accuracy(records, 1)
 
 
+def mean_over_draws(draws: Tensor, labels: Tensor) -> Estimate:
+    """As ``draw_accuracy``, from (E, N) answers to images of (N,) labels, both on the CPU."""
+    return mean_over_images((draws == labels).double().mean(0).numpy())
+
+
 def persistent_accuracy(records: Sequence[Record], tries: int) -> Estimate:
     """Against an attacker who asks ``tries`` times and needs one wrong answer, with a bootstrap over images.
 

@@ -1,9 +1,12 @@
-"""Images before and after the autoencoder (paper, Figure 9): ``python -m results.autoencoder --help``."""
+"""Images before and after the autoencoder (paper, Figure 9): ``python -m results.autoencoder --help``.
+
+The images are clean, and as the attacks of an evaluation left them.
+"""
 
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -11,11 +14,14 @@ from torch import Tensor
 
 from neuroae import Defense, derive_seed
 from neuroae.data import ImageSet, load_dataset
+from neuroae.evaluation import CLEAN, load_evaluation
 from neuroae.markdown import table
 from neuroae.progress import progress_bar
 from neuroae.reports import Strip, draw_picture
-from neuroae.storage import replacing, save_json
+from neuroae.storage import save_json
 from results.command import run
+from results.evaluated import evaluated, pictured
+from results.page import write_page
 from results.provenance import provenance
 
 REALIZATIONS = 10
@@ -24,6 +30,14 @@ SEED = 0
 BLOCK = 64
 ONE = "one realization"
 MEAN = f"mean of {REALIZATIONS}"
+NOTE = f"""\
+Mean squared errors of pixels in [0, 1], and their PSNR, of decoded images to those that were encoded, be these clean
+or attacked: of one realization, and of the mean of {REALIZATIONS}.
+
+![Images above what the autoencoder makes of them](autoencoder.png)
+
+Made by `python -m results.autoencoder MODEL --data-dir DIR --evaluation EVALUATION`; `autoencoder.json` holds the
+numbers in full."""
 
 
 @dataclass(frozen=True)
@@ -90,68 +104,112 @@ def decode(
     return {ONE: torch.cat(first), MEAN: torch.cat(mean)}
 
 
-def measure(decoded: dict[str, Tensor], data: ImageSet) -> tuple[dict[str, Distortion], list[Example]]:
-    """What is lost over all images, by kind of decoded image, and of each of the first."""
-    pixels = data.pixels().double()
-    errors = {name: (images.double() - pixels).square().mean((1, 2, 3)) for name, images in decoded.items()}
-    overall = {name: Distortion.of(float(error.mean())) for name, error in errors.items()}
-    examples = [
-        Example(
-            int(data.ids[number]),
-            data.classes[int(data.labels[number])],
-            {name: Distortion.of(float(error[number])) for name, error in errors.items()},
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Images of one kind, clean or of an attack, and what the autoencoder makes of them.
+
+    Attributes:
+        images: how many there are.
+        before: (K, C, H, W) in [0, 1], the first ones as they were encoded.
+        after: the same after the autoencoder, by the kind of decoded image.
+        overall: what is lost over all images, likewise.
+        examples: what is lost of each of the first ones.
+    """
+
+    images: int
+    before: Tensor
+    after: dict[str, Tensor]
+    overall: dict[str, Distortion]
+    examples: list[Example]
+
+    @classmethod
+    def of(cls, data: ImageSet, before: Tensor, after: dict[str, Tensor]) -> "Decoded":
+        """Measured on images of the data, which an attack may have changed: all before, and all after."""
+        errors = {name: (each.double() - before.double()).square().mean((1, 2, 3)) for name, each in after.items()}
+        examples = [
+            Example(
+                int(data.ids[number]),
+                data.classes[int(data.labels[number])],
+                {name: Distortion.of(float(error[number])) for name, error in errors.items()},
+            )
+            for number in range(min(SHOWN, len(data)))
+        ]
+        return cls(
+            len(data),
+            before[:SHOWN],
+            {name: each[:SHOWN] for name, each in after.items()},
+            {name: Distortion.of(float(error.mean())) for name, error in errors.items()},
+            examples,
         )
-        for number in range(min(SHOWN, len(data)))
-    ]
-    return overall, examples
+
+    def rows(self, kind: str) -> list[tuple[str, ...]]:
+        """A line for all images, with the PSNR of their mean squared error, and one for each example."""
+        lines = {f"all {self.images:,}": self.overall}
+        lines |= {f"{one.image}, {one.label}": one.distortions for one in self.examples}
+        return [
+            (kind, image, *(cell for distortion in distortions.values() for cell in distortion.cells()))
+            for image, distortions in lines.items()
+        ]
+
+    def strips(self, kind: str) -> list[Strip]:
+        """The first images, and what becomes of them; green where that is closer than over all images."""
+        found = [Strip(kind, self.before)]
+        for name, images in self.after.items():
+            captions = [one.distortions[name].cells()[1] for one in self.examples]
+            closer = [one.distortions[name].mse <= self.overall[name].mse for one in self.examples]
+            over_all = f"{name},\n{self.overall[name].cells()[1]} over all"
+            found.append(Strip(over_all, images, captions, closer))
+        return found
+
+    def numbers(self) -> dict[str, Any]:
+        """As JSON holds them."""
+        return {
+            "images": self.images,
+            "all": {name: asdict(distortion) for name, distortion in self.overall.items()},
+            "examples": [asdict(one) for one in self.examples],
+        }
 
 
-def markdown(overall: dict[str, Distortion], examples: list[Example], images: int) -> str:
-    """A line for all images, with the PSNR of their mean squared error, and one for each example."""
-    lines = {f"all {images:,}": overall} | {f"{one.image}, {one.label}": one.distortions for one in examples}
-    columns = ("image", *(f"{quantity}, {name}" for name in overall for quantity in ("MSE", "PSNR")))
-    rows = [
-        (image, *(cell for distortion in distortions.values() for cell in distortion.cells()))
-        for image, distortions in lines.items()
-    ]
-    return table(columns, rows)
+def clean_and_attacked(data: ImageSet, evaluation: Path | None) -> dict[str, tuple[ImageSet, Tensor]]:
+    """Images by their kind: those of the data, and the pictured attacks' of an evaluation, which had some of them."""
+    kinds = {CLEAN: (data, data.pixels())}
+    if evaluation is not None:
+        found = load_evaluation(evaluation)
+        part = evaluated(found, data)
+        kinds |= {name: (part, found.images(name)) for name in pictured(found)}
+    return kinds
 
 
-def draw(
-    path: Path, data: ImageSet, decoded: dict[str, Tensor], overall: dict[str, Distortion], examples: list[Example]
-) -> None:
-    """The first images above what the autoencoder makes of them; green where that is closer than over all images."""
-    strips = [Strip("image", data.pixels()[: len(examples)])]
-    for name, images in decoded.items():
-        captions = [one.distortions[name].cells()[1] for one in examples]
-        closer = [one.distortions[name].mse <= overall[name].mse for one in examples]
-        over_all = f"{name},\n{overall[name].cells()[1]} over all"
-        strips.append(Strip(over_all, images[: len(examples)], captions, closer))
-    draw_picture(path, strips)
+def markdown(kinds: dict[str, Decoded]) -> str:
+    names = (ONE, MEAN)
+    columns = ("images are", "image", *(f"{quantity}, {name}" for name in names for quantity in ("MSE", "PSNR")))
+    return table(columns, [row for kind, decoded in kinds.items() for row in decoded.rows(kind)], text_columns=2)
 
 
 def main(
     model: Annotated[str, typer.Argument(help="A shipped defense, or the folder of one; unsupervised in the paper.")],
     data_dir: Annotated[Path, typer.Option(help="Where CIFAR-10 lies.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Folder of a finished evaluation, whose attacked images are drawn as well.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the numbers and the picture.")] = Path(
         "results/autoencoder"
     ),
 ) -> None:
-    """Draw CIFAR-10 test images before and after the autoencoder of a defense, and measure what is lost."""
+    """Draw CIFAR-10 test images, clean and attacked, before and after the autoencoder, and measure what is lost."""
     data = load_dataset("cifar10", "test", data_dir)
-    decoded = decode(Defense.from_pretrained(model), data.pixels(), data.ids)
-    overall, examples = measure(decoded, data)
-    found = {
-        "seed": SEED,
-        "block": BLOCK,
-        "test": {name: asdict(distortion) for name, distortion in overall.items()},
-        "examples": [asdict(one) for one in examples],
+    defense = Defense.from_pretrained(model)
+    kinds = {
+        kind: Decoded.of(part, images, decode(defense, images, part.ids))
+        for kind, (part, images) in clean_and_attacked(data, evaluation).items()
     }
-    save_json(output / "autoencoder.json", provenance(model, data) | found)
-    text = markdown(overall, examples, len(data))
-    with replacing(output / "autoencoder.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    draw(output / "autoencoder.png", data, decoded, overall, examples)
+    made = provenance(model, defense, data)
+    numbers = {kind: decoded.numbers() for kind, decoded in kinds.items()}
+    save_json(output / "autoencoder.json", made | {"seed": SEED, "block": BLOCK, "kinds": numbers})
+    strips = [strip for kind, decoded in kinds.items() for strip in decoded.strips(kind)]
+    draw_picture(output / "autoencoder.png", strips)
+    text = markdown(kinds)
+    write_page(output, "Figure 9: images before and after the autoencoder", [text, NOTE], made)
     print(text)
 
 

@@ -20,11 +20,19 @@ from neuroae.markdown import table
 from neuroae.progress import progress_bar
 from neuroae.storage import replacing, save_json
 from results.command import run
-from results.evaluated import evaluated
+from results.evaluated import evaluated, pictured, require_evaluated
+from results.page import write_page
 from results.provenance import provenance
 
 BLOCK = 64
 BINS = 40
+NOTE = """\
+A patch is corrupted where dropout leaves a coefficient whose atom is not among the top T of the clean patch (section
+8.5); the share is the expectation over dropout, its mean and standard error are over images.
+
+![Histograms of the share over images](figure4.png)
+
+Made by `python -m results.corruption EVALUATION --data-dir DIR`; `results.json` holds the numbers in full."""
 
 
 @torch.no_grad()
@@ -58,10 +66,11 @@ def shares(encoder: SparseEncoder, data: ImageSet, attacked: Tensor, name: str) 
 
 
 def draw(path: Path, found: dict[str, Tensor]) -> None:
+    """A histogram an attack, as outlines that do not hide each other."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.subplots()
     for name, values in found.items():
-        axis.hist(values.numpy(), bins=BINS, range=(0, 1), alpha=0.55, label=name)
+        axis.hist(values.numpy(), bins=BINS, range=(0, 1), histtype="step", linewidth=1.5, label=name)
     axis.set_xlabel("expected share of corrupted patches")
     axis.set_ylabel("images")
     axis.legend()
@@ -75,22 +84,23 @@ def main(
     model: Annotated[str, typer.Option(help="Whose encoder counts: a shipped name or a folder.")] = "cifar10",
     output: Annotated[Path, typer.Option(help="Folder for the numbers and the picture.")] = Path("results/corruption"),
 ) -> None:
-    """Draw Figure 4 for every attack of an evaluation."""
+    """Measure corrupted patches under every attack of an evaluation, and draw those of Figure 4."""
     defense = Defense.from_pretrained(model)
     found = load_evaluation(evaluation)
     names = [name for name in found.records if name != CLEAN]
-    data = evaluated(found, defense, load_dataset("cifar10", "test", data_dir))
+    require_evaluated(found, defense)
+    data = evaluated(found, load_dataset("cifar10", "test", data_dir))
     measured = {name: shares(defense.encoder, data, found.images(name), name) for name in names}
     summary: dict[str, Any] = {
         name: {"mean": float(values.mean()), "standard_error": float(values.std() / len(values) ** 0.5)}
         for name, values in measured.items()
     }
-    save_json(output / "results.json", provenance(model, data) | {"attacks": summary})
+    made = provenance(model, defense, data)
+    save_json(output / "results.json", made | {"attacks": summary})
     rows = [(name, f"{one['mean']:.1%}", f"{one['standard_error']:.1%}") for name, one in summary.items()]
     text = table(("attack", "expected share of corrupted patches", "standard error"), rows)
-    with replacing(output / "README.md") as temporary:
-        temporary.write_text(f"# Figure 4: corrupted patches\n\n{text}\n\n{len(data):,} test images of CIFAR-10.\n")
-    draw(output / "figure4.png", measured)
+    draw(output / "figure4.png", {name: measured[name] for name in pictured(found)})
+    write_page(output, "Figure 4: corrupted patches", [text, NOTE], made)
     print(text)
 
 

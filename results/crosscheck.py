@@ -22,7 +22,7 @@ from neuroae.storage import replacing, save_json
 from results.command import run
 from results.kept import Kept
 from results.libraries import EPSILON, SEED, STEP_SIZE, Craft, comparisons
-from results.provenance import provenance
+from results.provenance import in_words, provenance
 from results.weights import classifier_of, described
 
 BLOCK = 50
@@ -43,6 +43,8 @@ function, with `decay=0`, which makes it PGD.
 
 Made by `python -m results.crosscheck --data-dir DIR --weights FILE`; `results.json` holds the numbers in full and the
 versions.
+
+{made}
 """
 
 
@@ -135,7 +137,7 @@ def main(
         "libraries": {"foolbox": foolbox.__version__, "torchattacks": torchattacks.__version__},
         "attack": {"epsilon": EPSILON, "step_size": STEP_SIZE, "seed": SEED},
     }
-    made = provenance(weights.stem, data)
+    made = provenance(weights.stem, model, data)
     kept = Kept(work, asked | made)
     rows = []
     for each in compare(kept, model, data):
@@ -143,7 +145,7 @@ def main(
         typer.echo("; ".join(filter(None, each.cells())), err=True)
     save_json(output / "results.json", made | asked | {"rows": [asdict(each) for each in rows]})
     shown = table(COLUMNS, (each.cells() for each in rows), text_columns=2)
-    page = PAGE.format(table=shown, model=weights.stem, images=len(data), name=data.name)
+    page = PAGE.format(table=shown, model=weights.stem, images=len(data), name=data.name, made=in_words(made))
     with replacing(output / "README.md") as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(shown)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -13,17 +13,28 @@ from torch import Tensor
 from neuroae import Defense, derive_seed
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import CLEAN, Accuracy, Results, load_evaluation
+from neuroae.evaluation.statistics import mean_over_draws
 from neuroae.markdown import table
 from neuroae.progress import progress_bar
 from neuroae.storage import replacing, save_json
 from results.command import run
-from results.evaluated import evaluated
+from results.evaluated import evaluated, pictured, require_evaluated
+from results.page import write_page
 from results.provenance import provenance
 
 LARGEST = 10
 SEED = 0
 BLOCK = 64
-COLUMNS = ("images are", "E", "accuracy", "95% interval", "correct", "gained on E = 1", "lost on E = 1")
+COLUMNS = ("images are", "E", "accuracy", "95% interval", "images", "gained on E = 1", "lost on E = 1")
+NOTE = f"""\
+E = 1 is the mean over {LARGEST} draws, with a bootstrap over images; with more, the mean of the softmax outputs of the
+first E draws votes, and the interval is Clopper and Pearson's. Gained are images that are right with E and wrong with
+one draw, lost the other way round, both in the mean over the draws.
+
+![Accuracy against E](ensemble.png)
+
+Made by `python -m results.ensemble MODEL --data-dir DIR --evaluation EVALUATION`; `ensemble.json` holds the numbers in
+full."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +42,36 @@ class Point:
     """One E of a curve.
 
     Attributes:
-        ensemble: E.
-        correct, images: verdicts.
-        accuracy, low, high: in [0, 1]; the ends are of the Clopper-Pearson 95% interval.
-        gained, lost: images that are right here and wrong with one realization, and the other way round.
+        ensemble: E; 1 is the mean over all draws.
+        images: that were scored.
+        accuracy, low, high: in [0, 1]; the ends are of the 95% interval.
+        gained, lost: images that are right here and wrong with one draw, and the other way round: means over draws.
     """
 
     ensemble: int
-    correct: int
     images: int
     accuracy: float
     low: float
     high: float
-    gained: int
-    lost: int
+    gained: float
+    lost: float
+
+
+class Predictions(NamedTuple):
+    """
+    Attributes:
+        draws: (largest, N) int64, what each realization says by itself.
+        votes: (largest, N) int64; row E - 1 is what the first E realizations say together.
+    """
+
+    draws: Tensor
+    votes: Tensor
 
 
 @torch.no_grad()
 def ensemble_predictions(
     model: Defense, images: Tensor, ids: Tensor, largest: int = LARGEST, seed: int = SEED, block: int = BLOCK
-) -> Tensor:
+) -> Predictions:
     """The answers of every ensemble size up to the largest, in one pass over the realizations.
 
     Args:
@@ -62,33 +83,33 @@ def ensemble_predictions(
         block: images in a batch.
 
     Returns:
-        (largest, N) int64; row E - 1 is what ``evaluate(..., ensemble=E)`` predicts with this seed and block.
+        Row E - 1 of the votes is what ``evaluate(..., ensemble=E)`` predicts with this seed and block.
     """
     masks = derive_seed(seed, "scoring")
     found = []
     with progress_bar(total=largest * len(images), desc="ensemble", unit="realization") as progress:
         for part, numbers in zip(images.split(block), ids.split(block), strict=True):
             selection = model.encoder.select(part)
-            total, answers = torch.zeros(()), []
+            total, draws, votes = torch.zeros(()), [], []
             for realization in range(largest):
-                logits = model.realize(selection, masks, numbers, realization, 1)
-                total = total + logits.float().softmax(-1)
-                answers.append((total / (realization + 1)).argmax(-1))
+                probabilities = model.realize(selection, masks, numbers, realization, 1).float().softmax(-1)
+                total = total + probabilities
+                draws.append(probabilities.argmax(-1))
+                votes.append((total / (realization + 1)).argmax(-1))
                 progress.update(len(part))
-            found.append(torch.stack(answers))
-    return torch.cat(found, 1)
+            found.append(torch.stack([torch.stack(draws), torch.stack(votes)]))
+    return Predictions(*torch.cat(found, -1))
 
 
-def curve(predictions: Tensor, labels: Tensor) -> list[Point]:
-    """A point for each row of ``ensemble_predictions``."""
-    right = predictions == labels
-    points = []
-    for ensemble, verdicts in enumerate(right, 1):
-        accuracy = Accuracy(int(verdicts.sum()), len(labels))
-        gained, lost = int((verdicts & ~right[0]).sum()), int((right[0] & ~verdicts).sum())
-        points.append(
-            Point(ensemble, accuracy.correct, accuracy.images, accuracy.value, *accuracy.interval(), gained, lost)
-        )
+def curve(predictions: Predictions, labels: Tensor) -> list[Point]:
+    """A point for each ensemble size of ``ensemble_predictions``."""
+    alone = mean_over_draws(predictions.draws, labels)
+    points = [Point(1, len(labels), alone.value, alone.low, alone.high, 0.0, 0.0)]
+    share = (predictions.draws == labels).double().mean(0)
+    for ensemble, right in enumerate(predictions.votes[1:] == labels, 2):
+        accuracy = Accuracy(int(right.sum()), len(labels))
+        gained, lost = float((1 - share)[right].sum()), float(share[~right].sum())
+        points.append(Point(ensemble, accuracy.images, accuracy.value, *accuracy.interval(), gained, lost))
     return points
 
 
@@ -99,7 +120,8 @@ def score(model: Defense, data: ImageSet, images: Tensor) -> list[Point]:
 
 def attacked_curves(model: Defense, data: ImageSet, found: Results) -> dict[str, list[Point]]:
     """The curves of the images that each attack of an evaluation left."""
-    data = evaluated(found, model, data)
+    require_evaluated(found, model)
+    data = evaluated(found, data)
     return {name: score(model, data, found.images(name)) for name in found.records if name != CLEAN}
 
 
@@ -107,19 +129,10 @@ def markdown(curves: Mapping[str, Sequence[Point]]) -> str:
     rows = []
     for name, points in curves.items():
         for point in points:
-            ensemble, correct, images, accuracy, low, high, gained, lost = astuple(point)
+            ensemble, images, accuracy, low, high, gained, lost = astuple(point)
+            changes = (f"{gained:.1f}", f"{lost:.1f}") if ensemble > 1 else ("", "")
             interval = f"{low:.1%} to {high:.1%}"
-            rows.append(
-                (
-                    name,
-                    f"{ensemble}",
-                    f"{accuracy:.1%}",
-                    interval,
-                    f"{correct:,} of {images:,}",
-                    str(gained),
-                    str(lost),
-                )
-            )
+            rows.append((name, f"{ensemble}", f"{accuracy:.1%}", interval, f"{images:,}", *changes))
     return table(COLUMNS, rows)
 
 
@@ -151,15 +164,17 @@ def main(
     """Score a defense on CIFAR-10 test images, clean and attacked, for every ensemble size up to 10."""
     data = load_dataset("cifar10", "test", data_dir)
     defense = Defense.from_pretrained(model)
-    curves = {CLEAN: score(defense, data, data.pixels())}
+    curves, shown = {CLEAN: score(defense, data, data.pixels())}, [CLEAN]
     if evaluation is not None:
-        curves |= attacked_curves(defense, data, load_evaluation(evaluation))
-    found = {name: [asdict(point) for point in points] for name, points in curves.items()}
-    save_json(output / "ensemble.json", provenance(model, data) | {"seed": SEED, "block": BLOCK, "curves": found})
-    with replacing(output / "ensemble.md") as temporary:
-        temporary.write_text(markdown(curves) + "\n", encoding="utf-8")
+        found = load_evaluation(evaluation)
+        curves |= attacked_curves(defense, data, found)
+        shown += pictured(found)
+    points = {name: [asdict(point) for point in own] for name, own in curves.items()}
+    made = provenance(model, defense, data)
+    save_json(output / "ensemble.json", made | {"seed": SEED, "block": BLOCK, "curves": points})
     with replacing(output / "ensemble.png") as temporary:
-        picture(curves).savefig(temporary, dpi=130)
+        picture({name: curves[name] for name in shown}).savefig(temporary, dpi=130)
+    write_page(output, "Figure 6: accuracy against E", [markdown(curves), NOTE], made)
     print(markdown(curves))
 
 

@@ -3,16 +3,39 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from neuroae.data import ImageSet
+from neuroae.evaluation.fingerprints import fingerprint
 from neuroae.kernels import engine_name
+from neuroae.reports.provenance import digest
 from neuroae.versions import versions
 
 
-def provenance(model: str, data: ImageSet) -> dict[str, Any]:
-    """The model's name, the images, the engine and the versions, as JSON holds them."""
+def provenance(name: str, model: nn.Module, data: ImageSet) -> dict[str, Any]:
+    """The model's name and fingerprint, the images, the engine and the versions, as JSON holds them.
+
+    Args:
+        name: of the model, or its path.
+        model: that was measured.
+        data: that it was measured on.
+    """
     return {
-        "model": Path(model).name,
+        "model": Path(name).name,
+        "fingerprint": fingerprint(model),
         "data": {"name": data.name, "images": len(data), "fingerprint": data.fingerprint()},
         "engine": engine_name("cpu"),
         "versions": versions(),
     }
+
+
+def in_words(made: dict[str, Any]) -> str:
+    """``provenance`` in a line, for a page."""
+    data = made["data"]
+    parts = [
+        f"Model {made['model']}, {digest(made)}",
+        f"{data['images']:,} images of {data['name']}, {digest(data)}",
+        f"engine {made['engine']}",
+        ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
+    ]
+    return "; ".join(parts) + "."

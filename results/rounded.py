@@ -6,7 +6,7 @@ evaluation are rounded and scored again on the draws that scored them, so that w
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from torch import Tensor, nn
@@ -20,12 +20,20 @@ from neuroae.evaluation.statistics import vote_accuracy
 from neuroae.markdown import table
 from neuroae.pretrained import load_pretrained
 from neuroae.progress import progress_bar
-from neuroae.storage import replacing, save_json
+from neuroae.storage import save_json
 from results.command import run
-from results.evaluated import evaluated
+from results.evaluated import evaluated, require_evaluated
+from results.page import write_page
 from results.provenance import provenance
 
 COLUMNS = ("attack", "float32", "8 bits", "95% interval", "images", "fooled no more", "newly fooled", "largest linf")
+NOTE = """\
+Accuracies are of the vote of E draws, the same draws before and after each image is rounded to 256 levels; the
+interval is Clopper and Pearson's, of the rounded images. Images are fooled no more where only the float32 pixels fool
+the model, and newly where only the rounded ones do. The last column is the largest difference of a rounded pixel to
+the clean one.
+
+Made by `python -m results.rounded EVALUATION --data-dir DIR`; `results.json` holds the numbers in full."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,17 @@ class Rounded:
     lost: int
     linf: float
 
-    def row(self, name: str) -> tuple[str, ...]:
+    def cells(self) -> tuple[str, ...]:
         low, high = self.after.interval()
         accuracies = (f"{self.before.value:.1%}", f"{self.after.value:.1%}", f"{low:.1%} to {high:.1%}")
-        return name, *accuracies, f"{self.after.images:,}", str(self.recovered), str(self.lost), f"{self.linf:.5f}"
+        return *accuracies, f"{self.after.images:,}", str(self.recovered), str(self.lost), f"{self.linf:.5f}"
+
+    def numbers(self) -> dict[str, Any]:
+        """Counts, and fractions in [0, 1], as JSON holds them; accuracy and interval are those after rounding."""
+        low, high = self.after.interval()
+        counts = {"images": self.after.images, "correct": self.after.correct, "float32_correct": self.before.correct}
+        accuracies = {"accuracy": self.after.value, "low": low, "high": high, "float32_accuracy": self.before.value}
+        return counts | accuracies | {"recovered": self.recovered, "lost": self.lost, "linf": self.linf}
 
 
 def score_rounded(model: nn.Module, data: ImageSet, found: Results, name: str) -> Rounded:
@@ -93,16 +108,14 @@ def main(
     """Score the attacked images of an evaluation again, rounded to 8 bits."""
     found = load_evaluation(evaluation)
     attacked, _ = load_pretrained(model)
-    data = evaluated(found, attacked, load_dataset("cifar10", "test", data_dir))
+    require_evaluated(found, attacked)
+    data = evaluated(found, load_dataset("cifar10", "test", data_dir))
     measured = {name: score_rounded(attacked, data, found, name) for name in found.records if name != CLEAN}
-    rows = [one.row(name) for name, one in measured.items()]
-    text = table(COLUMNS, rows)
-    attacks = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-    save_json(output / "results.json", provenance(model, data) | {"attacks": attacks})
-    with replacing(output / "README.md") as temporary:
-        temporary.write_text(
-            f"# Attacked images rounded to 8 bits\n\n{text}\n\n{len(data):,} images of {data.name}.\n"
-        )
+    text = table(COLUMNS, [(name, *one.cells()) for name, one in measured.items()])
+    made = provenance(model, attacked, data)
+    rows = [{"attack": name} | one.numbers() for name, one in measured.items()]
+    save_json(output / "results.json", made | {"rows": rows})
+    write_page(output, "Attacked images rounded to 8 bits", [text, NOTE], made)
     print(text)
 
 

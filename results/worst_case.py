@@ -18,7 +18,7 @@ from results.command import run
 from results.crosscheck import Row, largest, perturbed, verdicts
 from results.kept import Kept
 from results.libraries import EPSILON, OURS, SEED, STEP_SIZE, with_ours
-from results.provenance import provenance
+from results.provenance import in_words, provenance
 from results.weights import classifier_of, described
 
 STEPS = 100
@@ -36,6 +36,8 @@ paper reports {paper:.2%} with 50 restarts on all 10,000 images (Table 3).
 
 Made by `python -m results.worst_case --data-dir DIR --weights FILE`; `results.json` holds the numbers in full and the
 versions.
+
+{made}
 """
 
 
@@ -71,15 +73,17 @@ def main(
 ) -> None:
     """Attack an adversarially trained ResNet-32 on CIFAR-10 test images from many starting points."""
     data = load_dataset("cifar10", "test", data_dir).take(slice(limit))
+    model = classifier_of(weights).requires_grad_(False)
     asked = {
         "weights": described(weights),
         "attack": {"epsilon": EPSILON, "step_size": STEP_SIZE, "steps": STEPS, "restarts": restarts, "seed": SEED},
     }
-    made = provenance(weights.stem, data)
-    found = rows(Kept(work, asked | made), classifier_of(weights).requires_grad_(False), data, restarts)
+    made = provenance(weights.stem, model, data)
+    found = rows(Kept(work, asked | made), model, data, restarts)
     save_json(output / "results.json", made | asked | {"rows": [asdict(row) for row in found]})
     shown = table(COLUMNS, map(cells, found), text_columns=1)
-    page = PAGE.format(table=shown, steps=STEPS, model=weights.stem, images=len(data), name=data.name, paper=PAPER)
+    told = {"model": weights.stem, "images": len(data), "name": data.name, "made": in_words(made)}
+    page = PAGE.format(table=shown, steps=STEPS, paper=PAPER, **told)
     with replacing(output / "README.md") as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(shown)

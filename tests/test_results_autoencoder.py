@@ -13,7 +13,7 @@ from models import random_images, small_defense
 from neuroae import derive_seed
 from neuroae.data import ImageSet
 from neuroae.storage import load_json
-from results.autoencoder import MEAN, ONE, SHOWN, Distortion, decode, draw, main, markdown, measure
+from results.autoencoder import MEAN, ONE, SHOWN, Decoded, Distortion, decode, main, markdown
 from results_data import cifar10_folder, small_cifar10_defense
 
 
@@ -41,12 +41,14 @@ def shifted(data: ImageSet, *shifts: float) -> Tensor:
 
 
 def test_distortion_is_measured_per_image_and_over_all() -> None:
+    """Against the images that were encoded, which an attack may have moved away from the clean ones."""
     data = gray(0, 51, 102)
-    decoded = {ONE: shifted(data, 0.1, 0.2, 0.3), MEAN: shifted(data, 0.1, 0.0, 0.0)}
-    overall, examples = measure(decoded, data)
+    decoded = {ONE: shifted(data, 0.15, 0.25, 0.35), MEAN: shifted(data, 0.15, 0.05, 0.05)}
+    found = Decoded.of(data, shifted(data, 0.05, 0.05, 0.05), decoded)
+    overall, examples = found.overall, found.examples
     assert overall[ONE].mse == pytest.approx((0.01 + 0.04 + 0.09) / 3)
     assert overall[MEAN].mse == pytest.approx(0.01 / 3)
-    assert overall[MEAN].psnr == pytest.approx(10 * math.log10(300))
+    assert overall[MEAN].psnr == pytest.approx(10 * math.log10(300), rel=1e-5)
     assert [(one.image, one.label) for one in examples] == [(5, "cat"), (6, "cat"), (7, "cat")]
     assert [one.distortions[ONE].mse for one in examples] == pytest.approx([0.01, 0.04, 0.09])
     assert examples[0].distortions[MEAN].psnr == pytest.approx(20)
@@ -59,19 +61,22 @@ def test_an_exact_image_has_no_psnr() -> None:
 
 def test_only_the_first_images_are_examples() -> None:
     data = gray(*range(SHOWN + 3))
-    decoded = {ONE: shifted(data, *[0.1] * len(data))}
-    overall, examples = measure(decoded, data)
-    assert len(examples) == SHOWN
-    lines = markdown(overall, examples, len(data)).splitlines()
-    assert len(lines) == 2 + 1 + SHOWN
-    assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["all 13", "0.01000", "20.0 dB"]
+    found = Decoded.of(data, data.pixels(), dict.fromkeys((ONE, MEAN), shifted(data, *[0.1] * len(data))))
+    assert len(found.examples) == len(found.before) == len(found.after[ONE]) == SHOWN
+    lines = markdown({"clean": found, "attacked": found}).splitlines()
+    assert len(lines) == 2 + 2 * (1 + SHOWN)
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert cells == ["clean", "all 13", *["0.01000", "20.0 dB"] * 2]
 
 
-def test_picture_has_a_row_for_each_kind(tmp_path: Path) -> None:
+def test_rows_of_the_picture_are_the_images_before_and_after() -> None:
     data = gray(0, 128, 255)
-    decoded = {ONE: shifted(data, 0.5, 0.1, -0.5), MEAN: shifted(data, 0.2, 0.0, -0.2)}
-    draw(tmp_path / "some.png", data, decoded, *measure(decoded, data))
-    assert (tmp_path / "some.png").read_bytes().startswith(b"\x89PNG")
+    before, decoded = shifted(data, 0.1, 0.0, 0.0), shifted(data, 0.5, 0.1, -0.5)
+    first, second = Decoded.of(data, before, {ONE: decoded}).strips("attacked")
+    assert (first.name, second.name.split(",")[0]) == ("attacked", ONE)
+    assert torch.equal(first.images, before)
+    assert torch.equal(second.images, decoded)
+    assert second.right == [False, True, False]
 
 
 def test_script_writes_numbers_table_and_picture(tmp_path: Path) -> None:
@@ -82,9 +87,13 @@ def test_script_writes_numbers_table_and_picture(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     found = load_json(tmp_path / "found" / "autoencoder.json")
-    assert found["data"]["images"] == len(found["examples"]) == 6
+    clean = found["kinds"]["clean"]
+    assert found["data"]["images"] == clean["images"] == len(clean["examples"]) == 6
     for name in (ONE, MEAN):
-        each = [one["distortions"][name]["mse"] for one in found["examples"]]
-        assert found["test"][name]["mse"] == pytest.approx(sum(each) / 6)
-    assert (tmp_path / "found" / "autoencoder.md").read_text() in result.stdout
+        each = [one["distortions"][name]["mse"] for one in clean["examples"]]
+        assert clean["all"][name]["mse"] == pytest.approx(sum(each) / 6)
+    page = (tmp_path / "found" / "README.md").read_text()
+    assert page.startswith("# Figure 9")
+    assert result.stdout.strip() in page
+    assert f"fingerprint {found['fingerprint'][:16]}" in page
     assert (tmp_path / "found" / "autoencoder.png").stat().st_size > 10_000

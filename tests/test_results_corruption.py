@@ -1,9 +1,16 @@
 """Corrupted patches: the closed form against drawn dropout."""
 
-import torch
+from pathlib import Path
 
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from evaluation_folder import CLEAN_IDENTITY, Asked, identity, share, write_evaluation
 from models import random_images, small_defense
-from results.corruption import corrupted_patches
+from neuroae.evaluation import load_evaluation
+from results.corruption import corrupted_patches, draw
+from results.evaluated import pictured
 
 
 def test_untouched_images_have_no_corrupted_patch() -> None:
@@ -30,3 +37,25 @@ def test_every_newcomer_counts_where_nothing_is_dropped() -> None:
     encoder = small_defense(dropout_p=0.0).encoder
     images = torch.rand(2, 1, 8, 8)
     assert (corrupted_patches(encoder, images, 1 - images) > 0.5).all()
+
+
+def test_histograms_are_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    draw(tmp_path / "some.png", {"one": torch.rand(50), "other": torch.rand(50)})
+    (axis,) = figures[0].axes
+    assert [patch.get_fill() for patch in axis.patches] == [False, False]
+
+
+def test_pictures_show_the_papers_two_attacks(tmp_path: Path) -> None:
+    attacks = {
+        "clean": Asked(share(12, 12), CLEAN_IDENTITY),
+        "W-NFGA identity": Asked(share(3, 12)),
+        "W-NFGA smooth": Asked(share(8, 12)),
+        "first": Asked(share(7, 12), identity("transfer")),
+        "second": Asked(share(4, 12), identity("transfer")),
+        "third": Asked(share(5, 12), identity("transfer")),
+    }
+    assert pictured(load_evaluation(write_evaluation(tmp_path / "both", attacks))) == ["W-NFGA smooth", "second"]
+    others = {name: attacks[name] for name in ("clean", "W-NFGA identity")}
+    assert pictured(load_evaluation(write_evaluation(tmp_path / "none", others))) == ["W-NFGA identity"]

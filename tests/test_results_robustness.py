@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from neuroae import resnet32
 from neuroae.attacks import PGDSettings
-from neuroae.evaluation import Attack, attacks_from, load_evaluation
+from neuroae.evaluation import Accuracy, Attack, attacks_from, load_evaluation
 from neuroae.storage import load_json, save_tensors
-from results import corruption, ensemble, robustness
+from results import autoencoder, corruption, ensemble, robustness, rounded
 from results.evaluations import EXPERIMENTS, Experiment, Models
 from results_data import cifar10_folder, small_cifar10_defense
 
@@ -127,11 +127,36 @@ def test_figures_are_drawn_of_the_images_that_were_attacked(folder: Path) -> Non
     }
     for name, records in load_evaluation(work).records.items():
         right = sum(record.vote == record.label for record in records)
-        assert name == "clean" or curves[name][9]["correct"] == right
+        assert name == "clean" or curves[name][9]["accuracy"] == right / IMAGES
     drawn = invoke(corruption.main, work, *data, "--model", folder / "defense", "--output", folder / "figure4")
     assert drawn.exit_code == 0, drawn.output
     assert set(load_json(folder / "figure4" / "results.json")["attacks"]) == {"W-NFGA smooth", "W-AIGA"}
     assert (folder / "figure4" / "figure4.png").read_bytes().startswith(b"\x89PNG")
+    assert "fingerprint" in (folder / "figure4" / "README.md").read_text()
+    drawn = invoke(autoencoder.main, folder / "defense", *data, "--evaluation", work, "--output", folder / "figure9")
+    assert drawn.exit_code == 0, drawn.output
+    kinds = load_json(folder / "figure9" / "autoencoder.json")["kinds"]
+    assert {name: kind["images"] for name, kind in kinds.items()} == {"clean": IMAGES + 3, "W-NFGA smooth": IMAGES}
+
+
+def test_rounded_images_are_scored_as_numbers(folder: Path) -> None:
+    work = folder / "work" / "table1"
+    where = ["--data-dir", folder / "data", "--model", folder / "defense", "--output", folder / "rounded"]
+    result = invoke(rounded.main, work, *where)
+    assert result.exit_code == 0, result.output
+    for row, (name, records) in zip(
+        load_json(folder / "rounded" / "results.json")["rows"],
+        list(load_evaluation(work).records.items())[1:],
+        strict=True,
+    ):
+        assert (row["attack"], row["images"]) == (name, IMAGES)
+        assert row["float32_correct"] == sum(record.vote == record.label for record in records)
+        assert row["accuracy"] == row["correct"] / IMAGES
+        assert row["correct"] - row["float32_correct"] == row["recovered"] - row["lost"]
+        assert (row["low"], row["high"]) == Accuracy(row["correct"], IMAGES).interval()
+    page = (folder / "rounded" / "README.md").read_text()
+    assert result.stdout.strip() in page
+    assert "fingerprint" in page
 
 
 def test_figures_refuse_other_images(folder: Path) -> None:

@@ -99,8 +99,8 @@ class Defense(PretrainedModel):
         """
         check_integer("ensemble", ensemble, 1)
         check_integer("chunk", chunk, 1)
-        seed = seed_tensor(seed, images.device)
         selection = self.encoder.select(images)
+        seed = seed_tensor(seed, images.device)
         total: Tensor | None = None
         for start in range(0, ensemble, chunk):
             count = min(chunk, ensemble - start)

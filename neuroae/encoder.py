@@ -72,6 +72,8 @@ class SparseEncoder(nn.Module):
         check_number("epsilon", epsilon, lambda e: 0 <= e <= 1, "in [0, 1], on the scale of pixels in [0, 1]")
         check_number("beta", beta, lambda b: b >= 0, "at least 0")
         check_number("sigma", sigma, lambda s: s > 0, "above 0")
+        check_boolean("quantize", quantize)
+        check_boolean("signed", signed)
         if surrogate not in SURROGATES:
             raise ValueError(f"surrogate is {surrogate!r}, expected one of {', '.join(SURROGATES)}")
         if backend != "auto":
@@ -81,8 +83,8 @@ class SparseEncoder(nn.Module):
         self.dropout_p = float(dropout_p)
         self.epsilon = float(epsilon)
         self.beta = float(beta)
-        self.quantize = bool(quantize)
-        self.signed = bool(signed)
+        self.quantize = quantize
+        self.signed = signed
         self.surrogate = surrogate
         self.sigma = float(sigma)
         self.backend = backend
@@ -250,3 +252,8 @@ def check_number(name: str, value: float, valid: Callable[[float], bool], expect
         raise TypeError(f"{name} is a {type(value).__name__}, expected a number")
     if not (math.isfinite(value) and valid(value)):
         raise ValueError(f"{name} is {value}, expected {expected}")
+
+
+def check_boolean(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a bool")

@@ -4,6 +4,7 @@ import hashlib
 import os
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,15 @@ def test_a_limited_set_that_is_mixed_comes_from_the_front() -> None:
     labels = torch.tensor([1, 0, 1, 1])
     data = ImageSet("mixed", torch.zeros(4, 1, 2, 2, dtype=torch.uint8), labels, torch.arange(4), ("a", "b"))
     assert data.limited(2).ids.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_set_is_not_limited_to_nothing(count: int) -> None:
+    with pytest.raises(ValueError, match=f"count is {count}, expected at least 1"):
+        numbered(10).limited(count)
+
+
+@pytest.mark.parametrize("white", [0, -1, 256])
+def test_white_is_a_byte_above_black(white: int) -> None:
+    with pytest.raises(ValueError, match=rf"white is {white}, expected in \[1, 255\]"):
+        replace(numbered(3), white=white)

@@ -117,6 +117,11 @@ def test_empty_ensembles_are_refused(model: Defense, images: Tensor, arguments: 
         model.predict_proba(images, **arguments)
 
 
+def test_images_that_are_no_tensor_are_refused_by_name(model: Defense, images: Tensor) -> None:
+    with pytest.raises(TypeError, match="images is a ndarray, expected a tensor"):
+        model.predict_proba(images.detach().numpy())  # type: ignore[arg-type]
+
+
 def test_no_realizations_are_refused(model: Defense, images: Tensor) -> None:
     with pytest.raises(ValueError, match="realizations is 0, expected at least 1"):
         model(images, realizations=0)

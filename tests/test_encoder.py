@@ -130,6 +130,8 @@ def test_rounding_beyond_the_range_is_accepted(encoder: SparseEncoder, images: T
         ("dropout_p", "0.5", TypeError, "dropout_p is a str, expected a number"),
         ("epsilon", 8.0, ValueError, r"epsilon is 8.0, expected in \[0, 1\]"),
         ("beta", -1.0, ValueError, "beta is -1.0, expected at least 0"),
+        ("quantize", 1, TypeError, "quantize is a int, expected a bool"),
+        ("signed", "no", TypeError, "signed is a str, expected a bool"),
         ("sigma", 0.0, ValueError, "sigma is 0.0, expected above 0"),
         ("surrogate", "tanh", ValueError, "surrogate is 'tanh', expected one of identity, smooth, smooth-normalized"),
         ("backend", "gpu", ValueError, "backend is 'gpu', expected auto, reference, cpu or triton"),

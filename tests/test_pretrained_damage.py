@@ -47,7 +47,7 @@ def damage(folder: Path, how: str) -> None:
         ("weights are text", r"model\.safetensors is not a whole safetensors file"),
         ("weights are a pickle", r"model\.safetensors is not a whole safetensors file"),
         ("truncated config", r"config\.json is not a JSON file"),
-        ("config of something else", r"config\.json does not describe a model: KeyError\('model'\)"),
+        ("config of something else", r"config\.json does not describe a model: .*model is None, expected 'defense'"),
         ("config is a list", r"config\.json does not describe a model"),
         ("weights of a classifier", r"model\.safetensors does not fit .*config\.json: encoder\.atoms is missing"),
         (
@@ -77,6 +77,13 @@ WRONG_FIELDS = {
     "negative-classes": ("classifier", "num_classes", -10, r"classifier\.num_classes is -10, expected at least 1"),
     "no-channels": ("classifier", "in_channels", 0, r"classifier\.in_channels is 0, expected at least 1"),
     "mean-not-a-number": ("classifier", "mean", [math.nan], r"classifier\.mean is nan, expected a finite number"),
+    "mean-alone": ("classifier", "mean", 0.3, r"classifier\.mean is a float, expected a list"),
+    "yes-in-words": ("encoder", "quantize", "yes", r"quantize is a str, expected a bool"),
+    "no-as-a-number": ("encoder", "signed", 0, r"signed is a int, expected a bool"),
+    "resize-as-a-number": ("decoder", "resize", 1, r"decoder\.resize is a int, expected a bool"),
+    "unknown-to-the-encoder": ("encoder", "backend", "cpu", r"encoder\.backend is unknown, expected stride"),
+    "unknown-to-the-decoder": ("decoder", "layers", 3, r"decoder\.layers is unknown"),
+    "unknown-to-the-classifier": ("classifier", "depth", 3, r"classifier\.depth is unknown"),
     "no-deviation": ("classifier", "std", [0.0], r"classifier\.std is 0\.0, expected above 0"),
 }
 
@@ -90,6 +97,50 @@ def test_a_configuration_of_no_model_is_refused_by_its_field(
     described[part][field] = value
     (tmp_path / "config.json").write_text(json.dumps(described))
     with pytest.raises(ValueError, match=rf"config\.json does not describe a model: .*{message}"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["notes", "decoder", "encoder.sigma", "decoder.resize", "classifier.std"])
+def test_a_field_that_is_missing_is_named(tmp_path: Path, field: str) -> None:
+    small_model("defense").save_pretrained(tmp_path)
+    described = load_json(tmp_path / "config.json")
+    part, _, name = field.rpartition(".")
+    del (described[part] if part else described)[name]
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=rf"config\.json does not describe a model: .*'{field} is missing"):
+        load_pretrained(tmp_path)
+
+
+def test_a_part_that_no_model_has_is_named(tmp_path: Path) -> None:
+    small_model("classifier").save_pretrained(tmp_path)
+    described = load_json(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(json.dumps(described | {"decoder": {}}))
+    with pytest.raises(ValueError, match=r"config\.json does not describe a model: .*decoder is unknown"):
+        load_pretrained(tmp_path)
+
+
+HUGE = 10**12
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ("decoder", "in_channels"),
+        ("decoder", "kernel_size"),
+        ("decoder", "out_channels"),
+        ("classifier", "num_classes"),
+        ("classifier", "in_channels"),
+    ],
+)
+def test_a_size_that_the_weights_have_not_is_refused_before_it_takes_memory(
+    tmp_path: Path, part: str, field: str
+) -> None:
+    small_model("defense").save_pretrained(tmp_path)
+    described = load_json(tmp_path / "config.json")
+    described[part][field] = HUGE
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    message = rf"model\.safetensors does not fit .*config\.json: {part}\.{field} is {HUGE}, but {part}\..* has shape"
+    with pytest.raises(ValueError, match=message):
         load_pretrained(tmp_path)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..encoder import check_integer
 from ..randomness import derive_seed
 
 IMAGES_AT_ONCE = 256
@@ -23,7 +24,7 @@ class ImageSet:
         ids: (N,) int64 in [0, 2^32), each image's number in its split; draws and augmentation follow it, so that
             images of one number would share theirs.
         classes: names of the labels.
-        white: the byte that stands for 1.0.
+        white: the byte that stands for 1.0, 1 to 255.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ImageSet:
             )
         require_below("labels", self.labels, len(self.classes), f"positions in the {len(self.classes)} classes")
         require_below("ids", self.ids, 2**32, "numbers of 32 bits")
+        check_integer("white", self.white, 1, 255)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,7 +62,10 @@ class ImageSet:
 
         All of them for None. They keep their ids and this set's order.
         """
-        if count is None or count >= len(self):
+        if count is None:
+            return self
+        check_integer("count", count, 1)
+        if count >= len(self):
             return self
         if not bool((self.labels.diff() >= 0).all()):
             return self.take(slice(count))

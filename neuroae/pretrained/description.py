@@ -1,5 +1,6 @@
 """Models as settings that JSON holds, and back."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -7,10 +8,18 @@ from torch import Tensor, nn
 from ..classifiers import ResNet32, resnet32
 from ..decoder import Decoder
 from ..defense import Defense
-from ..encoder import SparseEncoder, check_atoms, check_integer, check_number
+from ..encoder import SparseEncoder, check_atoms, check_boolean, check_integer, check_number
 
 ATOMS = "encoder.atoms"
 ENCODER_SETTINGS = ("stride", "top_t", "dropout_p", "epsilon", "beta", "quantize", "signed", "surrogate", "sigma")
+PARTS = {"defense": ("encoder", "decoder", "classifier"), "classifier": ("classifier",)}
+# Sizes by the tensor and its dimension that have them too.
+DECODER_SIZES = {
+    "in_channels": ("conv1.weight", 0),
+    "kernel_size": ("conv1.weight", 2),
+    "out_channels": ("conv3.weight", 1),
+}
+CLASSIFIER_SIZES = {"num_classes": ("linear.weight", 0), "in_channels": ("conv1.weight", 1)}
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
@@ -55,24 +64,40 @@ class UnfitTensors(ValueError):
     """The tensors are wrong, not the settings."""
 
 
-def build(config: dict[str, Any], tensors: dict[str, Tensor]) -> Defense | ResNet32:
-    """An untrained model of these settings; its dictionary comes from the tensors.
+def build(config: Any, tensors: Mapping[str, Tensor]) -> Defense | ResNet32:
+    """An untrained model of a configuration, its dictionary and no size but those of the tensors.
 
     Raises:
-        UnfitTensors: they lack the dictionary that a defense needs, or hold something else in its place.
-        KeyError, TypeError, ValueError: the settings describe no model.
+        UnfitTensors: they lack what the model has, or are of other sizes.
+        TypeError, ValueError: the configuration says more or less than ``describe`` and the notes, or describes no
+            model.
     """
-    if config["model"] == "classifier":
-        return build_classifier(config["classifier"])
-    if config["model"] != "defense":
-        raise ValueError(f"model is {config['model']!r}, expected 'defense' or 'classifier'")
-    decoder, classifier = build_decoder(config["decoder"]), build_classifier(config["classifier"])
-    return Defense(SparseEncoder(dictionary(tensors), **config["encoder"]), decoder, classifier)
+    kind = config.get("model") if isinstance(config, dict) else config
+    if kind not in list(PARTS):
+        raise ValueError(f"model is {kind!r}, expected {' or '.join(map(repr, PARTS))}")
+    require_fields("", config, ("model", "notes", *PARTS[kind]))
+    if kind == "classifier":
+        return build_classifier(config["classifier"], tensors, "")
+    require_fields("encoder.", config["encoder"], ENCODER_SETTINGS)
+    encoder = SparseEncoder(dictionary(tensors), **config["encoder"])
+    decoder = build_decoder(config["decoder"], tensors)
+    return Defense(encoder, decoder, build_classifier(config["classifier"], tensors, "classifier."))
 
 
-def dictionary(tensors: dict[str, Tensor]) -> Tensor:
-    if ATOMS not in tensors:
-        raise UnfitTensors(f"{ATOMS} is missing, which a defense has")
+def require_fields(part: str, settings: Any, expected: Iterable[str]) -> None:
+    """Refuses settings that lack a field or have one too many; the error names it, after its part."""
+    if not isinstance(settings, dict):
+        raise TypeError(f"{part.rstrip('.')} is a {type(settings).__name__}, expected fields by name")
+    fields = list(expected)
+    for field in (*fields, *settings):
+        if field not in settings:
+            raise ValueError(f"{part}{field} is missing")
+        if field not in fields:
+            raise ValueError(f"{part}{field} is unknown, expected {', '.join(fields)}")
+
+
+def dictionary(tensors: Mapping[str, Tensor]) -> Tensor:
+    require_tensor(tensors, ATOMS)
     try:
         check_atoms(tensors[ATOMS])
     except (TypeError, ValueError) as error:
@@ -80,24 +105,50 @@ def dictionary(tensors: dict[str, Tensor]) -> Tensor:
     return tensors[ATOMS]
 
 
-def build_decoder(settings: dict[str, Any]) -> Decoder:
+def build_decoder(settings: dict[str, Any], tensors: Mapping[str, Tensor]) -> Decoder:
+    require_fields("decoder.", settings, (*DECODER_SIZES, "stride", "image_size", "resize"))
     size = settings["image_size"]
     if not isinstance(size, list) or len(size) != 2:
         raise ValueError(f"decoder.image_size is {size!r}, expected height and width")
-    for name in ("in_channels", "kernel_size", "stride", "out_channels"):
-        check_integer(f"decoder.{name}", settings[name], 1)
     for side in size:
         check_integer("decoder.image_size", side, 1)
+    check_integer("decoder.stride", settings["stride"], 1)
+    check_boolean("decoder.resize", settings["resize"])
+    require_sizes("decoder.", settings, DECODER_SIZES, tensors, "decoder.")
     return Decoder(**settings | {"image_size": tuple(size)})
 
 
-def build_classifier(settings: dict[str, Any]) -> ResNet32:
+def build_classifier(settings: dict[str, Any], tensors: Mapping[str, Tensor], prefix: str) -> ResNet32:
+    require_fields("classifier.", settings, ("name", *CLASSIFIER_SIZES, "mean", "std"))
     if settings["name"] != "resnet32":
         raise ValueError(f"classifier is {settings['name']!r}, expected 'resnet32'")
-    for name in ("num_classes", "in_channels"):
-        check_integer(f"classifier.{name}", settings[name], 1)
+    for field in ("mean", "std"):
+        if not isinstance(settings[field], list):
+            raise TypeError(f"classifier.{field} is a {type(settings[field]).__name__}, expected a list of numbers")
     for mean in settings["mean"]:
         check_number("classifier.mean", mean, lambda _: True, "a finite number")
     for std in settings["std"]:
         check_number("classifier.std", std, lambda width: width > 0, "above 0")
+    require_sizes("classifier.", settings, CLASSIFIER_SIZES, tensors, prefix)
     return resnet32(settings["num_classes"], settings["in_channels"], tuple(settings["mean"]), tuple(settings["std"]))
+
+
+def require_sizes(
+    part: str,
+    settings: dict[str, Any],
+    sizes: dict[str, tuple[str, int]],
+    tensors: Mapping[str, Tensor],
+    prefix: str,
+) -> None:
+    """Refuses sizes that the tensors do not have, before a model of them takes memory."""
+    for field, (name, dimension) in sizes.items():
+        check_integer(part + field, settings[field], 1)
+        require_tensor(tensors, prefix + name)
+        shape = tensors[prefix + name].shape
+        if settings[field] not in shape[dimension : dimension + 1]:
+            raise UnfitTensors(f"{part}{field} is {settings[field]}, but {prefix}{name} has shape {tuple(shape)}")
+
+
+def require_tensor(tensors: Mapping[str, Tensor], name: str) -> None:
+    if name not in tensors:
+        raise UnfitTensors(f"{name} is missing")

@@ -43,7 +43,7 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, An
         notes = dict(config["notes"])
     except UnfitTensors as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error!r}") from error
     try:
         model.load_state_dict(restored(model, tensors))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from . import shapes
+from . import conv_shapes, shapes
 from .philox import drop_threshold, philox4x32, split_seed
 
 
@@ -174,7 +174,7 @@ def conv_transpose(
 
     Returns (rows, C_out, H, W) in the weight's dtype, channels_last, accumulated in float32.
     """
-    shape = shapes.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding)
+    shape = conv_shapes.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding)
     dense = to_dense(value, index, weight.shape[0])
     with full_precision(weight.device):
         result = F.conv_transpose2d(
@@ -197,7 +197,7 @@ def conv_transpose_backward_value(
 
     ``output`` is given after a fused ReLU: the gradient passes where it is positive.
     """
-    shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
+    conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     grad = masked(grad_output, output).float()
     with full_precision(weight.device):
         dense = F.conv2d(grad, weight.float(), stride=stride, padding=padding)
@@ -217,7 +217,7 @@ def conv_transpose_backward_weight(
     padding: list[int],
 ) -> tuple[Tensor, Tensor]:
     """Gradients to weight and bias, both float32; the weight's is channels_last."""
-    shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
+    conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     grad = masked(grad_output, output).float()
     dense = to_dense(value, index, weight.shape[0])
     grad_weight = torch.empty(weight.shape, device=weight.device, memory_format=torch.channels_last)
@@ -231,7 +231,7 @@ def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, rel
 
     Returns (rows, C_out, H + 2, W + 2) in the input's dtype, channels_last, accumulated in float32.
     """
-    shape = shapes.dense_conv_transpose(input, weight, bias)
+    shape = conv_shapes.dense_conv_transpose(input, weight, bias)
     with full_precision(input.device):
         result = F.conv_transpose2d(input.float(), weight, bias)
     output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
@@ -240,7 +240,7 @@ def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, rel
 
 def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | None, weight: Tensor) -> Tensor:
     """Gradient to the input, in the gradient's dtype, channels_last. ``output`` as above."""
-    shape = shapes.dense_conv_transpose_backward_input(grad_output, output, weight)
+    shape = conv_shapes.dense_conv_transpose_backward_input(grad_output, output, weight)
     grad = torch.empty(shape, dtype=grad_output.dtype, device=grad_output.device, memory_format=torch.channels_last)
     with full_precision(grad_output.device):
         return grad.copy_(F.conv2d(masked(grad_output, output).float(), weight))
@@ -250,7 +250,7 @@ def dense_conv_transpose_backward_weight(
     grad_output: Tensor, output: Tensor | None, input: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients to weight and bias, both float32; the weight's is channels_last. ``output`` as above."""
-    shape = shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
+    shape = conv_shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
     grad = masked(grad_output, output).float()
     grad_weight = torch.empty(shape, device=grad.device, memory_format=torch.channels_last)
     with full_precision(grad.device):
@@ -266,4 +266,4 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def masked(grad_output: Tensor, output: Tensor | None) -> Tensor:
-    return grad_output if output is None else grad_output * (output > 0)
+    return grad_output if output is None else grad_output.where(output > 0, 0)

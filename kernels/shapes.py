@@ -1,8 +1,8 @@
-"""What every engine requires of its arguments, and the shapes that come out.
+"""What the encoder's operations require of their arguments in every engine, and the shapes that come out.
 
-Each function here is named after an operation, is called at the start of its implementation in every engine and by
-its fake (shape-only) version, and raises before any memory is touched. Values are checked apart (``check_*``), in
-the engines only, since a fake tensor has none.
+Each function here (and in ``conv_shapes.py``) is named after an operation, is called at the start of its
+implementation in every engine and by its fake (shape-only) version, and raises before any memory is touched. Values
+are checked apart (``check_*``), in the engines only, since a fake tensor has none.
 """
 
 import torch
@@ -12,7 +12,6 @@ from .surrogates import SURROGATES
 
 MAX_ATOMS = 32_767
 RANGE_TOLERANCE = 1e-6
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def require(condition: bool, message: str) -> None:
@@ -29,9 +28,8 @@ def require_tensor(name: str, tensor: Tensor, dtype: torch.dtype, dims: int) -> 
 def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[int, int, int, int]:
     """(B, m_h, m_w, T)."""
     require_tensor("images", images, torch.float32, 4)
-    require_tensor("atoms", atoms, torch.float32, 4)
-    count, channels, patch, patch_w = atoms.shape
-    require(patch == patch_w, f"atoms has shape {tuple(atoms.shape)}, expected square patches (L, C, n, n)")
+    check_atoms(atoms)
+    count, channels, patch, _ = atoms.shape
     require(1 <= count <= MAX_ATOMS, f"atoms holds {count} atoms, expected 1 to {MAX_ATOMS}")
     require(stride >= 1, f"stride is {stride}, expected at least 1")
     require(1 <= top_t <= count, f"top_t is {top_t}, expected 1 to {count}, the number of atoms")
@@ -114,9 +112,9 @@ def encode_backward(
 ) -> tuple[int, int, int, int]:
     """(images, C, height, width)."""
     require_tensor("grad_value", grad_value, torch.float32, 4)
-    require_tensor("index", index, torch.int16, 4)
     require_tensor("projection", projection, torch.float32, 4)
-    require_tensor("atoms", atoms, torch.float32, 4)
+    check_atoms(atoms)
+    check_slots(index)
     require(
         grad_value.shape == index.shape == projection.shape,
         f"grad_value, index and projection have shapes {tuple(grad_value.shape)}, {tuple(index.shape)} and "
@@ -145,145 +143,17 @@ def covered(atoms: Tensor, stride: int, patches_h: int, patches_w: int) -> tuple
     return (patches_h - 1) * stride + patch, (patches_w - 1) * stride + patch
 
 
-def conv_transpose(
-    index: Tensor,
-    value: Tensor,
-    count: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    output_padding: list[int],
-) -> tuple[int, int, int, int]:
-    """(rows, C_out, H, W)."""
-    require_tensor("value", value, torch.float32, 4)
+def check_atoms(atoms: Tensor) -> None:
+    require_tensor("atoms", atoms, torch.float32, 4)
+    shape = tuple(atoms.shape)
     require(
-        value.shape == index.shape,
-        f"value has shape {tuple(value.shape)}, expected {tuple(index.shape)} as index has",
+        shape[2] == shape[3] and min(shape[1:]) > 0, f"atoms has shape {shape}, expected square patches (L, C, n, n)"
     )
-    check_code_and_weight(index, count, weight, stride, padding)
-    if bias is not None:
-        require(
-            bias.shape == weight.shape[1:2],
-            f"bias has shape {tuple(bias.shape)}, expected ({weight.shape[1]},), a number for each output channel",
-        )
-        if bias.dtype != weight.dtype:
-            raise TypeError(f"bias has dtype {bias.dtype}, expected {weight.dtype} as the weight has")
-    require(
-        all(0 <= extra < step for extra, step in zip(output_padding, stride, strict=True)),
-        f"output_padding is {output_padding}, expected 0 to stride - 1, with stride {stride}",
-    )
-    sizes = [
-        (index.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[2 + i] + output_padding[i]
-        for i in range(2)
-    ]
-    require(min(sizes) > 0, f"the output would be {sizes[0]} x {sizes[1]}, expected at least 1 x 1")
-    return index.shape[0], weight.shape[1], sizes[0], sizes[1]
 
 
-def conv_transpose_backward(
-    grad_output: Tensor,
-    output: Tensor | None,
-    index: Tensor,
-    count: Tensor,
-    weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-) -> None:
-    check_code_and_weight(index, count, weight, stride, padding)
-    require_tensor("grad_output", grad_output, weight.dtype, 4)
-    require(
-        grad_output.shape[:2] == (index.shape[0], weight.shape[1]),
-        f"grad_output has shape {tuple(grad_output.shape)}, expected ({index.shape[0]}, {weight.shape[1]}, H, W)",
-    )
-    for i in range(2):
-        size = (index.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[2 + i]
-        require(
-            size <= grad_output.shape[2 + i] < size + stride[i],
-            f"grad_output has shape {tuple(grad_output.shape)}, expected a dimension {2 + i} of {size} to "
-            f"{size + stride[i] - 1}",
-        )
-    check_output(output, grad_output)
-
-
-def check_code_and_weight(index: Tensor, count: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> None:
+def check_slots(index: Tensor) -> None:
     require_tensor("index", index, torch.int16, 4)
-    require_tensor("count", count, torch.int32, 3)
-    require(
-        count.shape == index.shape[:3],
-        f"count has shape {tuple(count.shape)}, expected {tuple(index.shape[:3])} as index has",
-    )
-    require(weight.dim() == 4, f"weight has shape {tuple(weight.shape)}, expected 4 dimensions (L, C_out, k_h, k_w)")
-    if weight.dtype not in FLOATS:
-        raise TypeError(f"weight has dtype {weight.dtype}, expected float32, bfloat16 or float16")
-    require(min(stride) >= 1, f"stride is {stride}, expected at least 1")
-    require(min(padding) >= 0, f"padding is {padding}, expected at least 0")
-
-
-def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[int, int, int, int]:
-    """(rows, C_out, H + 2, W + 2)."""
-    check_filters(weight)
-    check_dense("input", input, weight.shape[0])
-    if bias is not None:
-        require_tensor("bias", bias, torch.float32, 1)
-        require(
-            bias.shape[0] == weight.shape[1],
-            f"bias has shape {tuple(bias.shape)}, expected ({weight.shape[1]},), a number for each output channel",
-        )
-    return input.shape[0], weight.shape[1], input.shape[2] + 2, input.shape[3] + 2
-
-
-def dense_conv_transpose_backward_input(
-    grad_output: Tensor, output: Tensor | None, weight: Tensor
-) -> tuple[int, int, int, int]:
-    """(rows, C_in, H, W)."""
-    check_filters(weight)
-    check_dense("grad_output", grad_output, weight.shape[1])
-    height, width = grad_output.shape[2:]
-    require(min(height, width) > 2, f"grad_output is {height} x {width}, expected at least 3 x 3")
-    check_output(output, grad_output)
-    return grad_output.shape[0], weight.shape[0], height - 2, width - 2
-
-
-def dense_conv_transpose_backward_weight(
-    grad_output: Tensor, output: Tensor | None, input: Tensor
-) -> tuple[int, int, int, int]:
-    """(C_in, C_out, 3, 3)."""
-    check_dense("input", input, None)
-    expected = (input.shape[0], grad_output.shape[1], input.shape[2] + 2, input.shape[3] + 2)
-    require(
-        grad_output.shape == expected,
-        f"grad_output has shape {tuple(grad_output.shape)}, expected {expected} with an input of {tuple(input.shape)}",
-    )
-    require_tensor("grad_output", grad_output, input.dtype, 4)
-    check_output(output, grad_output)
-    return input.shape[1], grad_output.shape[1], 3, 3
-
-
-def check_filters(weight: Tensor) -> None:
-    require_tensor("weight", weight, torch.float32, 4)
-    require(weight.shape[2:] == (3, 3), f"weight has shape {tuple(weight.shape)}, expected (C_in, C_out, 3, 3)")
-
-
-def check_dense(name: str, tensor: Tensor, channels: int | None) -> None:
-    if tensor.dtype not in FLOATS:
-        raise TypeError(f"{name} has dtype {tensor.dtype}, expected float32, bfloat16 or float16")
-    require_tensor(name, tensor, tensor.dtype, 4)
-    require(
-        channels is None or tensor.shape[1] == channels,
-        f"{name} has {tensor.shape[1]} channels, expected {channels} as the weight has",
-    )
-    require(min(tensor.shape[2:]) > 0, f"{name} is {tensor.shape[2]} x {tensor.shape[3]}, expected at least 1 x 1")
-
-
-def check_output(output: Tensor | None, grad_output: Tensor) -> None:
-    """The output of a fused ReLU beside its gradient."""
-    if output is not None:
-        require_tensor("output", output, grad_output.dtype, 4)
-        require(
-            output.shape == grad_output.shape,
-            f"output has shape {tuple(output.shape)}, expected {tuple(grad_output.shape)} as grad_output has",
-        )
+    require(min(index.shape[1:]) > 0, f"index has shape {tuple(index.shape)}, expected a patch and a slot at least")
 
 
 def check_levels(norms: Tensor, dead_zone: Tensor, atoms: int | None = None) -> None:

@@ -1,7 +1,7 @@
 """The operations with their gradients: W-NFGA (paper, section 4) and the transposed convolutions.
 
 A class on codes takes the backend's name first, so that the backward pass runs on the engine of the forward pass. The
-surrogate gradients have no derivative of their own, so differentiating twice is an error.
+surrogate gradients have no derivative of their own: a second derivative through what reaches them is an error.
 """
 
 from typing import Any
@@ -119,7 +119,11 @@ class Draw(Function):
 
 
 class ConvTranspose(Function):
-    """Transposed convolution of a code, with ReLU inside when ``relu`` is set."""
+    """Transposed convolution of a code, with ReLU inside when ``relu`` is set.
+
+    ``weight`` and ``bias`` only receive the gradients, in their own dtype; ``cast_weight`` and ``cast_bias`` are what
+    is computed with.
+    """
 
     @staticmethod
     def forward(
@@ -129,19 +133,21 @@ class ConvTranspose(Function):
         count: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        cast_weight: Tensor,
+        cast_bias: Tensor | None,
         stride: tuple[int, int],
         padding: tuple[int, int],
         output_padding: tuple[int, int],
         relu: bool,
     ) -> Tensor:
         return ops.namespace(backend).conv_transpose(
-            index, value, count, weight, bias, stride, padding, output_padding, relu
+            index, value, count, cast_weight, cast_bias, stride, padding, output_padding, relu
         )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        backend, index, value, count, weight, _, stride, padding, _, relu = inputs
-        ctx.backend, ctx.stride, ctx.padding = backend, stride, padding
+        backend, index, value, count, receiver, _, weight, _, stride, padding, _, relu = inputs
+        ctx.backend, ctx.stride, ctx.padding, ctx.dtype = backend, stride, padding, receiver.dtype
         ctx.save_for_backward(index, value, count, weight, output if relu else None)
 
     @staticmethod
@@ -152,7 +158,7 @@ class ConvTranspose(Function):
         operations = ops.namespace(ctx.backend)
         grad_value = grad_weight = grad_bias = None
         if output is not None and wants_value and (wants_weight or wants_bias):
-            grad_output, output = grad_output * (output > 0), None
+            grad_output, output = grad_output.where(output > 0, 0), None
         if wants_value:
             grad_value = operations.conv_transpose_backward_value(
                 grad_output, output, index, count, weight, ctx.stride, ctx.padding
@@ -161,7 +167,7 @@ class ConvTranspose(Function):
             grad_weight, grad_bias = operations.conv_transpose_backward_weight(
                 grad_output, output, index, value, count, weight, ctx.stride, ctx.padding
             )
-            grad_weight, grad_bias = grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
+            grad_weight, grad_bias = grad_weight.to(ctx.dtype), grad_bias.to(ctx.dtype)
         return (
             None,
             None,
@@ -169,7 +175,7 @@ class ConvTranspose(Function):
             None,
             grad_weight if wants_weight else None,
             grad_bias if wants_bias else None,
-            *[None] * 4,
+            *[None] * 6,
         )
 
 

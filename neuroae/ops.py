@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kernels import OPERATIONS, engine_name, load_engine, reference, shapes
+from .kernels import OPERATIONS, conv_shapes, engine_name, load_engine, reference, shapes
 
 SCHEMAS = {
     "select": "(Tensor images, Tensor atoms, int stride, int top_t) -> (Tensor, Tensor)",
@@ -53,38 +53,38 @@ def fake_encode_backward(grad_value: Tensor, *arguments: Any) -> Tensor:
 
 
 def fake_conv_transpose(index: Tensor, value: Tensor, count: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
-    shape = shapes.conv_transpose(index, value, count, weight, *arguments[:-1])
+    shape = conv_shapes.conv_transpose(index, value, count, weight, *arguments[:-1])
     return empty_channels_last(weight, shape)
 
 
 def fake_conv_transpose_backward_value(
     grad_output: Tensor, output: Tensor | None, index: Tensor, *arguments: Any
 ) -> Tensor:
-    shapes.conv_transpose_backward(grad_output, output, index, *arguments)
+    conv_shapes.conv_transpose_backward(grad_output, output, index, *arguments)
     return grad_output.new_empty(index.shape, dtype=torch.float32)
 
 
 def fake_conv_transpose_backward_weight(
     grad_output: Tensor, output: Tensor | None, index: Tensor, value: Tensor, count: Tensor, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
-    shapes.conv_transpose_backward(grad_output, output, index, count, weight, *rest)
+    conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, *rest)
     grad_weight = empty_channels_last(weight, weight.shape, torch.float32)
     return grad_weight, grad_weight.new_empty(weight.shape[1])
 
 
 def fake_dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    return empty_channels_last(input, shapes.dense_conv_transpose(input, weight, bias))
+    return empty_channels_last(input, conv_shapes.dense_conv_transpose(input, weight, bias))
 
 
 def fake_dense_conv_transpose_backward_input(grad_output: Tensor, *arguments: Any) -> Tensor:
-    shape = shapes.dense_conv_transpose_backward_input(grad_output, *arguments)
+    shape = conv_shapes.dense_conv_transpose_backward_input(grad_output, *arguments)
     return empty_channels_last(grad_output, shape)
 
 
 def fake_dense_conv_transpose_backward_weight(
     grad_output: Tensor, output: Tensor | None, input: Tensor
 ) -> tuple[Tensor, Tensor]:
-    shape = shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
+    shape = conv_shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
     grad_weight = empty_channels_last(input, shape, torch.float32)
     return grad_weight, grad_weight.new_empty(shape[1])
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .autograd import ConvTranspose
 from .code import SparseCode
+from .kernels.conv_shapes import least_output
 
 
 class SparseConvTranspose2d(nn.ConvTranspose2d):
@@ -35,23 +36,23 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         if isinstance(input, Tensor):
             dense = super().forward(input, output_size)
             return F.relu(dense) if relu else dense
+        if not isinstance(input, SparseCode):
+            raise TypeError(f"input is a {type(input).__name__}, expected a SparseCode or a tensor")
         if input.atoms != self.in_channels:
             raise ValueError(f"input is a code over {input.atoms} atoms, expected {self.in_channels}")
         if self.groups != 1 or self.dilation != (1, 1):
             return self.forward(input.to_dense(), output_size, relu=relu)
-        weight, bias = self.weight, self.bias
-        device = weight.device.type
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            weight = weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
+        device = self.weight.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
         return ConvTranspose.apply(
             input.backend,
             input.index,
             input.value,
             input.count,
-            weight,
-            bias,
+            self.weight,
+            self.bias,
+            self.weight.detach().to(dtype),
+            None if self.bias is None else self.bias.detach().to(dtype),
             self.stride,
             self.padding,
             self.sparse_output_padding(input, output_size),
@@ -62,10 +63,9 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         """Rows and columns added at the end, from ``output_size`` if given."""
         if output_size is None:
             return tuple(int(extra) for extra in self.output_padding)
-        sizes = [
-            (code.index.shape[1 + i] - 1) * self.stride[i] - 2 * int(self.padding[i]) + self.kernel_size[i]
-            for i in range(2)
-        ]
+        if len(output_size) < 2:
+            raise ValueError(f"output_size is {output_size}, expected height and width")
+        sizes = least_output(code.index, self.weight, self.stride, [int(rows) for rows in self.padding])
         extra = tuple(wanted - size for wanted, size in zip(output_size[-2:], sizes, strict=True))
         if not all(0 <= more < step for more, step in zip(extra, self.stride, strict=True)):
             raise ValueError(f"output_size is {tuple(output_size[-2:])}, expected from {sizes} by less than a stride")

@@ -29,16 +29,24 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
             (rows, C_out, H + 2, W + 2), channels_last from the C++ engine.
         """
         device = input.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input.dtype
-        if output_size is not None or not self.suits(input.device, dtype):
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
+        if output_size is not None or not self.suits(input, dtype):
             dense = super().forward(input, output_size)
             return F.relu(dense) if relu else dense
         weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         return DenseConvTranspose.apply(input.to(dtype), weight, bias, relu)
 
-    def suits(self, device: torch.device, dtype: torch.dtype) -> bool:
-        """Whether the C++ engine takes this layer and is the fastest for it."""
+    def suits(self, input: Tensor, dtype: torch.dtype) -> bool:
+        """Whether the C++ engine takes this layer and is the fastest for it, computing in ``dtype``."""
         plain = self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1) and self.groups == 1
         unpadded = self.padding == self.output_padding == (0, 0)
-        known = dtype == torch.float32 or (dtype == torch.bfloat16 and not has_matrix_units())
-        return plain and unpadded and known and device.type == "cpu" and engine_name("cpu") == "cpu"
+        alike = torch.is_autocast_enabled("cpu") or input.dtype == dtype
+        maps = input.device.type == "cpu" and input.dim() == 4
+        return plain and unpadded and alike and maps and engine_is_faster(dtype)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[no-untyped-call,untyped-decorator]
+def engine_is_faster(dtype: torch.dtype) -> bool:
+    """Whether the C++ engine runs here, and a dtype is one that it is the fastest for."""
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and not has_matrix_units())
+    return known and engine_name("cpu") == "cpu"

@@ -128,9 +128,43 @@ def test_transposed_convolution_gives_the_gradients_asked_for(
 def conv(code: SparseCode, inputs: dict[str, Tensor], relu: bool) -> Tensor:
     settings: tuple[Any, ...] = ((3, 3), (0, 0), (0, 0), relu)
     output: Tensor = ConvTranspose.apply(
-        "auto", code.index, inputs["value"], code.count, inputs["weight"], inputs["bias"], *settings
+        "auto",
+        code.index,
+        inputs["value"],
+        code.count,
+        inputs["weight"],
+        inputs["bias"],
+        inputs["weight"].detach(),
+        inputs["bias"].detach(),
+        *settings,
     )
     return output
+
+
+def test_an_infinite_gradient_at_a_dead_unit_is_no_gradient_whoever_asks() -> None:
+    """Not 0 * inf."""
+    encoder = SparseEncoder(unit_atoms(20, 3, 4), top_t=8, dropout_p=0.0)
+    layer = SparseConvTranspose2d(20, 6, 4, 3)
+    layer.bias.data.fill_(-1e6)
+    code = encoder.encode(torch.rand(1, 3, 10, 10), seed=1)
+    code.value.requires_grad_()
+    output = layer(code, relu=True)
+    output.backward(torch.full_like(output, torch.inf))
+    for tensor in (code.value, layer.weight, layer.bias):
+        assert tensor.grad is not None
+        assert tensor.grad.eq(0).all()
+
+
+def test_under_autocast_the_weight_gets_a_gradient_that_was_not_rounded(encoder: SparseEncoder) -> None:
+    """It is summed in float32; a pass through bfloat16 would cut it."""
+    layer = SparseConvTranspose2d(20, 6, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(encoder.encode(torch.rand(2, 3, 10, 10), seed=1))
+    output.backward(torch.rand(output.shape).bfloat16())
+    for parameter in (layer.weight, layer.bias):
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
+        assert not torch.equal(parameter.grad, parameter.grad.bfloat16().float())
 
 
 def test_function_transforms_give_the_same_gradient(encoder: SparseEncoder, images: Tensor) -> None:

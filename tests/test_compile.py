@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from conftest import unit_atoms
-from neuroae import Defense, SparseConvTranspose2d, SparseEncoder
+from neuroae import Decoder, Defense, SparseConvTranspose2d, SparseEncoder
 
 
 @pytest.fixture(autouse=True)
@@ -65,11 +65,25 @@ class Scorer(nn.Module):
         return result
 
 
+class EncoderAndDecoder(nn.Module):
+    """With the layers of every default model, Winograd's among them."""
+
+    def __init__(self, encoder: SparseEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = Decoder(20, 4, 2, (10, 12))
+
+    def forward(self, images: Tensor, seed: Tensor) -> Tensor:
+        result: Tensor = self.decoder(self.encoder.encode(images, seed=seed))
+        return result
+
+
 MODELS: dict[str, Callable[[SparseEncoder], nn.Module]] = {
     "encoder": encoder_alone,
     "encoder and sparse layer": EncoderAndLayer,
     "realizations": Realizations,
     "defense": Scorer,
+    "decoder": EncoderAndDecoder,
 }
 
 

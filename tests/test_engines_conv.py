@@ -51,6 +51,23 @@ def test_gradient_to_weight_and_bias(engine: ModuleType, dtype: torch.dtype, dat
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_weight_gradients_go_on_from_images_to_images(engine: ModuleType) -> None:
+    """With the decoder's channels and size of image, of which five are taken at once."""
+    index, value, count = random_code((12, 15, 15, 4), 60, torch.Generator().manual_seed(4))
+    grad = torch.randn(12, 300, 32, 32)
+    case = ConvCase(index, value, count, torch.randn(60, 300, 4, 4), None, grad, [2, 2], [0, 0], [0, 0])
+    arguments = case.weight_arguments(None)
+    oracle.assert_agrees(engine.conv_transpose_backward_weight, reference.conv_transpose_backward_weight, arguments)
+
+
+def test_a_bias_gradient_of_many_equal_terms_is_not_rounded_away(engine: ModuleType) -> None:
+    index, value, count = random_code((1, 83, 83, 2), 6, torch.Generator().manual_seed(5))
+    grad = torch.full((1, 5, 168, 168), 0.1)
+    case = ConvCase(index, value, count, torch.randn(6, 5, 4, 4), None, grad, [2, 2], [0, 0], [0, 0])
+    _, actual = engine.conv_transpose_backward_weight(*case.weight_arguments(None))
+    oracle.assert_close(actual, grad.double().sum((0, 2, 3)).float(), "gradient to the bias")
+
+
 def test_an_expanded_gradient_is_read_as_its_numbers(engine: ModuleType) -> None:
     """What ``output.sum().backward()`` passes: one number with strides of zero."""
     case = plain_case()

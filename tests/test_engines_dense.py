@@ -105,11 +105,35 @@ def test_a_row_is_the_same_alone(engine: ModuleType, case: DenseCase, relu: bool
         oracle.assert_identical((together[one], back[one]), (alone, back_alone), ("output", "gradient to the input"))
 
 
+def decoder_case(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The decoder's channels on 112 tiles: several blocks of tiles, and of the 105 that the gradient to the weight
+    takes at once more than one as well."""
+    maps, weight, grad = torch.randn(7, 300, 16, 15), torch.randn(300, 100, 3, 3), torch.randn(7, 100, 18, 17)
+    return maps.to(dtype), weight, grad.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_gradient_to_the_weight_goes_on_from_tiles_to_tiles(engine: ModuleType, dtype: torch.dtype) -> None:
+    maps, _, grad = decoder_case(dtype)
+    arguments = (grad, None, maps)
+    oracle.assert_agrees(
+        engine.dense_conv_transpose_backward_weight,
+        reference.dense_conv_transpose_backward_weight,
+        arguments,
+        ROUNDING,
+    )
+
+
+def test_a_bias_gradient_of_many_equal_terms_is_not_rounded_away(engine: ModuleType) -> None:
+    """What the mean of a large output sends back; its float64 sum is the oracle."""
+    grad = torch.full((1, 5, 166, 166), 0.1)
+    _, actual = engine.dense_conv_transpose_backward_weight(grad, None, torch.zeros(1, 2, 164, 164))
+    oracle.assert_close(actual, grad.double().sum((0, 2, 3)).float(), "gradient to the bias")
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_threads_do_not_change_a_bit(engine: ModuleType, dtype: torch.dtype) -> None:
-    """With as many channels as the decoder has, so that there are several blocks and chunks of tiles."""
-    maps, weight = torch.randn(3, 300, 16, 15).to(dtype), torch.randn(300, 100, 3, 3)
-    grad = torch.randn(3, 100, 18, 17).to(dtype)
+    maps, weight, grad = decoder_case(dtype)
 
     def results() -> tuple[Tensor, ...]:
         output = engine.dense_conv_transpose(maps, weight, None, True)

@@ -1,8 +1,9 @@
-"""Freed memory stays with the process where that was asked for."""
+"""Freed memory stays with the process where that was asked for, and large pages are asked for under it."""
 
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,36 @@ print(int(kept), resident() - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's malloc")
+PAGES = """
+import sys
+from pathlib import Path
+import torch
+from neuroae.memory import keep_freed_memory
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+block = torch.ones(256 * 2**20, dtype=torch.uint8)
+middle = block.data_ptr() + block.numel() // 2
+for line in Path("/proc/self/smaps").read_text().splitlines():
+    field = line.split()[0]
+    if "-" in field:
+        first, end = (int(address, 16) for address in field.split("-"))
+    if field == "VmFlags:" and first <= middle < end:
+        print("hg" in line.split())
+"""
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's malloc")
+
+
+@glibc
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="needs transparent huge pages")
+@pytest.mark.parametrize(("how", "asked"), [("kept", "True"), ("default", "False")])
+def test_large_pages_are_asked_for_under_what_is_kept(how: str, asked: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PAGES, how], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [asked]
+
+
+@glibc
 def test_a_freed_block_stays_with_the_process() -> None:
     kept, default = (
         subprocess.run([sys.executable, "-c", SCRIPT, how], check=True, capture_output=True, text=True).stdout.split()

@@ -108,6 +108,7 @@ SELECT = {
     "bright images": ("images", lambda x: x * 255, ValueError, "expected pixels in .0, 1.; divide by 255"),
     "oblong atoms": ("atoms", lambda x: x[..., :3], ValueError, "atoms has shape .*expected square patches"),
     "no atoms": ("atoms", lambda x: x[:0], ValueError, "atoms holds 0 atoms"),
+    "atoms of no channels": ("atoms", lambda x: x[:, :0], ValueError, "atoms has shape .*expected square patches"),
     "stride 0": ("stride", lambda _: 0, ValueError, "stride is 0"),
     "top_t 0": ("top_t", lambda _: 0, ValueError, "top_t is 0, expected 1 to 20"),
     "top_t above L": ("top_t", lambda _: 21, ValueError, "top_t is 21, expected 1 to 20"),
@@ -142,6 +143,8 @@ ENCODE_BACKWARD = {
     "unknown surrogate": ("surrogate", lambda _: "tanh", ValueError, "surrogate is 'tanh', expected one of identity"),
     "sigma 0": ("sigma", lambda _: 0.0, ValueError, "sigma is 0.0, expected above 0"),
     "norms too few": ("norms", lambda x: x[:-1], ValueError, "norms and dead_zone hold 19 and 20 numbers"),
+    "oblong atoms": ("atoms", lambda x: x[:, :, :, :3], ValueError, "atoms has shape .*expected square patches"),
+    "no slots": ("index", lambda x: x[..., :0], ValueError, "index has shape .*expected a patch and a slot"),
 }
 CODE_AND_WEIGHT = {
     "index of int64": ("index", Tensor.long, TypeError, "index has dtype torch.int64, expected torch.int16"),
@@ -149,6 +152,8 @@ CODE_AND_WEIGHT = {
     "a row too few": ("count", lambda x: x[:-1], ValueError, "count has shape .*expected .*as index has"),
     "flat weight": ("weight", lambda x: x.flatten(2), ValueError, "weight has shape .*expected 4 dimensions"),
     "weight of float64": ("weight", Tensor.double, TypeError, "weight has dtype torch.float64"),
+    "no output channels": ("weight", lambda x: x[:, :0], ValueError, "weight has shape .*of at least 1"),
+    "no slots": ("index", lambda x: x[..., :0], ValueError, "index has shape .*expected a patch and a slot|as index"),
     "stride 0": ("stride", lambda _: [0, 1], ValueError, r"stride is \[0, 1\]"),
     "negative padding": ("padding", lambda _: [0, -1], ValueError, r"padding is \[0, -1\]"),
 }
@@ -189,6 +194,7 @@ DENSE_WEIGHT = {
         TypeError,
         "weight has dtype torch.bfloat16",
     ),
+    "no channels": ("weight", lambda x: x[:, :0], ValueError, "weight has shape .*with channels of both kinds"),
     "large filters": ("weight", lambda x: x.repeat(1, 1, 2, 2), ValueError, r"weight has shape .*expected .*3, 3"),
 }
 DENSE = {
@@ -212,6 +218,8 @@ DENSE_BACKWARD_INPUT = {
 DENSE_BACKWARD_WEIGHT = {
     "gradient too small": ("grad_output", lambda x: x[:, :, :7], ValueError, r"grad_output has shape .*2, 7, 8, 6"),
     "gradient of bfloat16": ("grad_output", Tensor.bfloat16, TypeError, "grad_output has dtype torch.bfloat16"),
+    "flat gradient": ("grad_output", lambda x: x.flatten(), ValueError, "grad_output has shape .*expected 4 dimen"),
+    "no channels": ("grad_output", lambda x: x[:, :0], ValueError, "grad_output has no channels"),
 }
 REFUSALS = {
     "select": SELECT,

@@ -85,6 +85,23 @@ def test_float64_takes_the_dense_layer(layers: tuple[WinogradConvTranspose2d, nn
     assert torch.equal(layer(images), dense(images))
 
 
+def test_mixed_dtypes_are_refused_as_by_the_dense_layer(
+    layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d],
+) -> None:
+    layer, dense = (layer.double() for layer in layers)
+    for either in (layer, dense):
+        with pytest.raises(RuntimeError, match=r"type|dtype"):
+            either(torch.randn(2, 30, 6, 7))
+
+
+def test_one_map_without_a_batch_takes_the_dense_layer(
+    layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d],
+) -> None:
+    layer, dense = layers
+    images = torch.randn(30, 6, 7)
+    assert torch.equal(layer(images), dense(images))
+
+
 def test_output_size_takes_the_dense_layer(layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]) -> None:
     layer, dense = layers
     images = torch.randn(2, 30, 6, 7)

@@ -3,17 +3,18 @@
 import ctypes
 import functools
 import os
-from ctypes import POINTER, c_char_p, c_int32, c_void_p
+from ctypes import POINTER, c_char_p, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
 from .. import EngineMissing
-from .structures import Code, Dictionary, Draws, Filters, Gradient, Images, Layer, Maps, Selection
+from .structures import STRUCTURES, Code, Dictionary, Draws, Filters, Gradient, Images, Layer, Maps, Selection
 
 FOLDER = Path(__file__).parent
 LIBRARY_NAME = "libneuroae_cpu.so"
 BUILD_ERROR = FOLDER / "build-error.txt"
-BAD_INDEX = 2  # kBadIndex of engine.h
+BAD_INDEX, NO_MEMORY = 2, 3  # kBadIndex and kNoMemory of engine.h
+INSTRUCTION_SETS = ("plain", "avx2", "avx512")
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "select": (POINTER(Images), POINTER(Dictionary), POINTER(Selection), c_int32),
@@ -34,7 +35,6 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "convolve": (POINTER(Maps), POINTER(Filters), c_void_p, c_int32),
     "convolve_backward_weight": (POINTER(Maps), POINTER(Maps), c_void_p, c_void_p, c_int32),
 }
-WITHOUT_STATUS = ("draw", "convolve", "convolve_backward_weight")
 
 
 def library_path() -> Path:
@@ -44,7 +44,13 @@ def library_path() -> Path:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The loaded library with its functions declared, or ``EngineMissing`` with the reason."""
+    """The loaded library with its functions declared, or ``EngineMissing`` with the reason.
+
+    ``NEUROAE_CPU_ISA`` lowers its instruction set, to ``plain`` where the processor lacks the one that it names.
+    """
+    asked = os.environ.get("NEUROAE_CPU_ISA")
+    if asked and asked not in INSTRUCTION_SETS:
+        raise ValueError(f"NEUROAE_CPU_ISA is {asked!r}, expected one of {', '.join(INSTRUCTION_SETS)}")
     path = library_path()
     if not path.exists():
         ours = path == FOLDER / LIBRARY_NAME and BUILD_ERROR.exists()
@@ -55,10 +61,13 @@ def library() -> ctypes.CDLL:
         for name, arguments in ARGUMENTS.items():
             function = getattr(loaded, f"neuroae_{name}")
             function.argtypes = arguments
-            function.restype = None if name in WITHOUT_STATUS else c_int32
+            function.restype = c_int32
         loaded.neuroae_isa.restype = c_char_p
+        loaded.neuroae_structure_sizes.restype = POINTER(c_int64)
     except (OSError, AttributeError) as error:
         raise EngineMissing(f"the C++ engine does not load: {error}") from error
+    if loaded.neuroae_structure_sizes()[: len(STRUCTURES)] != [ctypes.sizeof(structure) for structure in STRUCTURES]:
+        raise EngineMissing(f"the C++ engine at {path} is of another version: build the package again")
     return loaded
 
 

@@ -34,7 +34,7 @@ class Dictionary(Structure):
 class Draws(Structure):
     _fields_ = [
         *pointers("image_ids"),
-        *sizes("seed", "start", "count"),
+        *sizes("seed", "start"),
         ("drop_below", c_uint64),
         *flags("quantize", "is_signed"),
     ]
@@ -82,3 +82,6 @@ class Filters(Structure):
         *sizes("inputs", "outputs", "padding"),
         *flags("flipped", "relu"),
     ]
+
+
+STRUCTURES = (Images, Dictionary, Draws, Selection, Code, Gradient, Layer, Maps, Filters)

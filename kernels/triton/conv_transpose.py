@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import shapes
+from .. import conv_shapes
 from . import tiles
 from .checks import check_index
 from .launch import Launch
@@ -97,7 +97,7 @@ def conv_transpose(
     output_padding: list[int],
     relu: bool,
 ) -> Tensor:
-    shape = shapes.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding)
+    shape = conv_shapes.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding)
     check_index(index, weight.shape[0])
     output = torch.empty(shape, dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last)
     conv_transpose_launch((index, value, count), weight, bias, output, stride, padding, relu).run()

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import shapes
+from .. import conv_shapes
 from ..reference import masked
 from . import tiles
 from .checks import check_index
@@ -149,7 +149,7 @@ def conv_transpose_backward_value(
     stride: list[int],
     padding: list[int],
 ) -> Tensor:
-    shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
+    conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     check_index(index, weight.shape[0])
     grad_value = grad_output.new_empty(index.shape, dtype=torch.float32)
     value_launch(grad_output, output, index, count, weight, grad_value, stride, padding).run()
@@ -166,7 +166,7 @@ def conv_transpose_backward_weight(
     stride: list[int],
     padding: list[int],
 ) -> tuple[Tensor, Tensor]:
-    shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
+    conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     check_index(index, weight.shape[0])
     grad_weight = torch.empty(weight.shape, device=weight.device, memory_format=torch.channels_last)
     weight_launch(grad_output, output, index, value, grad_weight, stride, padding).run()

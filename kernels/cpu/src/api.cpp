@@ -1,6 +1,7 @@
 // The exported functions: one C call an operation, passed on to the best engine that this processor runs.
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "engine.h"
 
@@ -39,6 +40,16 @@ const Engine& chosen() {
     return engine;
 }
 
+// C has no exceptions: memory that ran out becomes a status.
+template <class Call>
+int32_t guarded(Call&& call) {
+    try {
+        return call(chosen());
+    } catch (const std::bad_alloc&) {
+        return kNoMemory;
+    }
+}
+
 }  // namespace
 }  // namespace neuroae
 
@@ -48,46 +59,61 @@ using namespace neuroae;
 
 NEUROAE_API const char* neuroae_isa() { return chosen().name; }
 
-NEUROAE_API int32_t neuroae_select(const Images* images, const Dictionary* dictionary, const Selection* out,
-                                   int32_t threads) {
-    return chosen().select(*images, *dictionary, *out, threads);
+// By these the caller knows a library whose structures are not its own, an older one say.
+NEUROAE_API const int64_t* neuroae_structure_sizes() {
+    static const int64_t sizes[] = {sizeof(Images), sizeof(Dictionary), sizeof(Draws), sizeof(Selection), sizeof(Code),
+                                    sizeof(Gradient), sizeof(Layer), sizeof(Maps), sizeof(Filters)};
+    return sizes;
 }
 
-NEUROAE_API void neuroae_draw(const Selection* selection, const Dictionary* dictionary, const Draws* draws,
-                              const Code* out, int32_t threads) {
-    chosen().draw(*selection, *dictionary, *draws, *out, threads);
+NEUROAE_API int32_t neuroae_select(const Images* images, const Dictionary* dictionary, const Selection* out,
+                                   int32_t threads) {
+    return guarded([&](const Engine& engine) { return engine.select(*images, *dictionary, *out, threads); });
+}
+
+NEUROAE_API int32_t neuroae_draw(const Selection* selection, const Dictionary* dictionary, const Draws* draws,
+                                 const Code* out, int32_t threads) {
+    return guarded([&](const Engine& engine) { return engine.draw(*selection, *dictionary, *draws, *out, threads); });
 }
 
 NEUROAE_API int32_t neuroae_encode(const Images* images, const Dictionary* dictionary, const Draws* draws,
                                    const Code* out, int32_t threads) {
-    return chosen().encode(*images, *dictionary, *draws, *out, threads);
+    return guarded([&](const Engine& engine) { return engine.encode(*images, *dictionary, *draws, *out, threads); });
 }
 
 NEUROAE_API int32_t neuroae_encode_backward(const float* grad_value, const Code* code, const Dictionary* dictionary,
                                             const Gradient* gradient, float* out, int32_t threads) {
-    return chosen().encode_backward(grad_value, *code, *dictionary, *gradient, out, threads);
+    return guarded([&](const Engine& engine) {
+        return engine.encode_backward(grad_value, *code, *dictionary, *gradient, out, threads);
+    });
 }
 
 NEUROAE_API int32_t neuroae_conv_transpose(const Code* code, const Layer* layer, void* out, int32_t threads) {
-    return chosen().conv_transpose(*code, *layer, out, threads);
+    return guarded([&](const Engine& engine) { return engine.conv_transpose(*code, *layer, out, threads); });
 }
 
 NEUROAE_API int32_t neuroae_conv_transpose_backward_value(const void* grad, const void* output, const Code* code,
                                                           const Layer* layer, float* grad_value, int32_t threads) {
-    return chosen().conv_transpose_backward_value(grad, output, *code, *layer, grad_value, threads);
+    return guarded([&](const Engine& engine) {
+        return engine.conv_transpose_backward_value(grad, output, *code, *layer, grad_value, threads);
+    });
 }
 
 NEUROAE_API int32_t neuroae_conv_transpose_backward_weight(const void* grad, const void* output, const Code* code,
                                                            const Layer* layer, float* grad_weight, float* grad_bias,
                                                            int32_t threads) {
-    return chosen().conv_transpose_backward_weight(grad, output, *code, *layer, grad_weight, grad_bias, threads);
+    return guarded([&](const Engine& engine) {
+        return engine.conv_transpose_backward_weight(grad, output, *code, *layer, grad_weight, grad_bias, threads);
+    });
 }
 
-NEUROAE_API void neuroae_convolve(const Maps* maps, const Filters* filters, void* out, int32_t threads) {
-    chosen().convolve(*maps, *filters, out, threads);
+NEUROAE_API int32_t neuroae_convolve(const Maps* maps, const Filters* filters, void* out, int32_t threads) {
+    return guarded([&](const Engine& engine) { return engine.convolve(*maps, *filters, out, threads); });
 }
 
-NEUROAE_API void neuroae_convolve_backward_weight(const Maps* moved, const Maps* fixed, float* grad_weight,
-                                                  float* map_sums, int32_t threads) {
-    chosen().convolve_backward_weight(*moved, *fixed, grad_weight, map_sums, threads);
+NEUROAE_API int32_t neuroae_convolve_backward_weight(const Maps* moved, const Maps* fixed, float* grad_weight,
+                                                     float* map_sums, int32_t threads) {
+    return guarded([&](const Engine& engine) {
+        return engine.convolve_backward_weight(*moved, *fixed, grad_weight, map_sums, threads);
+    });
 }

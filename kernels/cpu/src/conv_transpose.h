@@ -34,14 +34,15 @@ template <class T>
 struct Survivors {
     explicit Survivors(int64_t top_t) : weight(top_t), value(top_t) {}
 
-    // False for an atom that the layer does not have. `with_dead` also takes those whose value is 0.
-    bool read(const Code& code, const Layer& layer, int64_t slot, bool with_dead) {
+    // False for an atom that the layer does not have. Survivors of value 0 are left out; where a code has no values,
+    // all are taken.
+    bool read(const Code& code, const Layer& layer, int64_t slot) {
         const int64_t atom_size = layer.kernel_h * layer.kernel_w * layer.channels;
         count = 0;
         for (int64_t s = slot * code.top_t; s < (slot + 1) * code.top_t && code.index[s] >= 0; ++s) {
             if (code.index[s] >= layer.atoms) return false;
             const float v = code.value ? code.value[s] : 0.0f;
-            if (v == 0.0f && !with_dead) continue;
+            if (v == 0.0f && code.value) continue;
             weight[count] = static_cast<const T*>(layer.weight) + code.index[s] * atom_size;
             value[count++] = v;
         }
@@ -129,7 +130,7 @@ int32_t conv_transpose_as(const Code& code, const Layer& layer, T* out, int thre
                 for (int64_t j = 0; j < code.patches_w; ++j) {
                     const Span span(j, layer.kernel_w, layer.stride_w, layer.padding_w, layer.width);
                     if (span.taps <= 0) continue;
-                    if (!survivors.read(code, layer, (image * code.patches_h + i) * code.patches_w + j, false)) {
+                    if (!survivors.read(code, layer, (image * code.patches_h + i) * code.patches_w + j)) {
                         status = kBadIndex;
                         return;
                     }
@@ -200,7 +201,7 @@ int32_t conv_transpose_backward_value_as(const T* grad, const T* output, const C
         Survivors<T> survivors(code.top_t);
         std::memset(grad_value + begin * code.top_t, 0, (end - begin) * code.top_t * sizeof(float));
         for (int64_t slot = begin; slot < end; ++slot) {
-            if (!survivors.read(code, layer, slot, true)) {
+            if (!survivors.read(code, layer, slot)) {
                 status = kBadIndex;
                 return;
             }

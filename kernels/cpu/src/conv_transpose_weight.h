@@ -5,6 +5,7 @@
 #pragma once
 
 #include "conv_transpose.h"
+#include "pixel_sums.h"
 
 namespace neuroae {
 namespace NEUROAE_ISA {
@@ -61,8 +62,12 @@ void load_images(const T* grad, const T* output, const Layer& layer, int64_t fir
             float* sums = pixel_sums + row * layer.channels;
             load_gradient(grad + source, output ? output + source : nullptr, size, image);
             std::memset(sums, 0, layer.channels * sizeof(float));
-            for (int64_t pixel = 0; pixel < layer.height * layer.width; ++pixel)
-                for (int64_t c = 0; c < layer.channels; ++c) sums[c] += image[pixel * layer.channels + c];
+            for (int64_t y = 0; y < layer.height; ++y) {
+                const float* line = image + y * layer.width * layer.channels;
+                add_row(layer.width, layer.channels, sums, [&](int64_t x, int64_t c, int64_t valid) {
+                    return load_lanes(line + x * layer.channels + c, valid);
+                });
+            }
         }
     });
 }

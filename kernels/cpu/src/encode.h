@@ -160,8 +160,8 @@ void draw_patch(const T* atom, const float* projection, const Dictionary& dictio
     out.count[place.slot] = kept;
 }
 
-inline void draw(const Selection& selection, const Dictionary& dictionary, const Draws& draws, const Code& out,
-                 int threads) {
+inline int32_t draw(const Selection& selection, const Dictionary& dictionary, const Draws& draws, const Code& out,
+                    int threads) {
     const int64_t patches = out.patches_h * out.patches_w, top_t = out.top_t;
     const PhiloxKey key(draws.seed);
     expect_code(out);
@@ -177,6 +177,7 @@ inline void draw(const Selection& selection, const Dictionary& dictionary, const
             draw_patch(atom.data(), selection.projection + source, dictionary, draws, key, place, out);
         }
     });
+    return kOk;
 }
 
 inline int32_t encode(const Images& images, const Dictionary& dictionary, const Draws& draws, const Code& out,

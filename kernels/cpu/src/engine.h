@@ -9,7 +9,7 @@
 
 namespace neuroae {
 
-enum Status : int32_t { kOk = 0, kBadImage = 1, kBadIndex = 2 };
+enum Status : int32_t { kOk = 0, kBadImage = 1, kBadIndex = 2, kNoMemory = 3 };
 enum Surrogate : int32_t { kIdentity = 0, kSmooth = 1, kSmoothNormalized = 2 };
 enum DType : int32_t { kFloat32 = 0, kBFloat16 = 1 };
 
@@ -28,7 +28,7 @@ struct Dictionary {
 
 struct Draws {
     const int64_t* image_ids;  // one an image
-    int64_t seed, start, count;
+    int64_t seed, start;
     uint64_t drop_below;  // a coefficient is dropped when its word is below this, at most 2^32
     int32_t quantize, is_signed;
 };
@@ -83,7 +83,7 @@ struct Filters {
 struct Engine {
     const char* name;
     int32_t (*select)(const Images&, const Dictionary&, const Selection&, int threads);
-    void (*draw)(const Selection&, const Dictionary&, const Draws&, const Code&, int threads);
+    int32_t (*draw)(const Selection&, const Dictionary&, const Draws&, const Code&, int threads);
     int32_t (*encode)(const Images&, const Dictionary&, const Draws&, const Code&, int threads);
     int32_t (*encode_backward)(const float* grad_value, const Code&, const Dictionary&, const Gradient&, float* out,
                                int threads);
@@ -92,9 +92,9 @@ struct Engine {
                                              float* grad_value, int threads);
     int32_t (*conv_transpose_backward_weight)(const void* grad, const void* output, const Code&, const Layer&,
                                               float* grad_weight, float* grad_bias, int threads);
-    void (*convolve)(const Maps&, const Filters&, void* out, int threads);
-    void (*convolve_backward_weight)(const Maps& moved, const Maps& fixed, float* grad_weight, float* map_sums,
-                                     int threads);
+    int32_t (*convolve)(const Maps&, const Filters&, void* out, int threads);
+    int32_t (*convolve_backward_weight)(const Maps& moved, const Maps& fixed, float* grad_weight, float* map_sums,
+                                        int threads);
 };
 
 }  // namespace neuroae

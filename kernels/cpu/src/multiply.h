@@ -19,11 +19,15 @@ template <class V, int N>
 inline void multiply(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_step, int64_t length,
                      float* out, int64_t out_row, bool add) {
     constexpr int lanes = sizeof(V) / sizeof(float);
+    // Every loop over the tile is unrolled: otherwise the sums would live in memory before and after the main loop.
     V sums[R][N];
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
         for (int v = 0; v < N; ++v) sums[r][v] = V{};
     for (int64_t l = 0; l < length; ++l, a += a_step, b += b_step) {
         V column[N];
+#pragma GCC unroll 2
         for (int v = 0; v < N; ++v) column[v] = load<V>(b + v * lanes);
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
@@ -32,11 +36,16 @@ inline void multiply(const float* a, int64_t a_row, int64_t a_step, const float*
             for (int v = 0; v < N; ++v) sums[r][v] += x * column[v];
         }
     }
+    if (add) {
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+            for (int v = 0; v < N; ++v) sums[r][v] += load<V>(out + r * out_row + v * lanes);
+    }
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
-        for (int v = 0; v < N; ++v) {
-            float* target = out + r * out_row + v * lanes;
-            store(target, add ? load<V>(target) + sums[r][v] : sums[r][v]);
-        }
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) store(out + r * out_row + v * lanes, sums[r][v]);
 }
 
 }  // namespace NEUROAE_ISA

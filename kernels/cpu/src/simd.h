@@ -153,6 +153,13 @@ inline VF load_part(const T* source, int64_t n) {
     return load_floats(lanes);
 }
 
+template <class T>
+inline void store_part(T* target, VF v, int64_t n) {
+    T lanes[W];
+    store_floats(lanes, v);
+    std::memcpy(target, lanes, n * sizeof(T));
+}
+
 // Those of a vector that may be a whole one.
 template <class T>
 inline VF load_lanes(const T* source, int64_t n) {
@@ -160,10 +167,8 @@ inline VF load_lanes(const T* source, int64_t n) {
 }
 
 template <class T>
-inline void store_part(T* target, VF v, int64_t n) {
-    T lanes[W];
-    store_floats(lanes, v);
-    std::memcpy(target, lanes, n * sizeof(T));
+inline void store_lanes(T* target, VF v, int64_t n) {
+    n == W ? store_floats(target, v) : store_part(target, v, n);
 }
 
 // Writes the lanes where `take` is -1 and their numbers (from `first`) to the front of the targets; returns how many.

@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <atomic>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -33,15 +35,22 @@ struct Region {
     int64_t tasks;
     RangeFunction function;
     void* context;
+    std::atomic<bool> no_memory{false};
 
-    void run(int64_t part, int64_t parts) const {
+    // No exception may leave a thread of the runtime.
+    void run(int64_t part, int64_t parts) {
         int64_t begin = tasks * part / parts, end = tasks * (part + 1) / parts;
-        if (begin < end) function(context, begin, end);
+        if (begin >= end) return;
+        try {
+            function(context, begin, end);
+        } catch (const std::bad_alloc&) {
+            no_memory = true;
+        }
     }
 };
 
 void run_openmp_part(void* data) {
-    static_cast<const Region*>(data)->run(openmp().thread_number(), openmp().team_size());
+    static_cast<Region*>(data)->run(openmp().thread_number(), openmp().team_size());
 }
 
 }  // namespace
@@ -59,6 +68,7 @@ void parallel_ranges(int64_t tasks, int threads, RangeFunction function, void* c
         region.run(0, parts);
         for (std::thread& other : others) other.join();
     }
+    if (region.no_memory) throw std::bad_alloc();
 }
 
 }  // namespace neuroae

@@ -7,7 +7,7 @@ namespace neuroae {
 
 using RangeFunction = void (*)(void* context, int64_t begin, int64_t end);
 
-// Cuts 0 .. tasks - 1 into one contiguous range a thread.
+// Cuts 0 .. tasks - 1 into one contiguous range a thread. Throws std::bad_alloc where one of them did.
 void parallel_ranges(int64_t tasks, int threads, RangeFunction function, void* context);
 
 template <class Body>

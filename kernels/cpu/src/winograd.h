@@ -1,8 +1,8 @@
-// Dense 3 x 3 convolution with stride 1, forward: Winograd's filtering on tiles of 4 x 4 outputs.
+// Dense 3 x 3 convolution with stride 1: Winograd's filtering on tiles of 4 x 4 outputs.
 //
 // Tiles are taken a block at a time. Their inputs are transformed, 36 matrix products (one a point of the transform)
-// take them over the channels, and their outputs are transformed back. A block's numbers stay in the cache from one
-// step to the next. A tile's outputs depend on its own inputs alone, whatever the block and the number of threads.
+// take them over the channels, and their outputs are transformed back. A block's numbers stay in the second cache from
+// one step to the next. A tile's outputs depend on its own inputs alone, whatever the block and the number of threads.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-constexpr int64_t kBlockBytes = 2 << 20;  // of a block's transformed inputs and products, for each thread
-constexpr int64_t kChain = 96;
+constexpr int64_t kBlockBytes = 1 << 20;  // of a block's transformed inputs and products, for each thread
+constexpr int64_t kChain = 128;
 
 // Tiles of 4 x 4 that cover `rows` maps of height x width, numbered by map, then from the top, then from the left.
 struct Tiling {
@@ -91,16 +91,17 @@ class PackedFilters {
     const Scratch memory;
 };
 
-// Channels are summed in chains of at most kChain, and these one to another: shorter chains round less, and their
-// piece of a panel stays in the first cache.
+// Channels are summed in chains of equal length, at most kChain, and these one to another: shorter chains round less,
+// and their piece of a panel stays in the first cache.
 inline void multiply_block(const Block& inputs, const PackedFilters& packed, int64_t channels, int64_t tiles,
                            const Block& products) {
+    const int64_t chains = (channels + kChain - 1) / kChain, chain = (channels + chains - 1) / chains;
     for (int64_t p = 0; p < kPoints; ++p)
         for (const Panels::Panel& panel : packed.panels.list)
-            for (int64_t c = 0; c < channels; c += kChain)
+            for (int64_t c = 0; c < channels; c += chain)
                 for (int64_t t = 0; t < tiles; t += R)
                     multiply_panel(inputs.at(p, t) + c, inputs.values, 1, packed.panel(p, panel) + c * panel.width,
-                                   panel.width, std::min(kChain, channels - c), products.at(p, t) + panel.first,
+                                   panel.width, std::min(chain, channels - c), products.at(p, t) + panel.first,
                                    products.values, c > 0, panel.width);
 }
 
@@ -115,19 +116,13 @@ class InputTile {
             for (int j = 0; j < kInputs; ++j) point_to(place, i, j);
         for (int64_t c = 0; c < maps.channels; c += W) {
             const int64_t valid = std::min<int64_t>(W, maps.channels - c);
-            auto write = [&](int i, int j, VF v) { store(block.at(i * kInputs + j, tile) + c, v); };
-            if (valid < W) {
-                apply<InputTransform>([&](int i, int j) { return part(i * kInputs + j, c, valid); }, write);
-            } else if (maps.positive) {
-                apply<InputTransform>(
-                    [&](int i, int j) {
-                        const int p = i * kInputs + j;
-                        return where_positive(load_floats(pixels[p] + c), load_floats(outputs[p] + c));
-                    },
-                    write);
-            } else {
-                apply<InputTransform>([&](int i, int j) { return load_floats(pixels[i * kInputs + j] + c); }, write);
-            }
+            apply<InputTransform>(
+                [&](int i, int j) {
+                    const int p = i * kInputs + j;
+                    const VF v = load_lanes(pixels[p] + c, valid);
+                    return maps.positive ? where_positive(v, load_lanes(outputs[p] + c, valid)) : v;
+                },
+                [&](int i, int j, VF v) { store(block.at(i * kInputs + j, tile) + c, v); });
         }
     }
 
@@ -139,11 +134,6 @@ class InputTile {
         pixels[i * kInputs + j] = inside ? static_cast<const T*>(maps.data) + offset : zeros.data();
         outputs[i * kInputs + j] = inside && maps.positive ? static_cast<const T*>(maps.positive) + offset
                                                            : zeros.data();
-    }
-
-    VF part(int p, int64_t c, int64_t valid) const {
-        const VF v = load_part(pixels[p] + c, valid);
-        return maps.positive ? where_positive(v, load_part(outputs[p] + c, valid)) : v;
     }
 
     const Maps& maps;
@@ -161,7 +151,7 @@ void write_tile(const Block& products, int64_t tile, const Tiling& tiling, const
     const int64_t width = std::min<int64_t>(kOutputs, tiling.width - place.left);
     for (int64_t k = 0; k < filters.outputs; k += W) {
         const int64_t valid = std::min<int64_t>(W, filters.outputs - k);
-        const VF bias = filters.bias ? load_part(filters.bias + k, valid) : VF{};
+        const VF bias = filters.bias ? load_lanes(filters.bias + k, valid) : VF{};
         apply<OutputTransform>(
             [&](int i, int j) { return load<VF>(products.at(i * kInputs + j, tile) + k); },
             [&](int i, int j, VF y) {
@@ -169,12 +159,7 @@ void write_tile(const Block& products, int64_t tile, const Tiling& tiling, const
                 y += bias;
                 if (filters.relu) y = rectified(y);
                 const int64_t pixel = (place.row * tiling.height + place.top + i) * tiling.width + place.left + j;
-                T* target = out + pixel * filters.outputs + k;
-                if (valid == W) {
-                    store_floats(target, y);
-                } else {
-                    store_part(target, y, valid);
-                }
+                store_lanes(out + pixel * filters.outputs + k, y, valid);
             });
     }
 }
@@ -201,9 +186,13 @@ void convolve_as(const Maps& maps, const Filters& filters, T* out, int threads) 
     });
 }
 
-inline void convolve(const Maps& maps, const Filters& filters, void* out, int threads) {
-    if (maps.dtype == kBFloat16) return convolve_as(maps, filters, static_cast<bfloat16*>(out), threads);
-    return convolve_as(maps, filters, static_cast<float*>(out), threads);
+inline int32_t convolve(const Maps& maps, const Filters& filters, void* out, int threads) {
+    if (maps.dtype == kBFloat16) {
+        convolve_as(maps, filters, static_cast<bfloat16*>(out), threads);
+    } else {
+        convolve_as(maps, filters, static_cast<float*>(out), threads);
+    }
+    return kOk;
 }
 
 }  // namespace NEUROAE_ISA

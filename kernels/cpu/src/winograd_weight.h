@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "pixel_sums.h"
 #include "winograd.h"
 
 namespace neuroae {
@@ -31,30 +32,21 @@ void transform_fixed(const Maps& maps, const Tiling::Place& place, const Block& 
     }
 }
 
-// The sums of one image over its pixels, for channels c .. c + valid - 1.
-template <class T>
-VF sum_pixels(const Maps& maps, int64_t row, int64_t c, int64_t valid) {
-    const int64_t pixels = maps.height * maps.width;
-    const T* data = static_cast<const T*>(maps.data) + row * pixels * maps.channels + c;
-    const T* positive = static_cast<const T*>(maps.positive) + (maps.positive ? row * pixels * maps.channels + c : 0);
-    VF total = {};
-    for (int64_t offset = 0; offset < pixels * maps.channels; offset += maps.channels) {
-        const VF v = load_lanes(data + offset, valid);
-        total += maps.positive ? where_positive(v, load_lanes(positive + offset, valid)) : v;
-    }
-    return total;
-}
-
 // Sums over all pixels, image by image, then over images in their order.
 template <class T>
 void sum_maps(const Maps& maps, float* sums, int threads) {
     std::vector<float> each(maps.rows * maps.channels);
+    const int64_t line = maps.width * maps.channels;
     parallel_for(maps.rows, threads, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row)
-            for (int64_t c = 0; c < maps.channels; c += W) {
-                const int64_t valid = std::min<int64_t>(W, maps.channels - c);
-                store_part(each.data() + row * maps.channels + c, sum_pixels<T>(maps, row, c, valid), valid);
-            }
+        for (int64_t y = begin * maps.height; y < end * maps.height; ++y) {
+            const T* data = static_cast<const T*>(maps.data) + y * line;
+            const T* positive = maps.positive ? static_cast<const T*>(maps.positive) + y * line : nullptr;
+            add_row(maps.width, maps.channels, each.data() + y / maps.height * maps.channels,
+                    [&](int64_t x, int64_t c, int64_t valid) {
+                        const VF v = load_lanes(data + x * maps.channels + c, valid);
+                        return positive ? where_positive(v, load_lanes(positive + x * maps.channels + c, valid)) : v;
+                    });
+        }
     });
     std::memset(sums, 0, maps.channels * sizeof(float));
     for (size_t i = 0; i < each.size(); ++i) sums[i % maps.channels] += each[i];
@@ -101,14 +93,16 @@ void convolve_backward_weight_as(const Maps& moved, const Maps& fixed, float* gr
     });
 }
 
-inline void convolve_backward_weight(const Maps& moved, const Maps& fixed, float* grad_weight, float* map_sums,
-                                     int threads) {
+inline int32_t convolve_backward_weight(const Maps& moved, const Maps& fixed, float* grad_weight, float* map_sums,
+                                        int threads) {
     if (moved.dtype == kBFloat16) {
         sum_maps<bfloat16>(moved, map_sums, threads);
-        return convolve_backward_weight_as<bfloat16>(moved, fixed, grad_weight, threads);
+        convolve_backward_weight_as<bfloat16>(moved, fixed, grad_weight, threads);
+    } else {
+        sum_maps<float>(moved, map_sums, threads);
+        convolve_backward_weight_as<float>(moved, fixed, grad_weight, threads);
     }
-    sum_maps<float>(moved, map_sums, threads);
-    return convolve_backward_weight_as<float>(moved, fixed, grad_weight, threads);
+    return kOk;
 }
 
 }  // namespace NEUROAE_ISA

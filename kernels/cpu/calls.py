@@ -1,0 +1,28 @@
+"""Calls of the library, and what both kinds of operations hand it."""
+
+import torch
+from torch import Tensor
+
+from .library import BAD_INDEX, NO_MEMORY, library
+from .structures import Code
+
+
+def run(operation: str, *arguments: object) -> int:
+    """Calls the library; ctypes releases the interpreter lock meanwhile."""
+    status: int = getattr(library(), f"neuroae_{operation}")(*arguments, torch.get_num_threads())
+    if status == NO_MEMORY:
+        raise MemoryError(f"the C++ engine found no memory for {operation}")
+    return status
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def code_struct(index: Tensor, value: Tensor | None, projection: Tensor | None, count: Tensor | None) -> Code:
+    return Code(pointer(index), pointer(value), pointer(projection), pointer(count), *index.shape)
+
+
+def refuse_bad_index(status: int, index: Tensor, atoms: int) -> None:
+    if status == BAD_INDEX:
+        raise ValueError(f"index names atom {int(index.max())}, expected -1 to {atoms - 1}")

@@ -22,7 +22,7 @@ from neuroae.storage import save_json
 from results.command import run
 from results.evaluated import evaluated, pictured
 from results.page import write_page
-from results.provenance import provenance
+from results.provenance import in_words, provenance
 
 REALIZATIONS = 10
 SHOWN = 10
@@ -209,7 +209,7 @@ def main(
     strips = [strip for kind, decoded in kinds.items() for strip in decoded.strips(kind)]
     draw_picture(output / "autoencoder.png", strips)
     text = markdown(kinds)
-    write_page(output, "Figure 9: images before and after the autoencoder", [text, NOTE], made)
+    write_page(output, "Figure 9: images before and after the autoencoder", [text, NOTE, in_words(made)])
     print(text)
 
 

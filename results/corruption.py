@@ -22,7 +22,7 @@ from neuroae.storage import replacing, save_json
 from results.command import run
 from results.evaluated import evaluated, pictured, require_evaluated
 from results.page import write_page
-from results.provenance import provenance
+from results.provenance import in_words, provenance
 
 BLOCK = 64
 BINS = 40
@@ -100,7 +100,7 @@ def main(
     rows = [(name, f"{one['mean']:.1%}", f"{one['standard_error']:.1%}") for name, one in summary.items()]
     text = table(("attack", "expected share of corrupted patches", "standard error"), rows)
     draw(output / "figure4.png", {name: measured[name] for name in pictured(found)})
-    write_page(output, "Figure 4: corrupted patches", [text, NOTE], made)
+    write_page(output, "Figure 4: corrupted patches", [text, NOTE, in_words(made)])
     print(text)
 
 

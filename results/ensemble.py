@@ -20,7 +20,7 @@ from neuroae.storage import replacing, save_json
 from results.command import run
 from results.evaluated import evaluated, pictured, require_evaluated
 from results.page import write_page
-from results.provenance import provenance
+from results.provenance import in_words, provenance
 
 LARGEST = 10
 SEED = 0
@@ -174,7 +174,7 @@ def main(
     save_json(output / "ensemble.json", made | {"seed": SEED, "block": BLOCK, "curves": points})
     with replacing(output / "ensemble.png") as temporary:
         picture({name: curves[name] for name in shown}).savefig(temporary, dpi=130)
-    write_page(output, "Figure 6: accuracy against E", [markdown(curves), NOTE], made)
+    write_page(output, "Figure 6: accuracy against E", [markdown(curves), NOTE, in_words(made)])
     print(markdown(curves))
 
 

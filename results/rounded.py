@@ -24,7 +24,7 @@ from neuroae.storage import save_json
 from results.command import run
 from results.evaluated import evaluated, require_evaluated
 from results.page import write_page
-from results.provenance import provenance
+from results.provenance import in_words, provenance
 
 COLUMNS = ("attack", "float32", "8 bits", "95% interval", "images", "fooled no more", "newly fooled", "largest linf")
 NOTE = """\
@@ -115,7 +115,7 @@ def main(
     made = provenance(model, attacked, data)
     rows = [{"attack": name} | one.numbers() for name, one in measured.items()]
     save_json(output / "results.json", made | {"rows": rows})
-    write_page(output, "Attacked images rounded to 8 bits", [text, NOTE], made)
+    write_page(output, "Attacked images rounded to 8 bits", [text, NOTE, in_words(made)])
     print(text)
 
 

@@ -1,0 +1,126 @@
+"""What all attacks together leave of the defense: ``python -m results.worst_of_all`` joins evaluations that are done.
+
+An image counts by the attack, or none, that does most harm to it on the selection draws, and is scored by what the
+scoring draws say under that attack.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neuroae.evaluation import CLEAN, Record, Results, load_evaluation
+from neuroae.evaluation.files import RECORDS
+from neuroae.evaluation.statistics import draw_accuracy, vote_accuracy, worst_case
+from neuroae.markdown import table
+from neuroae.reports.provenance import digest
+from neuroae.reports.rows import budgets, on_common_images
+from neuroae.storage import save_json
+from results.command import run
+from results.page import write_page
+
+EVALUATIONS = ("table1", "table6", "beyond")
+WORST = "worst of each image"
+COLUMNS = ("attack", "accuracy", "95% interval", "E = 1", "95% interval", "worst of")
+NOTE = """\
+Accuracies are of the {images:,} images that all of the evaluations attacked: of one vote of the scoring draws
+(Clopper-Pearson) and of one draw (mean over the draws, bootstrap over images). The last column counts the images to
+which an attack does most harm on the selection draws, no attack among them; the last row scores each image under its
+own. The budget is {budget}.
+
+Made by `python -m results.worst_of_all` of {evaluations}; `results.json` holds the numbers in full and the versions.
+The model's {digest}."""
+
+
+def load_done(work: Path) -> dict[str, Results]:
+    """Those of ``EVALUATIONS`` that are done.
+
+    Raises:
+        ValueError: there are no two, or they differ in the model, the data set, the scoring or the budget.
+    """
+    found = {name: load_evaluation(work / name) for name in EVALUATIONS if (work / name / RECORDS).exists()}
+    if len(found) < 2:
+        there = ", ".join(found) or "none"
+        raise ValueError(f"{work} holds {there} of the evaluations {', '.join(EVALUATIONS)}, expected two at least")
+    require_one(
+        "model", {name: results.manifest["identity"]["model"]["fingerprint"] for name, results in found.items()}
+    )
+    require_one("data set", {name: results.manifest["identity"]["data"]["name"] for name, results in found.items()})
+    require_one("scoring", {name: results.manifest["identity"]["scoring"] for name, results in found.items()})
+    require_one("budget", {name: ", ".join(map(str, budgets(results))) for name, results in found.items()})
+    return found
+
+
+def require_one(what: str, values: Mapping[str, Any]) -> None:
+    """Refuses evaluations that differ in it."""
+    if any(value != next(iter(values.values())) for value in values.values()):
+        told = "; ".join(f"{name} {value}" for name, value in values.items())
+        raise ValueError(f"evaluations have more than one {what}, expected one: {told}")
+
+
+def joined(found: Mapping[str, Results]) -> dict[str, list[Record]]:
+    """Records of every attack of every evaluation on the images that all have; the clean images come first, once."""
+    attacks = {CLEAN: next(iter(found.values())).records[CLEAN]}
+    for evaluation, results in found.items():
+        for name, records in results.records.items():
+            if name != CLEAN:
+                title = f"{evaluation}: {name}"
+                attacks[title] = [replace(record, attack=title) for record in records]
+    return on_common_images(attacks)
+
+
+def numbers(attack: str, records: Sequence[Record], chosen: int) -> dict[str, Any]:
+    """Counts, and fractions in [0, 1], as JSON holds them.
+
+    Args:
+        attack: the row's name.
+        records: that are counted.
+        chosen: of how many images the attack is the worst.
+    """
+    vote, draw = vote_accuracy(records), draw_accuracy(records)
+    low, high = vote.interval()
+    one_draw = {"draw": draw.value, "draw_low": draw.low, "draw_high": draw.high}
+    accuracy = {"accuracy": vote.value, "low": low, "high": high}
+    return {"attack": attack, "images": vote.images, "correct": vote.correct, **accuracy, **one_draw, "chosen": chosen}
+
+
+def rows(attacks: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
+    """``numbers`` of each attack, and at the end of the worst of each image."""
+    worst = worst_case(attacks)
+    chosen = Counter(record.attack for record in worst)
+    return [
+        *(numbers(name, records, chosen[name]) for name, records in attacks.items()),
+        numbers(WORST, worst, len(worst)),
+    ]
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    vote, draw = (f"{row[low]:.1%} to {row[high]:.1%}" for low, high in (("low", "high"), ("draw_low", "draw_high")))
+    return row["attack"], f"{row['accuracy']:.1%}", vote, f"{row['draw']:.1%}", draw, f"{row['chosen']:,}"
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder with the evaluations' folders.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("results/worst_of_all"),
+) -> None:
+    """Join the finished evaluations of the defense, and score the worst of each image over all of their attacks."""
+    found = load_done(work)
+    measured = rows(joined(found))
+    first = next(iter(found.values()))
+    model = first.manifest["identity"]["model"]
+    made = {
+        name: {"images": len(own.records[CLEAN]), "versions": own.manifest["versions"]} for name, own in found.items()
+    }
+    save_json(output / "results.json", model | {"evaluations": made, "rows": measured})
+    text = table(COLUMNS, map(cells, measured))
+    (budget,) = budgets(first)
+    note = NOTE.format(images=measured[0]["images"], budget=budget, evaluations=", ".join(found), digest=digest(model))
+    write_page(output, "The worst of each image over all attacks", [text, note])
+    print(text)
+
+
+if __name__ == "__main__":
+    run(main)

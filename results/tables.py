@@ -7,51 +7,78 @@ from typing import Annotated
 
 import typer
 
+from neuroae.evaluation.files import MANIFEST
 from neuroae.markdown import table
-from neuroae.storage import load_json, replacing
+from neuroae.reports.provenance import SHOWN_DIGITS
+from neuroae.storage import load_json
 from results.command import run
+from results.page import write_page
+from results.worst_of_all import WORST
 
+DEFENSE = "defense"
 HEADER = ("table", "model", "attack", "paper", "ours", "95% interval", "images", "made by")
 NOTES = """\
-Paper: accuracy on the 10,000 test images of CIFAR-10, without interval. Ours: on so many of them, from the front, with
-the Clopper-Pearson interval; a defense answers by the vote of 10 realizations that no attack saw. What has no number
-has not been measured yet. Each folder holds the page of its evaluation (`report.html`), with more statistics, every
-record and the settings. `python -m results.tables` makes this page of them."""
+Paper: accuracy on the 10,000 test images of CIFAR-10, without interval; rows without it are not in the paper. Ours: on
+so many of them, from the front, with the Clopper-Pearson interval; a defense answers by the vote of 10 realizations
+that no attack saw. What has no number has not been measured yet. PW-T is the lowest accuracy of its attacks, which is
+the paper's rule; the worst of each image is chosen on draws that do not score.
+
+Each folder holds the page of its evaluation (`report.html`), with more statistics, every record and the settings, or
+its page with the numbers. `python -m results.tables` makes this page of them."""
 
 
 @dataclass(frozen=True)
-class Published:
-    """One accuracy that the paper reports.
+class Entry:
+    """One accuracy, the paper's and ours.
 
     Attributes:
-        table, model, attack: where it stands.
-        percent: the accuracy.
-        experiment: of ours, which measures the same.
+        table, model, attack: where it stands in the paper, or what it is; "" for a table that the paper does not have.
+        percent: the paper's accuracy; None where it has none.
+        experiment: of ours, which measures it.
         row: how the experiment calls it, or how only this name of its begins.
     """
 
     table: str
     model: str
     attack: str
-    percent: float
+    percent: float | None
     experiment: str
     row: str
 
 
-PUBLISHED = (
-    Published("1", "defense", "clean", 80.06, "table1", "clean"),
-    Published("1", "defense", "W-NFGA identity", 63.72, "table1", "W-NFGA identity"),
-    Published("1", "defense", "W-NFGA smooth", 61.28, "table1", "W-NFGA smooth"),
-    Published("1", "defense", "PW-T", 39.53, "table1", "linf 8/255, lowest of PW-T"),
-    Published("1", "defense", "B-T", 57.76, "table1", "PGD from adversarially trained"),
-    Published("3", "undefended", "clean", 93.10, "table3-undefended", "clean"),
-    Published("3", "undefended", "PGD", 0.0, "table3-undefended", "PGD"),
-    Published("3", "PGD adversarially trained", "clean", 79.41, "table3-adversarial", "clean"),
-    Published("3", "PGD adversarially trained", "margin, N_S 100, N_R 50", 42.05, "worst_case", "50 starts"),
-    Published("6", "defense", "PW-T, default", 39.53, "table6", "default"),
-    Published("6", "defense", "PW-T, N_S 100", 38.93, "table6", "N_S 100"),
-    Published("6", "defense", "PW-T, N_E 100", 39.25, "table6", "N_E 100"),
-    Published("6", "defense", "PW-T, N_R 10", 39.38, "table6", "N_R 10"),
+PW_T = "linf 8/255, lowest of PW-T"
+PW_T_EACH = "linf 8/255, worst of each image of PW-T"
+BEYOND = (
+    "W-NFGA smooth ensemble",
+    "W-NFGA smooth mean-field",
+    "PGD margin W-NFGA smooth",
+    "APGD W-NFGA smooth",
+    "W-AIGA from unquantized",
+    "W-AIGA ensemble from unquantized",
+    "W-AIGA mean-field from unquantized",
+    "PGD margin W-AIGA from unquantized",
+    "APGD W-AIGA from unquantized",
+    "Square",
+)
+ENTRIES = (
+    Entry("1", DEFENSE, "clean", 80.06, "table1", "clean"),
+    Entry("1", DEFENSE, "W-NFGA identity", 63.72, "table1", "W-NFGA identity"),
+    Entry("1", DEFENSE, "W-NFGA smooth", 61.28, "table1", "W-NFGA smooth"),
+    Entry("1", DEFENSE, "PW-T", 39.53, "table1", PW_T),
+    Entry("1", DEFENSE, "PW-T, worst of each image", None, "table1", PW_T_EACH),
+    Entry("1", DEFENSE, "B-T", 57.76, "table1", "PGD from adversarially trained"),
+    Entry("3", "undefended", "clean", 93.10, "table3-undefended", "clean"),
+    Entry("3", "undefended", "PGD", 0.0, "table3-undefended", "PGD"),
+    Entry("3", "PGD adversarially trained", "clean", 79.41, "table3-adversarial", "clean"),
+    Entry("3", "PGD adversarially trained", "margin, N_S 100, N_R 50", 42.05, "worst_case", "50 starts"),
+    Entry("3", DEFENSE, "clean", 80.06, "table1", "clean"),
+    Entry("3", DEFENSE, "PW-T", 39.53, "table1", PW_T),
+    Entry("6", DEFENSE, "PW-T, default", 39.53, "table6", "default"),
+    Entry("6", DEFENSE, "PW-T, N_S 100", 38.93, "table6", "N_S 100"),
+    Entry("6", DEFENSE, "PW-T, N_E 100", 39.25, "table6", "N_E 100"),
+    Entry("6", DEFENSE, "PW-T, N_R 10", 39.38, "table6", "N_R 10"),
+    *(Entry("", DEFENSE, name, None, "beyond", name) for name in BEYOND),
+    Entry("", DEFENSE, "worst of each image over all attacks", None, "worst_of_all", WORST),
 )
 
 
@@ -94,22 +121,41 @@ def one_named(found: Mapping[str, Measured], row: str) -> Measured | None:
     return found[names[0]]
 
 
+def fingerprint_of(folder: Path) -> str | None:
+    """That of the model which an experiment measured; None where it has not been run."""
+    if (folder / MANIFEST).exists():
+        return str(load_json(folder / MANIFEST)["identity"]["model"]["fingerprint"])
+    return str(load_json(folder / "results.json")["fingerprint"]) if (folder / "results.json").exists() else None
+
+
+def require_one_defense(results: Path) -> None:
+    """Refuses numbers of several defenses in one table, by the folders that hold them."""
+    folders: dict[str, list[str]] = {}
+    for experiment in dict.fromkeys(one.experiment for one in ENTRIES if one.model == DEFENSE):
+        found = fingerprint_of(results / experiment)
+        if found:
+            folders.setdefault(found, []).append(str(results / experiment))
+    if len(folders) > 1:
+        told = "; ".join(f"{', '.join(own)} of {found[:SHOWN_DIGITS]}" for found, own in folders.items())
+        raise ValueError(f"results are of {len(folders)} defenses, expected one: {told}")
+
+
 def rows(results: Path) -> Iterator[tuple[str, ...]]:
-    found = {experiment: measured(results / experiment) for experiment in {one.experiment for one in PUBLISHED}}
-    for one in PUBLISHED:
+    found = {experiment: measured(results / experiment) for experiment in {one.experiment for one in ENTRIES}}
+    for one in ENTRIES:
         ours = one_named(found[one.experiment], one.row)
         cells = ours.cells() if ours else ("", "", "")
         link = f"[{one.experiment}]({one.experiment}/)" if ours else one.experiment
-        yield one.table, one.model, one.attack, f"{one.percent:.2f}%", *cells, link
+        yield one.table, one.model, one.attack, "" if one.percent is None else f"{one.percent:.2f}%", *cells, link
 
 
 def main(
     results: Annotated[Path, typer.Option(help="Folder with the experiments' folders.")] = Path("results"),
 ) -> None:
     """Write README.md into the folder of the results, and print its table."""
+    require_one_defense(results)
     text = table(HEADER, rows(results), text_columns=3)
-    with replacing(results / "README.md") as temporary:
-        temporary.write_text(f"# The paper's tables, measured\n\n{text}\n\n{NOTES}\n", encoding="utf-8")
+    write_page(results, "The paper's tables, measured", [text, NOTES])
     print(text)
 
 

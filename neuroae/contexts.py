@@ -12,6 +12,7 @@ from .devices import has_fast_bfloat16
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = get_args(Precision)
+CPU = torch.device("cpu")
 SLOW_BFLOAT16 = (
     "precision is 'bfloat16' on a processor without instructions for it (AVX-512 or Arm's BF16), where PyTorch is "
     "many times slower in it than in 'float32'"
@@ -38,3 +39,18 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in asking:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def drawing_from(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """What torch's generators of the CPU and of this device give follows from the seed; afterwards they are as before.
+
+    Those of other devices, which ``torch.manual_seed`` would set as well, are left alone.
+    """
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index])
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield

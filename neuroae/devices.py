@@ -9,13 +9,15 @@ import torch
 def choose_device(name: str | None) -> torch.device:
     """The device of a name, "cpu" or "cuda:1"; None takes this process's GPU if there is one, and the CPU if not.
 
+    "cuda" is this process's GPU too: that of its ``LOCAL_RANK`` where ``torchrun`` started it, else the first.
+
     Raises:
         ValueError: torch knows no such device, or the machine has none.
     """
     if name is None:
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device is {name!r}, which cannot be used here: {error}") from error

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from .classifiers import CIFAR10_MEAN, CIFAR10_STD, ResNet32, resnet32
+from .contexts import drawing_from
 from .data import ImageSet
 from .decoder import Decoder
 from .defense import Defense
@@ -128,8 +128,7 @@ def make_dictionary(preset: Preset, data: ImageSet, seed: int) -> Tensor:
 
 def make_classifier(preset: Preset, classes: int, seed: int) -> ResNet32:
     """Untrained, its weights drawn by the seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "classifier weights"))
+    with drawing_from(derive_seed(seed, "classifier weights")):
         return resnet32(classes, len(preset.mean), preset.mean, preset.std)
 
 
@@ -145,7 +144,6 @@ def make_defense(preset: Preset, atoms: Tensor, image_size: tuple[int, int], cla
         quantize=preset.quantize,
     )
     count, channels, patch = atoms.shape[:3]
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "decoder weights"))
+    with drawing_from(derive_seed(seed, "decoder weights")):
         decoder = Decoder(count, patch, preset.stride, image_size, channels)
     return Defense(encoder, decoder, make_classifier(preset, classes, seed))

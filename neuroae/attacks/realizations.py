@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..contexts import drawing_from
 from ..defense import Defense
 from ..randomness import derive_seed
 from .checks import answered
@@ -65,10 +66,5 @@ def seeded(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Te
 
 def forked(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Tensor:
     """One call of a model that draws from torch's generator, if it draws at all; the generator is left as it was."""
-    generators = [torch.default_generator]
-    if images.is_cuda:
-        generators.append(torch.cuda.default_generators[images.device.index])
-    with torch.random.fork_rng([images.device] if images.is_cuda else []):
-        for generator in generators:
-            generator.manual_seed(seed)
+    with drawing_from(seed, images.device):
         return answered(model(images))

@@ -1,0 +1,40 @@
+"""Which device a process computes on."""
+
+import pytest
+import torch
+
+from neuroae import devices
+from neuroae.devices import choose_device
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that takes tensors on any device."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch, "empty", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("name", "rank", "expected"),
+    [
+        (None, "1", "cuda:1"),
+        ("cuda", "1", "cuda:1"),
+        ("cuda", None, "cuda:0"),
+        ("cuda:0", "1", "cuda:0"),
+        ("cpu", "1", "cpu"),
+    ],
+)
+def test_each_process_has_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, rank: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert choose_device(name) == torch.device(expected)
+
+
+@pytest.mark.parametrize("name", ["warp", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"device is '{name}', which cannot be used here"):
+        choose_device(name)

@@ -11,6 +11,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
@@ -59,7 +60,9 @@ def claimed(folder: Path) -> Iterator[None]:
 def remove_leftovers(path: Path) -> None:
     """Removes the temporary files that a process left when it was killed while it wrote ``path``."""
     for leftover in path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"):
-        leftover.unlink(missing_ok=True)
+        # Another dash is of another file's name, which may be in the making.
+        if "-" not in leftover.name.removeprefix(f".{path.stem}-"):
+            leftover.unlink(missing_ok=True)
 
 
 def current_umask() -> int:
@@ -69,11 +72,21 @@ def current_umask() -> int:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes safetensors; each metadata value is stored as JSON. Tensors come back contiguous."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Writes safetensors; each metadata value is stored as JSON. Tensors come back contiguous, each by itself.
+
+    Raises:
+        OSError: the file cannot be written, as where the disk is full.
+    """
+    # Copies, since the format holds no memory that tensors share, as tied weights do.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     text = {name: json.dumps(value) for name, value in (metadata or {}).items()}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, text)
+        try:
+            safetensors.torch.save_file(copies, temporary, text)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

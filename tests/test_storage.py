@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuroae.storage import claimed, load_json, load_tensors, replacing, save_json, save_tensors
+from neuroae.storage import claimed, load_json, load_tensors, remove_leftovers, replacing, save_json, save_tensors
 
 
 def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
@@ -45,6 +45,36 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, existing: bool
     assert list(tmp_path.iterdir()) == ([path] if existing else [])
     if existing:
         assert load_json(path) == {"old": True}
+
+
+def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(tmp_path: Path) -> None:
+    """A limit on the length of files stands for it."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "file.safetensors"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"{path} cannot be written: .*"):
+            save_tensors(path, {"large": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_that_share_memory_are_written_each_by_itself(tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    save_tensors(tmp_path / "file.safetensors", {"whole": whole, "same": whole, "part": whole[2:4]})
+    found, _ = load_tensors(tmp_path / "file.safetensors")
+    assert torch.equal(found["same"], whole)
+    assert torch.equal(found["part"], whole[2:4])
+
+
+def test_leftovers_of_other_files_stay(tmp_path: Path) -> None:
+    own, others = tmp_path / ".atoms-ab_cd123.safetensors", tmp_path / ".atoms-large-abcd1234.safetensors"
+    for path in (own, others):
+        path.touch()
+    remove_leftovers(tmp_path / "atoms.safetensors")
+    assert list(tmp_path.iterdir()) == [others]
 
 
 def test_a_value_that_json_does_not_hold_leaves_what_was_there(tmp_path: Path) -> None:

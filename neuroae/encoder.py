@@ -239,7 +239,7 @@ def check_atoms(atoms: Tensor) -> None:
         )
 
 
-def check_integer(name: str, value: int, low: int, high: float = math.inf) -> None:
+def check_integer(name: str, value: int, low: float, high: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
         raise TypeError(f"{name} is a {type(value).__name__}, expected an int")
     if not low <= value <= high:

@@ -1,10 +1,6 @@
 """Stopping and going on: a run that was killed ends with the weights of one that was not."""
 
 import copy
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import killed_run
 from killed_run import SETTINGS, untrained
 from models import small_defense
 from neuroae import Defense
@@ -22,7 +17,7 @@ from neuroae.data import ImageSet, load_dataset
 from neuroae.storage import claimed, load_tensors, save_tensors
 from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
 from neuroae.training import loop as training_loop
-from neuroae.training.checkpoint import Trained
+from neuroae.training.checkpoint import Trained, random_states, restore_random_states
 from saved_models import small_model
 
 
@@ -169,6 +164,8 @@ def damaged(path: Path, how: str) -> None:
         case "weight missing":
             del tensors["task.classifier.layers.3.weight"]
             save_tensors(path, tensors, metadata)
+        case "identity missing":
+            save_tensors(path, tensors, {name: value for name, value in metadata.items() if name != "identity"})
         case "position missing":
             save_tensors(path, tensors, {name: value for name, value in metadata.items() if name != "position"})
 
@@ -180,6 +177,7 @@ def damaged(path: Path, how: str) -> None:
         ("text", "is not a whole safetensors file"),
         ("other format", "is not a checkpoint of this version: format 0"),
         ("weight missing", "does not hold the state of this run"),
+        ("identity missing", "does not say which run it belongs to"),
         ("position missing", "does not hold the state of this run"),
     ],
 )
@@ -191,28 +189,38 @@ def test_a_damaged_checkpoint_is_refused_by_name(digits: ImageSet, tmp_path: Pat
         train_plain(untrained(), digits, SETTINGS, run)
 
 
-def start_run(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, killed_run.__file__, str(folder)])
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.last.weight = self.first.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.first(images.flatten(1)).relu())[:, :10]
 
 
-def test_sigkill_at_any_moment_costs_nothing(tmp_path: Path) -> None:
-    """Kills land in steps and in writes alike, since every step writes; each run gets a little further."""
-    checkpoint = tmp_path / "killed" / "checkpoint-classifier.safetensors"
-    for patience in (0.0, 0.021, 0.11):
-        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = start_run(tmp_path / "killed")
-        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen):
-            time.sleep(0.001)
-        time.sleep(patience)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert start_run(tmp_path / "killed").wait() == 0
-    whole = start_run(tmp_path / "whole")
-    assert whole.wait() == 0
-    first, second = (load_tensors(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "killed"))
-    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    left = {path.name for path in (tmp_path / "killed").iterdir()}
-    assert left == {".lock", checkpoint.name, "weights.safetensors"}
+def test_tied_weights_go_on_bit_for_bit(digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Tied()
+    first, second = copy.deepcopy(whole), copy.deepcopy(whole)
+    expected = train_plain(whole, digits, SETTINGS)
+    with stopped_after(monkeypatch, 3), pytest.raises(Killed):
+        train_plain(first, digits, SETTINGS, Run(tmp_path, seconds=0))
+    assert train_plain(second, digits, SETTINGS, Run(tmp_path)) == expected
+    assert second.first.weight is second.last.weight
+    assert_equal_states(second, whole)
+
+
+def test_random_states_are_those_of_the_device_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    second, states = torch.device("cuda", 1), {torch.device("cuda", 1): torch.tensor([7], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", states.__getitem__)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state + 1}))
+    found = random_states(second)
+    assert found["random.cuda"].item() == 7
+    restore_random_states(found, second)
+    assert states[second].item() == 8
+    assert random_states(torch.device("cpu")).keys() == {"random.cpu"}
 
 
 def test_what_a_killed_write_left_is_removed(digits: ImageSet, tmp_path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from models import small_defense
 from neuroae import SparseEncoder, processes
+from neuroae.contexts import frozen
 from neuroae.data import ImageSet, load_dataset
 from neuroae.training import TrainingSettings, train_plain, train_supervised, train_unsupervised
 from neuroae.training.batches import batches
 from neuroae.training.loop import fit
-from neuroae.training.tasks import Objective
+from neuroae.training.tasks import FrozenAutoencoder, Objective
 
 QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=0.05)
 CPU = torch.device("cpu")
@@ -157,8 +159,9 @@ def test_masks_differ_at_every_step(digits: ImageSet, monkeypatch: pytest.Monkey
     train_supervised(model, digits, QUICK)
     seeds = [seed for seed, _ in seen]
     assert None not in seeds
-    assert len(set(seeds)) == len(seeds) == 2 * 4
-    assert torch.cat([ids for _, ids in seen[:4]]).sort().values.tolist() == list(range(len(digits)))
+    # The first is of the check before the first step.
+    assert len(set(seeds)) == len(seeds) == 1 + 2 * 4
+    assert torch.cat([ids for _, ids in seen[1:5]]).sort().values.tolist() == list(range(len(digits)))
 
 
 def test_supervised_training_learns_decoder_and_classifier(digits: ImageSet) -> None:
@@ -186,6 +189,20 @@ def test_unsupervised_training_regresses_first_and_then_leaves_the_decoder(digit
     assert not changed(second.decoder, snapshot(first.decoder))
     assert changed(second.classifier, snapshot(first.classifier))
     assert not first.training
+
+
+def test_a_frozen_decoder_keeps_its_statistics(digits: ImageSet) -> None:
+    """In evaluation mode, as it answers when the defense is used, while the classifier learns."""
+    model = small_defense()
+    model.decoder.layer = nn.Sequential(model.decoder.layer, nn.BatchNorm2d(1))
+    model.classifier.layer = nn.Sequential(model.classifier.layer, nn.BatchNorm1d(10))
+    train_unsupervised(model, digits, replace(QUICK, epochs=1), decoder_epochs=1)
+    before = snapshot(model.decoder)
+    assert int(before["layer.1.num_batches_tracked"]) == 4
+    with frozen(model.decoder):
+        fit(FrozenAutoencoder(model), digits, replace(QUICK, epochs=1), "classifier")
+    assert not changed(model.decoder, before)
+    assert int(model.classifier.layer[1].num_batches_tracked) == 8
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -219,11 +236,20 @@ def test_a_loss_that_is_not_finite_stops_the_training(digits: ImageSet) -> None:
     ("settings", "message"),
     [
         ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": "3"}, "epochs is a str, expected an int"),
+        ({"epochs": 2.5}, "epochs is a float, expected an int"),
+        ({"epochs": np.int64(3)}, "epochs is a int64, expected an int"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": -0.1}, "learning_rate is -0.1, expected at least 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"momentum": float("inf")}, "momentum is inf"),
+        ({"weight_decay": "5e-4"}, "weight_decay is a str, expected a number"),
+        ({"augment": "no"}, "augment is a str, expected a bool"),
+        ({"seed": 1.0}, "seed is a float, expected an int"),
         ({"precision": "float16"}, "precision is 'float16'"),
         ({"schedule": "cosine"}, "schedule is 'cosine', expected one of triangular, constant"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         TrainingSettings(**settings)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ def save_checkpoint(path: Path, trained: Trained, position: Position, identity: 
     tensors = {f"task.{name}": tensor for name, tensor in trained.task.state_dict().items()}
     for number, state in optimizer["state"].items():
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items() if tensor is not None}
-    tensors |= random_states()
+    tensors |= random_states(device_of(trained))
     metadata = {
         "format": FORMAT,
         "identity": identity,
@@ -61,6 +61,8 @@ def load_checkpoint(path: Path, trained: Trained, identity: dict[str, Any]) -> P
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this version: format {metadata.get('format')!r}")
+    if not isinstance(metadata.get("identity"), dict):
+        raise ValueError(f"{path} does not say which run it belongs to")
     require_same(path, metadata["identity"], identity)
     try:
         trained.task.load_state_dict(below("task.", tensors))
@@ -71,7 +73,7 @@ def load_checkpoint(path: Path, trained: Trained, identity: dict[str, Any]) -> P
         trained.optimizer.load_state_dict({"state": state, "param_groups": metadata["optimizer"]})
         lay_out(trained.optimizer)
         trained.scheduler.load_state_dict(metadata["scheduler"])
-        restore_random_states(tensors)
+        restore_random_states(tensors, device_of(trained))
         position = metadata["position"]
         history = [Epoch(**epoch) for epoch in position["history"]]
         return Position(position["epoch"], position["step"], history, Meter(**position["meter"]))
@@ -87,18 +89,22 @@ def lay_out(optimizer: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(parameter).copy_(tensor)
 
 
-def random_states() -> dict[str, Tensor]:
-    """The states of torch's generators, on which a model of the user's may draw."""
+def device_of(trained: Trained) -> torch.device:
+    return next(trained.task.parameters()).device
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's generators of the CPU and of the task's device, on which a model may draw."""
     states = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        states["random.cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        states["random.cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
-def restore_random_states(tensors: dict[str, Tensor]) -> None:
+def restore_random_states(tensors: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    if "random.cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from ..progress import progress_bar
 from ..storage import claimed, remove_leftovers
 from .batches import Batch, batches, steps_per_epoch
 from .checkpoint import Position, Trained, load_checkpoint, save_checkpoint
+from .checks import as_json_gives_it_back, check_images, check_task
 from .history import Epoch, Meter
 from .settings import TrainingSettings
 
@@ -62,10 +63,17 @@ def fit(
 
     Raises:
         BlockingIOError: another run is at work in the folder.
-        ValueError: what the folder holds belongs to another run.
+        TypeError: the model answers with something else than a tensor, or the run's identity is nothing for JSON.
+        ValueError: there are no images, the model's classes are not theirs, or what the folder holds belongs to
+            another run.
     """
+    check_images("data", data)
+    if validation is not None:
+        check_images("validation", validation)
+    check_task(task, data, settings)
+    identity = as_json_gives_it_back("run.identity", run.identity or {}) if run else {}
     with claimed(run.folder) if run and not run.held and processes.is_first() else nullcontext():
-        return run_epochs(task, data, settings, stage, run, validation)
+        return run_epochs(task, data, settings, stage, run, identity, validation)
 
 
 def run_epochs(
@@ -74,13 +82,14 @@ def run_epochs(
     settings: TrainingSettings,
     stage: str,
     run: Run | None,
+    identity: dict[str, Any],
     validation: ImageSet | None,
 ) -> list[Epoch]:
     device = next(task.parameters()).device
     trained = start(task, settings, steps_per_epoch(data, settings))
     path = run.folder / f"checkpoint-{stage}.safetensors" if run else None
-    identity = {"stage": stage, "settings": asdict(settings), "data": data.fingerprint(), "model": repr(task)}
-    identity |= (run.identity or {}) if run else {}
+    own = {"stage": stage, "settings": asdict(settings), "data": data.fingerprint(), "model": repr(task)}
+    identity = own | identity
     position = Position()
     if path and path.exists():
         position = load_checkpoint(path, trained, identity)
@@ -166,7 +175,7 @@ def finish_epoch(
     # What is scored is what the first process saves; after a step the others have statistics of their own.
     processes.share_buffers(task)
     meter = position.meter
-    scored = score(task, validation, settings, stage, position.epoch) if validation else None
+    scored = None if validation is None else score(task, validation, settings, stage, position.epoch)
     epoch = Epoch(
         stage,
         position.epoch + 1,

@@ -10,6 +10,7 @@ from torch import nn
 from ..contexts import frozen
 from ..data import ImageSet
 from ..defense import Defense
+from ..encoder import check_integer
 from .history import Epoch
 from .loop import Run, fit
 from .settings import TrainingSettings
@@ -50,6 +51,7 @@ def train_unsupervised(
 
     Returns the epochs of both, the decoder's first.
     """
+    check_integer("decoder_epochs", decoder_epochs, 1)
     first = replace(settings, epochs=decoder_epochs)
     history = fit(Regression(model), data, first, "decoder", run, validation)
     with frozen(model.decoder):

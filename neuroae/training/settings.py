@@ -1,9 +1,11 @@
 """How to train (paper, section 5.1)."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..contexts import PRECISIONS
+from ..encoder import check_boolean, check_integer, check_number
 
 Schedule = Literal["triangular", "constant"]
 SCHEDULES = get_args(Schedule)
@@ -23,6 +25,10 @@ class TrainingSettings:
         precision: "float32", or "bfloat16" for decoder and classifier.
         augment: random crops (padding 4) and flips.
         seed: decides the order of the images, their augmentation and the encoder's masks.
+
+    Raises:
+        TypeError: a number or boolean is of another type; those of numpy are not what checkpoints hold.
+        ValueError: one is out of range, or NaN.
     """
 
     epochs: int = 70
@@ -36,9 +42,12 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        check_integer("epochs", self.epochs, 1)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("seed", self.seed, -math.inf)
+        check_boolean("augment", self.augment)
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            check_number(name, getattr(self, name), lambda rate: rate >= 0, "at least 0")
         for name, choices in {"precision": PRECISIONS, "schedule": SCHEDULES}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}")

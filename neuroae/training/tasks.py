@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attacks.checks import answered, check_logits
 from ..defense import Defense
 
 
@@ -69,5 +70,8 @@ class FrozenAutoencoder(nn.Module):
         return cross_entropy(self.model.classifier(decoded), labels)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Objective:
-    return Objective(F.cross_entropy(logits.float(), labels), logits.detach())
+def cross_entropy(logits: object, labels: Tensor) -> Objective:
+    """Of a model's answer; TypeError or ValueError where that is not (B, classes)."""
+    found = answered(logits)
+    check_logits(found, len(labels), 0)
+    return Objective(F.cross_entropy(found.float(), labels), found.detach())

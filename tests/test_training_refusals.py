@@ -1,0 +1,103 @@
+"""What a training refuses before it learns, or writes, anything."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from killed_run import SETTINGS, NoisyClassifier, untrained
+from models import Linear, small_defense
+from neuroae.data import ImageSet, load_dataset
+from neuroae.training import Run, train_plain, train_supervised, train_unsupervised
+
+
+class Chatty(Linear):
+    """Answers with its logits and more."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images), 3  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return load_dataset("digits", "train").take(slice(40))
+
+
+class Flat(nn.Module):
+    """Answers with the pixels of all images in one row, times a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten() * self.weight
+
+
+@pytest.mark.parametrize(
+    ("classifier", "error", "message"),
+    [
+        (Linear(1, 8, 3), ValueError, "model answers with 3 classes, expected the 10 of digits train"),
+        (Linear(1, 8, 11), ValueError, "model answers with 11 classes, expected the 10"),
+        (Chatty(1, 8, 10), TypeError, "model answers with a tuple, expected a tensor of logits"),
+        (Flat(), ValueError, r"model answers with shape \(128,\), expected logits \(2, classes\)"),
+    ],
+    ids=["too few classes", "too many classes", "a tuple", "no logits"],
+)
+@pytest.mark.parametrize("method", [train_plain, train_supervised])
+def test_a_model_that_does_not_fit_the_images(  # type: ignore[no-untyped-def]
+    digits: ImageSet, tmp_path: Path, method, classifier: nn.Module, error: type[Exception], message: str
+) -> None:
+    model = small_defense()
+    model.classifier = classifier
+    with pytest.raises(error, match=message):
+        method(classifier if method is train_plain else model, digits, SETTINGS, Run(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_check_leaves_statistics_and_draws_alone(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    forward = NoisyClassifier.forward
+
+    def recorded(self: NoisyClassifier, images: Tensor) -> Tensor:
+        if self.training:
+            seen.append((self.layers[1].running_mean.clone(), torch.get_rng_state()))
+        return forward(self, images)
+
+    monkeypatch.setattr(NoisyClassifier, "forward", recorded)
+    model = untrained()
+    before = torch.get_rng_state()
+    train_plain(model, digits, SETTINGS)
+    mean, state = seen[0]
+    assert not mean.any()
+    assert torch.equal(state, before)
+
+
+@pytest.mark.parametrize("part", ["data", "validation"])
+def test_no_images(digits: ImageSet, part: str) -> None:
+    sets = {"data": digits, "validation": digits} | {part: digits.take(slice(0))}
+    with pytest.raises(ValueError, match=f"{part} holds no images, expected at least one"):
+        train_plain(untrained(), sets["data"], SETTINGS, validation=sets["validation"])
+
+
+def test_no_epochs_of_the_decoder(digits: ImageSet) -> None:
+    with pytest.raises(ValueError, match=r"^decoder_epochs is 0, expected at least 1"):
+        train_unsupervised(small_defense(), digits, SETTINGS, decoder_epochs=0)
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), {3j: 1}], ids=["object", "not a number", "complex key"])
+def test_an_identity_that_json_does_not_hold(digits: ImageSet, tmp_path: Path, value: object) -> None:
+    run = Run(tmp_path / "run", identity={"some": value})
+    with pytest.raises(TypeError, match=r"run\.identity holds what JSON does not"):
+        train_plain(untrained(), digits, SETTINGS, run)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_identity_is_compared_as_json_gives_it_back(digits: ImageSet, tmp_path: Path) -> None:
+    run = Run(tmp_path, identity={"size": (8, 8), "names": {1: "one"}})
+    expected = train_plain(untrained(), digits, SETTINGS, run)
+    assert train_plain(untrained(), digits, SETTINGS, run) == expected
+    with pytest.raises(ValueError, match=r"size is \[8, 8\] there and \[8, 9\] here"):
+        train_plain(untrained(), digits, SETTINGS, replace(run, identity={"size": (8, 9), "names": {1: "one"}}))

@@ -109,6 +109,30 @@ def test_the_papers_settings_are_the_defaults(models: Path, tmp_path: Path, monk
     assert (evaluation.scoring.draws, evaluation.block, len(evaluation.data)) == (10, 64, 500)
 
 
+def test_repeated_options_make_an_attack_for_each_combination(models: Path, tmp_path: Path) -> None:
+    values = ["--epsilon", 0.05, "--epsilon", 0.1, "--realizations", 1, "--realizations", 3]
+    few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--ensemble", 2, "--mode", "w-aiga", "--queries", 2]
+    methods = ["--attack", "pgd", "--attack", "square", "--source", models / "plain"]
+    found = attacked(models / "defense", *few, *values, *methods, output=tmp_path)
+    asked = {name: found.attack(name)["settings"] for name in found.records if name != "clean"}
+    pairs = [(0.05, 1), (0.05, 3), (0.1, 1), (0.1, 3)]
+    own = [f"W-AIGA, epsilon {size}, realizations {draws}" for size, draws in pairs]
+    square = [f"Square, epsilon {size}, realizations {draws}" for size, draws in pairs]
+    # The classifier draws nothing, so one realization is enough.
+    others = [f"PGD from plain, epsilon {size}, realizations 1" for size in (0.05, 0.1)]
+    assert list(asked) == [*own, *square, *others]
+    assert [(asked[name]["epsilon"], asked[name]["realizations"]) for name in own] == pairs
+    assert [(asked[name]["epsilon"], asked[name]["draws"]) for name in square] == pairs
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Accuracy against epsilon" in page
+    assert "Accuracy against realizations" in page
+
+
+def test_one_value_is_not_in_the_names(models: Path, tmp_path: Path) -> None:
+    found = attacked(models / "plain", *QUICK, "--epsilon", 0.05, output=tmp_path)
+    assert list(found.records) == ["clean", "PGD"]
+
+
 def test_a_classifier_is_attacked_by_pgd_and_answers_once(models: Path, tmp_path: Path) -> None:
     few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--norm", "l2", "--epsilon", 1.5, "--step-size", 1]
     found = attacked(models / "plain", *few, output=tmp_path)
@@ -197,6 +221,10 @@ def test_a_model_of_the_users_is_attacked(tmp_path: Path, monkeypatch: pytest.Mo
         (["nowhere:model"], "there is no module 'nowhere'"),
         (["defense", "--device", "warp"], "device is 'warp'"),
         (["defense", "--images", "no.safetensors"], "no.safetensors is missing"),
+        (
+            ["defense", "--images", "no.safetensors", "--epsilon", "0.1", "--epsilon", "0.2"],
+            "epsilon has 2 values, expected one with images",
+        ),
         (["defense", "--mode", "w-aiga", "--mode", "w-aiga"], "attacks are named clean, W-AIGA, W-AIGA"),
     ],
 )

@@ -190,12 +190,14 @@ def test_settings_that_vary_alone_make_sweeps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "common"),
     [
-        (["PGD, 3 steps", "PGD, 5 steps"], "PGD"),
+        (["PGD, 3 steps", "PGD, 5 steps"], "PGD steps"),
+        (["PGD, epsilon 0.1, steps 5", "PGD, epsilon 0.2, steps 5"], "PGD epsilon steps 5"),
+        (["default: PGD", "N_S 100: PGD"], "default: PGD"),
         (["W-NFGA smooth", "W-NFGA smooth, N_E 3"], "W-NFGA smooth"),
         (["one", "two"], "one"),
     ],
 )
-def test_families_are_named_by_the_words_they_begin_with(names: list[str], common: str) -> None:
+def test_families_are_named_by_the_words_they_share(names: list[str], common: str) -> None:
     assert common_words(names) == common
 
 

@@ -1,6 +1,7 @@
 """``neuroae attack``: attack a model, or score adversarial images that came from elsewhere."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from ..evaluation.modes import check_modes
 from ..evaluation.ready_made import load_ready_made
 from ..reports.sanity import probe_evaluation
 from ..reports.saving import PAGE, write_report
-from .methods import TITLES, Budget
+from .methods import TITLES, Budget, named_by_settings, repeated
 from .options import DataDir, Device, Download, Limit, Seed, overridden, preset_option
 
 
@@ -56,27 +57,34 @@ def attack(
     variant: Annotated[
         Variant | None,
         typer.Option(
-            help="Craft on the ensemble as deployed, on the mean field (dropout replaced by its expectation), or on "
-            "fixed masks.",
+            help="Craft on the ensemble as deployed, of which a realization is all E members, on the mean field "
+            "(dropout replaced by its expectation), or on fixed masks.",
             show_default="one realization a gradient",
         ),
     ] = None,
     loss: Annotated[LossName, typer.Option(help="That is raised.")] = "cross-entropy",
     norm: Annotated[Norm, typer.Option(help="Of the perturbation; l2 needs --epsilon and --step-size.")] = "linf",
-    epsilon: Annotated[float | None, preset_option("epsilon", "Budget for pixels in [0, 1].", min=0)] = None,
+    epsilon: Annotated[
+        list[float] | None,
+        preset_option("epsilon", "Budget for pixels in [0, 1]; repeat for an attack with each.", min=0),
+    ] = None,
     step_size: Annotated[float | None, preset_option("step_size", "Of each step of PGD.", min=0)] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="N_S, gradient steps.", show_default="pgd: 20; apgd: 100")
+        list[int] | None,
+        typer.Option(
+            min=1, help="N_S, gradient steps; repeat for an attack with each.", show_default="pgd: 20; apgd: 100"
+        ),
     ] = None,
     restarts: Annotated[int, typer.Option(min=1, help="N_R; the first starts at the image.")] = 1,
     random_start: Annotated[
         bool, typer.Option("--random-start", help="The first restart starts at a random point of the ball too.")
     ] = False,
     realizations: Annotated[
-        int | None,
+        list[int] | None,
         typer.Option(
             min=1,
-            help="N_E, draws averaged in a gradient or a query; 1 where the source draws nothing.",
+            help="N_E, draws averaged in a gradient or a query; 1 where the source draws nothing. Repeat for an "
+            "attack with each.",
             show_default="40; square: 10",
         ),
     ] = None,
@@ -99,7 +107,7 @@ def attack(
         Path | None,
         typer.Option(
             help="Adversarial images to score: safetensors with `images`, and `ids` or as many as are attacked. They "
-            "are held to --epsilon if it is given."
+            "are held to --epsilon if it is given, which then is one."
         ),
     ] = None,
     deterministic: Annotated[
@@ -121,22 +129,17 @@ def attack(
     methods = attack or ([] if images else ["pgd"])
     modes = mode or list(MODES)
     check_modes(modes)
-    if norm == "l2" and methods and (epsilon is None or (step_size is None and "pgd" in methods)):
+    if norm == "l2" and methods and (not epsilon or (step_size is None and "pgd" in methods)):
         raise ValueError("norm is 'l2', which has no usual budget: give epsilon and step_size too")
-    preset = overridden(dataset, epsilon=epsilon, step_size=step_size)
-    budget = Budget(
-        preset.epsilon,
-        preset.step_size,
-        steps,
-        restarts,
-        random_start,
-        realizations,
-        average,
-        loss,
-        norm,
-        queries,
-    )
-    settings = {method: budget.settings(method) for method in methods}
+    if images and epsilon and len(epsilon) > 1:
+        raise ValueError(f"epsilon has {len(epsilon)} values, expected one with images, which are held to it")
+    preset = overridden(dataset, step_size=step_size)
+    budgets = [
+        Budget(size, preset.step_size, count, restarts, random_start, averaged, average, loss, norm, queries)
+        for size, count, averaged in product(epsilon or [preset.epsilon], steps or [None], realizations or [None])
+    ]
+    settings = {method: [budget.settings(method) for budget in budgets] for method in methods}
+    swept = repeated(epsilon=epsilon, steps=steps, realizations=realizations)
     attacked = load_model(model).to(where)
     # By the names that tables give them; the attacked model's own attacks need none.
     sources = {"": attacked} | {name: load_model(path).to(where) for name, path in named(source or []).items()}
@@ -144,12 +147,16 @@ def attack(
     random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
     attacks: list[Perturbation] = []
     for name, each in sources.items():
-        for method, chosen in settings.items():
-            if chosen.gradients or not name:
-                title = TITLES[method]
-                attacks += attacks_from(each, chosen, modes, precision, name, variant, random[name], title)
+        for method, family in settings.items():
+            crafted = [
+                attack
+                for chosen in family
+                if chosen.gradients or not name
+                for attack in attacks_from(each, chosen, modes, precision, name, variant, random[name], TITLES[method])
+            ]
+            attacks += named_by_settings(crafted, swept) if swept else crafted
     if images:
-        attacks.append(load_ready_made(images, data, norm, epsilon))
+        attacks.append(load_ready_made(images, data, norm, epsilon[0] if epsilon else None))
     scoring = Scoring(ensemble or (10 if random[""] else 1), seed, deterministic)
     evaluation = Evaluation(attacked, data, attacks, scoring, block, Path(model).absolute().name)
     with processes.group(where):

@@ -1,14 +1,17 @@
 """The attacks that `neuroae attack` knows by name, and their settings as the options give them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..attacks import APGDSettings, Average, LossName, PGDSettings, SquareSettings
 from ..attacks.balls import Norm
 from ..attacks.settings import R_FGSM_STEP
-from ..evaluation.attack import AttackSettings
+from ..evaluation.attack import Attack, AttackSettings
 
 TITLES = {"pgd": "PGD", "fgsm": "FGSM", "r-fgsm": "R+FGSM", "apgd": "APGD", "square": "Square"}
+# Options of which several values make several attacks, and the settings that they decide.
+SWEPT = {"epsilon": ("epsilon",), "steps": ("steps",), "realizations": ("realizations", "draws")}
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,22 @@ class Budget:
 def given(**options: int | None) -> dict[str, Any]:
     """Those options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def repeated(**options: Sequence[float] | None) -> list[str]:
+    """Names of the options that were given several values."""
+    return [name for name, values in options.items() if values and len(values) > 1]
+
+
+def named_by_settings(attacks: Sequence[Attack], swept: Sequence[str]) -> list[Attack]:
+    """The attacks with the values of the swept options in their names.
+
+    A method without such a setting, and a source that draws nothing, make the same attack of all values: it is there
+    once.
+    """
+    named = {}
+    for attack in attacks:
+        settings = asdict(attack.settings)
+        values = [f"{option} {settings[field]}" for option in swept for field in SWEPT[option] if field in settings]
+        named[", ".join([attack.name, *values])] = attack
+    return [replace(attack, name=name) for name, attack in named.items()]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 from ..evaluation import CLEAN, Results
@@ -68,10 +69,12 @@ def families(
 
 
 def common_words(names: Sequence[str]) -> str:
-    """What all names begin with; the first name where that is nothing."""
-    words = []
-    for column in zip(*(re.split(r"[\s,;:]+", name) for name in names), strict=False):
-        if len(set(column)) > 1:
-            break
-        words.append(column[0])
-    return " ".join(words) or names[0]
+    """The words that all names share; of names of unequal length, those that they begin with.
+
+    The first name where there are none.
+    """
+    split = [re.split(r"[\s,;:]+", name) for name in names]
+    shared = [column[0] if len(set(column)) == 1 else "" for column in zip(*split, strict=False)]
+    if len(set(map(len, split))) > 1:
+        shared = list(takewhile(bool, shared))
+    return " ".join(filter(None, shared)) or names[0]

@@ -1,6 +1,8 @@
 """The command line: ``neuroae VERB``, each verb in a file of its own."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -18,6 +20,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        print(f"neuroae {version('neuroae')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the installed version.")
+    ] = False,
+) -> None: ...
+
+
 for verb in (demo, dictionary, train, attack, report):
     app.command()(verb)
 

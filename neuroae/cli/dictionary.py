@@ -9,8 +9,9 @@ from ..data import DatasetName, ImageSet, load_dataset
 from ..dictionary import check_settings, save_dictionary
 from ..presets import Preset, make_dictionary
 from ..reports.atoms import draw_atoms
+from ..storage import remove_leftovers
 from ..versions import versions
-from .options import Atoms, DataDir, Download, HoldOut, Limit, Patch, Seed, overridden, preset_option
+from .options import Atoms, DataDir, Download, HoldOut, ImageSize, Limit, Patch, Seed, overridden, preset_option
 
 SUFFIX = ".safetensors"
 
@@ -19,6 +20,7 @@ def dictionary(
     dataset: Annotated[DatasetName, typer.Option(help="Whose training images to learn from.")],
     data_dir: DataDir = None,
     download: Download = False,
+    image_size: ImageSize = None,
     limit: Limit = None,
     hold_out: HoldOut = 0,
     atoms: Atoms = None,
@@ -42,12 +44,14 @@ def dictionary(
     )
     check_settings(preset.atoms, preset.regularization, preset.iterations, preset.dictionary_batch)
     check_output(output)
-    data = load_dataset(dataset, "train", data_dir, download).limited(limit)
+    data = load_dataset(dataset, "train", data_dir, download, image_size).limited(limit)
     if hold_out:
         data, _ = data.hold_out(hold_out, seed)
     learned = make_dictionary(preset, data, seed)
-    save_dictionary(output, learned, dictionary_notes(preset, data, seed))
     picture = output.with_suffix(".png")
+    for path in (output, picture):
+        remove_leftovers(path)
+    save_dictionary(output, learned, dictionary_notes(preset, data, seed))
     draw_atoms(picture, learned)
     print(f"{preset.atoms} atoms of {' x '.join(map(str, learned.shape[1:]))} in {output}; picture: {picture}")
 

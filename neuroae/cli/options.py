@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..data import IMAGE_SIZE
 from ..presets import PRESETS, Preset
 
 DataDir = Annotated[
@@ -17,6 +18,14 @@ DataDir = Annotated[
 ]
 Download = Annotated[
     bool, typer.Option("--download", help="Fetch cifar10 or imagenette into the data folder if it is not there.")
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Height and width that images of imagenette and image-folder are brought to.",
+        show_default=f"{IMAGE_SIZE}",
+    ),
 ]
 Limit = Annotated[
     int | None,

@@ -29,6 +29,7 @@ from .options import (
     Download,
     Epsilon,
     HoldOut,
+    ImageSize,
     Limit,
     Seed,
     overridden,
@@ -55,6 +56,7 @@ def train(
     ] = "supervised",
     data_dir: DataDir = None,
     download: Download = False,
+    image_size: ImageSize = None,
     limit: Limit = None,
     hold_out: HoldOut = 0,
     init: Annotated[
@@ -74,7 +76,9 @@ def train(
     dropout_p: Annotated[float | None, preset_option("dropout_p", "p, how often each is dropped.", min=0)] = None,
     epsilon: Epsilon = None,
     beta: Annotated[float | None, preset_option("beta", "Width of the dead zone, in epsilons.", min=0)] = None,
-    quantize: Annotated[bool, typer.Option(help="Reduce coefficients to their signs.")] = True,
+    quantize: Annotated[
+        bool | None, typer.Option(help="Reduce coefficients to their signs.", show_default="quantize")
+    ] = None,
     epochs: Annotated[int | None, preset_option("epochs", "Passes over the images.", min=1)] = None,
     decoder_epochs: Annotated[
         int | None, preset_option("decoder_epochs", "Passes for an unsupervised decoder.", min=1)
@@ -94,6 +98,18 @@ def train(
     Stopped at any moment and started again with the same options, it goes on. For several processes, start it by
     `torchrun --nproc-per-node=2 -m neuroae train ...`.
     """
+    refuse_unused(
+        method,
+        decoder_epochs,
+        dictionary=dictionary,
+        atoms=atoms,
+        stride=stride,
+        top_t=top_t,
+        dropout_p=dropout_p,
+        epsilon=epsilon,
+        beta=beta,
+        quantize=quantize,
+    )
     where = choose_device(device)
     start = None if init is None else Start.load(init)
     given = None if method == "plain" else given_atoms(dictionary, start, atoms)
@@ -120,12 +136,12 @@ def train(
         augment=preset.augment,
         seed=seed,
     )
-    images = load_dataset(dataset, "train", data_dir, download).limited(limit)
-    scored = load_dataset(dataset, "test", data_dir, download)
-    validation = None
+    images = load_dataset(dataset, "train", data_dir, download, image_size).limited(limit)
     if hold_out:
         images, validation = images.hold_out(hold_out, seed)
         scored = validation
+    else:
+        validation, scored = None, load_dataset(dataset, "test", data_dir, download, image_size)
     asked = identify(method, dataset, preset, images, settings, given, start)
     to_learn = method != "plain" and given is None
     with processes.group(where):
@@ -145,6 +161,17 @@ def train(
             history = learn(method, model.to(where), preset, images, settings, run, validation)
             if processes.is_first():
                 finish(output, model, scored, history, identity, start, seed)
+
+
+def refuse_unused(method: Method, decoder_epochs: int | None, **encoder: object) -> None:
+    """Refuses options, those that are not None, of what the method does not train: they would change nothing."""
+    if decoder_epochs is not None and method != "unsupervised":
+        raise ValueError(f"--decoder-epochs is of an unsupervised training, and --method is {method}")
+    for name, value in encoder.items():
+        if value is not None and method == "plain":
+            raise ValueError(
+                f"--{name.replace('_', '-')} is of a defense, and --method is plain, the classifier alone"
+            )
 
 
 def make_model(preset: Preset, data: ImageSet, atoms: Tensor | None, seed: int) -> nn.Module:

@@ -70,4 +70,9 @@ def share_buffers(module: nn.Module) -> None:
 
 def parallel(module: nn.Module) -> nn.Module:
     """The module itself, or wrapped so that its gradients are averaged over the processes."""
-    return DistributedDataParallel(module) if dist.is_initialized() else module
+    if not dist.is_initialized():
+        return module
+    # Once, not in every step: those that a step changes, the running statistics, are read by no other step, and are
+    # shared again before an epoch is scored and saved.
+    share_buffers(module)
+    return DistributedDataParallel(module, broadcast_buffers=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import parallel_resume
 import parallel_run
 from neuroae import Defense
 from neuroae.data import load_dataset
@@ -45,6 +46,15 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, images: int) -> None:
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-4, msg=name)
     assert shared["losses"] == pytest.approx(alone["losses"], abs=1e-4)
+
+
+def test_two_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
+    """In the middle of an epoch, when each has running statistics of its own."""
+    run("-m", *TORCHRUN, parallel_resume.__file__, tmp_path)
+    (whole, notes), (found, _) = (load_tensors(tmp_path / f"{name}.safetensors") for name in ("whole", "stopped"))
+    assert notes["processes"] == 2
+    for name, tensor in whole.items():
+        assert torch.equal(found[name], tensor), name
 
 
 LEFT_THREADS = """

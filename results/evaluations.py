@@ -32,14 +32,15 @@ class Models:
 
     Attributes:
         defense, unsupervised, unquantized, undefended: names for ``load_pretrained``.
-        adversarial: safetensors with the state of a ResNet-32 that was trained on adversarial images.
+        adversarial: safetensors with the state of a ResNet-32 that was trained on adversarial images; None where no
+            experiment needs it.
     """
 
     defense: str
     unsupervised: str
     unquantized: str
     undefended: str
-    adversarial: Path
+    adversarial: Path | None
 
     @cached_property
     def attacked(self) -> nn.Module:
@@ -51,6 +52,8 @@ class Models:
 
     @cached_property
     def adversarially_trained(self) -> nn.Module:
+        if self.adversarial is None:
+            raise ValueError("weights are missing: this experiment needs those of an adversarially trained ResNet-32")
         return classifier_of(self.adversarial)
 
     @cached_property

@@ -37,7 +37,13 @@ COMMITTED = (
 def main(
     experiment: Annotated[str, typer.Argument(help=f"One of {', '.join(EXPERIMENTS)}.")],
     data_dir: Annotated[Path, typer.Option(help="Folder with CIFAR-10.")],
-    weights: Annotated[Path, typer.Option(help="Safetensors of an adversarially trained ResNet-32.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Safetensors of an adversarially trained ResNet-32, for table1 and table3-adversarial.",
+            show_default=False,
+        ),
+    ] = None,
     defense: Annotated[str, typer.Option(help="Attacked: a shipped name or a folder.")] = "cifar10",
     unsupervised: Annotated[str, typer.Option(help="Source of PW-T.")] = "cifar10-unsupervised",
     unquantized: Annotated[str, typer.Option(help="Source of PW-T.")] = "cifar10-unquantized",

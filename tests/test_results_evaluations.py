@@ -83,7 +83,7 @@ def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
 
 @pytest.mark.parametrize("experiment", ["table6", "beyond"])
 def test_experiments_load_only_the_models_that_they_use(models: Models, experiment: str) -> None:
-    few = replace(models, unsupervised="nowhere", undefended="nowhere", adversarial=Path("nowhere"))
+    few = replace(models, unsupervised="nowhere", undefended="nowhere", adversarial=None)
     assert asked(few, experiment).keys() == asked(models, experiment).keys()
 
 
@@ -132,6 +132,16 @@ def test_beyond_the_paper_every_kind_of_attack_is_tried(models: Models) -> None:
     losses = {getattr(attack.settings, "loss", None) for attack in attacks}
     assert "margin" in losses
     assert {attack.transfer for attack in attacks} == {"", "unquantized"}
+
+
+def test_weights_are_asked_for_where_they_are_read(models: Models) -> None:
+    without = replace(models, adversarial=None)
+    needing = {"table1", "table3-adversarial"}
+    for experiment in EXPERIMENTS.keys() - needing:
+        assert asked(without, experiment).keys() == asked(models, experiment).keys()
+    for experiment in needing:
+        with pytest.raises(ValueError, match="weights are missing"):
+            asked(without, experiment)
 
 
 def test_foreign_weights_are_refused_by_name(models: Models, tmp_path: Path) -> None:

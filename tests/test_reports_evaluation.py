@@ -55,6 +55,8 @@ def test_a_report_is_files_that_agree(reported: Path) -> None:
     assert report.table in markdown
     assert report.paired is not None
     assert f"## Against the first attack\n\n{report.paired.markdown()}\n\n{report.paired.note}" in markdown
+    assert "- model: small <model>, Defense, fingerprint aaaaaaaaaaaaaaaa…" in markdown
+    assert "- versions: neuroae 1.0, torch 2.6" in markdown
     assert summary["against"]["first"] == "white <box>"
     assert summary["against"]["others"]["transfer"]["first"] == 6
     for check in report.checks:

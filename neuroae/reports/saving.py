@@ -9,6 +9,7 @@ from .evaluation_report import Report
 from .evaluation_table import NOTES, flat, to_csv
 from .page import page
 from .pairs import TITLE
+from .provenance import made_with
 from .sanity import SANITY
 
 SUMMARY = "summary.json"
@@ -58,7 +59,7 @@ def summary(report: Report) -> dict[str, Any]:
 
 
 def text(report: Report) -> str:
-    """The tables and the sanity report as a Markdown page."""
+    """The tables, the sanity report and what was evaluated, as a Markdown page."""
     checks = "\n".join(
         f"- **{check.verdict}**: {check.name}: {check.found}. {check.advice or check.meaning}"
         for check in report.checks
@@ -72,5 +73,7 @@ def text(report: Report) -> str:
         *([f"## {TITLE}", report.paired.markdown(), report.paired.note] if report.paired else []),
         "## Sanity",
         checks,
+        "## What was evaluated",
+        "\n".join(f"- {name}: {value}" for name, value in made_with(report.results).items()),
     ]
     return "\n\n".join(parts) + "\n"

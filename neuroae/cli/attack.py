@@ -136,7 +136,7 @@ def attack(
     preset = overridden(dataset, step_size=step_size)
     budgets = [
         Budget(size, preset.step_size, count, restarts, random_start, averaged, average, loss, norm, queries)
-        for size, count, averaged in product(epsilon or [preset.epsilon], steps or [None], realizations or [None])
+        for size, count, averaged in product(epsilon or [preset.epsilon], steps or (None,), realizations or (None,))
     ]
     settings = {method: [budget.settings(method) for budget in budgets] for method in methods}
     swept = repeated(epsilon=epsilon, steps=steps, realizations=realizations)

@@ -11,6 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.measure import Action, interleaved, ratio
 from bench.report import Comparison, Report
 from neuroae.kernels import engine_name
+from neuroae.memory import keep_freed_memory
 
 REPORT = Report()
 
@@ -20,6 +21,11 @@ Compare = Callable[..., Comparison]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=15, help="timed calls of each alternative (default: 15)")
     parser.addoption("--threads", type=int, default=2, help="threads for both sides (default: 2)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Both sides run in memory as the command line keeps it."""
+    keep_freed_memory()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -22,7 +22,7 @@ from neuroae.storage import replacing, save_json
 from results.command import run
 from results.kept import Kept
 from results.libraries import EPSILON, SEED, STEP_SIZE, Craft, comparisons
-from results.provenance import in_words, provenance
+from results.provenance import in_words, provenance, unchanging
 from results.weights import classifier_of, described
 
 BLOCK = 50
@@ -138,7 +138,7 @@ def main(
         "attack": {"epsilon": EPSILON, "step_size": STEP_SIZE, "seed": SEED},
     }
     made = provenance(weights.stem, model, data)
-    kept = Kept(work, asked | made)
+    kept = Kept(work, asked | unchanging(made))
     rows = []
     for each in compare(kept, model, data):
         rows.append(each)

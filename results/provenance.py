@@ -29,6 +29,12 @@ def provenance(name: str, model: nn.Module, data: ImageSet) -> dict[str, Any]:
     }
 
 
+def unchanging(made: dict[str, Any]) -> dict[str, Any]:
+    """``provenance`` without the commit: what one commit began another may go on with."""
+    versions = {name: version for name, version in made["versions"].items() if name != "commit"}
+    return made | {"versions": versions}
+
+
 def in_words(made: dict[str, Any]) -> str:
     """``provenance`` in a line, for a page."""
     data = made["data"]

@@ -18,7 +18,7 @@ from results.command import run
 from results.crosscheck import Row, largest, perturbed, verdicts
 from results.kept import Kept
 from results.libraries import EPSILON, OURS, SEED, STEP_SIZE, with_ours
-from results.provenance import in_words, provenance
+from results.provenance import in_words, provenance, unchanging
 from results.weights import classifier_of, described
 
 STEPS = 100
@@ -79,7 +79,7 @@ def main(
         "attack": {"epsilon": EPSILON, "step_size": STEP_SIZE, "steps": STEPS, "restarts": restarts, "seed": SEED},
     }
     made = provenance(weights.stem, model, data)
-    found = rows(Kept(work, asked | made), model, data, restarts)
+    found = rows(Kept(work, asked | unchanging(made)), model, data, restarts)
     save_json(output / "results.json", made | asked | {"rows": [asdict(row) for row in found]})
     shown = table(COLUMNS, map(cells, found), text_columns=1)
     told = {"model": weights.stem, "images": len(data), "name": data.name, "made": in_words(made)}

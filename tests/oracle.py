@@ -62,19 +62,13 @@ def as_tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def assert_identical(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], names: tuple[str, ...]) -> None:
-    """The same dtypes, shapes and bits."""
+    """The same dtypes, shapes and numbers, to the last bit; 0 and -0 are one number."""
     for name, left, right in zip(names, actual, expected, strict=True):
         assert left.dtype == right.dtype, f"{name} has dtype {left.dtype}, expected {right.dtype}"
         assert left.shape == right.shape, f"{name} has shape {tuple(left.shape)}, expected {tuple(right.shape)}"
-        differs = bits(left) != bits(right)
-        if differs.any():
-            place = unravel(int(differs.flatten().int().argmax()), left)
+        if not torch.equal(left, right):
+            place = unravel(int((left != right).flatten().int().argmax()), left)
             raise AssertionError(f"{name} is {left[place]} at {place}, expected {right[place]}")
-
-
-def bits(tensor: Tensor) -> Tensor:
-    """Integers that tell -0 from 0, and NaN equal to itself."""
-    return tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
 
 
 def assert_same_selection(actual: tuple[Tensor, Tensor], case: Case) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from models import random_images
 from neuroae.data import ImageSet
 from results.kept import Kept
+from results.provenance import unchanging
 
 
 class Stopped(Exception):
@@ -78,3 +79,13 @@ def test_blocks_of_nobody_knows_what_are_not_taken_for_done(tmp_path: Path) -> N
         ValueError, match=r"holds an-attack and no identity\.json.*Use another folder, or remove this one"
     ):
         Kept(tmp_path, {"epsilon": 3})
+
+
+def test_an_experiment_goes_on_under_another_commit_and_not_under_another_version(tmp_path: Path) -> None:
+    def identity(**versions: str) -> dict[str, object]:
+        return unchanging({"model": "m", "versions": {"neuroae": "1", "commit": "a"} | versions})
+
+    Kept(tmp_path, identity())
+    Kept(tmp_path, identity(commit="b"))
+    with pytest.raises(ValueError, match=r"versions\.neuroae is '1' there and '2' here"):
+        Kept(tmp_path, identity(neuroae="2"))

@@ -158,8 +158,9 @@ def accuracy(scores: list[dict[str, Any]]) -> str:
 
 {table(columns, rows, text_columns=2)}
 
-E is the number of realizations whose softmax outputs are averaged. Intervals are Clopper-Pearson: the images are
-taken as a sample, the verdicts as given."""
+E is the number of realizations whose softmax outputs are averaged. E = 1 of a defense is the mean over single draws,
+with a bootstrap over the images; other intervals are Clopper-Pearson: the images are taken as a sample, the verdicts
+as given."""
 
 
 def architecture(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:

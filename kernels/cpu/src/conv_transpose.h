@@ -29,13 +29,18 @@ struct Span {
     }
 };
 
-// The survivors of one patch that reach the output: value, and weights as a pointer to the atom's first.
+// Survivors, each a value and the first of the numbers that it multiplies.
 template <class T>
 struct Survivors {
-    explicit Survivors(int64_t top_t) : weight(top_t), value(top_t) {}
+    explicit Survivors(int64_t most) : source(most), value(most) {}
 
-    // False for an atom that the layer does not have. Survivors of value 0 are left out; where a code has no values,
-    // all are taken.
+    void add(const T* first, float v) {
+        source[count] = first;
+        value[count++] = v;
+    }
+
+    // Those of one patch, and the weights of their atoms. Survivors of value 0 are left out; where a code has no
+    // values, all are taken. False for an atom that the layer does not have.
     bool read(const Code& code, const Layer& layer, int64_t slot) {
         const int64_t atom_size = layer.kernel_h * layer.kernel_w * layer.channels;
         count = 0;
@@ -43,18 +48,17 @@ struct Survivors {
             if (code.index[s] >= layer.atoms) return false;
             const float v = code.value ? code.value[s] : 0.0f;
             if (v == 0.0f && code.value) continue;
-            weight[count] = static_cast<const T*>(layer.weight) + code.index[s] * atom_size;
-            value[count++] = v;
+            add(static_cast<const T*>(layer.weight) + code.index[s] * atom_size, v);
         }
         return true;
     }
 
-    std::vector<const T*> weight;
+    std::vector<const T*> source;
     std::vector<float> value;
     int64_t count = 0;
 };
 
-// out[i] += sum over survivors of value * weight[offset + i]. Four vectors stay in registers over all survivors.
+// out[i] += sum over survivors of value * source[offset + i]. Four vectors stay in registers over all survivors.
 template <class T>
 void accumulate(const Survivors<T>& survivors, int64_t offset, int64_t length, float* out) {
     int64_t i = 0;
@@ -62,7 +66,7 @@ void accumulate(const Survivors<T>& survivors, int64_t offset, int64_t length, f
         VF a0 = load<VF>(out + i), a1 = load<VF>(out + i + W);
         VF a2 = load<VF>(out + i + 2 * W), a3 = load<VF>(out + i + 3 * W);
         for (int64_t s = 0; s < survivors.count; ++s) {
-            const T* weight = survivors.weight[s] + offset + i;
+            const T* weight = survivors.source[s] + offset + i;
             const VF v = splat(survivors.value[s]);
             a0 += v * load_floats(weight);
             a1 += v * load_floats(weight + W);
@@ -77,12 +81,12 @@ void accumulate(const Survivors<T>& survivors, int64_t offset, int64_t length, f
     for (; i + W <= length; i += W) {
         VF a = load<VF>(out + i);
         for (int64_t s = 0; s < survivors.count; ++s)
-            a += splat(survivors.value[s]) * load_floats(survivors.weight[s] + offset + i);
+            a += splat(survivors.value[s]) * load_floats(survivors.source[s] + offset + i);
         store(out + i, a);
     }
     for (; i < length; ++i)
         for (int64_t s = 0; s < survivors.count; ++s)
-            out[i] += survivors.value[s] * to_float(survivors.weight[s][offset + i]);
+            out[i] += survivors.value[s] * to_float(survivors.source[s][offset + i]);
 }
 
 inline void start_row(const Layer& layer, float* row) {
@@ -149,16 +153,15 @@ inline int32_t conv_transpose(const Code& code, const Layer& layer, void* out, i
     return conv_transpose_as(code, layer, static_cast<float*>(out), threads);
 }
 
-// Gradient of `length` outputs as floats, 0 where `output` is given and not positive.
-template <class T>
-void load_gradient(const T* grad, const T* output, int64_t length, float* target) {
-    int64_t i = 0;
-    for (; i + W <= length; i += W) {
-        VF g = load_floats(grad + i);
-        if (output) g = where_positive(g, load_floats(output + i));
-        store(target + i, g);
+// Copies the gradient of `length` outputs, 0 where `output` is given and not positive.
+template <class T, class Target>
+void load_gradient(const T* grad, const T* output, int64_t length, Target* target) {
+    for (int64_t i = 0; i < length; i += W) {
+        const int64_t valid = std::min<int64_t>(W, length - i);
+        VF g = load_lanes(grad + i, valid);
+        if (output) g = where_positive(g, load_lanes(output + i, valid));
+        store_lanes(target + i, g, valid);
     }
-    for (; i < length; ++i) target[i] = !output || to_float(output[i]) > 0.0f ? to_float(grad[i]) : 0.0f;
 }
 
 template <class T>
@@ -210,7 +213,7 @@ int32_t conv_transpose_backward_value_as(const T* grad, const T* output, const C
             load_tile(grad, output, layer, slot / patches, patch / code.patches_w, patch % code.patches_w,
                       tile.data());
             for (int64_t s = 0; s < survivors.count; ++s)
-                grad_value[slot * code.top_t + s] = dot(tile.data(), survivors.weight[s], tile_size);
+                grad_value[slot * code.top_t + s] = dot(tile.data(), survivors.source[s], tile_size);
         }
     });
     return status;

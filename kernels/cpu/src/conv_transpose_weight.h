@@ -46,24 +46,31 @@ struct Grouped {
         return true;
     }
 
+    // Most entries of one atom.
+    int64_t largest() const {
+        int64_t most = 0;
+        for (size_t atom = 0; atom + 1 < begin.size(); ++atom) most = std::max(most, begin[atom + 1] - begin[atom]);
+        return most;
+    }
+
   private:
     std::vector<int64_t> next;
 };
 
-// Copies the gradients of some images as floats, masked, and sums each image over its pixels.
+// Copies the gradients of some images, masked, and sums each image over its pixels.
 template <class T>
-void load_images(const T* grad, const T* output, const Layer& layer, int64_t first, int64_t rows, float* target,
+void load_images(const T* grad, const T* output, const Layer& layer, int64_t first, int64_t rows, T* target,
                  float* pixel_sums, int threads) {
     const int64_t size = layer.height * layer.width * layer.channels;
     parallel_for(rows, threads, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; ++row) {
             const int64_t source = (first + row) * size;
-            float* image = target + row * size;
+            T* image = target + row * size;
             float* sums = pixel_sums + row * layer.channels;
             load_gradient(grad + source, output ? output + source : nullptr, size, image);
             std::memset(sums, 0, layer.channels * sizeof(float));
             for (int64_t y = 0; y < layer.height; ++y) {
-                const float* line = image + y * layer.width * layer.channels;
+                const T* line = image + y * layer.width * layer.channels;
                 add_row(layer.width, layer.channels, sums, [&](int64_t x, int64_t c, int64_t valid) {
                     return load_lanes(line + x * layer.channels + c, valid);
                 });
@@ -72,22 +79,28 @@ void load_images(const T* grad, const T* output, const Layer& layer, int64_t fir
     });
 }
 
-// Adds what the images in `grad` give to one atom's weights.
-inline void add_atom_gradient(const float* grad, const Code& code, const Layer& layer, const Grouped& grouped,
-                              int64_t atom, float* out) {
+// Adds what the images in `grad` give to one kernel row of an atom's weights. Survivors whose whole row reaches the
+// output are summed in registers, and the others, at the edges of a padded layer, first.
+template <class T>
+void add_row_gradient(const T* grad, const Code& code, const Layer& layer, const Grouped& grouped, int64_t atom,
+                      int64_t tap, Survivors<T>& whole, float* out) {
     const int64_t patches = code.patches_h * code.patches_w;
+    whole.count = 0;
     for (int64_t e = grouped.begin[atom]; e < grouped.begin[atom + 1]; ++e) {
-        const int64_t slot = grouped.entries[e].slot, patch = slot % patches;
+        const auto [slot, value] = grouped.entries[e];
+        const int64_t patch = slot % patches;
         const Span down(patch / code.patches_w, layer.kernel_h, layer.stride_h, layer.padding_h, layer.height);
         const Span across(patch % code.patches_w, layer.kernel_w, layer.stride_w, layer.padding_w, layer.width);
-        if (across.taps <= 0) continue;
-        for (int64_t tap = 0; tap < down.taps; ++tap) {
-            const int64_t y = slot / patches * layer.height + down.start + tap;
-            axpy(grad + (y * layer.width + across.start) * layer.channels, grouped.entries[e].value,
-                 across.taps * layer.channels,
-                 out + ((down.first + tap) * layer.kernel_w + across.first) * layer.channels);
+        if (tap < down.first || tap >= down.first + down.taps || across.taps <= 0) continue;
+        const int64_t y = slot / patches * layer.height + down.start + tap - down.first;
+        const T* source = grad + (y * layer.width + across.start) * layer.channels;
+        if (across.taps == layer.kernel_w) {
+            whole.add(source, value);
+        } else {
+            axpy(source, value, across.taps * layer.channels, out + across.first * layer.channels);
         }
     }
+    accumulate(whole, 0, layer.kernel_w * layer.channels, out);
 }
 
 template <class T>
@@ -95,11 +108,13 @@ int32_t conv_transpose_backward_weight_as(const T* grad, const T* output, const 
                                           float* grad_weight, float* grad_bias, int threads) {
     const int64_t image_size = layer.height * layer.width * layer.channels;
     const int64_t atom_size = layer.kernel_h * layer.kernel_w * layer.channels;
-    const int64_t chunk = std::max<int64_t>(1, kChunkBytes / (image_size * static_cast<int64_t>(sizeof(float))));
+    const int64_t chunk = std::max<int64_t>(1, kChunkBytes / (image_size * static_cast<int64_t>(sizeof(T))));
     expect_writes(grad_weight, layer.atoms * atom_size * sizeof(float));
-    std::memset(grad_weight, 0, layer.atoms * atom_size * sizeof(float));
+    parallel_for(layer.atoms, threads, [&](int64_t begin, int64_t end) {
+        std::memset(grad_weight + begin * atom_size, 0, (end - begin) * atom_size * sizeof(float));
+    });
     std::memset(grad_bias, 0, layer.channels * sizeof(float));
-    std::vector<float> images(std::min(chunk, code.rows) * image_size);
+    std::vector<T> images(std::min(chunk, code.rows) * image_size);
     std::vector<float> pixel_sums(std::min(chunk, code.rows) * layer.channels);
     Grouped grouped;
     for (int64_t first = 0; first < code.rows; first += chunk) {
@@ -112,10 +127,11 @@ int32_t conv_transpose_backward_weight_as(const T* grad, const T* output, const 
         parallel_for(total, threads, [&](int64_t begin, int64_t end) {
             const auto from = std::lower_bound(grouped.begin.begin(), grouped.begin.end() - 1, begin);
             const auto to = std::lower_bound(grouped.begin.begin(), grouped.begin.end() - 1, end);
-            for (auto atom = from; atom != to; ++atom) {
-                const int64_t number = atom - grouped.begin.begin();
-                add_atom_gradient(images.data(), code, layer, grouped, number, grad_weight + number * atom_size);
-            }
+            Survivors<T> whole(grouped.largest());
+            for (int64_t atom = from - grouped.begin.begin(); atom < to - grouped.begin.begin(); ++atom)
+                for (int64_t tap = 0; tap < layer.kernel_h; ++tap)
+                    add_row_gradient(images.data(), code, layer, grouped, atom, tap, whole,
+                                     grad_weight + (atom * layer.kernel_h + tap) * layer.kernel_w * layer.channels);
         });
     }
     return kOk;

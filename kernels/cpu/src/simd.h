@@ -100,14 +100,6 @@ inline float sum(VF v) {
     return lanes[0];
 }
 
-// out[i] += factor * x[i].
-inline void axpy(const float* x, float factor, int64_t length, float* out) {
-    const VF f = splat(factor);
-    int64_t i = 0;
-    for (; i + W <= length; i += W) store(out + i, load<VF>(out + i) + f * load<VF>(x + i));
-    for (; i < length; ++i) out[i] += factor * x[i];
-}
-
 struct bfloat16 {
     uint16_t bits;
 };
@@ -126,6 +118,15 @@ inline VF load_floats(const float* source) { return load<VF>(source); }
 inline VF load_floats(const bfloat16* source) {
     VU wide = __builtin_convertvector(load<VH>(source), VU) << 16;
     return (VF)wide;
+}
+
+// out[i] += factor * x[i].
+template <class T>
+inline void axpy(const T* x, float factor, int64_t length, float* out) {
+    const VF f = splat(factor);
+    int64_t i = 0;
+    for (; i + W <= length; i += W) store(out + i, load<VF>(out + i) + f * load_floats(x + i));
+    for (; i < length; ++i) out[i] += factor * to_float(x[i]);
 }
 
 // Round to nearest, ties to even; NaN stays a quiet NaN.

@@ -17,11 +17,17 @@ def choose_device(name: str | None) -> torch.device:
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name)
+        device = torch.device(f"cuda:{own_gpu()}" if name == "cuda" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device is {name!r}, which cannot be used here: {error}") from error
     return device
+
+
+def own_gpu() -> int:
+    """This process's, among those that it sees: some launchers show each process its own alone."""
+    rank, seen = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    return rank % seen if seen else rank
 
 
 @functools.cache

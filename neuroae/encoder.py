@@ -256,4 +256,6 @@ def check_number(name: str, value: float, valid: Callable[[float], bool], expect
 
 def check_boolean(name: str, value: bool) -> None:
     if not isinstance(value, bool):
-        raise TypeError(f"{name} is a {type(value).__name__}, expected a bool")
+        kind = type(value)
+        told = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+        raise TypeError(f"{name} is a {told}, expected a bool")

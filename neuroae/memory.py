@@ -2,17 +2,16 @@
 
 import ctypes
 import os
+from pathlib import Path
 
 # Numbers of mallopt's parameters in glibc's malloc.h.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-NEVER = -1
-LARGEST = 2**31 - 1
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+NEVER, NONE = -1, 0
 TOP_PAD = 2**28
 
 MADV_HUGEPAGE = 14
 PAGE = 2**21
-GIBIBYTE = 2**30
-MOST_GIBIBYTES = 16
+MOST_RESERVED = 2**34
 
 
 def keep_freed_memory() -> bool:
@@ -28,20 +27,31 @@ def keep_freed_memory() -> bool:
         mallopt, malloc, free, madvise = library.mallopt, library.malloc, library.free, library.madvise
     except (AttributeError, OSError, TypeError):
         return False
-    malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
-    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    settings = {M_MMAP_THRESHOLD: LARGEST, M_TRIM_THRESHOLD: NEVER, M_TOP_PAD: TOP_PAD}
+    settings = {M_MMAP_MAX: NONE, M_TRIM_THRESHOLD: NEVER, M_TOP_PAD: TOP_PAD}
     if not all(mallopt(parameter, value) for parameter, value in settings.items()):
         return False
-    # Blocks come from the heap now. These reserve its next addresses, no memory; freed, they are the first to be used.
-    blocks = [malloc(GIBIBYTE) for _ in range(half_of_memory())]
-    for block in filter(None, blocks):
+    malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    # A block at the end of the heap, never written to, and freed: large pages are asked for where the heap will grow.
+    size = min(MOST_RESERVED, physical_memory() // 2)
+    block = malloc(size) if addresses_are_free() else None
+    if block:
         first = (block + PAGE - 1) // PAGE * PAGE
-        madvise(first, GIBIBYTE - (first - block), MADV_HUGEPAGE)
+        madvise(first, block + size - first, MADV_HUGEPAGE)
         free(block)
     return True
 
 
-def half_of_memory() -> int:
-    """In whole GiB."""
-    return min(MOST_GIBIBYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // GIBIBYTE)
+def physical_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def addresses_are_free() -> bool:
+    """Whether memory counts when it is written to, and not before, and how much address space there is does not."""
+    import resource
+
+    overcommit = Path("/proc/sys/vm/overcommit_memory")
+    strict = overcommit.exists() and overcommit.read_text().strip() == "2"
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    limited = any(limit != resource.RLIM_INFINITY for limit in limits)
+    return not (strict or limited or "MALLOC_PERTURB_" in os.environ)

@@ -114,8 +114,15 @@ def test_small_blocks_are_filled_up_with_realizations(
 
 
 def test_a_model_that_is_called_for_each_realization_has_one_in_memory_at_a_time() -> None:
-    assert realizations_at_once(Noisy(), None, 2) == 1
-    assert realizations_at_once(Noisy(), 3, 2) == 3
+    shape = torch.Size((2, 3, 8, 8))
+    assert realizations_at_once(Noisy(), None, shape) == 1
+    assert realizations_at_once(Noisy(), 3, shape) == 3
+
+
+def test_large_images_are_not_repeated_to_fill_up_a_block() -> None:
+    model = small_defense()
+    shapes = [(16, 3, 32, 32), (4, 3, 160, 160), (1, 3, 160, 160), (200, 3, 32, 32)]
+    assert [realizations_at_once(model, None, torch.Size(shape)) for shape in shapes] == [4, 1, 2, 1]
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf], ids=str)

@@ -76,7 +76,7 @@ def test_a_finished_training_is_left_alone_and_another_is_refused(models: Path) 
     before = {path: path.stat().st_mtime_ns for path in (models / "plain").iterdir()}
     assert "plain is trained already" in neuroae(*again)
     with pytest.raises(
-        ValueError, match=r"config\.json belongs to another run: .*training\.batch_size is 64 there and 32 here"
+        ValueError, match=r"run\.json belongs to another run: training\.batch_size is 64 there and 32 here"
     ):
         neuroae(*again, "--batch-size", 32)
     assert {path: path.stat().st_mtime_ns for path in (models / "plain").iterdir()} == before

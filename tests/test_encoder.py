@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -132,6 +133,7 @@ def test_rounding_beyond_the_range_is_accepted(encoder: SparseEncoder, images: T
         ("beta", -1.0, ValueError, "beta is -1.0, expected at least 0"),
         ("quantize", 1, TypeError, "quantize is a int, expected a bool"),
         ("signed", "no", TypeError, "signed is a str, expected a bool"),
+        ("signed", np.True_, TypeError, r"signed is a numpy\.bool_?, expected a bool"),
         ("sigma", 0.0, ValueError, "sigma is 0.0, expected above 0"),
         ("surrogate", "tanh", ValueError, "surrogate is 'tanh', expected one of identity, smooth, smooth-normalized"),
         ("backend", "gpu", ValueError, "backend is 'gpu', expected auto, reference, cpu or triton"),

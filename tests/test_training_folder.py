@@ -74,7 +74,23 @@ def test_a_folder_of_an_earlier_version_goes_on_and_is_guarded_by_its_checkpoint
         train(tmp_path, "plain")
     assert not (tmp_path / "run.json").exists()
     train(tmp_path, "supervised")
-    assert len(load_pretrained(tmp_path)[1]["epochs"]) == 1
+    notes = load_pretrained(tmp_path)[1]
+    assert len(notes["epochs"]) == 1
+    assert "begun by an earlier version" in notes["versions"]["neuroae"]
+    assert notes["continued_with"] == [versions()]
+
+
+def test_atoms_that_were_given_and_atoms_that_are_learned_are_two_trainings(
+    tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first checkpoint, and when it is finished."""
+    kill(tmp_path / "first", "supervised", module, "learn")
+    monkeypatch.setitem(COMMANDS, "given", [*SMALL, "--dictionary", tmp_path / "first/dictionary.safetensors"])
+    kill(tmp_path / "second", "given", module, "learn")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"run\.json belongs to another run: dictionary is"):
+            train(tmp_path / "second", "supervised")
+        train(tmp_path / "second", "given")
 
 
 def test_the_folder_is_claimed_while_atoms_are_learned(
@@ -105,7 +121,7 @@ def test_a_damaged_note_of_what_was_asked_is_refused_by_name(
     tmp_path: Path, module: ModuleType, content: object
 ) -> None:
     save_json(tmp_path / "run.json", content)
-    with pytest.raises(ValueError, match=r"run\.json (is not what|does not say which)"):
+    with pytest.raises(ValueError, match=r"run\.json is not what `neuroae train` writes"):
         train(tmp_path, "plain")
     assert load_json(tmp_path / "run.json") == content
 

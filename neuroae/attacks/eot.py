@@ -117,7 +117,7 @@ def estimated(
     zero = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     invalid = torch.zeros_like(zero)
     realize = realizer(model, images, seed, image_ids)
-    at_once = realizations_at_once(model, chunk, len(images))
+    at_once = realizations_at_once(model, chunk, images.shape)
     for first in range(start, start + realizations, at_once):
         count = min(at_once, start + realizations - first)
         found = realization_gradients(realize, images, labels, targets, highest, loss, first, count)

@@ -13,8 +13,10 @@ from .checks import answered
 
 Realize = Callable[[int, int, Tensor], Tensor]
 SEEDED = {"seed", "image_ids"}
-# What a pass costs beside its rows, the packing of filters above all, is little from about so many rows on.
+# What a pass costs beside its rows, the packing of filters above all, is little from about so many rows on. Large
+# images are not repeated for it: pixels are what takes memory.
 ROWS = 64
+PIXELS = ROWS * 32 * 32
 
 
 def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Realize:
@@ -44,15 +46,22 @@ def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> 
     return run
 
 
-def realizations_at_once(model: nn.Module, chunk: int | None, images: int) -> int:
-    """``chunk``, or where that is None as many of a ``Defense`` as make 64 rows with these images, at least one.
+def realizations_at_once(model: nn.Module, chunk: int | None, shape: torch.Size) -> int:
+    """``chunk``, or where that is None as many of a ``Defense`` as make 64 rows of 32 x 32 pixels, at least one.
 
-    Memory is that of 64 images then, or of the images where they are more. Of another model it is one realization:
-    each is a call of its own, so that several take memory and save no time.
+    Memory is that of 64 such images then, or of the images where they are more. Of another model it is one
+    realization: each is a call of its own, so that several take memory and save no time.
+
+    Args:
+        model: that draws.
+        chunk: of the settings.
+        shape: (B, C, H, W) of the images.
     """
     if chunk is not None:
         return chunk
-    return max(1, ROWS // images) if isinstance(model, Defense) else 1
+    images, _, height, width = shape
+    fitting = min(ROWS // images, PIXELS // (images * height * width))
+    return max(1, fitting) if isinstance(model, Defense) else 1
 
 
 def takes_seeds(model: nn.Module) -> bool:

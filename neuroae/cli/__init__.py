@@ -1,11 +1,11 @@
 """The command line: ``neuroae VERB``, each verb in a file of its own."""
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from .. import __version__
 from ..memory import keep_freed_memory
 from .attack import attack
 from .demo import demo
@@ -24,14 +24,14 @@ app = typer.Typer(
 
 def show_version(asked: bool) -> None:
     if asked:
-        print(f"neuroae {version('neuroae')}")
+        print(f"neuroae {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the installed version.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None: ...
 

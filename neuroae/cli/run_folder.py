@@ -37,22 +37,35 @@ def taken(folder: Path, asked: dict[str, Any]) -> Iterator[None]:
     with claimed(folder):
         for name in (RUN, DICTIONARY, WEIGHTS, CONFIG, CARD, TABLE, PICTURE):
             remove_leftovers(folder / name)
-        # Folders of earlier versions say only in their checkpoints whose they are.
-        for checkpoint in sorted(folder.glob(CHECKPOINTS)):
-            require_asked(checkpoint, load_tensors(checkpoint)[1].get("identity"), asked)
+        checkpoints = sorted(folder.glob(CHECKPOINTS))
         if (folder / RUN).exists():
-            require_asked(folder / RUN, load_run(folder)["asked"], asked)
+            require_asked(folder, asked)
             note_versions(folder)
         else:
-            save_json(folder / RUN, {"asked": asked, "versions": [versions()]})
+            # Folders of earlier versions say only in their checkpoints whose they are.
+            for checkpoint in checkpoints:
+                require_settings(checkpoint, load_tensors(checkpoint)[1].get("identity"), asked)
+            begun = [{"neuroae": "unknown, the training was begun by an earlier version"}] if checkpoints else []
+            save_json(folder / RUN, {"asked": asked, "versions": [*begun, versions()]})
         yield
 
 
-def require_asked(path: Path, found: Any, asked: dict[str, Any]) -> None:
-    """Refuses a file of another training; ``found`` is what it says that was asked, among other things.
+def require_asked(folder: Path, asked: dict[str, Any]) -> None:
+    """Refuses a folder that another training was asked for.
 
     Raises:
         ValueError: they differ; the message says where.
+    """
+    require_same(folder / RUN, load_run(folder)["asked"], asked)
+
+
+def require_settings(path: Path, found: Any, asked: dict[str, Any]) -> None:
+    """The same for a file that knows the atoms in any case, whether they were given or learned.
+
+    Args:
+        path: of the file.
+        found: what it says that was asked, among other things.
+        asked: see ``taken``.
     """
     if not isinstance(found, dict):
         raise ValueError(f"{path} does not say which training it belongs to")
@@ -62,7 +75,7 @@ def require_asked(path: Path, found: Any, asked: dict[str, Any]) -> None:
 
 def load_run(folder: Path) -> dict[str, Any]:
     run = load_json(folder / RUN)
-    if not isinstance(run, dict) or not {"asked", "versions"} <= run.keys():
+    if not isinstance(run, dict) or not isinstance(run.get("asked"), dict) or not run.get("versions"):
         raise ValueError(f"{folder / RUN} is not what `neuroae train` writes")
     return run
 

@@ -35,7 +35,7 @@ from .options import (
     overridden,
     preset_option,
 )
-from .run_folder import load_run, require_asked, taken
+from .run_folder import RUN, load_run, require_asked, require_settings, taken
 from .starting import Start
 
 Method = Literal["supervised", "unsupervised", "plain"]
@@ -256,7 +256,10 @@ def finish(
 def show_finished(output: Path, asked: dict[str, Any]) -> None:
     """Says that there is nothing left to do; an error where the folder holds another run's model."""
     _, notes = load_pretrained(output)
-    require_asked(output / CONFIG, notes.get("run", {}), asked)
+    if (output / RUN).exists():
+        require_asked(output, asked)
+    else:
+        require_settings(output / CONFIG, notes.get("run", {}), asked)
     if processes.is_first():
         score = notes["scores"][0]
         print(f"{output} is trained already: {score['accuracy']:.1%} of {score['images']:,} images of {score['data']}")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..attacks import APGDSettings, Perturbed, PGDSettings, SquareSettings, apgd, pgd, square
+from ..attacks.realizations import ROWS
 from ..contexts import PRECISIONS, autocast
 from ..defense import AUTOENCODER_IDENTITY, Defense
 from ..randomness import derive_seed
@@ -72,6 +73,8 @@ class Attack:
             raise TypeError(f"settings is a {type(self.settings).__name__}, expected one of {known}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if self.precision != "float32" and not self.settings.gradients:
+            raise ValueError(f"precision is {self.precision!r}, expected 'float32' for an attack without gradients")
         if self.variant is not None and self.variant not in VARIANTS:
             raise ValueError(f"variant is {self.variant!r}, expected one of {', '.join(VARIANTS)}")
         if not isinstance(self.source, Defense) and (self.surrogate or self.variant):
@@ -125,10 +128,17 @@ class Attack:
             "surrogate": self.surrogate or own_surrogate(self.source),
             "variant": self.variant,
             "precision": self.precision,
-            "settings": asdict(self.settings),
+            "settings": asdict(self.settings) | self.chunk(),
             "gradients": self.settings.gradients,
             "forwards": self.settings.forwards,
         }
+
+    def chunk(self) -> dict[str, Any]:
+        """Realizations at once, which decide bits: a number, or how it is found for each block."""
+        chosen = getattr(self.settings, "chunk", 1)
+        if chosen is not None:
+            return {}
+        return {"chunk": f"{ROWS} rows" if isinstance(self.source, Defense) else 1}
 
 
 class Clean:

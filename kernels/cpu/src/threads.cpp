@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -64,7 +65,14 @@ void parallel_ranges(int64_t tasks, int threads, RangeFunction function, void* c
         openmp().parallel(run_openmp_part, &region, static_cast<unsigned>(parts), 0);
     } else {
         std::vector<std::thread> others;
-        for (int64_t part = 1; part < parts; ++part) others.emplace_back(&Region::run, &region, part, parts);
+        others.reserve(parts);
+        int64_t part = 1;
+        try {
+            for (; part < parts; ++part) others.emplace_back(&Region::run, &region, part, parts);
+        } catch (const std::system_error&) {
+            // No more threads to be had: this one does the rest.
+            for (; part < parts; ++part) region.run(part, parts);
+        }
         region.run(0, parts);
         for (std::thread& other : others) other.join();
     }

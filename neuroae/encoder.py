@@ -254,7 +254,7 @@ def check_number(name: str, value: float, valid: Callable[[float], bool], expect
         raise ValueError(f"{name} is {value}, expected {expected}")
 
 
-def check_boolean(name: str, value: bool) -> None:
+def check_boolean(name: str, value: object) -> None:
     if not isinstance(value, bool):
         kind = type(value)
         told = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

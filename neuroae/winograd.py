@@ -45,7 +45,7 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
         return plain and unpadded and alike and maps and engine_is_faster(dtype)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def engine_is_faster(dtype: torch.dtype) -> bool:
     """Whether the C++ engine runs here, and a dtype is one that it is the fastest for."""
     known = dtype == torch.float32 or (dtype == torch.bfloat16 and not has_matrix_units())

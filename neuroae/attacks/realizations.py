@@ -57,11 +57,18 @@ def realizations_at_once(model: nn.Module, chunk: int | None, shape: torch.Size)
         chunk: of the settings.
         shape: (B, C, H, W) of the images.
     """
+    rule = chunk_rule(model, chunk)
+    if isinstance(rule, int):
+        return rule
+    images, _, height, width = shape
+    return max(1, min(ROWS // images, PIXELS // (images * height * width)))
+
+
+def chunk_rule(model: nn.Module, chunk: int | None) -> int | str:
+    """What decides ``realizations_at_once``, and bits with it: a number, or what each block is filled up to."""
     if chunk is not None:
         return chunk
-    images, _, height, width = shape
-    fitting = min(ROWS // images, PIXELS // (images * height * width))
-    return max(1, fitting) if isinstance(model, Defense) else 1
+    return f"{ROWS} rows" if isinstance(model, Defense) else 1
 
 
 def takes_seeds(model: nn.Module) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..attacks import APGDSettings, Perturbed, PGDSettings, SquareSettings, apgd, pgd, square
-from ..attacks.realizations import ROWS
+from ..attacks.realizations import chunk_rule
 from ..contexts import PRECISIONS, autocast
 from ..defense import AUTOENCODER_IDENTITY, Defense
 from ..randomness import derive_seed
@@ -128,17 +128,15 @@ class Attack:
             "surrogate": self.surrogate or own_surrogate(self.source),
             "variant": self.variant,
             "precision": self.precision,
-            "settings": asdict(self.settings) | self.chunk(),
+            "settings": self.decisive_settings(),
             "gradients": self.settings.gradients,
             "forwards": self.settings.forwards,
         }
 
-    def chunk(self) -> dict[str, Any]:
-        """Realizations at once, which decide bits: a number, or how it is found for each block."""
-        chosen = getattr(self.settings, "chunk", 1)
-        if chosen is not None:
-            return {}
-        return {"chunk": f"{ROWS} rows" if isinstance(self.source, Defense) else 1}
+    def decisive_settings(self) -> dict[str, Any]:
+        """The settings as JSON holds them, with what decides how many realizations are drawn at once."""
+        found = asdict(self.settings)
+        return found | {"chunk": chunk_rule(self.source, found["chunk"])} if "chunk" in found else found
 
 
 class Clean:

@@ -126,12 +126,15 @@ def maps_struct(maps: Tensor, positive: Tensor | None) -> Maps:
     return Maps(maps.data_ptr(), pointer(positive), DTYPES[maps.dtype], rows, height, width, channels)
 
 
+# Products of rounded numbers are for gradients alone. In the output they would change what the rest of a network sees:
+# the trained CIFAR-10 defense's gradient then keeps a median cosine of 0.67 with float32's, where rounding in the
+# gradient itself leaves 0.998.
 def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     shape = conv_shapes.dense_conv_transpose(input, weight, bias)
     dtype, input, weight = input.dtype, channels_last(input), channels_last(weight)
     bias = None if bias is None else bias.contiguous()
     output = torch.empty(shape, dtype=input.dtype, memory_format=torch.channels_last)
-    filters = Filters(weight.data_ptr(), pointer(bias), *weight.shape[:2], 2, True, relu)
+    filters = Filters(weight.data_ptr(), pointer(bias), *weight.shape[:2], 2, True, relu, False)
     run("convolve", maps_struct(input, None), filters, output.data_ptr())
     return output.to(dtype)
 
@@ -142,7 +145,7 @@ def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | No
     output = None if output is None else channels_last(output)
     turned = channels_last(weight.transpose(0, 1))
     result = torch.empty(shape, dtype=grad_output.dtype, memory_format=torch.channels_last)
-    filters = Filters(turned.data_ptr(), None, *turned.shape[:2], 0, False, False)
+    filters = Filters(turned.data_ptr(), None, *turned.shape[:2], 0, False, False, True)
     run("convolve", maps_struct(grad_output, output), filters, result.data_ptr())
     return result.to(dtype)
 

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 LIBRARY_NAME = "libneuroae_cpu.so"
 BUILD_ERROR = FOLDER / "build-error.txt"
 BAD_INDEX, NO_MEMORY = 2, 3  # kBadIndex and kNoMemory of engine.h
-INSTRUCTION_SETS = ("plain", "avx2", "avx512")
+INSTRUCTION_SETS = ("plain", "avx2", "avx512", "avx512_bf16")
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "select": (POINTER(Images), POINTER(Dictionary), POINTER(Selection), c_int32),
@@ -72,6 +72,6 @@ def library() -> ctypes.CDLL:
 
 
 def instruction_set() -> str:
-    """What the engine runs on here: avx512, avx2 or plain."""
+    """What the engine runs on here: avx512_bf16, avx512, avx2 or plain."""
     name: bytes = library().neuroae_isa()
     return name.decode()

@@ -80,7 +80,7 @@ class Filters(Structure):
     _fields_ = [
         *pointers("weight", "bias"),
         *sizes("inputs", "outputs", "padding"),
-        *flags("flipped", "relu"),
+        *flags("flipped", "relu", "rounded"),
     ]
 
 

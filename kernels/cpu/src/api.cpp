@@ -17,18 +17,23 @@ extern const Engine engine;
 namespace isa_avx512 {
 extern const Engine engine;
 }
+namespace isa_avx512_bf16 {
+extern const Engine engine;
+}
 #endif
 
 namespace {
 
-// NEUROAE_CPU_ISA (plain, avx2 or avx512) lowers the choice, to test the others on one machine.
+// NEUROAE_CPU_ISA (plain, avx2, avx512 or avx512_bf16) lowers the choice, to test the others on one machine.
 const Engine& choose() {
 #if defined(__x86_64__)
     const char* wanted = std::getenv("NEUROAE_CPU_ISA");
     auto allowed = [&](const Engine& engine) { return !wanted || !*wanted || std::strcmp(wanted, engine.name) == 0; };
-    if (allowed(isa_avx512::engine) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return isa_avx512::engine;
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (allowed(isa_avx512_bf16::engine) && avx512 && __builtin_cpu_supports("avx512bf16"))
+        return isa_avx512_bf16::engine;
+    if (allowed(isa_avx512::engine) && avx512) return isa_avx512::engine;
     if (allowed(isa_avx2::engine) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return isa_avx2::engine;
 #endif

@@ -77,6 +77,7 @@ struct Filters {
     int64_t inputs, outputs, padding;
     int32_t flipped;  // taps from last to first, in both directions
     int32_t relu;
+    int32_t rounded;  // for bfloat16 maps, products may be those of numbers rounded to bfloat16
 };
 
 // One instruction set's implementations. `threads` is the most that may work at once.

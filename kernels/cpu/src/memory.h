@@ -26,19 +26,20 @@ inline void expect_writes(void* data, std::size_t bytes) {
 #endif
 }
 
-// Uninitialized floats whose first lies at the start of a cache line.
+// Uninitialized elements whose first lies at the start of a cache line.
+template <class E>
 class Scratch {
   public:
     explicit Scratch(int64_t count)
-        : floats(static_cast<float*>(::operator new(count * sizeof(float), std::align_val_t{kLine}))) {}
-    float* data() const { return floats.get(); }
+        : elements(static_cast<E*>(::operator new(count * sizeof(E), std::align_val_t{kLine}))) {}
+    E* data() const { return elements.get(); }
 
   private:
     static constexpr std::size_t kLine = 64;
     struct Release {
-        void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{kLine}); }
+        void operator()(E* memory) const { ::operator delete(memory, std::align_val_t{kLine}); }
     };
-    std::unique_ptr<float, Release> floats;
+    std::unique_ptr<E, Release> elements;
 };
 
 }  // namespace neuroae

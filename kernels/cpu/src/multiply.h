@@ -1,7 +1,7 @@
 // The inner loop of every matrix product here: a tile of the result that stays in registers.
 #pragma once
 
-#include "simd.h"
+#include "elements.h"
 
 namespace neuroae {
 namespace NEUROAE_ISA {
@@ -15,9 +15,9 @@ constexpr int R = 6;  // 12 accumulators of the 16 registers
 // out[r][v] = sum over l of a[r * a_row + l * a_step] * b[l * b_step + v], for R rows and N vectors; the sum is added to
 // what `out` holds where `add` is set. Every sum is one chain of additions over l that starts at 0, whatever the tile,
 // so it depends on nothing but its own row and column.
-template <class V, int N>
-inline void multiply(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_step, int64_t length,
-                     float* out, int64_t out_row, bool add) {
+template <class V, int N, class E>
+inline void multiply(const E* a, int64_t a_row, int64_t a_step, const E* b, int64_t b_step, int64_t length, float* out,
+                     int64_t out_row, bool add) {
     constexpr int lanes = sizeof(V) / sizeof(float);
     // Every loop over the tile is unrolled: otherwise the sums would live in memory before and after the main loop.
     V sums[R][N];
@@ -31,9 +31,9 @@ inline void multiply(const float* a, int64_t a_row, int64_t a_step, const float*
         for (int v = 0; v < N; ++v) column[v] = load<V>(b + v * lanes);
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
-            const V x = a[r * a_row] - V{};
+            const E x = a[r * a_row];
 #pragma GCC unroll 2
-            for (int v = 0; v < N; ++v) sums[r][v] += x * column[v];
+            for (int v = 0; v < N; ++v) add_product(sums[r][v], x, column[v]);
         }
     }
     if (add) {

@@ -29,8 +29,9 @@ struct Panels {
     std::vector<Panel> list;
 };
 
-inline void multiply_panel(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_step,
-                           int64_t length, float* out, int64_t out_row, bool add, int64_t width) {
+template <class E>
+inline void multiply_panel(const E* a, int64_t a_row, int64_t a_step, const E* b, int64_t b_step, int64_t length,
+                           float* out, int64_t out_row, bool add, int64_t width) {
     if (width == 2 * W) return multiply<VF, 2>(a, a_row, a_step, b, b_step, length, out, out_row, add);
     if (width == W) return multiply<VF, 1>(a, a_row, a_step, b, b_step, length, out, out_row, add);
     if constexpr (W > 8)

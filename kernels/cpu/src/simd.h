@@ -139,12 +139,15 @@ inline bfloat16 to_bfloat16(float x) {
 
 inline void store_floats(float* target, VF v) { store(target, v); }
 
-inline void store_floats(bfloat16* target, VF v) {
-    VU bits = (VU)v;
-    VU rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    VU nan = (VU)(v != v);
-    store(target, __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), VH));
+// The same for vectors, as the low 16 bits of each lane.
+inline VU round_bits(VF v) {
+    const VU bits = (VU)v;
+    const VU rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const VU nan = (VU)(v != v);
+    return (rounded & ~nan) | (nan & 0x7fc0);
 }
+
+inline void store_floats(bfloat16* target, VF v) { store(target, __builtin_convertvector(round_bits(v), VH)); }
 
 // The first n lanes from or to memory; the others are read as 0.
 template <class T>

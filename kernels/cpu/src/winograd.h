@@ -41,35 +41,38 @@ struct Tiling {
     const int64_t rows, height, width, down, across, total;
 };
 
-// `values` numbers a tile, for the 36 points of a block of tiles: (points, tiles, values). The points lie a cache line
+// `values` elements a tile, for the 36 points of a block of tiles: (points, tiles, values). The points lie a cache line
 // more than a whole number of pages apart, if so: writing one tile's points does not press on one set of the cache.
+template <class E>
 struct Block {
     Block(int64_t tiles, int64_t values) : values(values), point(tiles * values + 16), memory(kPoints * point + W) {}
-    float* at(int64_t p, int64_t tile) const { return memory.data() + p * point + tile * values; }
+    E* at(int64_t p, int64_t tile) const { return memory.data() + p * point + tile * values; }
 
     const int64_t values, point;
-    const Scratch memory;
+    const Scratch<E> memory;
 };
 
-// Filters after G g G^T, panel by panel: (points, panels, inputs, width).
+// Filters after G g G^T, panel by panel: (points, panels, inputs, width), inputs being elements.
+template <class E>
 class PackedFilters {
   public:
     PackedFilters(const Filters& filters, int threads)
         : panels(filters.outputs),
-          inputs(filters.inputs),
+          inputs(elements<E>(filters.inputs)),
           point(inputs * panels.row() + 16),
           memory(kPoints * point + W) {
         parallel_for(inputs, threads, [&](int64_t begin, int64_t end) {
-            for (int64_t c = begin; c < end; ++c)
+            for (int64_t c = begin * kNumbers<E>; c < std::min(end * kNumbers<E>, filters.inputs); ++c)
                 for (const Panels::Panel& panel : panels.list)
                     for (int64_t v = 0; v < panel.width; v += W) pack(filters, c, panel, v);
         });
     }
-    const float* panel(int64_t p, const Panels::Panel& panel) const {
+    const E* panel(int64_t p, const Panels::Panel& panel) const {
         return memory.data() + p * point + panel.first * inputs;
     }
 
     const Panels panels;
+    const int64_t inputs;
 
   private:
     void pack(const Filters& filters, int64_t c, const Panels::Panel& panel, int64_t v) {
@@ -82,36 +85,39 @@ class PackedFilters {
                 return load_part(filters.weight + (c * kTaps * kTaps + tap) * outputs + k, valid);
             },
             [&](int i, int j, VF u) {
-                store_part(memory.data() + (i * kInputs + j) * point + panel.first * inputs + c * panel.width + v, u,
-                           stored);
+                E* row = memory.data() + (i * kInputs + j) * point + panel.first * inputs;
+                write_lanes(row + c / kNumbers<E> * panel.width + v, u, c % kNumbers<E>, stored);
             });
     }
 
-    const int64_t inputs, point;
-    const Scratch memory;
+    const int64_t point;
+    const Scratch<E> memory;
 };
 
-// Channels are summed in chains of equal length, at most kChain, and these one to another: shorter chains round less,
-// and their piece of a panel stays in the first cache.
-inline void multiply_block(const Block& inputs, const PackedFilters& packed, int64_t channels, int64_t tiles,
-                           const Block& products) {
-    const int64_t chains = (channels + kChain - 1) / kChain, chain = (channels + chains - 1) / chains;
+// Channels are summed in chains of equal length, at most kChain elements, and these one to another: shorter chains
+// round less, and their piece of a panel stays in the first cache.
+template <class E>
+void multiply_block(const Block<E>& inputs, const PackedFilters<E>& packed, int64_t tiles,
+                    const Block<float>& products) {
+    const int64_t chains = (packed.inputs + kChain - 1) / kChain, chain = (packed.inputs + chains - 1) / chains;
     for (int64_t p = 0; p < kPoints; ++p)
         for (const Panels::Panel& panel : packed.panels.list)
-            for (int64_t c = 0; c < channels; c += chain)
+            for (int64_t c = 0; c < packed.inputs; c += chain)
                 for (int64_t t = 0; t < tiles; t += R)
                     multiply_panel(inputs.at(p, t) + c, inputs.values, 1, packed.panel(p, panel) + c * panel.width,
-                                   panel.width, std::min(chain, channels - c), products.at(p, t) + panel.first,
+                                   panel.width, std::min(chain, packed.inputs - c), products.at(p, t) + panel.first,
                                    products.values, c > 0, panel.width);
 }
 
-// The 6 x 6 inputs of a tile after B^T d B. Pixels outside the maps count as 0.
+// The 6 x 6 inputs of a tile after B^T d B: write(p, c, v) takes point p of the channels from c on. Pixels outside the
+// maps count as 0.
 template <class T>
 class InputTile {
   public:
     InputTile(const Maps& maps, int64_t padding) : maps(maps), padding(padding), zeros(maps.channels) {}
 
-    void transform(const Tiling::Place& place, const Block& block, int64_t tile) {
+    template <class Write>
+    void transform(const Tiling::Place& place, Write&& write) {
         for (int i = 0; i < kInputs; ++i)
             for (int j = 0; j < kInputs; ++j) point_to(place, i, j);
         for (int64_t c = 0; c < maps.channels; c += W) {
@@ -122,7 +128,7 @@ class InputTile {
                     const VF v = load_lanes(pixels[p] + c, valid);
                     return maps.positive ? where_positive(v, load_lanes(outputs[p] + c, valid)) : v;
                 },
-                [&](int i, int j, VF v) { store(block.at(i * kInputs + j, tile) + c, v); });
+                [&](int i, int j, VF v) { write(i * kInputs + j, c, v); });
         }
     }
 
@@ -145,7 +151,7 @@ class InputTile {
 
 // A^T m A with bias and ReLU, into those of the tile's pixels that the output has.
 template <class T>
-void write_tile(const Block& products, int64_t tile, const Tiling& tiling, const Tiling::Place& place,
+void write_tile(const Block<float>& products, int64_t tile, const Tiling& tiling, const Tiling::Place& place,
                 const Filters& filters, T* out) {
     const int64_t height = std::min<int64_t>(kOutputs, tiling.height - place.top);
     const int64_t width = std::min<int64_t>(kOutputs, tiling.width - place.left);
@@ -164,22 +170,26 @@ void write_tile(const Block& products, int64_t tile, const Tiling& tiling, const
     }
 }
 
-template <class T>
+// With products of elements E, of maps and outputs in T.
+template <class T, class E>
 void convolve_as(const Maps& maps, const Filters& filters, T* out, int threads) {
     const Tiling tiling(maps.rows, maps.height + 2 * filters.padding - kTaps + 1,
                         maps.width + 2 * filters.padding - kTaps + 1);
-    const PackedFilters packed(filters, threads);
-    const int64_t values = round_up(maps.channels, W), results = packed.panels.row();
+    const PackedFilters<E> packed(filters, threads);
+    const int64_t values = elements<E>(round_up(maps.channels, W)), results = packed.panels.row();
     const int64_t fitting = kBlockBytes / (kPoints * (values + results) * static_cast<int64_t>(sizeof(float)));
     const int64_t size = std::max<int64_t>(R, fitting / R * R);
     expect_writes(out, tiling.rows * tiling.height * tiling.width * filters.outputs * sizeof(T));
     parallel_for((tiling.total + size - 1) / size, threads, [&](int64_t begin, int64_t end) {
         InputTile<T> source(maps, filters.padding);
-        const Block inputs(size, values), products(size, results);
+        const Block<E> inputs(size, values);
+        const Block<float> products(size, results);
         for (int64_t first = begin * size; first < std::min(end * size, tiling.total); first += size) {
             const int64_t tiles = std::min(size, tiling.total - first);
-            for (int64_t t = 0; t < tiles; ++t) source.transform(tiling.place(first + t), inputs, t);
-            multiply_block(inputs, packed, maps.channels, tiles, products);
+            for (int64_t t = 0; t < tiles; ++t)
+                source.transform(tiling.place(first + t),
+                                 [&](int p, int64_t c, VF v) { write_row(inputs.at(p, t), c, v); });
+            multiply_block(inputs, packed, tiles, products);
             for (int64_t t = 0; t < tiles; ++t)
                 write_tile(products, t, tiling, tiling.place(first + t), filters, out);
         }
@@ -187,10 +197,12 @@ void convolve_as(const Maps& maps, const Filters& filters, T* out, int threads) 
 }
 
 inline int32_t convolve(const Maps& maps, const Filters& filters, void* out, int threads) {
-    if (maps.dtype == kBFloat16) {
-        convolve_as(maps, filters, static_cast<bfloat16*>(out), threads);
+    if (maps.dtype == kFloat32) {
+        convolve_as<float, float>(maps, filters, static_cast<float*>(out), threads);
+    } else if (filters.rounded) {
+        convolve_as<bfloat16, Rounded>(maps, filters, static_cast<bfloat16*>(out), threads);
     } else {
-        convolve_as(maps, filters, static_cast<float*>(out), threads);
+        convolve_as<bfloat16, float>(maps, filters, static_cast<bfloat16*>(out), threads);
     }
     return kOk;
 }

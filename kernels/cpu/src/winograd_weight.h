@@ -15,9 +15,10 @@ namespace NEUROAE_ISA {
 
 constexpr int64_t kWeightChunkBytes = 6 << 20;
 
-// A y A^T for the 4 x 4 pixels y of a tile. Pixels outside the maps count as 0.
-template <class T>
-void transform_fixed(const Maps& maps, const Tiling::Place& place, const Block& block, int64_t tile) {
+// A y A^T for the 4 x 4 pixels y of a tile: write(p, c, v) takes point p of the channels from c on. Pixels outside the
+// maps count as 0.
+template <class T, class Write>
+void transform_fixed(const Maps& maps, const Tiling::Place& place, Write&& write) {
     const T* data = static_cast<const T*>(maps.data);
     for (int64_t c = 0; c < maps.channels; c += W) {
         const int64_t valid = std::min<int64_t>(W, maps.channels - c);
@@ -28,7 +29,7 @@ void transform_fixed(const Maps& maps, const Tiling::Place& place, const Block& 
                 const T* pixel = data + ((place.row * maps.height + y) * maps.width + x) * maps.channels + c;
                 return load_lanes(pixel, valid);
             },
-            [&](int i, int j, VF m) { store(block.at(i * kInputs + j, tile) + c, m); });
+            [&](int i, int j, VF m) { write(i * kInputs + j, c, m); });
     }
 }
 
@@ -53,29 +54,37 @@ void sum_maps(const Maps& maps, float* sums, int threads) {
 }
 
 // moved: (rows, height + 2, width + 2, K), fixed: (rows, height, width, C). grad_weight: (C, 3, 3, K), the sums over
-// pixels of fixed[y][x][c] * moved[y + i][x + j][k].
-template <class T>
+// pixels of fixed[y][x][c] * moved[y + i][x + j][k]. The elements of its products hold kNumbers<E> tiles.
+template <class T, class E>
 void convolve_backward_weight_as(const Maps& moved, const Maps& fixed, float* grad_weight, int threads) {
+    static constexpr int64_t n = kNumbers<E>;
     const Tiling tiling(fixed.rows, fixed.height, fixed.width);
     const Panels panels(moved.channels);
     const int64_t channels = round_up(fixed.channels, R), values = round_up(channels, W), row = panels.row();
-    const int64_t fitting = kWeightChunkBytes / (kPoints * (values + row) * static_cast<int64_t>(sizeof(float)));
-    const int64_t size = std::clamp<int64_t>(fitting, 1, std::max<int64_t>(1, tiling.total));
-    const Block inputs(size, row), gradients(size, values), sums(channels, row);
-    for (int64_t first = 0; first < tiling.total; first += size) {
-        const int64_t tiles = std::min(size, tiling.total - first);
-        parallel_for(tiles, threads, [&](int64_t begin, int64_t end) {
+    const int64_t total = elements<E>(tiling.total);
+    const int64_t fitting = kWeightChunkBytes / (kPoints * (values + row) * static_cast<int64_t>(sizeof(E)));
+    const int64_t size = std::clamp<int64_t>(fitting, 1, std::max<int64_t>(1, total));
+    const Block<E> inputs(size, row), gradients(size, values);
+    const Block<float> sums(channels, row);
+    for (int64_t first = 0; first < total; first += size) {
+        const int64_t length = std::min(size, total - first);
+        parallel_for(length, threads, [&](int64_t begin, int64_t end) {
             InputTile<T> source(moved, 0);
-            for (int64_t t = begin; t < end; ++t) {
-                source.transform(tiling.place(first + t), inputs, t);
-                transform_fixed<T>(fixed, tiling.place(first + t), gradients, t);
+            for (int64_t t = (first + begin) * n; t < std::min((first + end) * n, tiling.total); ++t) {
+                const auto into = [&](const Block<E>& block) {
+                    return [&block, t, first](int p, int64_t c, VF v) {
+                        write_lanes(block.at(p, t / n - first) + c, v, t % n, W);
+                    };
+                };
+                source.transform(tiling.place(t), into(inputs));
+                transform_fixed<T>(fixed, tiling.place(t), into(gradients));
             }
         });
         parallel_for(kPoints, threads, [&](int64_t begin, int64_t end) {
             for (int64_t p = begin; p < end; ++p)
                 for (const Panels::Panel& panel : panels.list)
                     for (int64_t c = 0; c < channels; c += R)
-                        multiply_panel(gradients.at(p, 0) + c, 1, values, inputs.at(p, 0) + panel.first, row, tiles,
+                        multiply_panel(gradients.at(p, 0) + c, 1, values, inputs.at(p, 0) + panel.first, row, length,
                                        sums.at(p, c) + panel.first, row, first > 0, panel.width);
         });
     }
@@ -97,10 +106,10 @@ inline int32_t convolve_backward_weight(const Maps& moved, const Maps& fixed, fl
                                         int threads) {
     if (moved.dtype == kBFloat16) {
         sum_maps<bfloat16>(moved, map_sums, threads);
-        convolve_backward_weight_as<bfloat16>(moved, fixed, grad_weight, threads);
+        convolve_backward_weight_as<bfloat16, Rounded>(moved, fixed, grad_weight, threads);
     } else {
         sum_maps<float>(moved, map_sums, threads);
-        convolve_backward_weight_as<float>(moved, fixed, grad_weight, threads);
+        convolve_backward_weight_as<float, float>(moved, fixed, grad_weight, threads);
     }
     return kOk;
 }

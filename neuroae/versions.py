@@ -2,13 +2,16 @@
 
 import platform
 import subprocess
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy
 import sklearn
 import torch
 
 from . import __version__
+from .storage import difference, save_json
 
 UNKNOWN_COMMIT = "unknown, installed without its repository"
 
@@ -23,6 +26,21 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "commit": git_commit(Path(__file__).parent) or UNKNOWN_COMMIT,
     }
+
+
+def note_versions(path: Path, noted: dict[str, Any]) -> None:
+    """Warns where work goes on with other versions than it was made with so far, and adds them to its file.
+
+    Args:
+        path: the file, in the folder of the work.
+        noted: what it holds; its "versions" are those that it was made with.
+    """
+    here = versions()
+    if here in noted["versions"]:
+        return
+    said = difference("versions", noted["versions"][-1], here)
+    warnings.warn(f"{path.parent} was begun with other versions: {said}", stacklevel=3)
+    save_json(path, noted | {"versions": [*noted["versions"], here]})
 
 
 def git_commit(folder: Path) -> str | None:

@@ -148,7 +148,9 @@ def test_other_versions_are_told_and_kept(tmp_path: Path) -> None:
     run_evaluation(small_evaluation(), tmp_path)
     assert contents(tmp_path) == before
     (tmp_path / "images" / "clean" / "00001.safetensors").unlink()
-    with pytest.warns(UserWarning, match=rf"begun with other versions: torch 2\.0 there and {torch.__version__[:4]}"):
+    with pytest.warns(
+        UserWarning, match=rf"other versions: versions\.torch is '2\.0' there and '{torch.__version__[:4]}"
+    ):
         run_evaluation(small_evaluation(), tmp_path)
     assert load_json(tmp_path / "manifest.json")["versions"] == [earlier, kept["versions"][0]]
 

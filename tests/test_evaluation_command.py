@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from neuroae.cli import app, main
 from neuroae.evaluation import Results, load_evaluation
 from neuroae.storage import load_json, save_tensors
+from photos import write_photos
 from saved_models import small_model
 
 # The package's attribute of this name is the function.
@@ -200,6 +201,33 @@ def test_a_model_of_the_users_is_attacked(tmp_path: Path, monkeypatch: pytest.Mo
     assert {(len(record.draws), record.gradients) for record in found.records["PGD"]} == {(2, 2 * 2)}
     with pytest.raises(ValueError, match="mymodels:noisy draws, but not by seed and image id"):
         neuroae("attack", "mymodels:noisy", "--dataset", "digits", "--deterministic", "--output", tmp_path / "x")
+
+
+def test_images_of_a_folder_are_brought_to_the_models_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path / "photos")
+    (tmp_path / "sized.py").write_text(
+        "from torch import nn\ndef six():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 2)).eval()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    given = ["--dataset", "image-folder", "--data-dir", "photos", "--image-size", 6, "--steps", 1]
+    assert len(attacked("sized:six", *given, output=tmp_path / "out").records["PGD"]) == 2
+
+
+def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pairs.py").write_text(
+        "from torch import nn\n"
+        "class Pair(nn.Linear):\n"
+        "    def forward(self, images):\n"
+        "        return images, images\n"
+        "def pair():\n"
+        "    return Pair(1, 1).eval()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["neuroae", "attack", "pairs:pair", "--dataset", "digits", "--output", "out"])
+    with pytest.raises(SystemExit, match=r"neuroae: model answers with a tuple, expected a tensor of logits"):
+        main()
 
 
 @pytest.mark.parametrize(

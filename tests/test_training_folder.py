@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
-from neuroae.cli import app, run_folder
+from neuroae.cli import app
 from neuroae.presets import PRESETS
 from neuroae.pretrained import load_pretrained
 from neuroae.storage import claimed, load_json, save_json
@@ -106,7 +106,7 @@ def test_versions_are_those_of_the_start_and_of_every_other_that_went_on(
 ) -> None:
     kill(tmp_path, "plain", module, "learn")
     here, later = versions(), versions() | {"commit": "later"}
-    monkeypatch.setattr(run_folder, "versions", lambda: later)
+    monkeypatch.setattr("neuroae.versions.versions", lambda: later)
     with pytest.warns(UserWarning, match=r"was begun with other versions: versions\.commit is .* 'later' here"):
         train(tmp_path, "plain")
     notes = load_pretrained(tmp_path)[1]

@@ -45,5 +45,5 @@ def main() -> None:
     keep_freed_memory()
     try:
         app()
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"neuroae: {error}")

@@ -22,7 +22,7 @@ from ..evaluation.ready_made import load_ready_made
 from ..reports.sanity import probe_evaluation
 from ..reports.saving import PAGE, write_report
 from .methods import TITLES, Budget, named_by_settings, repeated
-from .options import DataDir, Device, Download, Limit, Seed, overridden, preset_option
+from .options import DataDir, Device, Download, ImageSize, Limit, Seed, overridden, preset_option
 
 
 def attack(
@@ -39,6 +39,7 @@ def attack(
     ],
     data_dir: DataDir = None,
     download: Download = False,
+    image_size: ImageSize = None,
     limit: Limit = None,
     attack: Annotated[
         list[str] | None,
@@ -143,7 +144,7 @@ def attack(
     attacked = load_model(model).to(where)
     # By the names that tables give them; the attacked model's own attacks need none.
     sources = {"": attacked} | {name: load_model(path).to(where) for name, path in named(source or []).items()}
-    data = load_dataset(dataset, "test", data_dir, download).limited(limit)
+    data = load_dataset(dataset, "test", data_dir, download, image_size).limited(limit)
     random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
     attacks: list[Perturbation] = []
     for name, each in sources.items():

@@ -1,6 +1,5 @@
 """The folder of ``neuroae train``: of one command from its first moment on, and of no other after it."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 from .. import processes
 from ..pretrained import CARD, CONFIG, WEIGHTS
 from ..reports.curves import PICTURE, TABLE
-from ..storage import claimed, difference, load_json, load_tensors, remove_leftovers, require_same, save_json
-from ..versions import versions
+from ..storage import claimed, load_json, load_tensors, remove_leftovers, require_same, save_json
+from ..versions import note_versions, versions
 
 RUN = "run.json"
 DICTIONARY = "dictionary.safetensors"
@@ -40,7 +39,7 @@ def taken(folder: Path, asked: dict[str, Any]) -> Iterator[None]:
         checkpoints = sorted(folder.glob(CHECKPOINTS))
         if (folder / RUN).exists():
             require_asked(folder, asked)
-            note_versions(folder)
+            note_versions(folder / RUN, load_run(folder))
         else:
             # Folders of earlier versions say only in their checkpoints whose they are.
             for checkpoint in checkpoints:
@@ -78,12 +77,3 @@ def load_run(folder: Path) -> dict[str, Any]:
     if not isinstance(run, dict) or not isinstance(run.get("asked"), dict) or not run.get("versions"):
         raise ValueError(f"{folder / RUN} is not what `neuroae train` writes")
     return run
-
-
-def note_versions(folder: Path) -> None:
-    """Warns where a training goes on with other versions than it was made with so far, and adds them."""
-    run, here = load_run(folder), versions()
-    if here not in run["versions"]:
-        said = difference("versions", run["versions"][-1], here)
-        warnings.warn(f"{folder} was begun with other versions: {said}", stacklevel=2)
-        save_json(folder / RUN, run | {"versions": [*run["versions"], here]})

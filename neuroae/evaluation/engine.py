@@ -10,12 +10,13 @@ import torch
 
 from .. import processes
 from ..storage import claimed, replacing
+from ..versions import note_versions
 from .attack import Perturbation
 from .block import craft, judge
 from .evaluation import Evaluation
 from .files import Files, load_images, save_images
 from .lines import append_lines, read_lines, sealed
-from .manifest import identity, note_versions, open_manifest, require_agreement
+from .manifest import identity, load_manifest, open_manifest, require_agreement
 from .progress import Bar
 from .records import Record, append_records, read_records, record_line
 from .results import Results, load_evaluation
@@ -51,7 +52,7 @@ def complete(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -> Non
     known = read_known(files) if processes.is_first() else {}
     missing = missing_blocks(files, evaluation, known)
     if processes.is_first() and bool(missing.any()):
-        note_versions(files)
+        note_versions(files.manifest, load_manifest(files))
     with repeatable():
         work(files, evaluation, share(missing), known)
     processes.wait_for_all()

@@ -1,7 +1,6 @@
 """The manifest of an evaluation: what was asked, what it was made with, and what a gradient costs."""
 
 import json
-import warnings
 import zlib
 from typing import Any
 
@@ -63,18 +62,6 @@ def load_manifest(files: Files) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "identity" not in manifest:
         raise ValueError(f"{files.manifest} is not the manifest of an evaluation by this version")
     return manifest
-
-
-def note_versions(files: Files) -> None:
-    """Warns where an evaluation goes on with other versions than it was made with so far, and adds them."""
-    manifest, here = load_manifest(files), versions()
-    if here in manifest["versions"]:
-        return
-    there = manifest["versions"][-1]
-    changed = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-    said = "; ".join(f"{name} {there.get(name)} there and {here.get(name)} here" for name in changed)
-    warnings.warn(f"{files.folder} was begun with other versions: {said}", stacklevel=2)
-    save_json(files.manifest, manifest | {"versions": [*manifest["versions"], here]})
 
 
 def identity(evaluation: Evaluation) -> dict[str, Any]:

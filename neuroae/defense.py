@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .code import SparseCode, TopT
+from .decoder import Decoder
 from .encoder import SparseEncoder, check_integer
 from .kernels.surrogates import SURROGATES
 from .pretrained_model import PretrainedModel
@@ -77,7 +78,14 @@ class Defense(PretrainedModel):
         return self.classifier(self.decode(code, receiver))
 
     def decode(self, code: SparseCode, images: Tensor) -> Tensor:
-        """The decoded image; under W-AIGA with the gradient of the identity, which goes to ``images``."""
+        """The decoded image; under W-AIGA with the gradient of the identity, which goes to ``images``.
+
+        Raises:
+            ValueError: the images are not of the size that the decoder makes; it would crop them without a word.
+        """
+        if isinstance(self.decoder, Decoder) and images.shape[2:] != self.decoder.image_size:
+            (height, width), expected = images.shape[2:], self.decoder.image_size
+            raise ValueError(f"images are {height} x {width}, expected {expected[0]} x {expected[1]}, the decoder's")
         if not self.autoencoder_identity:
             return self.decoder(code)
         with torch.no_grad():

@@ -49,6 +49,10 @@ class Preset:
     decoder_epochs: int
     augment: bool
 
+    def step_at(self, epsilon: float) -> float:
+        """The step size of attacks with another epsilon: as large beside it, so that as many steps reach as far."""
+        return self.step_size * epsilon / self.epsilon or self.step_size
+
 
 # The paper's, section 5.1.
 CIFAR10 = Preset(

@@ -1,5 +1,6 @@
 """What a result was made with."""
 
+import hashlib
 import platform
 import subprocess
 import warnings
@@ -11,21 +12,37 @@ import sklearn
 import torch
 
 from . import __version__
+from .kernels import EngineMissing, cpu
 from .storage import difference, save_json
 
+SHOWN_DIGITS = 12
 UNKNOWN_COMMIT = "unknown, installed without its repository"
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, of those that decide numbers, and the commit; an installed copy does not know it."""
+    """Versions of this package, of those that decide numbers, and the commit; an installed copy does not know it.
+
+    The C++ engine is told by its instruction set and the start of its file's SHA-256 sum, for its compiler decides
+    numbers too.
+    """
     return {
         "neuroae": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "scikit-learn": sklearn.__version__,
         "python": platform.python_version(),
+        "C++ engine": cpp_engine(),
         "commit": git_commit(Path(__file__).parent) or UNKNOWN_COMMIT,
     }
+
+
+def cpp_engine() -> str:
+    try:
+        instructions = cpu.instruction_set()
+    except EngineMissing:
+        return "missing"
+    digest = hashlib.sha256(cpu.library_path().read_bytes()).hexdigest()
+    return f"{instructions}, {digest[:SHOWN_DIGITS]}"
 
 
 def note_versions(path: Path, noted: dict[str, Any]) -> None:

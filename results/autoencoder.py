@@ -36,7 +36,7 @@ or attacked: of one realization, and of the mean of {REALIZATIONS}.
 
 ![Images above what the autoencoder makes of them](autoencoder.png)
 
-Made by `python -m results.autoencoder MODEL --data-dir DIR --evaluation EVALUATION`; `autoencoder.json` holds the
+Made by `python -m results.autoencoder MODEL --data-dir DIR [--evaluation EVALUATION]`; `autoencoder.json` holds the
 numbers in full."""
 
 

@@ -33,8 +33,8 @@ one draw, lost the other way round, both in the mean over the draws.
 
 ![Accuracy against E](ensemble.png)
 
-Made by `python -m results.ensemble MODEL --data-dir DIR --evaluation EVALUATION`; `ensemble.json` holds the numbers in
-full."""
+Made by `python -m results.ensemble MODEL --data-dir DIR [--evaluation EVALUATION]`; `ensemble.json` holds the numbers
+in full."""
 
 
 @dataclass(frozen=True)

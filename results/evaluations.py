@@ -142,7 +142,7 @@ def beyond(models: Models) -> list[Attack]:
     def transferred(settings: GradientSettings, variant: Variant | None = None, method: str = "PGD") -> list[Attack]:
         return attacks_from(source, settings, ("w-aiga",), CRAFTED, UNQUANTIZED, variant=variant, method=method)
 
-    attacks = transferred(PGDSettings())
+    attacks = transferred(PGDSettings()) + attacks_from(model, PGDSettings(), ("w-aiga",), CRAFTED)
     for craft in (white_box, transferred):
         attacks += craft(deployed, "ensemble") + craft(PGDSettings(), "mean-field")
         attacks += craft(margin, method="PGD margin") + craft(APGDSettings(), method="APGD")

@@ -36,22 +36,33 @@ The model's {digest}."""
 
 
 def load_done(work: Path) -> dict[str, Results]:
-    """Those of ``EVALUATIONS`` that are done.
+    """``EVALUATIONS``.
 
     Raises:
-        ValueError: there are no two, or they differ in the model, the data set, the scoring or the budget.
+        ValueError: one is not done, or they differ in the model, a source, the data set, the scoring or the budget.
     """
-    found = {name: load_evaluation(work / name) for name in EVALUATIONS if (work / name / RECORDS).exists()}
-    if len(found) < 2:
-        there = ", ".join(found) or "none"
-        raise ValueError(f"{work} holds {there} of the evaluations {', '.join(EVALUATIONS)}, expected two at least")
+    missing = [name for name in EVALUATIONS if not (work / name / RECORDS).exists()]
+    if missing:
+        raise ValueError(f"{work} lacks {', '.join(missing)} of the evaluations {', '.join(EVALUATIONS)}")
+    found = {name: load_evaluation(work / name) for name in EVALUATIONS}
     require_one(
         "model", {name: results.manifest["identity"]["model"]["fingerprint"] for name, results in found.items()}
     )
+    for source in sorted({name for results in found.values() for name in sources(results)}):
+        require_one(
+            f"source {source!r}",
+            {name: sources(results)[source] for name, results in found.items() if source in sources(results)},
+        )
     require_one("data set", {name: results.manifest["identity"]["data"]["name"] for name, results in found.items()})
     require_one("scoring", {name: results.manifest["identity"]["scoring"] for name, results in found.items()})
     require_one("budget", {name: ", ".join(map(str, budgets(results))) for name, results in found.items()})
     return found
+
+
+def sources(results: Results) -> dict[str, str]:
+    """Fingerprints of the models that attacks were transferred from, by their names."""
+    found = (attack.get("source") for attack in results.manifest["identity"]["attacks"].values())
+    return {source["name"]: source["fingerprint"] for source in found if source and source.get("name")}
 
 
 def require_one(what: str, values: Mapping[str, Any]) -> None:

@@ -107,7 +107,7 @@ def clean_images(count: int) -> Tensor:
 
 def manifest(attacks: Mapping[str, Asked], count: int, deterministic: bool) -> dict[str, Any]:
     return {
-        "format": 1,
+        "format": 2,
         "model": "small <model>",
         "classes": CLASSES,
         "identity": {
@@ -121,7 +121,10 @@ def manifest(attacks: Mapping[str, Asked], count: int, deterministic: bool) -> d
             "engine": "reference",
             "threads": 1,
         },
-        "costs": {name: 3.0 if asked.identity["gradients"] else None for name, asked in attacks.items()},
+        "costs": {
+            name: {"K": 3.0, "C": 3.0 * asked.identity["gradients"]} if asked.identity["gradients"] else None
+            for name, asked in attacks.items()
+        },
         "versions": [{"neuroae": "1.0", "torch": "2.6"}],
     }
 

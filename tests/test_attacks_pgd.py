@@ -182,6 +182,26 @@ def test_restarts_keep_the_attempt_that_hurts_most() -> None:
     assert bool((reached[1] > reached[0]).any())
 
 
+def test_the_judge_chooses_the_restart() -> None:
+    """Of attempts crafted on another model, the one that most fools the model that is to be fooled."""
+    crafted_on, judge = Linear(1, 8, 10).eval(), Linear(1, 8, 10).eval()
+    images, labels, ids = random_images()
+    budget = PGDSettings(0.2, 0.05, 1, 8, 1)
+    chosen = {
+        name: pgd(crafted_on, images, labels, budget, seed=0, image_ids=ids, judge=each).images
+        for name, each in {"own": None, "same": crafted_on, "judge": judge}.items()
+    }
+    assert torch.equal(chosen["own"], chosen["same"])
+    reached = {name: mean_margin(judge, found, labels, None, 1, 0, ids) for name, found in chosen.items()}
+    assert bool((reached["judge"] >= reached["own"]).all())
+    assert bool((reached["judge"] > reached["own"]).any())
+
+
+def test_more_draws_may_choose_than_are_averaged() -> None:
+    assert PGDSettings(restarts=3, realizations=1, selection=40).forwards == 120
+    assert PGDSettings(restarts=3, realizations=4).forwards == 12
+
+
 def test_images_that_ask_for_gradients_come_back_without() -> None:
     model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
     found = pgd(model, images.requires_grad_(), labels, PGDSettings(steps=1), seed=0, image_ids=ids).images

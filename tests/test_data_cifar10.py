@@ -134,6 +134,10 @@ def pickled_batch(path: Path, count: int) -> np.ndarray:
     return drawn
 
 
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
 def write_torchvision_folder(parent: Path) -> np.ndarray:
     """torchvision's layout with one test file; returns its records."""
     folder = parent / PYTHON_FOLDER
@@ -149,10 +153,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     datasets = pytest.importorskip("torchvision.datasets")
     (tmp_path / "model").mkdir()
     write_torchvision_folder(tmp_path / "model")
-    digests = {
-        path.name: hashlib.md5(path.read_bytes()).hexdigest()
-        for path in (tmp_path / "model" / PYTHON_FOLDER).iterdir()
-    }
+    digests = {path.name: md5(path) for path in (tmp_path / "model" / PYTHON_FOLDER).iterdir()}
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", digests["test_batch"]]])
     monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": digests["batches.meta"]})
@@ -175,7 +176,9 @@ def test_foreign_pickles_are_refused_before_they_are_opened(tmp_path: Path, monk
         pytest.fail("a file that is not the official one was unpickled")
 
     monkeypatch.setattr(pickle, "load", opened)
-    with pytest.raises(ValueError, match=r"cifar-10-batches-py is incomplete or damaged"):
+    for number in range(1, 6):
+        (tmp_path / PYTHON_FOLDER / f"data_batch_{number}").write_bytes(b"foreign")
+    with pytest.raises(ValueError, match=r"cifar-10-batches-py/data_batch_1 is damaged: its MD5 sum is"):
         load_dataset("cifar10", "test", tmp_path)
 
 
@@ -228,6 +231,34 @@ def test_a_download_that_fails_names_the_folder(
     monkeypatch.setattr(datasets.cifar, "download_and_extract_archive", failing)
     with pytest.raises(OSError, match=rf"cifar10 could not be downloaded into {tmp_path / 'data'}: .*({failure})"):
         load_dataset("cifar10", "test", tmp_path / "data", download=True)
+
+
+@pytest.mark.parametrize("name", ["test_batch", "batches.meta"])
+def test_a_damaged_or_missing_file_of_torchvisions_layout_is_named(
+    tmp_path: Path, datasets: ModuleType, name: str
+) -> None:
+    write_torchvision_folder(tmp_path)
+    path = tmp_path / PYTHON_FOLDER / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{name} is damaged"):
+        load_dataset("cifar10", "test", tmp_path / PYTHON_FOLDER)
+    if name == "batches.meta":
+        path.unlink()
+        with pytest.raises(FileNotFoundError, match=rf"{name} is missing"):
+            load_dataset("cifar10", "test", tmp_path)
+
+
+def test_each_split_is_taken_from_the_folder_that_has_it(
+    cifar10_folder: Path, datasets: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The binary version with the test images alone, beside torchvision's with those of training."""
+    write_torchvision_folder(cifar10_folder)
+    folder = cifar10_folder / PYTHON_FOLDER
+    (folder / "test_batch").rename(folder / "data_batch_1")
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [])
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", md5(folder / "data_batch_1")]])
+    assert len(load_dataset("cifar10", "test", cifar10_folder)) == 7
+    assert len(load_dataset("cifar10", "train", cifar10_folder)) == 5
 
 
 def test_without_torchvision_the_error_says_what_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import unit_atoms
-from neuroae import Defense, SparseConvTranspose2d, SparseEncoder
+from neuroae import Decoder, Defense, SparseConvTranspose2d, SparseEncoder
 from neuroae.code import SparseCode
 
 
@@ -48,6 +48,16 @@ def test_logits_are_those_of_the_parts(model: Defense, images: Tensor) -> None:
     expected = model.classifier(model.decoder(model.encoder.encode(images, seed=1)))
     assert torch.equal(model(images, seed=1), expected)
     torch.testing.assert_close(model.autoencode(images, seed=1), model.decoder(model.encoder.encode(images, seed=1)))
+
+
+@pytest.mark.parametrize("size", [(10, 12), (14, 14)], ids=str)
+def test_images_of_another_size_than_the_decoders_are_refused(model: Defense, size: tuple[int, int]) -> None:
+    """It would crop what it makes of them."""
+    model.decoder = Decoder(20, 4, 2, image_size=10)
+    assert model(torch.rand(2, 3, 10, 10)).shape == (2, 4)
+    for call in (model, model.predict_proba, lambda images: model(images, realizations=2)):
+        with pytest.raises(ValueError, match=f"images are {size[0]} x {size[1]}, expected 10 x 10, the decoder's"):
+            call(torch.rand(2, 3, *size))
 
 
 def test_realizations_are_drawn_from_one_selection(model: Defense, images: Tensor) -> None:

@@ -32,6 +32,8 @@ def test_command_keeps_settings_data_and_versions_with_the_atoms(tmp_path: Path)
     expected = learn_dictionary(data, atoms=12, patch=3, regularization=0.3, iterations=4, batch_size=6, seed=5)
     assert torch.equal(load_dictionary(path), expected)
     assert load_tensors(path)[1] == {
+        "atoms": 12,
+        "patch": 3,
         "data": "digits train",
         "images": 100,
         "fingerprint": data.fingerprint(),
@@ -63,6 +65,19 @@ def test_atoms_learn_nothing_from_images_that_training_holds_out(
         noted = load_tensors(path)[1]
         assert noted["data"] == "digits train without 8 held out"
         assert (noted["images"], noted["fingerprint"]) == (32, rest.fingerprint())
+
+
+def test_a_training_takes_the_dictionary_that_was_learned_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "digits", replace(PRESETS["digits"], iterations=3))
+    few = ["--atoms", "12", "--limit", "40", "--seed", "5"]
+    learn_by_command(*few, "--output", tmp_path / "dictionary.safetensors")
+    learned = (tmp_path / "dictionary.safetensors").read_bytes()
+    quick = ["--dataset", "digits", "--top-t", "6", "--epochs", "1", "--output", str(tmp_path)]
+    CliRunner().invoke(app, ["train", *few, *quick], catch_exceptions=False)
+    assert (tmp_path / "model.safetensors").exists()
+    assert (tmp_path / "dictionary.safetensors").read_bytes() == learned
 
 
 EARLY = {

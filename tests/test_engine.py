@@ -128,8 +128,9 @@ def test_the_manifest_tells_what_was_asked_and_what_it_cost(tmp_path: Path) -> N
     assert white["gradients"] == BUDGET.steps * BUDGET.realizations
     assert found.budget("clean") is None
     cost = kept["costs"]["W-AIGA"]
-    assert cost > 1
-    assert found.budget("W-AIGA") == pytest.approx(cost * white["gradients"])
+    assert cost["K"] > 1
+    assert found.budget("W-AIGA") == cost["C"] == pytest.approx(cost["K"] * white["gradients"])
+    assert load_json(tmp_path / "manifest.json")["seconds"] == pytest.approx(sum(found.seconds.values()))
 
 
 def test_a_classifier_costs_what_it_costs_and_a_search_has_no_gradients() -> None:
@@ -184,7 +185,7 @@ def test_fixed_masks_are_marked_and_the_same_in_every_draw(tmp_path: Path) -> No
     fixed = replace(asked, attacks=attacks, scoring=Scoring(1, 3, deterministic=True))
     found = run_evaluation(fixed, tmp_path)
     assert found.deterministic
-    assert attacks[0].settings == replace(BUDGET, realizations=1)
+    assert attacks[0].settings == replace(BUDGET, realizations=1, selection=1)
     masks = derive_seed(3, "fixed masks")
     for name, records in found.records.items():
         logits = asked.model(found.images(name), seed=masks, image_ids=asked.data.ids).detach()

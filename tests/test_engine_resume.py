@@ -62,9 +62,9 @@ def crafted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     made: list[tuple[str, int]] = []
     craft = engine.craft
 
-    def recorded(attack: Perturbation, block, *rest):  # type: ignore[no-untyped-def]
+    def recorded(attack: Perturbation, model, block, *rest):  # type: ignore[no-untyped-def]
         made.append((attack.name, int(block.ids[0])))
-        return craft(attack, block, *rest)
+        return craft(attack, model, block, *rest)
 
     monkeypatch.setattr(engine, "craft", recorded)
     return made

@@ -90,8 +90,20 @@ def test_scoring_is_in_float32_whatever_is_on_around_it() -> None:
     model.layer.register_forward_hook(lambda _module, _inputs, output: dtypes.append(output.dtype))
     block, scoring = Block.of(data, torch.device("cpu")), Scoring(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        judge(model, "some", block, craft(Clean(), block, scoring), scoring)
+        judge(model, "some", block, craft(Clean(), model, block, scoring), scoring)
     assert set(dtypes) == {torch.float32}
+
+
+def test_a_model_that_draws_from_a_generator_draws_anew_in_every_block() -> None:
+    """With one seed for all blocks, the same few draws would decide a whole data set."""
+
+    class Chance(Linear):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.randn(len(images), 10)
+
+    found = evaluate(Chance(1, 8, 10).eval(), random_data(8), block=4)
+    assert not torch.equal(found.draws[:, :4], found.draws[:, 4:])
+    assert torch.equal(found.draws, evaluate(Chance(1, 8, 10).eval(), random_data(8), block=4).draws)
 
 
 def test_the_bar_moves_within_a_block() -> None:

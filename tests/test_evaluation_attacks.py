@@ -36,7 +36,11 @@ def test_a_defense_is_attacked_in_the_papers_modes() -> None:
 
 def test_a_plain_model_is_attacked_with_one_realization_unless_it_is_told_to_be_random() -> None:
     (attack,) = attacks_from(PLAIN, PGDSettings(realizations=40))
-    assert (attack.name, attack.family, attack.settings) == ("PGD", "white-box", PGDSettings(realizations=1))
+    assert (attack.name, attack.family, attack.settings) == (
+        "PGD",
+        "white-box",
+        PGDSettings(realizations=1, selection=1),
+    )
     (told,) = attacks_from(PLAIN, PGDSettings(realizations=40), random=True)
     assert told.settings == PGDSettings(realizations=40)
     (blackbox,) = attacks_from(PLAIN, BUDGET, transfer="adversarially trained")
@@ -74,7 +78,8 @@ def test_variants_are_of_the_source_with_its_gradient(variant: str, kind: type[n
     assert isinstance(model, kind)
     assert not model.training
     assert model.model.autoencoder_identity  # type: ignore[union-attr]
-    assert attack.settings == replace(BUDGET, realizations=realizations)
+    selection = None if variant == "ensemble" else BUDGET.realizations
+    assert attack.settings == replace(BUDGET, realizations=realizations, selection=selection)
     if isinstance(model, Ensemble):
         assert model.members == 7
     if isinstance(model, FixedMasks):
@@ -98,12 +103,12 @@ def test_settings_decide_the_method_and_the_name_its_draws(settings, method) -> 
     model, block = small_defense(), Block.of(random_data(4), torch.device("cpu"))
     progress: list[int] = []
     attack = Attack("some", model, settings)
-    found = craft(attack, block, Scoring(seed=5), progress.append)
+    found = craft(attack, model, block, Scoring(seed=5), progress.append)
     own = derive_seed(5, "craft some")
     expected = method(model, block.images, block.labels, settings, seed=own, image_ids=block.ids)
     assert torch.equal(found.images, expected.images)
     assert sum(progress) == attack.passes * 4
-    other = craft(replace(attack, name="other"), block, Scoring(seed=5))
+    other = craft(replace(attack, name="other"), model, block, Scoring(seed=5))
     assert not torch.equal(found.images, other.images)
     assert attack.identity()["method"] == method.__name__
 
@@ -115,20 +120,20 @@ class Outside(Linear):
 def test_crafted_images_are_clipped_to_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
     block, attack = Block.of(random_data(4), torch.device("cpu")), Attack("some", PLAIN, BUDGET)
     for offset, expected in ((2.0, 1.0), (-2.0, 0.0)):
-        far = craft(attack, block, Scoring())._replace(images=block.images.double() + offset)
+        far = craft(attack, PLAIN, block, Scoring())._replace(images=block.images.double() + offset)
         monkeypatch.setattr(Attack, "craft", lambda *_, far=far: far)
-        found = craft(attack, block, Scoring()).images
+        found = craft(attack, PLAIN, block, Scoring()).images
         assert torch.equal(found, torch.full_like(block.images, expected))
         monkeypatch.undo()
 
 
 def test_pixels_that_are_no_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     block, attack = Block.of(random_data(4), torch.device("cpu")), Attack("some", PLAIN, BUDGET)
-    broken = craft(attack, block, Scoring())
+    broken = craft(attack, PLAIN, block, Scoring())
     broken.images[2] = torch.nan
     monkeypatch.setattr(Attack, "craft", lambda *_: broken)
     with pytest.raises(FloatingPointError, match="some made pixels that are not finite"):
-        craft(attack, block, Scoring())
+        craft(attack, PLAIN, block, Scoring())
 
 
 @pytest.mark.parametrize(

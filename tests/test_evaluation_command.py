@@ -86,6 +86,22 @@ def test_every_method_by_its_name(models: Path, tmp_path: Path) -> None:
         assert asked[name]["precision"] == "bfloat16"
 
 
+def test_steps_are_as_long_beside_every_epsilon(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--ensemble", 2]
+    found = attacked(models / "plain", *few, "--epsilon", 0.1, "--epsilon", 0.4, output=tmp_path / "own")
+    steps = [found.attack(f"PGD, epsilon {size}")["settings"]["step_size"] for size in ("0.1", "0.4")]
+    assert steps == pytest.approx([0.1 / 8, 0.4 / 8])
+    given = attacked(models / "plain", *few, "--epsilon", 0.4, "--step-size", 0.2, output=tmp_path / "given")
+    assert given.attack("PGD")["settings"]["step_size"] == 0.2
+
+
+def test_a_classifier_beside_a_defense_has_no_variant(models: Path, tmp_path: Path) -> None:
+    sources = ["--source", models / "plain", "--variant", "mean-field", "--restarts", 2]
+    found = attacked(models / "defense", *QUICK, "--mode", "w-aiga", *sources, output=tmp_path)
+    assert list(found.records) == ["clean", "W-AIGA mean-field", "PGD from plain"]
+    assert [found.attack(name)["settings"]["selection"] for name in list(found.records)[1:]] == [2, 2]
+
+
 def test_gradient_attacks_start_at_random_where_asked(models: Path, tmp_path: Path) -> None:
     methods = [option for method in ("pgd", "fgsm", "apgd", "square") for option in ("--attack", method)]
     found = attacked(models / "plain", *QUICK, *methods, "--queries", 2, "--random-start", output=tmp_path)

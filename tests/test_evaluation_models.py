@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models import Linear, small_defense
 from neuroae.evaluation.fingerprints import fingerprint
@@ -15,7 +15,7 @@ from small_evaluation import random_data
 
 MODULE = """
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 def model():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
@@ -87,6 +87,15 @@ class Noisy(Linear):
         return super().forward(images) + 0.01 * torch.randn(10)
 
 
+def test_a_model_that_seldom_draws_is_random() -> None:
+    class Seldom(Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            noise = torch.randn(()) if torch.rand(()) < 0.3 else torch.zeros(())
+            return super().forward(images) + noise * torch.arange(10)
+
+    assert is_random(Seldom(1, 8, 10).eval(), random_data(20))
+
+
 @pytest.mark.parametrize(
     ("model", "random"),
     [
@@ -140,6 +149,31 @@ def test_fingerprints_follow_the_gradient() -> None:
     model = small_defense()
     found = {fingerprint(model.with_surrogate(name)) for name in ("identity", "smooth", "autoencoder-identity")}
     assert len(found) == 3
+
+
+class Scaled(Linear):
+    """A user's model with a number beside its weights."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__(1, 8, 10)
+        self.noise = noise
+
+
+class Shifted(Scaled):
+    """Another forward on the same weights."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + 1
+
+
+def test_fingerprints_of_unknown_models_follow_their_numbers_and_code() -> None:
+    models = [Scaled(0.1), Scaled(0.1), Scaled(0.5), Shifted(0.1)]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    Shifted.__qualname__ = Scaled.__qualname__
+    found = [fingerprint(model) for model in models]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
 
 
 def test_fingerprints_of_unknown_models_do_not_depend_on_addresses() -> None:

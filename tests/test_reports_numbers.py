@@ -237,7 +237,8 @@ def test_one_draw_an_image_has_no_vote(tmp_path: Path) -> None:
 
 def test_csv_holds_all_digits(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, {"clean": CLEAN, "pgd, with a comma": Asked(share(7, 12))})
-    clean, attacked = csv.DictReader(io.StringIO(to_csv(rows)))
+    clean, attacked = csv.DictReader(io.StringIO(to_csv(rows, deterministic=True, finished=False)))
+    assert (clean["deterministic"], attacked["finished"]) == ("True", "False")
     assert attacked["attack"] == "pgd, with a comma"
     assert [float(attacked[name]) for name in ("vote", "vote_low", "vote_high")] == [*vars(rows[1].vote).values()]
     assert clean["unusable"] == clean["budget"] == ""

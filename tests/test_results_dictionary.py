@@ -12,6 +12,7 @@ from sklearn.decomposition import sparse_encode
 from torch import Tensor
 from typer.testing import CliRunner
 
+import results
 from conftest import unit_atoms
 from neuroae import resnet32
 from neuroae.data import load_dataset
@@ -143,3 +144,10 @@ def test_dictionaries_of_different_patches_are_refused(given: dict[str, Path], t
     with pytest.raises(ValueError, match=r"atoms of \(3, 4, 4\) and \(3, 5, 5\), expected one shape, of 3 channels"):
         run(given | {"reference": other}, tmp_path / "written")
     assert not (tmp_path / "written").exists()
+
+
+def test_our_dictionary_is_no_worse_than_the_published_one_by_two_percent() -> None:
+    """As it was measured when it was learned, on the same held-out patches."""
+    found = load_json(Path(results.__file__).parent / "dictionary" / "results.json")["found"]
+    worst = found["difference"]["value"] + 2 * found["difference"]["error"]
+    assert worst <= 0.02 * found["measures"]["published"]["objective"]["value"]

@@ -50,15 +50,24 @@ def page(results: Path) -> dict[tuple[str, str], list[str]]:
 
 def test_every_number_that_is_measured_stands_beside_the_papers(results: Path) -> None:
     found = page(results)
-    assert len(found) == len(ENTRIES) - 2  # the three models of Table 3 have a row "clean"
+    assert len(found) == len(ENTRIES) - 3  # three models of Table 3 have a row "clean", two a worst case
     assert found["1", "clean"][3:7] == ["80.06%", "80.0%", "75.0% to 85.0%", "1,000"]
     assert found["1", "W-NFGA smooth"][3:5] == ["61.28%", "50.0%"]
     assert found["1", "PW-T"][3:5] == ["39.53%", "40.0%"]
     assert found["1", "PW-T, worst of each image"][3:5] == ["", "35.0%"]
-    assert found["3", "PW-T"][1:5] == ["defense", "PW-T", "39.53%", "40.0%"]
     assert found["1", "B-T"][4] == "55.0%"
-    assert found["3", "margin, N_S 100, N_R 50"][4:7] == ["42.5%", "40.0% to 45.0%", "1,000"]
+    assert found["3", "margin, N_S 100, N_R 50"][3:7] == ["", "42.5%", "40.0% to 45.0%", "1,000"]
     assert found["1", "PW-T"][7] == "[table1](table1/)"
+
+
+def test_the_worst_case_is_the_lowest_of_all_its_folders(results: Path) -> None:
+    lines = (results / "README.md").read_text() if page(results) else ""
+    worst = [line for line in lines.splitlines() if "| worst case " in line]
+    assert ["42.5%" in worst[0], "30.0%" in worst[1]] == [True, True]
+    summary(results / "table3-adversarial", {"clean": 0.1, "PGD": 0.41}, {})
+    found = page(results)
+    assert found["3", "worst case"][1:5] == ["defense", "worst case", "39.53%", "30.0%"]
+    assert "41.0%" in next(line for line in (results / "README.md").read_text().splitlines() if "| worst case" in line)
 
 
 def test_what_is_not_measured_has_no_number(results: Path) -> None:

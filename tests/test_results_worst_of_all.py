@@ -1,6 +1,7 @@
 """The worst of each image over several evaluations: what is joined, what is chosen, and what must not be mixed."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def work(tmp_path: Path) -> Path:
     first |= {"one": asked([False, *RIGHT[1:]]), "two": asked([True, True, False, *RIGHT[3:]])}
     second = {"clean": Asked(RIGHT[:4], CLEAN_IDENTITY), "one": asked([True, False, True, True])}
     write_evaluation(tmp_path / "work" / "table1", first)
+    write_evaluation(tmp_path / "work" / "table6", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "none": asked(RIGHT)})
     write_evaluation(tmp_path / "work" / "beyond", second)
     return tmp_path / "work"
 
@@ -40,15 +42,19 @@ def test_each_image_counts_by_its_worst_attack_of_all_evaluations(work: Path, tm
     assert result.exit_code == 0, result.output
     found = load_json(output / "results.json")
     rows = {row["attack"]: row for row in found["rows"]}
-    assert list(rows) == ["clean", "table1: one", "table1: two", "beyond: one", "worst of each image"]
+    assert list(rows) == ["clean", "table1: one", "table1: two", "table6: none", "beyond: one", "worst of each image"]
     assert {row["images"] for row in rows.values()} == {4}
-    assert [row["correct"] for row in rows.values()] == [4, 3, 3, 3, 1]
-    assert [row["chosen"] for row in rows.values()] == [1, 1, 1, 1, 4]
+    assert [row["correct"] for row in rows.values()] == [4, 3, 3, 4, 3, 1]
+    assert [row["chosen"] for row in rows.values()] == [1, 1, 1, 0, 1, 4]
     worst = rows["worst of each image"]
     assert (worst["accuracy"], worst["low"], worst["high"]) == (0.25, *Accuracy(1, 4).interval())
     assert worst["draw"] == 0.25
     assert found["fingerprint"] == "a" * 64
-    assert {name: each["images"] for name, each in found["evaluations"].items()} == {"table1": 6, "beyond": 4}
+    assert {name: each["images"] for name, each in found["evaluations"].items()} == {
+        "table1": 6,
+        "table6": 6,
+        "beyond": 4,
+    }
     page = (output / "README.md").read_text()
     assert result.stdout.strip() in page
     assert "of the 4 images" in page
@@ -59,7 +65,11 @@ def test_each_image_counts_by_its_worst_attack_of_all_evaluations(work: Path, tm
 @pytest.mark.parametrize(
     ("part", "changed", "message"),
     [
-        ("model", {"fingerprint": "c" * 64}, "more than one model, expected one: table1 aaa.*; beyond ccc"),
+        (
+            "model",
+            {"fingerprint": "c" * 64},
+            "more than one model, expected one: table1 aaa.*; table6 aaa.*; beyond ccc",
+        ),
         ("data", {"name": "other test"}, "more than one data set"),
         ("scoring", {"seed": 1}, "more than one scoring"),
     ],
@@ -74,12 +84,24 @@ def test_evaluations_that_differ_are_refused(work: Path, part: str, changed: dic
 
 def test_other_budgets_are_refused(work: Path) -> None:
     wide = {"clean": Asked(RIGHT, CLEAN_IDENTITY), "wide": asked(RIGHT, epsilon=0.5)}
+    shutil.rmtree(work / "table6")
     write_evaluation(work / "table6", wide)
     with pytest.raises(ValueError, match=r"more than one budget.*table6 linf 0\.5"):
         load_done(work)
 
 
-def test_one_evaluation_is_not_enough(work: Path) -> None:
+def test_sources_of_one_name_must_be_one(work: Path) -> None:
+    for name, mark in (("table1", "5"), ("beyond", "6")):
+        manifest = load_json(work / name / "manifest.json")
+        manifest["identity"]["attacks"]["one"]["source"] = {"name": "unquantized", "fingerprint": mark * 64}
+        (work / name / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        ValueError, match=r"more than one source 'unquantized', expected one: table1 555.*; beyond 666"
+    ):
+        load_done(work)
+
+
+def test_one_that_is_missing_is_named(work: Path) -> None:
     (work / "beyond" / "records.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"holds table1 of the evaluations table1, table6, beyond, expected two"):
+    with pytest.raises(ValueError, match=r"lacks beyond of the evaluations table1, table6, beyond"):
         load_done(work)

@@ -45,7 +45,7 @@ def test_attacks_on_other_images_cannot_be_paired() -> None:
 @pytest.mark.parametrize("comparison", COMPARISONS, ids=lambda comparison: comparison.name)
 def test_a_stronger_attack_that_does_worse_is_told(own: int, other: int, verdict: str, comparison: Comparison) -> None:
     weak = {
-        ITERATIVE: threat("weak", steps=1),
+        ITERATIVE: threat("weak", steps=1, step_size=0.1),
         TRANSFER: threat("weak", "transfer"),
         GRADIENT_FREE: threat("weak", "gradient-free"),
     }[comparison]
@@ -53,6 +53,12 @@ def test_a_stronger_attack_that_does_worse_is_told(own: int, other: int, verdict
     assert check.verdict == verdict
     assert bool(check.advice) == (verdict != "pass")
     assert f"strong leaves {own / 40:.1%} and weak {other / 40:.1%} of 40 images" in check.found
+
+
+def test_one_short_step_is_no_single_step_attack() -> None:
+    found = verdicts(strong=share(30, 40), weak=share(40, 40))
+    check = compare(ITERATIVE, [threat("strong"), threat("weak", steps=1, step_size=0.01)], found)
+    assert check.found.startswith("not measured")
 
 
 def test_attacks_are_compared_at_one_budget_only() -> None:

@@ -208,12 +208,42 @@ def test_only_what_is_not_known_is_probed() -> None:
     assert names(measured, *unmeasured(ITERATIVE.name)) == [INPUT_RANGE, NAME, ITERATIVE.name]
 
 
+def test_images_sorted_by_class_are_probed_from_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One class alone would make chance of everything."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(
+        "neuroae.evaluation.sanity.probes.attack_a_few", lambda _model, block, *_: seen.append(block.labels) or []
+    )
+    model = Bright()
+    images, labels, _ = dark_and_bright(300)
+    order = labels.sort(stable=True).indices
+    pixels = (images[order] * 255).to(torch.uint8)
+    data = ImageSet("sorted", pixels, labels[order], torch.arange(300), ("dark", "bright"))
+    checks = probe(model, data, Attack("one", model, BUDGET), SCORING, unmeasured(CHANCE))
+    assert checks[0].name == INPUT_RANGE
+    assert checks[0].verdict == "pass"
+    assert seen[0].tolist() == [0] * 8 + [1] * 8
+
+
+def test_of_a_transfer_only_the_gradients_are_examined() -> None:
+    model = Linear(1, 8, 10).eval()
+    transfer = Attack("one", model, BUDGET, transfer="other")
+    found = probe(model, answered_images(model), transfer, SCORING, unmeasured(FALLS, CHANCE))
+    assert [check.name for check in found] == [INPUT_RANGE, NAME]
+
+
+def test_the_attack_that_is_examined_has_single_draws_of_the_attacked_model_if_there_is_one() -> None:
+    model = small_defense()
+    transfer = Attack("two", model, BUDGET, transfer="other")
+    ensemble, own = Attack("three", model, BUDGET, variant="ensemble"), Attack("four", model, BUDGET)
+    assert examined([transfer, ensemble, own, replace(own, name="five")]) is own
+    assert examined([transfer, ensemble]) is ensemble
+    assert examined([transfer]) is transfer
+
+
 def test_without_gradients_none_are_probed() -> None:
     model = small_defense()
-    square, transfer = Attack("one", model, SquareSettings(0.1, 1, 1)), Attack("two", model, BUDGET, transfer="other")
-    assert examined([square, transfer]) is None
-    own = Attack("three", model, BUDGET)
-    assert examined([square, transfer, own, replace(own, name="four")]) is own
+    assert examined([Attack("one", model, SquareSettings(0.1, 1, 1))]) is None
     found = probe(model, answered_images(model), None, SCORING, unmeasured(SINGLE_DRAWS, FALLS))
     assert {check.name: check.verdict for check in found}[SINGLE_DRAWS] == "fail"
     assert [check.name for check in found] == [INPUT_RANGE, SINGLE_DRAWS]

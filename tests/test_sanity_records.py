@@ -73,7 +73,7 @@ def everything() -> tuple[list[Record], list[Threat]]:
     threats = [
         CLEAN_THREAT,
         threat("pgd"),
-        threat("fgsm", steps=1),
+        threat("fgsm", steps=1, step_size=0.1),
         threat("wide", epsilon=0.5),
         threat("transfer", "transfer"),
         threat("square", "gradient-free"),

@@ -11,9 +11,10 @@ from models import small_defense
 from neuroae import SparseEncoder, processes
 from neuroae.contexts import frozen
 from neuroae.data import ImageSet, load_dataset
+from neuroae.presets import PRESETS
 from neuroae.training import TrainingSettings, train_plain, train_supervised, train_unsupervised
 from neuroae.training.batches import batches
-from neuroae.training.loop import fit
+from neuroae.training.loop import fit, start
 from neuroae.training.tasks import FrozenAutoencoder, Objective
 
 QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=0.05)
@@ -65,6 +66,32 @@ def test_learning_rate_rises_and_falls_in_a_triangle(
         0.4 * (number / peak if number <= peak else (steps - number) / (steps - peak)) for number in range(steps)
     ]
     assert rates == pytest.approx(expected)
+
+
+def test_a_step_is_that_of_sgd_with_the_papers_constants() -> None:
+    """Momentum stays at 0.9 all along, which PyTorch's schedule would cycle, and weights decay by 5e-4."""
+    task = nn.Linear(3, 2)
+    trained = start(task, TrainingSettings(epochs=2), steps_an_epoch=4)
+    for _ in range(8):
+        (group,) = trained.optimizer.param_groups
+        assert (group["momentum"], group["weight_decay"]) == (0.9, 5e-4)
+        trained.optimizer.step()
+        trained.scheduler.step()
+    assert trained.optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_the_papers_settings_are_the_defaults() -> None:
+    assert TrainingSettings() == TrainingSettings(70, 64, 0.05, "triangular", 0.9, 5e-4, "float32", False, 0)
+    cifar10, imagenette = PRESETS["cifar10"], PRESETS["imagenette"]
+    assert (cifar10.patch, cifar10.stride, cifar10.atoms, cifar10.regularization) == (4, 2, 500, 1)
+    assert (imagenette.patch, imagenette.stride, imagenette.atoms, imagenette.regularization) == (8, 4, 1000, 0.5)
+    assert [(each.iterations, each.dictionary_batch) for each in (cifar10, imagenette)] == [(1000, 5), (10_000, 5)]
+    assert [(each.top_t, each.dropout_p, each.beta) for each in (cifar10, imagenette)] == [
+        (50, 0.95, 3),
+        (50, 0.95, 3),
+    ]
+    assert [(each.epochs, each.learning_rate) for each in (cifar10, imagenette)] == [(70, 0.05), (100, 0.05)]
+    assert (cifar10.decoder_epochs, cifar10.epsilon, cifar10.step_size) == (50, 8 / 255, 1 / 225)
 
 
 def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(digits: ImageSet) -> None:

@@ -1,11 +1,13 @@
 """What a result says that it was made with."""
 
+import hashlib
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from neuroae import versions as module
+from neuroae.kernels import EngineMissing
 from neuroae.versions import git_commit, versions
 
 
@@ -31,6 +33,23 @@ def test_the_commit_is_that_of_the_package_and_not_of_a_repository_around_it(tmp
     assert len(commit) == 40
     (package / "__init__.py").write_text("changed = True")
     assert git_commit(package) == f"{commit}-dirty"
+
+
+def test_the_engine_is_told_from_another_build_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = versions()["C++ engine"]
+    other = tmp_path / "other.so"
+    other.write_bytes(b"another build")
+    monkeypatch.setattr(module.cpu, "instruction_set", lambda: "plain")
+    monkeypatch.setattr(module.cpu, "library_path", lambda: other)
+    assert versions()["C++ engine"] == f"plain, {hashlib.sha256(b'another build').hexdigest()[:12]}" != own
+
+
+def test_without_the_engine_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise EngineMissing("not built")
+
+    monkeypatch.setattr(module.cpu, "instruction_set", missing)
+    assert versions()["C++ engine"] == "missing"
 
 
 def test_an_installed_copy_says_that_it_does_not_know_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:

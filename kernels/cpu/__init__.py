@@ -9,7 +9,7 @@ from .convolutions import (
     dense_conv_transpose_backward_input,
     dense_conv_transpose_backward_weight,
 )
-from .library import instruction_set, library
+from .library import instruction_set, library, library_path
 
 __all__ = [
     "conv_transpose",
@@ -23,5 +23,6 @@ __all__ = [
     "encode_backward",
     "instruction_set",
     "library",
+    "library_path",
     "select",
 ]

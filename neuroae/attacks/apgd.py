@@ -25,6 +25,7 @@ def apgd(
     seed: int,
     image_ids: Tensor,
     targets: Tensor | None = None,
+    judge: nn.Module | None = None,
     progress: Callable[[int], object] = int,
 ) -> Perturbed:
     """Perturbs images so that the model's loss rises, by steps with momentum that are halved where the loss stalls.
@@ -38,7 +39,7 @@ def apgd(
     Args are those of ``pgd``.
     """
     check_settings(settings, APGDSettings)
-    restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, progress)
+    restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, judge, progress)
     ball = BALLS[settings.norm]
 
     def project(points: Tensor) -> Tensor:
@@ -66,6 +67,7 @@ def apgd(
             if settings.fresh and step in sizes.checkpoints:
                 lucky = restarts.losses(here.images, step) > restarts.losses(highest.images, step)
                 highest, back = highest.replaced(lucky, here), back & ~lucky
+                sizes.highest = highest.height
             here = here.replaced(back, highest)
     return restarts.worst(highest.images, fooled.images)
 

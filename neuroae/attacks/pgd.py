@@ -21,6 +21,7 @@ def pgd(
     seed: int,
     image_ids: Tensor,
     targets: Tensor | None = None,
+    judge: nn.Module | None = None,
     progress: Callable[[int], object] = int,
 ) -> Perturbed:
     """Perturbs images so that the model's loss rises. Every step draws fresh realizations.
@@ -34,13 +35,15 @@ def pgd(
         seed: of all draws of this attack.
         image_ids: (B,) int64, the images' numbers in the draws.
         targets: (B,) int64, classes to be taken for; None is untargeted.
+        judge: the model that is to be fooled, where the attack is crafted on another: the worst restart of an image
+            is that which most fools the judge. None is ``model``.
         progress: called after every step with the gradient passes that it took, in images times realizations.
 
     Raises:
         TypeError, ValueError: an argument does not fit (see ``check_inputs``).
     """
     check_settings(settings, PGDSettings)
-    restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, progress)
+    restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, judge, progress)
     ball = BALLS[settings.norm]
     points = restarts.starts()
     with frozen(model):

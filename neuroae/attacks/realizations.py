@@ -76,6 +76,15 @@ def takes_seeds(model: nn.Module) -> bool:
     return set(inspect.signature(model.forward).parameters) >= SEEDED
 
 
+def batch_seed(model: nn.Module, seed: int, image_ids: Tensor) -> int:
+    """The seed of a model's draws for a batch of images.
+
+    One that draws by image id has the same for all batches. Any other is given one that follows from the first image
+    id: with a single seed, the same few draws would decide a whole data set. Reads the id, which waits for a GPU.
+    """
+    return seed if takes_seeds(model) else derive_seed(seed, "batch", int(image_ids[0]))
+
+
 def seeded(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Tensor:
     return answered(model(images, seed=seed, image_ids=image_ids))
 

@@ -12,7 +12,8 @@ from .balls import BALLS
 from .checks import check_inputs, highest_class
 from .eot import GradientEstimate, estimated
 from .prediction import mean_loss
-from .settings import GradientSettings
+from .realizations import batch_seed
+from .settings import GradientSettings, selection_draws
 
 
 class Restarts:
@@ -31,9 +32,12 @@ class Restarts:
         seed: int,
         image_ids: Tensor,
         targets: Tensor | None,
+        judge: nn.Module | None,
         progress: Callable[[int], object],
     ) -> None:
         check_inputs(model, images, labels, image_ids, targets)
+        self.judge = model if judge is None else judge
+        self.draws = batch_seed(model, seed, image_ids)
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.images, self.labels, self.image_ids, self.targets = images.detach(), labels, image_ids, targets
         count = settings.restarts
@@ -65,7 +69,7 @@ class Restarts:
             self.all_targets,
             self.highest,
             realizations=settings.realizations,
-            seed=derive_seed(self.seed, "attack", step),
+            seed=derive_seed(self.draws, "attack", step),
             image_ids=self.all_ids,
             chunk=settings.chunk,
             average=settings.average,
@@ -87,12 +91,12 @@ class Restarts:
                 self.all_targets,
                 settings.loss,
                 settings.realizations,
-                derive_seed(self.seed, "checkpoint", step),
+                derive_seed(self.draws, "checkpoint", step),
                 self.all_ids,
             )
 
     def worst(self, *points: Tensor) -> Perturbed:
-        """Of each image the worst of its rows in all the given batches, on draws that no gradient saw.
+        """Of each image the worst of its rows in all the given batches, by the judge, on draws that no gradient saw.
 
         In float32, as images are scored, whatever the precision in which they were crafted.
         """
@@ -102,12 +106,12 @@ class Restarts:
         if len(attempts) > 1:
             with autocast("float32", attempts.device):
                 found = worst_attempts(
-                    self.model,
+                    self.judge,
                     attempts,
                     self.labels,
                     self.targets,
-                    settings.realizations,
-                    derive_seed(self.seed, "selection"),
+                    selection_draws(settings),
+                    derive_seed(batch_seed(self.judge, self.seed, self.image_ids), "selection"),
                     self.image_ids,
                 )
         return Perturbed(found, settings.gradients, settings.forwards, self.zero, self.invalid)

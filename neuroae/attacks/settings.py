@@ -29,6 +29,8 @@ class PGDSettings:
         norm: "linf" or "l2".
         random_start: the first restart starts at a uniform point as well.
         chunk: realizations in memory at a time; None decides by the number of images.
+        selection: draws that choose the worst attempt on each image; None takes as many as ``realizations``, which
+            are too few where the attack is crafted on a model that draws nothing, to fool one that does.
     """
 
     epsilon: float = 8 / 255
@@ -41,6 +43,7 @@ class PGDSettings:
     norm: Norm = "linf"
     random_start: bool = False
     chunk: int | None = None
+    selection: int | None = None
 
     def __post_init__(self) -> None:
         check_gradient_settings(self)
@@ -64,7 +67,7 @@ class PGDSettings:
     @property
     def forwards(self) -> int:
         """Forward passes an image, for the selection of the worst restart."""
-        return self.restarts * self.realizations if self.restarts > 1 else 0
+        return self.restarts * selection_draws(self) if self.restarts > 1 else 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class APGDSettings:
     rho: float = 0.75
     chunk: int | None = None
     fresh: bool = True
+    selection: int | None = None
 
     def __post_init__(self) -> None:
         check_gradient_settings(self)
@@ -102,8 +106,8 @@ class APGDSettings:
     @property
     def forwards(self) -> int:
         """Forward passes an image, for comparing two points of each restart at checkpoints and at the end."""
-        compared = 1 + self.fresh * len(checkpoints(self.steps))
-        return 2 * compared * self.restarts * self.realizations
+        checked = self.fresh * len(checkpoints(self.steps)) * self.realizations
+        return 2 * self.restarts * (checked + selection_draws(self))
 
 
 def checkpoints(steps: int) -> set[int]:
@@ -153,13 +157,18 @@ class SquareSettings:
 GradientSettings = PGDSettings | APGDSettings
 
 
+def selection_draws(settings: GradientSettings) -> int:
+    return settings.realizations if settings.selection is None else settings.selection
+
+
 def check_gradient_settings(settings: GradientSettings) -> None:
     check_choice("norm", settings.norm, NORMS)
     check_epsilon(settings.epsilon, settings.norm)
     for name in ("steps", "restarts", "realizations"):
         check_integer(name, getattr(settings, name), 1)
-    if settings.chunk is not None:
-        check_integer("chunk", settings.chunk, 1)
+    for name in ("chunk", "selection"):
+        if getattr(settings, name) is not None:
+            check_integer(name, getattr(settings, name), 1)
     check_choice("average", settings.average, AVERAGES)
     check_choice("loss", settings.loss, LOSS_NAMES)
 

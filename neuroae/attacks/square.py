@@ -13,6 +13,7 @@ from .attempts import Perturbed
 from .balls import project_linf
 from .checks import check_inputs, check_settings
 from .prediction import mean_margin
+from .realizations import batch_seed
 from .settings import SquareSettings
 
 # The side of the squares shrinks after these queries of 10,000, by half in area each time.
@@ -29,6 +30,7 @@ def square(
     seed: int,
     image_ids: Tensor,
     targets: Tensor | None = None,
+    judge: nn.Module | None = None,
     progress: Callable[[int], object] = int,
 ) -> Perturbed:
     """Perturbs images so that the vote of the model's realizations is fooled by the largest margin; no gradients.
@@ -40,17 +42,17 @@ def square(
     passes a draw; a model that draws nothing needs one (``SquareSettings.fresh``). A fooled image is not left alone,
     since the next draw may answer rightly. Answers are in float32.
 
-    Args are those of ``pgd``. ``progress`` is told of forward passes.
+    Args are those of ``pgd``. ``progress`` is told of forward passes. With one attempt, ``judge`` changes nothing.
     """
     check_settings(settings, SquareSettings)
     check_inputs(model, images, labels, image_ids, targets)
-    images = images.detach()
+    images, draws = images.detach(), batch_seed(model, seed, image_ids)
     found = striped(images, settings.epsilon, derive_seed(seed, "stripes"), image_ids)
     kept: Tensor | None = None
     for query in range(settings.queries):
         side = square_side(query, settings, *images.shape[2:])
         tried = with_square(found, images, settings.epsilon, side, derive_seed(seed, "square", query), image_ids)
-        masks = derive_seed(seed, "query", query)
+        masks = derive_seed(draws, "query", query)
 
         def margins(shown: Tensor, masks: int = masks) -> Tensor:
             # Whatever the caller's autocast: bfloat16 rounds away what a small square changes.

@@ -42,7 +42,7 @@ def any_atoms(preset: Preset, data: ImageSet) -> Tensor:
 def learned_atoms(preset: Preset, data: ImageSet, folder: Path, seed: int) -> Tensor:
     """Those of the folder; they are learned first where there are none, by one process."""
     path = folder / DICTIONARY
-    notes = dictionary_notes(preset, data, seed) | {"atoms": preset.atoms, "patch": preset.patch}
+    notes = dictionary_notes(preset, data, seed)
     if processes.is_first() and not path.exists():
         save_dictionary(path, make_dictionary(preset, data, seed), notes)
     processes.wait_for_all()

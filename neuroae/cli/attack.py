@@ -1,6 +1,6 @@
 """``neuroae attack``: attack a model, or score adversarial images that came from elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -13,16 +13,18 @@ from ..attacks import Average, LossName
 from ..attacks.balls import Norm
 from ..contexts import Precision
 from ..data import DatasetName, ImageSet, load_dataset
+from ..defense import Defense
 from ..devices import choose_device
 from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation
 from ..evaluation.attack import Perturbation, Variant
 from ..evaluation.models import is_random, load_model, require_fixable
 from ..evaluation.modes import check_modes
 from ..evaluation.ready_made import load_ready_made
+from ..presets import PRESETS
 from ..reports.sanity import probe_evaluation
 from ..reports.saving import PAGE, write_report
 from .methods import TITLES, Budget, named_by_settings, repeated
-from .options import DataDir, Device, Download, ImageSize, Limit, Seed, overridden, preset_option
+from .options import DataDir, Device, Download, ImageSize, Limit, Seed, preset_option
 
 
 def attack(
@@ -59,7 +61,7 @@ def attack(
         Variant | None,
         typer.Option(
             help="Craft on the ensemble as deployed, of which a realization is all E members, on the mean field "
-            "(dropout replaced by its expectation), or on fixed masks.",
+            "(dropout replaced by its expectation), or on fixed masks. Sources that are classifiers stay as they are.",
             show_default="one realization a gradient",
         ),
     ] = None,
@@ -69,7 +71,9 @@ def attack(
         list[float] | None,
         preset_option("epsilon", "Budget for pixels in [0, 1]; repeat for an attack with each.", min=0),
     ] = None,
-    step_size: Annotated[float | None, preset_option("step_size", "Of each step of PGD.", min=0)] = None,
+    step_size: Annotated[
+        float | None, preset_option("step_size", "Of each step of PGD; grows and shrinks with --epsilon.", min=0)
+    ] = None,
     steps: Annotated[
         list[int] | None,
         typer.Option(
@@ -134,10 +138,14 @@ def attack(
         raise ValueError("norm is 'l2', which has no usual budget: give epsilon and step_size too")
     if images and epsilon and len(epsilon) > 1:
         raise ValueError(f"epsilon has {len(epsilon)} values, expected one with images, which are held to it")
-    preset = overridden(dataset, step_size=step_size)
+    preset = PRESETS[dataset]
+
+    def budget(size: float, count: int | None, averaged: int | None) -> Budget:
+        step = preset.step_at(size) if step_size is None else step_size
+        return Budget(size, step, count, restarts, random_start, averaged, average, loss, norm, queries)
+
     budgets = [
-        Budget(size, preset.step_size, count, restarts, random_start, averaged, average, loss, norm, queries)
-        for size, count, averaged in product(epsilon or [preset.epsilon], steps or (None,), realizations or (None,))
+        budget(*chosen) for chosen in product(epsilon or [preset.epsilon], steps or (None,), realizations or (None,))
     ]
     settings = {method: [budget.settings(method) for budget in budgets] for method in methods}
     swept = repeated(epsilon=epsilon, steps=steps, realizations=realizations)
@@ -153,7 +161,16 @@ def attack(
                 attack
                 for chosen in family
                 if chosen.gradients or not name
-                for attack in attacks_from(each, chosen, modes, precision, name, variant, random[name], TITLES[method])
+                for attack in attacks_from(
+                    each,
+                    chosen,
+                    modes,
+                    precision,
+                    name,
+                    of_defense(variant, each, sources),
+                    random[name],
+                    TITLES[method],
+                )
             ]
             attacks += named_by_settings(crafted, swept) if swept else crafted
     if images:
@@ -167,6 +184,12 @@ def attack(
         probe_evaluation(evaluation, output)
         print(write_report(output))
         print(f"\npage: {output / PAGE}")
+
+
+def of_defense(variant: Variant | None, source: nn.Module, sources: Mapping[str, nn.Module]) -> Variant | None:
+    """The variant; None for a classifier beside a defense, which has no such view of itself."""
+    others = any(isinstance(each, Defense) for each in sources.values())
+    return None if others and not isinstance(source, Defense) else variant
 
 
 def named(paths: Sequence[str]) -> dict[str, str]:

@@ -68,6 +68,8 @@ def check_output(output: Path) -> None:
 def dictionary_notes(preset: Preset, data: ImageSet, seed: int) -> dict[str, Any]:
     """What a dictionary was learned from, how, and with which versions; kept with its atoms."""
     return {
+        "atoms": preset.atoms,
+        "patch": preset.patch,
         "data": data.name,
         "images": len(data),
         "fingerprint": data.fingerprint(),

@@ -26,6 +26,7 @@ MD5_SUMS = {
     "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
 }
 FILES = {"train": tuple(MD5_SUMS), "test": ("test_batch.bin",)}
+PICKLED = {"train": tuple(name.removesuffix(".bin") for name in MD5_SUMS), "test": ("test_batch",)}
 
 
 def cifar10(split: str, data_dir: Path, download: bool = False) -> ImageSet:
@@ -44,14 +45,16 @@ def cifar10(split: str, data_dir: Path, download: bool = False) -> ImageSet:
         ImportError: torchvision, which reads and fetches ``cifar-10-batches-py``, is not installed.
     """
     for folder in (data_dir, data_dir / BINARY_FOLDER):
-        if any((folder / name).exists() for names in FILES.values() for name in names):
+        if any((folder / name).exists() for name in FILES[split]):
             return from_binary(split, folder)
     for folder in (data_dir, data_dir / PYTHON_FOLDER):
-        if (folder / "batches.meta").exists():
+        if any((folder / name).exists() for name in PICKLED[split]):
             return from_torchvision(split, folder, download)
     if download:
         return from_torchvision(split, data_dir / PYTHON_FOLDER, download)
-    raise FileNotFoundError(f"{data_dir} holds neither {BINARY_FOLDER} nor {PYTHON_FOLDER}")
+    raise FileNotFoundError(
+        f"{data_dir} holds neither {BINARY_FOLDER} nor {PYTHON_FOLDER} with files of the {split} images"
+    )
 
 
 def from_binary(split: str, folder: Path) -> ImageSet:
@@ -90,18 +93,22 @@ def require_sum(path: Path, expected: str) -> None:
 
 
 def from_torchvision(split: str, folder: Path, download: bool) -> ImageSet:
-    """torchvision's layout is pickled; its loader compares every file's MD5 with the official one first."""
-    datasets = require_torchvision(f"reading {folder}").datasets
+    """torchvision's layout is pickled: no file is opened before its MD5 sum is seen to be the official one."""
+    official = require_torchvision(f"reading {folder}").datasets.CIFAR10
     if folder.name != PYTHON_FOLDER:
         raise ValueError(f"{folder} is named {folder.name}, expected {PYTHON_FOLDER}, the name that torchvision gives")
-    read = partial(datasets.CIFAR10, folder.parent, train=split == "train")
+    read = partial(official, folder.parent, train=split == "train")
     if download:
         with downloading("cifar10", folder.parent):
             read(download=True)
-    try:
-        data = read()
-    except RuntimeError as error:
-        raise ValueError(f"{folder} is incomplete or damaged: {error}") from error
+    for name, digest in (
+        *official.train_list,
+        *official.test_list,
+        [official.meta[key] for key in ("filename", "md5")],
+    ):
+        require_file(folder / name)
+        require_sum(folder / name, digest)
+    data = read()
     pixels = np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))
     return image_set(split, torch.from_numpy(pixels), torch.tensor(data.targets))
 

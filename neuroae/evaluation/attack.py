@@ -35,8 +35,8 @@ class Perturbation(Protocol):
     def passes(self) -> int:
         """Passes an image that crafting reports as progress; 0 where there is no work."""
 
-    def craft(self, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
-        """The images of a block, perturbed."""
+    def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+        """The images of a block, perturbed to fool the model."""
 
     def identity(self) -> dict[str, Any]:
         """What makes two the same, in a form that JSON holds."""
@@ -106,7 +106,7 @@ class Attack:
                 return MeanField(model).eval()
         return fixed(model, scoring, ids) if scoring.deterministic or self.variant == "fixed-masks" else model
 
-    def craft(self, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+    def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
         with autocast(self.precision, block.images.device):
             return METHODS[type(self.settings)](
                 self.crafting_model(scoring, block.ids),
@@ -115,6 +115,7 @@ class Attack:
                 self.settings,
                 seed=derive_seed(scoring.seed, f"craft {self.name}"),
                 image_ids=block.ids,
+                judge=fixed(model, scoring, block.ids) if scoring.deterministic else model,
                 progress=progress,
             )
 
@@ -145,7 +146,7 @@ class Clean:
     name = CLEAN
     passes = 0
 
-    def craft(self, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+    def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
         return untouched(block.images)
 
     def identity(self) -> dict[str, Any]:

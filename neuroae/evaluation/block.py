@@ -9,13 +9,15 @@ from .records import Record
 from .scoring import Block, Scoring, answers, selection_margins
 
 
-def craft(attack: Perturbation, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
-    """The block's images as the attack leaves them, clipped to the box, in float32 as they are saved and scored.
+def craft(
+    attack: Perturbation, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int
+) -> Perturbed:
+    """The block's images as the attack on the model leaves them: clipped to the box, in float32 as they are scored.
 
     Raises:
         FloatingPointError: the attack made a pixel that is not a number.
     """
-    found = attack.craft(block, scoring, progress)
+    found = attack.craft(model, block, scoring, progress)
     if not bool(found.images.isfinite().all()):
         raise FloatingPointError(f"{attack.name} made pixels that are not finite")
     return found._replace(images=found.images.float().clamp(0, 1))

@@ -16,7 +16,7 @@ from .block import craft, judge
 from .evaluation import Evaluation
 from .files import Files, load_images, save_images
 from .lines import append_lines, read_lines, sealed
-from .manifest import identity, load_manifest, open_manifest, require_agreement
+from .manifest import identity, load_manifest, note_seconds, open_manifest, require_agreement
 from .progress import Bar
 from .records import Record, append_records, read_records, record_line
 from .results import Results, load_evaluation
@@ -119,7 +119,7 @@ def finish_block(files: Files, evaluation: Evaluation, attack: Perturbation, blo
     """Images first and records last: a block whose records are there is whole."""
     started = time.perf_counter()
     part, rank = evaluation.load(block), processes.rank()
-    found = craft(attack, part, evaluation.scoring, progress.crafting)
+    found = craft(attack, evaluation.model, part, evaluation.scoring, progress.crafting)
     save_images(files.images(attack.name, block), found.images, part.ids)
     records = judge(evaluation.model, attack.name, part, found, evaluation.scoring)
     took = {"attack": attack.name, "block": block, "seconds": time.perf_counter() - started}
@@ -144,6 +144,7 @@ def merge(files: Files, evaluation: Evaluation) -> None:
     taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_lines(path)}
     ordered = sorted(taken, key=lambda key: (names.index(key[0]), key[1]))
     write_lines(files.times, (sealed(taken[key]) for key in ordered))
+    note_seconds(files, sum(line["seconds"] for line in taken.values()))
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -82,7 +82,7 @@ def evaluate(
     with repeatable(), Bar(f"{title}: {chosen.name}" if title else chosen.name, chosen, len(data)) as bar:
         for number in range(evaluation.blocks):
             part = evaluation.load(number)
-            found = craft(chosen, part, evaluation.scoring, bar.crafting)
+            found = craft(chosen, model, part, evaluation.scoring, bar.crafting)
             draws, vote = answers(model, found.images, part.ids, evaluation.scoring)
             bar.scored(len(vote), int((vote == part.labels).sum()))
             images.append(found.images.cpu())

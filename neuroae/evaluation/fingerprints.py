@@ -1,6 +1,7 @@
 """Digests that tell models apart."""
 
 import hashlib
+import inspect
 import json
 import re
 from itertools import chain
@@ -10,6 +11,8 @@ from torch import nn
 
 from ..defense import Defense
 from ..pretrained.description import describe
+
+KNOWN_PACKAGES = {"torch", "torchvision", "neuroae"}
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -23,11 +26,36 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def settings(model: nn.Module) -> str:
-    """Those that are not among the tensors; of models that we cannot describe, what they print."""
+    """Those that are not among the tensors; of models that we cannot describe, what they print, are and run."""
     gradient = f"autoencoder_identity={model.autoencoder_identity} " if isinstance(model, Defense) else ""
     try:
         return gradient + json.dumps(describe(model), sort_keys=True)
     except TypeError:
         # Addresses of functions and the like differ from process to process.
         printed = re.sub(r" at 0x[0-9a-f]+", "", repr(model))
-        return f"{gradient}{type(model).__module__}.{type(model).__qualname__} {printed}"
+        return (
+            f"{gradient}{type(model).__module__}.{type(model).__qualname__} {printed}{attributes(model)}{code(model)}"
+        )
+
+
+def attributes(model: nn.Module) -> str:
+    """Numbers and words that the modules keep beside their tensors, one a line."""
+    lines = [
+        f"\n{path} {name} {value!r}"
+        for path, module in model.named_modules()
+        for name, value in sorted(vars(module).items())
+        if not name.startswith("_") and name != "training" and isinstance(value, (bool, int, float, str))
+    ]
+    return "".join(lines)
+
+
+def code(model: nn.Module) -> str:
+    """The source of the modules' classes, but for torch's and ours, where there is any."""
+    found = []
+    for kind in {type(module): None for module in model.modules()}:
+        if kind.__module__.partition(".")[0] not in KNOWN_PACKAGES:
+            try:
+                found.append(inspect.getsource(kind))
+            except (OSError, TypeError):
+                continue
+    return "\n".join(found)

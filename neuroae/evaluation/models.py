@@ -20,6 +20,7 @@ from .evaluation import device_of
 from .scoring import Block
 
 PROBED = 8
+DRAWN = 8
 
 
 def load_model(name: str) -> nn.Module:
@@ -78,15 +79,15 @@ def current_folder_first() -> Iterator[None]:
 
 
 def is_random(model: nn.Module, data: ImageSet) -> bool:
-    """Whether two draws of the model answer differently to some of the first images.
+    """Whether some of 8 draws of the model answer differently to some of the first images.
 
     Raises:
         ValueError: the model does not give logits of the images' classes.
     """
     images, _, ids = Block.of(data.take(slice(PROBED)), device_of(model))
-    first, second = drawn_logits(model, images, 2, 0, ids)
+    first, *others = drawn_logits(model, images, DRAWN, 0, ids)
     check_logits(first, len(images), int(data.labels.max()))
-    return not torch.equal(first, second)
+    return any(not torch.equal(first, other) for other in others)
 
 
 def require_fixable(name: str, model: nn.Module) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..attacks import APGDSettings, SquareSettings
+from ..attacks.settings import selection_draws
 from ..defense import AUTOENCODER_IDENTITY, Defense
 from .attack import Attack, AttackSettings, Variant
 
@@ -46,7 +47,7 @@ def attacks_from(
     check_modes(modes)
     draws = isinstance(source, Defense) if random is None else random
     if not draws or variant in DETERMINISTIC_VARIANTS:
-        settings = one_draw(settings)
+        settings = one_draw(settings, keep_selection=bool(transfer or variant))
     ending = (variant or "", f"from {transfer}" if transfer else "")
     if not settings.gradients:
         precision = "float32"
@@ -66,13 +67,19 @@ def check_modes(modes: Collection[str]) -> None:
             raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
 
 
-def one_draw(settings: AttackSettings) -> AttackSettings:
-    """The same with one realization a gradient, or a query, and no comparison on other draws."""
+def one_draw(settings: AttackSettings, keep_selection: bool) -> AttackSettings:
+    """The same with one realization a gradient, or a query, and no comparison on other draws.
+
+    Args:
+        settings: of the attack.
+        keep_selection: whether the attacked model may still draw, so that what chooses the worst attempt stays.
+    """
     if isinstance(settings, SquareSettings):
         return replace(settings, draws=1, fresh=False)
+    selection = selection_draws(settings) if keep_selection else 1
     if isinstance(settings, APGDSettings):
-        return replace(settings, realizations=1, fresh=False)
-    return replace(settings, realizations=1)
+        return replace(settings, realizations=1, selection=selection, fresh=False)
+    return replace(settings, realizations=1, selection=selection)
 
 
 def named(*words: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attacks import Perturbed
 from ..attacks.balls import BALLS, Norm
@@ -41,7 +41,7 @@ class ReadyMade:
     def passes(self) -> int:
         return 0
 
-    def craft(self, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+    def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
         return untouched(self.images[positions(self.ids, block.ids.cpu())].to(block.images.device))
 
     def identity(self) -> dict[str, Any]:

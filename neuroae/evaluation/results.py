@@ -48,7 +48,7 @@ class Results:
     def budget(self, name: str) -> float | None:
         """The paper's C = K N_S N_R N_E, in gradient passes of the source's classifier; None without gradients."""
         cost = self.manifest["costs"][name]
-        return None if cost is None else float(cost * self.attack(name)["gradients"])
+        return None if cost is None else float(cost["C"])
 
     def images(self, name: str) -> Tensor:
         """(N, C, H, W) float32, as they were scored; the order is that of the records."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..attacks import drawn_probabilities
 from ..attacks.prediction import mean_margin
-from ..attacks.realizations import takes_seeds
+from ..attacks.realizations import batch_seed, takes_seeds
 from ..contexts import autocast
 from ..data import ImageSet
 from ..encoder import check_integer
@@ -78,7 +78,8 @@ def answers(model: nn.Module, images: Tensor, ids: Tensor, scoring: Scoring) -> 
     """
     with autocast("float32", images.device):
         judge = fixed(model, scoring, ids) if scoring.deterministic else model
-        each = list(drawn_probabilities(judge, images, scoring.draws, derive_seed(scoring.seed, "scoring"), ids))
+        seed = batch_seed(model, derive_seed(scoring.seed, "scoring"), ids)
+        each = list(drawn_probabilities(judge, images, scoring.draws, seed, ids))
     mean = sum(each[1:], each[0]) / len(each)
     broken = ~mean.isfinite().all(-1)
     if broken.any():
@@ -90,7 +91,8 @@ def selection_margins(model: nn.Module, images: Tensor, labels: Tensor, ids: Ten
     """(B,) margins of the vote on the selection draws (see ``mean_margin``), above 0 where the model is fooled."""
     with autocast("float32", images.device):
         judge = fixed(model, scoring, ids) if scoring.deterministic else model
-        return mean_margin(judge, images, labels, None, scoring.draws, derive_seed(scoring.seed, "selection"), ids)
+        seed = batch_seed(model, derive_seed(scoring.seed, "selection"), ids)
+        return mean_margin(judge, images, labels, None, scoring.draws, seed, ids)
 
 
 def fixed(model: nn.Module, scoring: Scoring, ids: Tensor) -> nn.Module:

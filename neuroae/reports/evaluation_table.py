@@ -63,10 +63,13 @@ def markdown(rows: Sequence[AttackRow]) -> str:
     return table([column.title for column in shown], [[column.cell(row) for column in shown] for row in rows])
 
 
-def to_csv(rows: Sequence[AttackRow]) -> str:
-    """A line a row, all digits, accuracies with the ends of their intervals in columns of their own."""
+def to_csv(rows: Sequence[AttackRow], deterministic: bool, finished: bool) -> str:
+    """A line a row, all digits, accuracies with the ends of their intervals in columns of their own.
+
+    Whether masks were fixed, and whether the evaluation is done, stands in every line.
+    """
     buffer = io.StringIO()
-    lines = [flat(row) for row in rows]
+    lines = [flat(row) | {"deterministic": deterministic, "finished": finished} for row in rows]
     writer = csv.DictWriter(buffer, lines[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)

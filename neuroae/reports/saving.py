@@ -31,7 +31,7 @@ def write_report(folder: Path) -> Report:
     report = Report.of(folder)
     save_json(folder / SUMMARY, summary(report))
     save_checks(folder / SANITY, report.checks)
-    write(folder / CSV, to_csv([*report.rows, *report.joint]))
+    write(folder / CSV, to_csv([*report.rows, *report.joint], report.results.deterministic, report.finished))
     write(folder / MARKDOWN, text(report))
     write(folder / PAGE, page(report))
     return report

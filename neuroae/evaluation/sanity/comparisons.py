@@ -36,14 +36,17 @@ def is_iterative(threat: Threat) -> bool:
 
 
 def is_single_step(threat: Threat) -> bool:
-    return is_white_box(threat) and threat.settings.get("steps") == 1
+    """A step that reaches the edge of the ball; a shorter one has no chance beside several."""
+    settings = threat.settings
+    reaches = settings.get("step_size", settings.get("epsilon", 0)) >= settings.get("epsilon", 0)
+    return is_white_box(threat) and settings.get("steps") == 1 and reaches
 
 
 ITERATIVE = Comparison(
     "an iterative attack is no weaker than a single step",
     is_iterative,
     is_single_step,
-    "a white-box attack of one step and one of several, at the same budget",
+    "a white-box attack of one step as long as the budget and one of several steps, at the same budget",
     "More steps reach what one step reaches. Where they do worse, the gradient is only good at the image itself.",
     "Try smaller steps, more realizations a gradient and random starts before the accuracy is believed.",
 )

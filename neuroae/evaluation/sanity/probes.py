@@ -41,31 +41,35 @@ def probe(
 
     Args:
         model: that was attacked.
-        data: 100 images from its front are answered, and 16 attacked.
-        attack: whose gradients, on the attacked model, are examined; None examines none.
+        data: 100 images from its front, or from that of each class, are answered, and 16 attacked.
+        attack: whose gradients are examined; None examines none.
         scoring: as in the evaluation. The seeds of the probes follow from its seed and are their own.
         known: the checks from records; what these measured is not measured again.
     """
     own = replace(scoring, seed=derive_seed(scoring.seed, "probe"))
     missing = {check.name for check in known if not check.measured}
-    many, few = (data.take(slice(count)) for count in (ANSWERED, ATTACKED))
+    many, few = (data.limited(count) for count in (ANSWERED, ATTACKED))
     checks = [input_range(model, Block.of(many, device_of(model)), own)]
     if SINGLE_DRAWS in missing:
         checks.append(one_draw(is_random(model, many)))
     if attack is not None:
         block = Block.of(few, device_of(model))
         checks.append(gradient_agreement(attack, block, own))
-        if missing & {ITERATIVE.name, FALLS, CHANCE}:
+        if not attack.transfer and missing & {ITERATIVE.name, FALLS, CHANCE}:
             checks += [check for check in attack_a_few(model, block, attack, own) if check.name in missing]
     return checks
 
 
 def examined(attacks: Iterable[Perturbation]) -> Attack | None:
-    """The first attack that follows the gradients of the attacked model; None where there is none."""
-    for attack in attacks:
-        if isinstance(attack, Attack) and isinstance(attack.settings, GradientSettings) and not attack.transfer:
-            return attack
-    return None
+    """The first attack that follows gradients, None where there is none.
+
+    One on the attacked model comes before a transfer, and one on single realizations before those of a variant, whose
+    draws are whole ensembles or none.
+    """
+    found = [
+        attack for attack in attacks if isinstance(attack, Attack) and isinstance(attack.settings, GradientSettings)
+    ]
+    return min(found, key=lambda attack: (bool(attack.transfer), attack.variant is not None), default=None)
 
 
 def attack_a_few(model: nn.Module, block: Block, attack: Attack, scoring: Scoring) -> list[Check]:
@@ -75,7 +79,7 @@ def attack_a_few(model: nn.Module, block: Block, attack: Attack, scoring: Scorin
     verdicts = {}
     with progress_bar(total=sum(one.passes for one in attacks) * len(block.ids), desc="probes", unit="pass") as bar:
         for one in every:
-            records = judge(model, one.name, block, craft(one, block, scoring, bar.update), scoring)
+            records = judge(model, one.name, block, craft(one, model, block, scoring, bar.update), scoring)
             verdicts[one.name] = Verdicts(one.name, records)
     threats = [Threat.of(one.name, one.identity()) for one in attacks]
     return [

@@ -8,6 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from neuroae.cli import app, main
+from neuroae.data import load_dataset
 from neuroae.evaluation import Results, load_evaluation
 from neuroae.storage import load_json, save_tensors
 from photos import write_photos
@@ -227,6 +228,14 @@ def test_images_of_a_folder_are_brought_to_the_models_size(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     given = ["--dataset", "image-folder", "--data-dir", "photos", "--image-size", 6, "--steps", 1]
     assert len(attacked("sized:six", *given, output=tmp_path / "out").records["PGD"]) == 2
+
+
+def test_images_that_a_training_held_out_are_attacked(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--hold-out", 3, "--seed", 5, "--steps", 1]
+    found = attacked(models / "plain", *few, output=tmp_path)
+    _, held = load_dataset("digits", "train").hold_out(3, seed=5)
+    assert [record.image for record in found.records["clean"]] == held.ids.tolist()
+    assert found.manifest["identity"]["data"]["name"] == held.name
 
 
 def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(

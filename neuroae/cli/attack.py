@@ -35,13 +35,21 @@ def attack(
             "a function that returns a torch.nn.Module from images in [0, 1] to logits."
         ),
     ],
-    dataset: Annotated[DatasetName, typer.Option(help="Whose test images to attack.")],
+    dataset: Annotated[DatasetName, typer.Option(help="Whose images to attack.")],
     output: Annotated[
         Path, typer.Option(help="Folder for records and images. An evaluation that was stopped goes on from there.")
     ],
     data_dir: DataDir = None,
     download: Download = False,
     image_size: ImageSize = None,
+    hold_out: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Attack so many training images in the place of test images: those that `neuroae train` with this "
+            "--hold-out and --seed did not learn from.",
+        ),
+    ] = 0,
     limit: Limit = None,
     attack: Annotated[
         list[str] | None,
@@ -152,7 +160,10 @@ def attack(
     attacked = load_model(model).to(where)
     # By the names that tables give them; the attacked model's own attacks need none.
     sources = {"": attacked} | {name: load_model(path).to(where) for name, path in named(source or []).items()}
-    data = load_dataset(dataset, "test", data_dir, download, image_size).limited(limit)
+    data = load_dataset(dataset, "train" if hold_out else "test", data_dir, download, image_size)
+    if hold_out:
+        _, data = data.hold_out(hold_out, seed)
+    data = data.limited(limit)
     random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
     attacks: list[Perturbation] = []
     for name, each in sources.items():

@@ -11,11 +11,13 @@ import torch
 
 import killed_evaluation
 import shared_evaluation
-from neuroae.evaluation import Evaluation, engine, run_evaluation
+from neuroae.data import load_dataset
+from neuroae.evaluation import Evaluation, Scoring, attacks_from, engine, run_evaluation
 from neuroae.evaluation.attack import Perturbation
 from neuroae.evaluation.files import load_images, save_images
 from neuroae.storage import load_tensors, save_tensors
-from small_evaluation import contents, small_evaluation
+from results_data import cifar10_folder, small_cifar10_defense
+from small_evaluation import BUDGET, contents, small_evaluation
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
@@ -54,6 +56,22 @@ def test_sigkill_at_any_moment_costs_nothing(tmp_path: Path, whole: Path) -> Non
     assert kills >= 3
     for name in ("points", "moments"):
         assert_same(tmp_path / name, whole)
+
+
+def test_the_papers_layers_in_bfloat16_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    """A block that is made again alone is that of the run that made all."""
+    torch.manual_seed(2)
+    model = small_cifar10_defense()
+    data = load_dataset("cifar10", "test", cifar10_folder(tmp_path / "data"))
+    attacks = attacks_from(model, BUDGET, ["w-nfga-smooth"], "bfloat16")
+    asked = Evaluation(model, data, attacks, Scoring(2), 2, "paper's")
+    run_evaluation(asked, tmp_path / "found")
+    before = contents(tmp_path / "found")
+    images = tmp_path / "found" / "images" / "w-nfga-smooth" / "00001.safetensors"
+    images.unlink()
+    run_evaluation(asked, tmp_path / "found")
+    for name in (str(images.relative_to(tmp_path / "found")), "records.jsonl"):
+        assert contents(tmp_path / "found")[name][1] == before[name][1]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """``neuroae attack``, on settings that take seconds."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -158,6 +160,19 @@ def test_a_classifier_is_attacked_by_pgd_and_answers_once(models: Path, tmp_path
     assert found.manifest["identity"]["scoring"]["draws"] == 1
     assert all(0 < record.l2 <= 1.5 for record in found.records["PGD"])
     assert all(record.gradients == 1 for record in found.records["PGD"])
+
+
+def test_two_processes_of_torchrun_leave_the_records_of_one(models: Path, tmp_path: Path) -> None:
+    given = ["attack", models / "defense", *QUICK, "--mode", "w-aiga", "--output"]
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "neuroae"]
+    command = [*launched, *map(str, given), str(tmp_path / "two")]
+    finished = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    torch.set_num_threads(1)
+    neuroae(*given, tmp_path / "one")
+    one, two = ((tmp_path / name / "records.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert (tmp_path / "two" / "report.html").exists()
 
 
 def test_a_finished_attack_is_only_reported(models: Path, tmp_path: Path) -> None:

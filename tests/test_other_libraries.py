@@ -13,6 +13,7 @@ from models import random_images, small_defense
 from neuroae.attacks import PGDSettings, pgd
 from neuroae.attacks.losses import cross_entropy
 from neuroae.variants import FixedMasks
+from results_data import small_cifar10_defense
 
 EPSILON = {"linf": 0.1, "l2": 0.6}
 STEP, STEPS = 0.03, 5
@@ -71,6 +72,16 @@ def test_attacks_run_on_our_models_and_stay_in_the_ball(
     assert found.dtype == torch.float32
     assert distance(found, images, norm).max() <= EPSILON[norm] + ROUNDING
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    assert not torch.equal(found, images)
+
+
+@pytest.mark.parametrize("name", ["foolbox l2", "torchattacks linf", "torchattacks EOT"])
+def test_attacks_run_on_the_papers_decoder_and_classifier(name: str) -> None:
+    """The sparse and the Winograd layer, and the ResNet-32."""
+    norm, attack = (PLAIN_PGD | MORE)[name]
+    model, (images, _, _) = small_cifar10_defense(), random_images(2, channels=3, size=32)
+    found = attack(model, images, model(images).argmax(-1))
+    assert distance(found, images, norm).max() <= EPSILON[norm] + ROUNDING
     assert not torch.equal(found, images)
 
 

@@ -1,6 +1,5 @@
 """What a result was made with."""
 
-import hashlib
 import platform
 import subprocess
 import warnings
@@ -41,8 +40,7 @@ def cpp_engine() -> str:
         instructions = cpu.instruction_set()
     except EngineMissing:
         return "missing"
-    digest = hashlib.sha256(cpu.library_path().read_bytes()).hexdigest()
-    return f"{instructions}, {digest[:SHOWN_DIGITS]}"
+    return f"{instructions}, {cpu.digest()[:SHOWN_DIGITS]}"
 
 
 def note_versions(path: Path, noted: dict[str, Any]) -> None:

@@ -19,14 +19,14 @@ from results.page import write_page
 COLUMNS = ("cycle", "stage", "epochs", "peak rate", "loss", "accuracy", "of the last epoch", "of the last five")
 LAST = 5
 NOTE = """\
-Losses and accuracies are of the training images while they were learned from, with dropout and augmentation on: one
-draw an image, in the last epoch of each stage. The last two columns say how many points of accuracy the last epoch and
-the last five brought, which is what a longer run may hope for.
+Losses and accuracies are of the training images while they were learned from, with augmentation on, and of a defense
+one draw an image, in the last epoch of each stage. The last two columns say how many points of accuracy the last epoch
+and the last five brought, which is what a longer run may hope for.
 
 ![Loss, accuracy and learning rate of each stage](curves.png)
 
-Made by `python -m results.learning {name}` of what `neuroae/weights/{name}/config.json` keeps; `epochs.csv` holds
-every epoch."""
+Made by `python -m results.learning {name}` of what the model's `config.json` keeps; `epochs-CYCLE.csv` holds every
+epoch of a cycle."""
 
 
 def cycles(notes: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -88,7 +88,10 @@ def main(
     folder = output / model
     folder.mkdir(parents=True, exist_ok=True)
     draw_curves(folder / "curves.png", stages)
-    save_epochs(folder / "epochs.csv", [epoch for epochs in stages.values() for epoch in epochs])
+    for number, cycle in enumerate(found, 1):
+        save_epochs(
+            folder / f"epochs-{number}.csv", [epoch for epochs in cycle["stages"].values() for epoch in epochs]
+        )
     text = table(COLUMNS, rows(found), text_columns=2)
     write_page(folder, f"How {model} learned", [text, NOTE.format(name=model)])
     print(text)

@@ -4,6 +4,7 @@ Both learn from the same images in the same order with the same masks, and are s
 learned from. A run that was stopped goes on.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,8 +33,8 @@ COLUMNS = ("precision", "loss", "accuracy while learning", "accuracy, E = 10", "
 NOTE = """\
 Loss and accuracy while learning are of the last of {epochs} epochs over {images:,} training images. Accuracies with
 E = 10 (Clopper-Pearson) and E = 1 (mean over 10 draws, bootstrap over images) are of {held:,} images held out of them,
-scored in float32. Of these, {first} are answered rightly by the float32 model alone, and {second} by the bfloat16
-model alone (p = {p:.2g}, McNemar's exact test).
+scored in float32; the atoms come of all of them. Of those held out, {first} are answered rightly by the float32 model
+alone, and {second} by the bfloat16 model alone (p = {p:.2g}, McNemar's exact test).
 
 Made by `python -m results.schedule --data-dir DIR`; `results.json` holds the numbers in full and the versions."""
 
@@ -43,7 +44,8 @@ def trained(
 ) -> tuple[list[Epoch], Outcome]:
     """Its epochs, and what the model says of the images that were held out."""
     model = make_defense(CIFAR10, atoms, (32, 32), len(data.classes), SEED)
-    history = train_supervised(model, data, replace(settings, precision=precision), Run(folder / precision))
+    kept = Run(folder / precision, identity={"dictionary": hashlib.sha256(atoms.numpy().tobytes()).hexdigest()})
+    history = train_supervised(model, data, replace(settings, precision=precision), kept)
     return history, evaluate(model, held, ensemble=ENSEMBLE, seed=SEED, title=precision)
 
 

@@ -1,6 +1,6 @@
 """The paper's tables with ours beside them: ``python -m results.tables`` reads what the experiments have written."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +24,8 @@ Paper: accuracy on the 10,000 test images of CIFAR-10, without interval; rows wi
 so many of them, from the front, with the Clopper-Pearson interval; a defense answers by the vote of 10 realizations
 that no attack saw. What has no number has not been measured. PW-T is the lowest accuracy of its attacks, as in the
 paper; the worst of each image is chosen on draws that do not score. The worst case of Table 3 is the lowest number of
-its folders. Attacks on a defense's gradients were crafted in bfloat16, those on classifiers and Square in float32;
-all are scored in float32. {whose}
+one attack in its folders. Attacks on a defense's gradients were crafted in bfloat16, those on classifiers and Square
+in float32; all are scored in float32. {whose}
 
 Each folder holds the page of its evaluation (`report.html`), with more statistics, every record and the settings, or
 its page with the numbers. `python -m results.tables` makes this page of them."""
@@ -39,7 +39,7 @@ class Entry:
         table, model, attack: where it stands in the paper, or what it is; "" for a table that the paper does not have.
         percent: the paper's accuracy; None where it has none.
         experiments: of ours, which measure it; several where the lowest is asked for.
-        row: how the experiment calls it, or how only this name of its begins; or ``LOWEST`` of all but the clean.
+        row: how the experiment calls it, or how only this name of its begins; or ``LOWEST`` of all its attacks.
     """
 
     table: str
@@ -155,10 +155,10 @@ def the_defense(results: Path) -> str | None:
     return next(iter(folders), None)
 
 
-def lowest(found: Iterable[Mapping[str, Measured]]) -> Measured | None:
-    """Of all rows but the clean; None where nothing has been measured."""
-    attacked = (row for rows in found for name, row in rows.items() if name != CLEAN)
-    return min(attacked, key=lambda row: row.value, default=None)
+def lowest(found: Sequence[Mapping[str, Measured]]) -> Measured | None:
+    """Of single attacks; None unless all experiments have been run."""
+    attacked = (row for rows in found for name, row in rows.items() if name != CLEAN and WORST not in name)
+    return min(attacked, key=lambda row: row.value) if all(found) else None
 
 
 def rows(results: Path) -> Iterator[tuple[str, ...]]:
@@ -167,7 +167,7 @@ def rows(results: Path) -> Iterator[tuple[str, ...]]:
         own = [found[name] for name in one.experiments]
         ours = lowest(own) if one.row == LOWEST else one_named(own[0], one.row)
         cells = ours.cells() if ours else ("", "", "")
-        links = ", ".join(f"[{name}]({name}/)" if found[name] else name for name in one.experiments)
+        links = ", ".join(f"[{name}]({name}/)" if ours else name for name in one.experiments)
         yield one.table, one.model, one.attack, "" if one.percent is None else f"{one.percent:.2f}%", *cells, links
 
 

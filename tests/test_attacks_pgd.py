@@ -197,6 +197,12 @@ def test_the_judge_chooses_the_restart() -> None:
     assert bool((reached["judge"] > reached["own"]).any())
 
 
+def test_a_judge_in_training_mode_is_refused() -> None:
+    model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
+    with pytest.raises(ValueError, match="judge is in training mode"):
+        pgd(model, images, labels, PGDSettings(steps=1), seed=0, image_ids=ids, judge=Linear(1, 8, 10))
+
+
 def test_more_draws_may_choose_than_are_averaged() -> None:
     assert PGDSettings(restarts=3, realizations=1, selection=40).forwards == 120
     assert PGDSettings(restarts=3, realizations=4).forwards == 12

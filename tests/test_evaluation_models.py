@@ -1,5 +1,7 @@
 """Models to evaluate: folders, shipped names, and functions of the user's."""
 
+import importlib
+import linecache
 import sys
 from pathlib import Path
 
@@ -151,29 +153,39 @@ def test_fingerprints_follow_the_gradient() -> None:
     assert len(found) == 3
 
 
-class Scaled(Linear):
-    """A user's model with a number beside its weights."""
-
-    def __init__(self, noise: float) -> None:
-        super().__init__(1, 8, 10)
-        self.noise = noise
+USERS = """
+from torch import nn
 
 
-class Shifted(Scaled):
-    """Another forward on the same weights."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images) + 1
+class Base(nn.Linear):
+    def forward(self, images):
+        return super().forward(images) * {factor}
 
 
-def test_fingerprints_of_unknown_models_follow_their_numbers_and_code() -> None:
-    models = [Scaled(0.1), Scaled(0.1), Scaled(0.5), Shifted(0.1)]
-    for model in models[1:]:
-        model.load_state_dict(models[0].state_dict())
-    Shifted.__qualname__ = Scaled.__qualname__
-    found = [fingerprint(model) for model in models]
-    assert found[0] == found[1]
-    assert len(set(found)) == 3
+class Mine(Base):
+    def __init__(self, *noise):
+        super().__init__(2, 2)
+        nn.init.ones_(self.weight)
+        nn.init.ones_(self.bias)
+        self._noise = noise
+"""
+
+
+def test_fingerprints_of_unknown_models_follow_what_they_keep_and_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers beside the weights, and the code of a class that the model's own comes from."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def found(factor: int, *noise: float) -> str:
+        (tmp_path / "usersmodel.py").write_text(USERS.format(factor=factor))
+        monkeypatch.delitem(sys.modules, "usersmodel", raising=False)
+        linecache.clearcache()
+        importlib.invalidate_caches()
+        return fingerprint(importlib.import_module("usersmodel").Mine(*noise))
+
+    assert found(2, 0.1) == found(2, 0.1)
+    assert len({found(2, 0.1), found(2, 0.5), found(30, 0.1)}) == 3
 
 
 def test_fingerprints_of_unknown_models_do_not_depend_on_addresses() -> None:

@@ -54,5 +54,6 @@ def test_page_picture_and_epochs_are_written(tmp_path: Path) -> None:
     folder = tmp_path / "out" / "mine"
     assert result.stdout.strip() in (folder / "README.md").read_text()
     assert (folder / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    with (folder / "epochs.csv").open() as file:
-        assert [float(row["accuracy"]) for row in csv.DictReader(file)] == [0.2, 0.3, 0.4]
+    for number, expected in ((1, [0.2, 0.3]), (2, [0.4])):
+        with (folder / f"epochs-{number}.csv").open() as file:
+            assert [float(row["accuracy"]) for row in csv.DictReader(file)] == expected

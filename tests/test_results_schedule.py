@@ -27,7 +27,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return model
 
     monkeypatch.setattr(schedule, "load_dataset", lambda *_: data)
-    monkeypatch.setattr(schedule, "load_dictionary", lambda _: None)
+    monkeypatch.setattr(schedule, "load_dictionary", lambda _: torch.ones(1))
     monkeypatch.setattr(schedule, "make_defense", same_model)
     monkeypatch.setattr(schedule, "HELD_OUT", 4)
     app = typer.Typer()

@@ -239,6 +239,7 @@ def test_the_attack_that_is_examined_has_single_draws_of_the_attacked_model_if_t
     assert examined([transfer, ensemble, own, replace(own, name="five")]) is own
     assert examined([transfer, ensemble]) is ensemble
     assert examined([transfer]) is transfer
+    assert examined([replace(transfer, settings=replace(BUDGET, realizations=1))]) is None
 
 
 def test_without_gradients_none_are_probed() -> None:

@@ -3,11 +3,13 @@
 import hashlib
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from neuroae import versions as module
 from neuroae.kernels import EngineMissing
+from neuroae.kernels.cpu.library import library_path
 from neuroae.versions import git_commit, versions
 
 
@@ -35,13 +37,14 @@ def test_the_commit_is_that_of_the_package_and_not_of_a_repository_around_it(tmp
     assert git_commit(package) == f"{commit}-dirty"
 
 
-def test_the_engine_is_told_from_another_build_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = versions()["C++ engine"]
-    other = tmp_path / "other.so"
-    other.write_bytes(b"another build")
+def test_the_engine_is_told_by_its_instructions_and_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.cpu, "instruction_set", lambda: "plain")
-    monkeypatch.setattr(module.cpu, "library_path", lambda: other)
-    assert versions()["C++ engine"] == f"plain, {hashlib.sha256(b'another build').hexdigest()[:12]}" != own
+    monkeypatch.setattr(module.cpu, "digest", lambda: "0123456789abcdef")
+    assert versions()["C++ engine"] == "plain, 0123456789ab"
+
+
+def test_the_digest_is_of_the_file_that_is_loaded(engine: ModuleType) -> None:
+    assert module.cpu.digest() == hashlib.sha256(library_path().read_bytes()).hexdigest()
 
 
 def test_without_the_engine_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from .convolutions import (
     dense_conv_transpose_backward_input,
     dense_conv_transpose_backward_weight,
 )
-from .library import instruction_set, library, library_path
+from .library import digest, instruction_set, library
 
 __all__ = [
     "conv_transpose",
@@ -18,11 +18,11 @@ __all__ = [
     "dense_conv_transpose",
     "dense_conv_transpose_backward_input",
     "dense_conv_transpose_backward_weight",
+    "digest",
     "draw",
     "encode",
     "encode_backward",
     "instruction_set",
     "library",
-    "library_path",
     "select",
 ]

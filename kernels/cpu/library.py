@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import hashlib
 import os
 from ctypes import POINTER, c_char_p, c_int32, c_int64, c_void_p
 from pathlib import Path
@@ -43,6 +44,12 @@ def library_path() -> Path:
 
 
 @functools.cache
+def digest() -> str:
+    """SHA-256 sum of the library's file, in hexadecimal, as it was when the library was loaded."""
+    return hashlib.sha256(library_path().read_bytes()).hexdigest()
+
+
+@functools.cache
 def library() -> ctypes.CDLL:
     """The loaded library with its functions declared, or ``EngineMissing`` with the reason.
 
@@ -68,6 +75,7 @@ def library() -> ctypes.CDLL:
         raise EngineMissing(f"the C++ engine does not load: {error}") from error
     if loaded.neuroae_structure_sizes()[: len(STRUCTURES)] != [ctypes.sizeof(structure) for structure in STRUCTURES]:
         raise EngineMissing(f"the C++ engine at {path} is of another version: build the package again")
+    digest()
     return loaded
 
 

@@ -19,13 +19,17 @@ def check_inputs(
         ValueError: the model is in training mode; ``images`` is not (B, C, H, W), empty, or leaves [0, 1] (tolerance
             1e-6); one of the others is not (B,), lies on another device or holds impossible numbers.
     """
-    if model.training:
-        raise ValueError("model is in training mode, expected evaluation mode; call model.eval()")
+    check_mode("model", model)
     check_images(images)
     check_numbers("labels", labels, images, torch.iinfo(torch.int64).max)
     check_numbers("image_ids", image_ids, images, ID_LIMIT)
     if targets is not None:
         check_numbers("targets", targets, images, torch.iinfo(torch.int64).max)
+
+
+def check_mode(name: str, model: nn.Module) -> None:
+    if model.training:
+        raise ValueError(f"{name} is in training mode, expected evaluation mode; call {name}.eval()")
 
 
 def check_settings(settings: object, expected: type) -> None:

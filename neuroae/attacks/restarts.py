@@ -9,7 +9,7 @@ from ..contexts import autocast
 from ..randomness import derive_seed
 from .attempts import Perturbed, worst_attempts
 from .balls import BALLS
-from .checks import check_inputs, highest_class
+from .checks import check_inputs, check_mode, highest_class
 from .eot import GradientEstimate, estimated
 from .prediction import mean_loss
 from .realizations import batch_seed
@@ -37,6 +37,7 @@ class Restarts:
     ) -> None:
         check_inputs(model, images, labels, image_ids, targets)
         self.judge = model if judge is None else judge
+        check_mode("judge", self.judge)
         self.draws = batch_seed(model, seed, image_ids)
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.images, self.labels, self.image_ids, self.targets = images.detach(), labels, image_ids, targets

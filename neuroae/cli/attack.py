@@ -47,7 +47,7 @@ def attack(
         typer.Option(
             min=0,
             help="Attack so many training images in the place of test images: those that `neuroae train` with this "
-            "--hold-out and --seed did not learn from.",
+            "--hold-out, --seed and --limit did not learn from, or some of them for a smaller number.",
         ),
     ] = 0,
     limit: Limit = None,
@@ -161,9 +161,9 @@ def attack(
     # By the names that tables give them; the attacked model's own attacks need none.
     sources = {"": attacked} | {name: load_model(path).to(where) for name, path in named(source or []).items()}
     data = load_dataset(dataset, "train" if hold_out else "test", data_dir, download, image_size)
+    data = data.limited(limit)
     if hold_out:
         _, data = data.hold_out(hold_out, seed)
-    data = data.limited(limit)
     random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
     attacks: list[Perturbation] = []
     for name, each in sources.items():
@@ -181,6 +181,7 @@ def attack(
                     of_defense(variant, each, sources),
                     random[name],
                     TITLES[method],
+                    random[""],
                 )
             ]
             attacks += named_by_settings(crafted, swept) if swept else crafted

@@ -144,7 +144,7 @@ def merge(files: Files, evaluation: Evaluation) -> None:
     taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_lines(path)}
     ordered = sorted(taken, key=lambda key: (names.index(key[0]), key[1]))
     write_lines(files.times, (sealed(taken[key]) for key in ordered))
-    note_seconds(files, sum(line["seconds"] for line in taken.values()))
+    note_seconds(files, sum(taken[key]["seconds"] for key in ordered))
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from ..defense import Defense
 from ..pretrained.description import describe
 
 KNOWN_PACKAGES = {"torch", "torchvision", "neuroae"}
+KEPT_BY_TORCH = vars(nn.Module()).keys()
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -39,20 +40,29 @@ def settings(model: nn.Module) -> str:
 
 
 def attributes(model: nn.Module) -> str:
-    """Numbers and words that the modules keep beside their tensors, one a line."""
+    """What the modules keep beside their tensors, as far as it is written in numbers and words, one a line."""
     lines = [
         f"\n{path} {name} {value!r}"
         for path, module in model.named_modules()
         for name, value in sorted(vars(module).items())
-        if not name.startswith("_") and name != "training" and isinstance(value, (bool, int, float, str))
+        if name not in KEPT_BY_TORCH and is_plain(value)
     ]
     return "".join(lines)
 
 
+def is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    if isinstance(value, dict):
+        return all(is_plain(key) and is_plain(each) for key, each in value.items())
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
 def code(model: nn.Module) -> str:
-    """The source of the modules' classes, but for torch's and ours, where there is any."""
+    """The source of the modules' classes and of those that they come from, but for torch's and ours."""
+    kinds = {kind: None for module in model.modules() for kind in type(module).__mro__}
     found = []
-    for kind in {type(module): None for module in model.modules()}:
+    for kind in kinds:
         if kind.__module__.partition(".")[0] not in KNOWN_PACKAGES:
             try:
                 found.append(inspect.getsource(kind))

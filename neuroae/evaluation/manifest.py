@@ -11,12 +11,10 @@ from ..defense import Defense
 from ..kernels import engine_name
 from ..storage import load_json, require_empty, require_same, save_json
 from ..versions import versions
-from .attack import Perturbation
 from .cost import relative_cost
 from .evaluation import Evaluation
 from .files import Files
 from .fingerprints import fingerprint
-from .scoring import Block, Scoring
 
 FORMAT = 2
 
@@ -47,7 +45,11 @@ def open_manifest(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -
         return
     require_empty(files.manifest, files.work())
     first = evaluation.load(0)
-    costs = {attack.name: cost_of(attack, first, evaluation.scoring) for attack in evaluation.all_attacks}
+    costs = {}
+    for attack in evaluation.all_attacks:
+        cost = relative_cost(attack, first, evaluation.scoring)
+        # K, and the paper's budget C = K N_S N_R N_E.
+        costs[attack.name] = cost and {"K": cost, "C": cost * asked["attacks"][attack.name]["gradients"]}
     manifest = {
         "format": FORMAT,
         "model": evaluation.name,
@@ -57,12 +59,6 @@ def open_manifest(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -
         "versions": [versions()],
     }
     save_json(files.manifest, manifest)
-
-
-def cost_of(attack: Perturbation, block: Block, scoring: Scoring) -> dict[str, float] | None:
-    """K and the paper's budget C = K N_S N_R N_E, in gradient passes of the source's classifier; None without any."""
-    cost = relative_cost(attack, block, scoring)
-    return None if cost is None else {"K": cost, "C": cost * attack.identity()["gradients"]}
 
 
 def note_seconds(files: Files, seconds: float) -> None:

@@ -27,6 +27,7 @@ def attacks_from(
     variant: Variant | None = None,
     random: bool | None = None,
     method: str = "PGD",
+    random_target: bool = True,
 ) -> list[Attack]:
     """Attacks crafted on ``source``: with gradients one a mode from a ``Defense``, and one from any other model.
 
@@ -43,11 +44,12 @@ def attacks_from(
         variant: of the source (see ``Attack``).
         random: whether the source draws; None takes a ``Defense`` to draw, and any other model not to.
         method: what the attack is called in tables; PGD is not named where a mode says enough.
+        random_target: whether the attacked model draws; where it is not the crafting one, many draws then choose.
     """
     check_modes(modes)
     draws = isinstance(source, Defense) if random is None else random
     if not draws or variant in DETERMINISTIC_VARIANTS:
-        settings = one_draw(settings, keep_selection=bool(transfer or variant))
+        settings = one_draw(settings, keep_selection=random_target and bool(transfer or variant))
     ending = (variant or "", f"from {transfer}" if transfer else "")
     if not settings.gradients:
         precision = "float32"

@@ -17,9 +17,11 @@ extern const Engine engine;
 namespace isa_avx512 {
 extern const Engine engine;
 }
+#if defined(NEUROAE_HAS_AVX512_BF16)
 namespace isa_avx512_bf16 {
 extern const Engine engine;
 }
+#endif
 #endif
 
 namespace {
@@ -31,8 +33,10 @@ const Engine& choose() {
     auto allowed = [&](const Engine& engine) { return !wanted || !*wanted || std::strcmp(wanted, engine.name) == 0; };
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#if defined(NEUROAE_HAS_AVX512_BF16)
     if (allowed(isa_avx512_bf16::engine) && avx512 && __builtin_cpu_supports("avx512bf16"))
         return isa_avx512_bf16::engine;
+#endif
     if (allowed(isa_avx512::engine) && avx512) return isa_avx512::engine;
     if (allowed(isa_avx2::engine) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return isa_avx2::engine;

@@ -64,11 +64,12 @@ def examined(attacks: Iterable[Perturbation]) -> Attack | None:
     """The first attack that follows gradients, None where there is none.
 
     One on the attacked model comes before a transfer, and one on single realizations before those of a variant, whose
-    draws are whole ensembles or none.
+    draws are whole ensembles. Of these two, one that draws nothing has nothing to agree.
     """
     found = [
         attack for attack in attacks if isinstance(attack, Attack) and isinstance(attack.settings, GradientSettings)
     ]
+    found = [attack for attack in found if not (attack.transfer or attack.variant) or attack.settings.realizations > 1]
     return min(found, key=lambda attack: (bool(attack.transfer), attack.variant is not None), default=None)
 
 

@@ -67,9 +67,12 @@ def examined(attacks: Iterable[Perturbation]) -> Attack | None:
     draws are whole ensembles. Of these two, one that draws nothing has nothing to agree.
     """
     found = [
-        attack for attack in attacks if isinstance(attack, Attack) and isinstance(attack.settings, GradientSettings)
+        attack
+        for attack in attacks
+        if isinstance(attack, Attack)
+        and isinstance(attack.settings, GradientSettings)
+        and (attack.settings.realizations > 1 or not (attack.transfer or attack.variant))
     ]
-    found = [attack for attack in found if not (attack.transfer or attack.variant) or attack.settings.realizations > 1]
     return min(found, key=lambda attack: (bool(attack.transfer), attack.variant is not None), default=None)
 
 

@@ -1,5 +1,10 @@
-"""A training to be killed, in a process of its own: killed_run.py FOLDER keeps its state and its weights there."""
+"""A training to be killed, in a process of its own: killed_run.py FOLDER [SECONDS].
 
+FOLDER keeps its state and its weights. SECONDS are of processor time, whatever else the machine does, until SIGPROF ends
+the process: as with SIGKILL, no handler and no clean-up runs.
+"""
+
+import signal
 import sys
 from pathlib import Path
 
@@ -36,13 +41,14 @@ def random_data(count: int) -> ImageSet:
     return ImageSet("random", images, torch.arange(count) % 10, torch.arange(count), classes)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, seconds: float = 0) -> None:
     torch.set_num_threads(1)
     model = untrained()
     torch.manual_seed(7)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     train_plain(model, random_data(2000), SETTINGS, Run(folder, seconds=0))
     save_tensors(folder / "weights.safetensors", model.state_dict())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(float, sys.argv[2:]))

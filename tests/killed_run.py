@@ -1,7 +1,7 @@
 """A training to be killed, in a process of its own: killed_run.py FOLDER [SECONDS].
 
-FOLDER keeps its state and its weights. SECONDS are of processor time, whatever else the machine does, until SIGPROF ends
-the process: as with SIGKILL, no handler and no clean-up runs.
+FOLDER keeps its state and its weights. SECONDS are of processor time, whatever else the machine does, until SIGPROF
+ends the process: as with SIGKILL, no handler and no clean-up runs.
 """
 
 import signal

@@ -54,7 +54,7 @@ def training_folder(cifar10_folder: Path, alike: Path, monkeypatch: pytest.Monke
 
 def test_binary_test_images_are_read_as_written(cifar10_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = records(7, seed=1)
-    for folder in (cifar10_folder, cifar10_folder / BINARY_FOLDER):
+    for folder in (cifar10_folder, str(cifar10_folder), cifar10_folder / BINARY_FOLDER):
         test = load_dataset("cifar10", "test", folder)
         assert test.labels.tolist() == expected[:, 0].tolist()
         assert test.images.flatten(1).numpy().tobytes() == expected[:, 1:].tobytes()

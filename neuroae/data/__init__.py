@@ -25,7 +25,7 @@ WHAT_LIES_THERE = {
 
 
 def load_dataset(
-    name: str, split: str, data_dir: Path | None = None, download: bool = False, image_size: int | None = None
+    name: str, split: str, data_dir: str | Path | None = None, download: bool = False, image_size: int | None = None
 ) -> ImageSet:
     """A split of a data set.
 
@@ -56,9 +56,10 @@ def load_dataset(
         return digits(split)
     if data_dir is None:
         raise ValueError(f"{name} needs data_dir, the folder with {WHAT_LIES_THERE[name]}")
+    folder = Path(data_dir)
     if name == "cifar10":
-        return cifar10(split, data_dir, download)
+        return cifar10(split, folder, download)
     side = IMAGE_SIZE if image_size is None else image_size
     if name == "imagenette":
-        return imagenette(split, data_dir, side, download)
-    return image_folder(split, data_dir, side)
+        return imagenette(split, folder, side, download)
+    return image_folder(split, folder, side)

@@ -9,14 +9,14 @@ from ..encoder import check_atoms
 from ..storage import load_tensors, save_tensors
 
 
-def save_dictionary(path: Path, atoms: Tensor, notes: dict[str, Any] | None = None) -> None:
+def save_dictionary(path: str | Path, atoms: Tensor, notes: dict[str, Any] | None = None) -> None:
     """Writes (L, C, n, n) atoms as safetensors, with notes that JSON holds: settings, the data's fingerprint."""
-    save_tensors(path, {"atoms": atoms}, notes)
+    save_tensors(Path(path), {"atoms": atoms}, notes)
 
 
-def load_dictionary(path: Path) -> Tensor:
+def load_dictionary(path: str | Path) -> Tensor:
     """The (L, C, n, n) float32 unit-norm atoms of a file; ValueError names the file and what is wrong."""
-    tensors, _ = load_tensors(path)
+    tensors, _ = load_tensors(Path(path))
     if "atoms" not in tensors:
         raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, expected a tensor named atoms")
     try:

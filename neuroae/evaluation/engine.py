@@ -25,7 +25,7 @@ from .scoring import repeatable
 Known = dict[tuple[str, int], Record]
 
 
-def run_evaluation(evaluation: Evaluation, folder: Path) -> Results:
+def run_evaluation(evaluation: Evaluation, folder: str | Path) -> Results:
     """Crafts and scores what the folder lacks, and returns all of it.
 
     Stopped at any moment and called again with the same evaluation, it does what is missing, and ends with the
@@ -37,6 +37,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path) -> Results:
             were started with different evaluations.
         BlockingIOError: another run is at work in the folder.
     """
+    folder = Path(folder)
     asked = identity(evaluation)
     require_agreement(asked, evaluation.device)
     with claimed(folder) if processes.is_first() else nullcontext():

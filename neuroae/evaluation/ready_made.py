@@ -56,7 +56,7 @@ class ReadyMade:
         }
 
 
-def load_ready_made(path: Path, data: ImageSet, norm: Norm = "linf", epsilon: float | None = None) -> ReadyMade:
+def load_ready_made(path: str | Path, data: ImageSet, norm: Norm = "linf", epsilon: float | None = None) -> ReadyMade:
     """Reads adversarial images of a data set, named after their file.
 
     Args:
@@ -70,6 +70,7 @@ def load_ready_made(path: Path, data: ImageSet, norm: Norm = "linf", epsilon: fl
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, lacks images or has others, or an image leaves the box or the ball.
     """
+    path = Path(path)
     tensors, _ = load_tensors(path)
     if "images" not in tensors:
         raise ValueError(f"{path} holds {', '.join(tensors) or 'nothing'}, expected images")

@@ -60,14 +60,14 @@ class Results:
         )
 
 
-def load_evaluation(folder: Path) -> Results:
+def load_evaluation(folder: str | Path) -> Results:
     """The results of an evaluation that is done.
 
     Raises:
         FileNotFoundError: there is none, or it is not done.
         ValueError: a file is damaged.
     """
-    files = Files(folder)
+    files = Files(Path(folder))
     manifest = load_manifest(files)
     if not files.records.exists():
         raise FileNotFoundError(f"{files.records} is missing: the evaluation is not done; start it again to go on")
@@ -80,4 +80,4 @@ def load_evaluation(folder: Path) -> Results:
     seconds = dict.fromkeys(records, 0.0)
     for line in read_lines(files.times):
         seconds[line["attack"]] += line["seconds"]
-    return Results(folder, manifest, records, seconds)
+    return Results(files.folder, manifest, records, seconds)

@@ -17,8 +17,8 @@ PICTURE = "curves.png"
 class TrainingRecord:
     """Keeps ``epochs.csv`` and ``curves.png`` in a folder up to date, over all stages of a training."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
         self.stages: dict[str, list[Epoch]] = {}
 
     def update(self, epochs: list[Epoch]) -> None:

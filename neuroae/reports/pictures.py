@@ -57,7 +57,7 @@ def stages(encoder: SparseEncoder, image: Tensor, seed: int) -> dict[str, Tensor
     }
 
 
-def draw_picture(path: Path, strips: Sequence[Strip], coefficients: dict[str, Tensor] | None = None) -> None:
+def draw_picture(path: str | Path, strips: Sequence[Strip], coefficients: dict[str, Tensor] | None = None) -> None:
     """Writes rows of images, and below them each stage of the coefficients as a map of atoms against patches."""
     columns = max(len(strip.images) for strip in strips)
     heights = [1.25 * len(strips)] + ([3.6] if coefficients else [])
@@ -66,7 +66,7 @@ def draw_picture(path: Path, strips: Sequence[Strip], coefficients: dict[str, Te
     draw_strips(parts[0], strips, columns)
     if coefficients:
         draw_coefficients(parts[1], coefficients)
-    with replacing(path) as temporary:
+    with replacing(Path(path)) as temporary:
         figure.savefig(temporary, dpi=130)
 
 

@@ -21,11 +21,12 @@ from .loading import image_pairs, load_so_far
 SANITY = "sanity.json"
 
 
-def probe_evaluation(evaluation: Evaluation, folder: Path) -> None:
+def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """Makes the small experiments that need the model, and writes what they found into the evaluation's folder.
 
     Where the folder has them already, nothing is done.
     """
+    folder = Path(folder)
     known = sanity_checks(load_so_far(folder))
     if any(check.name == INPUT_RANGE for check in known):
         return

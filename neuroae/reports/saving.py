@@ -18,7 +18,7 @@ MARKDOWN = "results.md"
 PAGE = "report.html"
 
 
-def write_report(folder: Path) -> Report:
+def write_report(folder: str | Path) -> Report:
     """Makes ``summary.json``, ``results.csv``, ``results.md``, ``sanity.json`` and ``report.html`` anew.
 
     Args:
@@ -28,6 +28,7 @@ def write_report(folder: Path) -> Report:
         FileNotFoundError: there is no evaluation in the folder.
         ValueError: a file is damaged, or nothing is recorded yet.
     """
+    folder = Path(folder)
     report = Report.of(folder)
     save_json(folder / SUMMARY, summary(report))
     save_checks(folder / SANITY, report.checks)

@@ -36,7 +36,7 @@ class Run:
         held: the caller has claimed the folder, for longer than the training takes.
     """
 
-    folder: Path
+    folder: str | Path
     seconds: float = 60.0
     identity: dict[str, Any] | None = None
     report: Callable[[list[Epoch]], None] = lambda _: None
@@ -72,7 +72,7 @@ def fit(
         check_images("validation", validation)
     check_task(task, data, settings)
     identity = as_json_gives_it_back("run.identity", run.identity or {}) if run else {}
-    with claimed(run.folder) if run and not run.held and processes.is_first() else nullcontext():
+    with claimed(Path(run.folder)) if run and not run.held and processes.is_first() else nullcontext():
         return run_epochs(task, data, settings, stage, run, identity, validation)
 
 
@@ -87,7 +87,7 @@ def run_epochs(
 ) -> list[Epoch]:
     device = next(task.parameters()).device
     trained = start(task, settings, steps_per_epoch(data, settings))
-    path = run.folder / f"checkpoint-{stage}.safetensors" if run else None
+    path = Path(run.folder) / f"checkpoint-{stage}.safetensors" if run else None
     own = {"stage": stage, "settings": asdict(settings), "data": data.fingerprint(), "model": repr(task)}
     identity = own | identity
     position = Position()

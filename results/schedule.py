@@ -4,7 +4,6 @@ Both learn from the same images in the same order with the same masks, and are s
 learned from. A run that was stopped goes on.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from neuroae.contexts import PRECISIONS
 from neuroae.data import ImageSet, load_dataset
-from neuroae.dictionary import load_dictionary
+from neuroae.dictionary import dictionary_digest, load_dictionary
 from neuroae.evaluation import Outcome, evaluate
 from neuroae.evaluation.sanity.verdicts import Pairs
 from neuroae.markdown import table
@@ -44,7 +43,7 @@ def trained(
 ) -> tuple[list[Epoch], Outcome]:
     """Its epochs, and what the model says of the images that were held out."""
     model = make_defense(CIFAR10, atoms, (32, 32), len(data.classes), SEED)
-    kept = Run(folder / precision, identity={"dictionary": hashlib.sha256(atoms.numpy().tobytes()).hexdigest()})
+    kept = Run(folder / precision, identity={"dictionary": dictionary_digest(atoms)})
     history = train_supervised(model, data, replace(settings, precision=precision), kept)
     return history, evaluate(model, held, ensemble=ENSEMBLE, seed=SEED, title=precision)
 

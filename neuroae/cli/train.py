@@ -1,6 +1,5 @@
 """``neuroae train``: train a defense, or the classifier alone."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..contexts import Precision
 from ..data import DatasetName, ImageSet, load_dataset
 from ..defense import Defense
 from ..devices import choose_device
+from ..dictionary import dictionary_digest
 from ..evaluation import evaluate
 from ..evaluation.fingerprints import fingerprint
 from ..presets import Preset, make_classifier, make_defense
@@ -202,7 +202,7 @@ def identify(
         "training": asdict(settings),
     }
     if atoms is not None:
-        identity["dictionary"] = hashlib.sha256(atoms.numpy().tobytes()).hexdigest()
+        identity["dictionary"] = dictionary_digest(atoms)
     if start is not None:
         identity["init"] = fingerprint(start.model)
     stored: dict[str, Any] = json.loads(json.dumps(identity))

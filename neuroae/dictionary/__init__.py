@@ -1,7 +1,15 @@
 """Dictionaries (paper, section 2.1): learned from patches of clean images, kept in files, and measured."""
 
-from .files import load_dictionary, save_dictionary
+from .files import dictionary_digest, load_dictionary, save_dictionary
 from .learning import check_settings, learn_dictionary
 from .patches import Patches, random_patches
 
-__all__ = ["Patches", "check_settings", "learn_dictionary", "load_dictionary", "random_patches", "save_dictionary"]
+__all__ = [
+    "Patches",
+    "check_settings",
+    "dictionary_digest",
+    "learn_dictionary",
+    "load_dictionary",
+    "random_patches",
+    "save_dictionary",
+]

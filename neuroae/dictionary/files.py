@@ -1,5 +1,6 @@
 """Dictionaries as files."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +25,8 @@ def load_dictionary(path: str | Path) -> Tensor:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold a dictionary: {error}") from error
     return tensors["atoms"]
+
+
+def dictionary_digest(atoms: Tensor) -> str:
+    """Hexadecimal SHA-256 of the atoms' numbers, which tells dictionaries apart."""
+    return hashlib.sha256(atoms.numpy().tobytes()).hexdigest()

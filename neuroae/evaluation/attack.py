@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..attacks import APGDSettings, Perturbed, PGDSettings, SquareSettings, apgd, pgd, square
+from ..attacks.checks import check_mode
 from ..attacks.realizations import chunk_rule
 from ..contexts import PRECISIONS, autocast
 from ..defense import AUTOENCODER_IDENTITY, Defense
@@ -80,7 +81,7 @@ class Attack:
         if not isinstance(self.source, Defense) and (self.surrogate or self.variant):
             kind = type(self.source).__name__
             raise ValueError(f"source is a {kind}, expected a Defense for a surrogate gradient or a variant")
-        require_evaluation_mode("source", self.source)
+        check_mode("source", self.source)
         self.crafting_model(Scoring(), torch.empty(0, dtype=torch.int64))
 
     @property
@@ -163,8 +164,3 @@ def own_surrogate(model: nn.Module) -> str | None:
     if not isinstance(model, Defense):
         return None
     return AUTOENCODER_IDENTITY if model.autoencoder_identity else model.encoder.surrogate
-
-
-def require_evaluation_mode(name: str, model: nn.Module) -> None:
-    if model.training:
-        raise ValueError(f"{name} is in training mode, expected evaluation mode; call model.eval()")

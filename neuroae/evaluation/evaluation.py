@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from ..attacks.checks import check_mode
 from ..data import ImageSet
 from ..encoder import check_integer
-from .attack import Attack, Clean, Perturbation, require_evaluation_mode
+from .attack import Attack, Clean, Perturbation
 from .files import slug
 from .scoring import Block, Scoring
 
@@ -35,7 +36,7 @@ class Evaluation:
     name: str = "model"
 
     def __post_init__(self) -> None:
-        require_evaluation_mode("model", self.model)
+        check_mode("model", self.model)
         check_integer("block", self.block, 1)
         if not len(self.data) or len(self.data.ids.unique()) < len(self.data):
             raise ValueError(f"data holds {len(self.data)} images, expected at least one, and ids that differ")

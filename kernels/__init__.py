@@ -52,6 +52,17 @@ def load_engine(name: str) -> ModuleType:
     raise ValueError(f"backend is {name!r}, expected auto, reference, cpu or triton")
 
 
+def require_driver() -> None:
+    """Raises ``EngineMissing`` where Triton cannot launch kernels, as without the C compiler that makes its driver."""
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_target()
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise EngineMissing(f"Triton cannot run kernels here: {reason}") from error
+
+
 def interpreting() -> bool:
     """Whether Triton kernels run in its interpreter, on the CPU, in this process."""
     return os.environ.get("TRITON_INTERPRET") == "1"
@@ -63,6 +74,8 @@ def engine_name(device_type: str) -> str:
     preferred = {"cpu": "triton" if interpreting() else "cpu", "cuda": "triton"}.get(device_type, "reference")
     try:
         load_engine(preferred)
+        if device_type == "cuda":
+            require_driver()
     except EngineMissing as reason:
         warnings.warn(f"neuroae runs on its reference engine (slower): {reason}", stacklevel=2)
         return "reference"

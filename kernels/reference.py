@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from . import conv_shapes, shapes
+from .float32 import full_float32
 from .philox import drop_threshold, philox4x32, split_seed
 
 
@@ -260,8 +261,8 @@ def dense_conv_transpose_backward_weight(
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Convolutions in float32, whatever autocast and TF32 settings are on around them."""
-    with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+    """Convolutions in float32, whatever autocast and settings are on around them."""
+    with torch.autocast(device.type, enabled=False), full_float32():
         yield
 
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from .devices import has_fast_bfloat16
+from .kernels.float32 import full_float32
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = get_args(Precision)
 CPU = torch.device("cpu")
 SLOW_BFLOAT16 = (
-    "precision is 'bfloat16' on a processor without instructions for it (AVX-512 or Arm's BF16), where PyTorch is "
-    "many times slower in it than in 'float32'"
+    "precision is 'bfloat16' on a device without instructions for it (AVX-512 or Arm's BF16, NVIDIA's GPUs since "
+    "Ampere), where PyTorch is slower in it than in 'float32', on a processor many times"
 )
 
 
@@ -26,6 +27,19 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     if precision == "bfloat16" and not has_fast_bfloat16(device):
         warnings.warn(SLOW_BFLOAT16, stacklevel=2)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Results that a run on the same machine repeats: float32 is float32, and cuDNN takes the same algorithms."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        with full_float32():
+            yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 @contextmanager

@@ -5,6 +5,8 @@ import os
 
 import torch
 
+KINDS = ("cpu", "cuda")
+
 
 def choose_device(name: str | None) -> torch.device:
     """The device of a name, "cpu" or "cuda:1"; None takes this process's GPU if there is one, and the CPU if not.
@@ -12,7 +14,8 @@ def choose_device(name: str | None) -> torch.device:
     "cuda" is this process's GPU too: that of its ``LOCAL_RANK`` where ``torchrun`` started it, else the first.
 
     Raises:
-        ValueError: torch knows no such device, or the machine has none.
+        ValueError: torch knows no such device, the machine has none, it is of a kind without float64, which all
+            engines need, or processes would share a GPU.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -21,13 +24,31 @@ def choose_device(name: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device is {name!r}, which cannot be used here: {error}") from error
+    if device.type not in KINDS:
+        raise ValueError(f"device is {name!r}, expected one of the kinds {', '.join(KINDS)}")
+    if device.type == "cuda" and device.index != own_gpu():
+        refuse_shared(name)
     return device
 
 
 def own_gpu() -> int:
     """This process's, among those that it sees: some launchers show each process its own alone."""
     rank, seen = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if 1 < seen < local_processes():
+        raise ValueError(
+            f"{local_processes()} processes have {seen} GPUs here; start one for each GPU, or --device cpu"
+        )
     return rank % seen if seen else rank
+
+
+def local_processes() -> int:
+    """Those that ``torchrun`` started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def refuse_shared(name: str) -> None:
+    if local_processes() > 1:
+        raise ValueError(f'device is {name!r} for each of {local_processes()} processes; "cuda" gives each its own')
 
 
 @functools.cache
@@ -38,4 +59,7 @@ def has_matrix_units() -> bool:
 
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether PyTorch's layers are fast in bfloat16: on GPUs, and on processors for which oneDNN has it."""
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type == "cpu":
+        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)

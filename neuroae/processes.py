@@ -23,15 +23,23 @@ LONGEST_WAIT = timedelta(days=7)
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
-    """Joins the processes that ``torchrun`` started: gloo on CPU, nccl on GPU."""
+    """Joins the processes that ``torchrun`` started: gloo on CPU, nccl on GPU, where each has a device of its own."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    # Without the device, the first barrier would guess one.
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT, device_id=device if on_gpu else None)
+    failed = True
     try:
         yield
+        failed = False
     finally:
-        dist.destroy_process_group()
+        # nccl leaves together: a process that failed would wait for those that wait for it, and never say why.
+        if not (on_gpu and failed):
+            dist.destroy_process_group()
 
 
 def rank() -> int:

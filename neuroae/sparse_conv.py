@@ -40,6 +40,8 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
             raise TypeError(f"input is a {type(input).__name__}, expected a SparseCode or a tensor")
         if input.atoms != self.in_channels:
             raise ValueError(f"input is a code over {input.atoms} atoms, expected {self.in_channels}")
+        if input.index.device != self.weight.device:
+            raise ValueError(f"input is on {input.index.device}, expected {self.weight.device}, where the weight is")
         if self.groups != 1 or self.dilation != (1, 1):
             return self.forward(input.to_dense(), output_size, relu=relu)
         device = self.weight.device.type

@@ -1,5 +1,7 @@
 """What a result was made with."""
 
+import importlib.metadata
+import importlib.util
 import platform
 import subprocess
 import warnings
@@ -31,6 +33,7 @@ def versions() -> dict[str, str]:
         "scikit-learn": sklearn.__version__,
         "python": platform.python_version(),
         "C++ engine": cpp_engine(),
+        **gpu(),
         "commit": git_commit(Path(__file__).parent) or UNKNOWN_COMMIT,
     }
 
@@ -41,6 +44,14 @@ def cpp_engine() -> str:
     except EngineMissing:
         return "missing"
     return f"{instructions}, {cpu.digest()[:SHOWN_DIGITS]}"
+
+
+def gpu() -> dict[str, str]:
+    """What decides numbers where there is one: its kind, and the compiler of its kernels."""
+    if not torch.cuda.is_available():
+        return {}
+    compiler = importlib.metadata.version("triton") if importlib.util.find_spec("triton") else "missing"
+    return {"GPU": torch.cuda.get_device_name(), "triton": compiler}
 
 
 def note_versions(path: Path, noted: dict[str, Any]) -> None:

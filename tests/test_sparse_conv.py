@@ -158,3 +158,9 @@ def test_an_empty_batch(code: SparseCode) -> None:
     assert output.shape == (0, 8, 10, 14)
     assert layer.weight.grad is not None
     assert layer.weight.grad.eq(0).all()
+
+
+def test_a_code_on_another_device_than_the_weight_is_refused(code: SparseCode) -> None:
+    layer = SparseConvTranspose2d(30, 8, 4, 2, device="meta")
+    with pytest.raises(ValueError, match="input is on cpu, expected meta, where the weight is"):
+        layer(code)

@@ -95,7 +95,7 @@ class ImageSet:
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.white}".encode())
         for tensor in (self.images, self.labels, self.ids):
             for part in tensor.split(IMAGES_AT_ONCE):
-                digest.update(part.contiguous().flatten().numpy())
+                digest.update(part.cpu().contiguous().flatten().numpy())
         return digest.hexdigest()
 
 

@@ -29,4 +29,4 @@ def load_dictionary(path: str | Path) -> Tensor:
 
 def dictionary_digest(atoms: Tensor) -> str:
     """Hexadecimal SHA-256 of the atoms' numbers, which tells dictionaries apart."""
-    return hashlib.sha256(atoms.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(atoms.cpu().numpy().tobytes()).hexdigest()

@@ -136,4 +136,4 @@ def near_copies(atoms: Tensor, cosine: float = 0.999) -> int:
 
 def flat(atoms: Tensor) -> np.ndarray:
     """(L, C n n) float64."""
-    return atoms.flatten(1).double().numpy()
+    return atoms.flatten(1).double().cpu().numpy()

@@ -22,7 +22,7 @@ class Patches(NamedTuple):
 def random_patches(data: ImageSet, patch: int, count: int, generator: np.random.Generator) -> Patches:
     """``count`` patches of side ``patch``, drawn uniformly, with replacement, from those that are not black."""
     channels, height, width = data.images.shape[1:]
-    images = data.images.numpy()
+    images = data.images.cpu().numpy()
     offsets = np.arange(patch)
     values, numbers = np.empty((0, channels * patch * patch)), np.empty(0, np.int64)
     while len(values) < count:

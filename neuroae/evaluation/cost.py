@@ -1,5 +1,6 @@
 """What a gradient costs: K in the paper's computational budget C = K N_S N_R N_E (section 8.7)."""
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -33,7 +34,7 @@ def relative_cost(attack: Perturbation, block: Block, scoring: Scoring) -> float
 
 def seconds(attack: Attack, model: nn.Module, block: Block) -> float:
     """Of a gradient pass of the model: one realization of all images, of several that share their projection."""
-    return timed(lambda: passes(attack, model, block)) / REALIZATIONS
+    return timed(lambda: passes(attack, model, block), block.images.device) / REALIZATIONS
 
 
 def passes(attack: Attack, model: nn.Module, block: Block) -> None:
@@ -52,9 +53,15 @@ def passes(attack: Attack, model: nn.Module, block: Block) -> None:
         )
 
 
-def timed(run: Callable[[], None]) -> float:
+def timed(run: Callable[[], None], device: torch.device) -> float:
+    """Seconds of a run, whose work may still go on on a GPU when its calls are back."""
     # Only here: merely importing it makes torch warn wherever CUDA's toolkit is installed and no GPU is.
     from torch.utils.benchmark import Timer
 
-    timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    timer = Timer("run()", globals={"run": run}, timer=clock, num_threads=torch.get_num_threads())
     return timer.timeit(RUNS).mean

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .. import processes
+from ..contexts import repeatable
 from ..storage import claimed, replacing
 from ..versions import note_versions
 from .attack import Perturbation
@@ -20,7 +21,6 @@ from .manifest import identity, load_manifest, note_seconds, open_manifest, requ
 from .progress import Bar
 from .records import Record, append_records, read_records, record_line
 from .results import Results, load_evaluation
-from .scoring import repeatable
 
 Known = dict[tuple[str, int], Record]
 
@@ -40,7 +40,7 @@ def run_evaluation(evaluation: Evaluation, folder: str | Path) -> Results:
     folder = Path(folder)
     asked = identity(evaluation)
     require_agreement(asked, evaluation.device)
-    with claimed(folder) if processes.is_first() else nullcontext():
+    with repeatable(), claimed(folder) if processes.is_first() else nullcontext():
         complete(Files(folder), evaluation, asked)
     return load_evaluation(folder)
 
@@ -54,8 +54,7 @@ def complete(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -> Non
     missing = missing_blocks(files, evaluation, known)
     if processes.is_first() and bool(missing.any()):
         note_versions(files.manifest, load_manifest(files))
-    with repeatable():
-        work(files, evaluation, share(missing), known)
+    work(files, evaluation, share(missing), known)
     processes.wait_for_all()
     if processes.is_first():
         merge(files, evaluation)

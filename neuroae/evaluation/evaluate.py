@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..contexts import repeatable
 from ..data import ImageSet
 from .attack import Attack, Perturbation
 from .block import craft
 from .evaluation import Evaluation
 from .progress import Bar
-from .scoring import Scoring, answers, repeatable
+from .scoring import Scoring, answers
 from .statistics import Accuracy, Estimate, mean_over_draws
 
 

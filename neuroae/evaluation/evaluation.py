@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import nn
@@ -70,9 +71,9 @@ class Evaluation:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters are; the CPU for one without any."""
+        """Where the model's parameters and buffers are; the CPU for one without any."""
         return device_of(self.model)
 
 
 def device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters(), torch.empty(0)).device
+    return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device

@@ -14,6 +14,7 @@ from torch import nn
 from ..attacks.checks import check_logits
 from ..attacks.prediction import drawn_logits
 from ..attacks.realizations import takes_seeds
+from ..contexts import repeatable
 from ..data import ImageSet
 from ..pretrained import load_pretrained
 from .evaluation import device_of
@@ -85,7 +86,8 @@ def is_random(model: nn.Module, data: ImageSet) -> bool:
         ValueError: the model does not give logits of the images' classes.
     """
     images, _, ids = Block.of(data.take(slice(PROBED)), device_of(model))
-    first, *others = drawn_logits(model, images, DRAWN, 0, ids)
+    with repeatable():
+        first, *others = drawn_logits(model, images, DRAWN, 0, ids)
     check_logits(first, len(images), int(data.labels.max()))
     return any(not torch.equal(first, other) for other in others)
 

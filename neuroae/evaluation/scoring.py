@@ -1,7 +1,6 @@
 """How images are judged: by realizations that no attack and no selection saw, in float32."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,9 +14,6 @@ from ..data import ImageSet
 from ..encoder import check_integer
 from ..randomness import check_seed, derive_seed
 from ..variants import FixedMasks
-
-# On GPUs: the same convolution algorithm in every run, and float32 that is not TF32.
-repeatable = partial(torch.backends.cudnn.flags, enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def draw_strips(figure: SubFigure, strips: Sequence[Strip], columns: int) -> Non
         row[0].set_ylabel(strip.name, rotation=0, horizontalalignment="right", verticalalignment="center", fontsize=8)
         for axis, image in zip(row, strip.images, strict=False):
             grey = image.shape[0] == 1
-            shown = (image[0] if grey else image.permute(1, 2, 0)).numpy()
+            shown = (image[0] if grey else image.permute(1, 2, 0)).cpu().numpy()
             axis.imshow(shown, cmap="gray" if grey else None, vmin=0, vmax=1)
         for axis, caption, right in zip(row, strip.captions, strip.right, strict=False):
             axis.set_xlabel(caption, fontsize=8, color="tab:green" if right else "tab:red", labelpad=2)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..contexts import repeatable
 from ..evaluation import Evaluation, Results
 from ..evaluation.sanity import (
     INPUT_RANGE,
@@ -30,7 +31,8 @@ def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     known = sanity_checks(load_so_far(folder))
     if any(check.name == INPUT_RANGE for check in known):
         return
-    found = probe(evaluation.model, evaluation.data, examined(evaluation.attacks), evaluation.scoring, known)
+    with repeatable():
+        found = probe(evaluation.model, evaluation.data, examined(evaluation.attacks), evaluation.scoring, known)
     save_checks(folder / SANITY, merged(known, found))
 
 

@@ -64,9 +64,8 @@ def load(
     weight: float,
     device: torch.device,
 ) -> Batch:
-    images = chosen.images
+    images, labels, ids = (tensor.to(device) for tensor in (chosen.images, chosen.labels, chosen.ids))
     if settings.augment:
-        images = crop_and_flip(images, settings.seed, epoch, chosen.ids)
+        images = crop_and_flip(images, settings.seed, epoch, ids)
     masks = derive_seed(settings.seed, f"training {stage}", epoch, step)
-    pixels = images.to(device).float() / chosen.white
-    return Batch(pixels, chosen.labels.to(device), chosen.ids.to(device), masks, weight)
+    return Batch(images.float() / chosen.white, labels, ids, masks, weight)

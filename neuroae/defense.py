@@ -74,7 +74,9 @@ class Defense(PretrainedModel):
         """Logits (count * B, classes) of realizations start .. start + count - 1; see ``TopT.draw``."""
         code = selection.draw(seed, image_ids, start, count, receiver)
         if receiver is None:
-            receiver = selection.images.expand(count, *selection.images.shape).flatten(0, 1)
+            receiver = selection.images
+            if self.autoencoder_identity:
+                receiver = receiver.expand(count, *receiver.shape).flatten(0, 1)
         return self.classifier(self.decode(code, receiver))
 
     def decode(self, code: SparseCode, images: Tensor) -> Tensor:

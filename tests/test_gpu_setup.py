@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from models import small_defense
 from neuroae import kernels, processes
+from neuroae.attacks.realizations import ROWS, chunk_rule, realizations_at_once
 from neuroae.evaluation.evaluation import device_of
 
 
@@ -69,6 +71,19 @@ def test_a_gpu_without_a_compiler_for_tritons_driver_is_served_by_the_reference(
         UserWarning, match=r"reference engine .*Triton cannot run kernels here: Failed to find C compiler\.$"
     ):
         assert kernels.engine_name("cuda") == "reference"
+
+
+def test_a_kernel_refuses_tensors_of_several_devices() -> None:
+    launch = pytest.importorskip("neuroae.kernels.triton.launch")
+    arguments = {"code": torch.empty(1), "weight": torch.empty(1, device="meta"), "height": 3}
+    with pytest.raises(ValueError, match="expected all tensors on one device, found code on cpu, weight on meta"):
+        launch.Launch(None, 1, arguments, {}, 1).run()
+
+
+def test_a_device_decides_how_many_realizations_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROWS, "cpu", 8)
+    assert realizations_at_once(small_defense(), None, torch.Size((2, 3, 32, 32))) == 4
+    assert chunk_rule(small_defense(), None) == "8 rows"
 
 
 def test_models_are_where_their_buffers_are_when_they_have_no_parameters() -> None:

@@ -1,5 +1,7 @@
 """What only a GPU can show of the Triton engine: graphs, streams of devices, real sizes, repeatability."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -53,6 +55,25 @@ def test_gradients_of_real_sizes_repeat_to_the_bit(setting: str) -> None:
     for actual, expected in zip(gradients, reference.conv_transpose_backward_weight(*backward), strict=True):
         oracle.assert_close(actual, expected, "gradient to weight and bias")
     oracle.assert_identical(run("conv_transpose_backward_weight", *backward), gradients, ("weight", "bias"))
+
+
+ATOM_BEYOND = """
+import torch
+from neuroae import SparseCode, SparseConvTranspose2d
+
+index, value = torch.full((1, 1, 1, 1), 9, dtype=torch.int16), torch.ones(1, 1, 1, 1)
+code = SparseCode(index, value, value, torch.ones(1, 1, 1, dtype=torch.int32), atoms=9)
+layer = SparseConvTranspose2d(9, 2, 1).cuda()
+layer(SparseCode(*(getattr(code, name).cuda() for name in ("index", "value", "projection", "count")), atoms=9))
+torch.cuda.synchronize()
+"""
+
+
+def test_an_atom_that_does_not_exist_ends_the_process_with_its_name() -> None:
+    """A device-side assertion, after which a process cannot use the GPU any more."""
+    ended = subprocess.run([sys.executable, "-c", ATOM_BEYOND], capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert "index names an atom beyond 8, the last" in ended.stdout + ended.stderr
 
 
 def test_a_captured_graph_draws_afresh() -> None:

@@ -1,14 +1,37 @@
-"""Checks on the values of a code, which no kernel could survive being wrong."""
+"""Checks on the values of a code, which no kernel could survive being wrong.
+
+On the CPU, under the interpreter, they raise ValueError. On a GPU a wrong value ends the process in a device-side
+assertion that says the same, as PyTorch's own operations on indices do: to read the values would make every
+realization of an attack wait for the GPU.
+"""
 
 import torch
 from torch import Tensor
 
-from ..shapes import require
+from .. import shapes
 
 
 def check_index(index: Tensor, atoms: int) -> None:
-    """Refuses atoms that do not exist. Reads the values, so it is skipped while a CUDA graph is captured."""
-    if index.numel() == 0 or (index.is_cuda and torch.cuda.is_current_stream_capturing()):
+    """Refuses atoms that do not exist."""
+    if index.numel() == 0:
         return
-    highest = int(index.max())
-    require(highest < atoms, f"index names atom {highest}, expected -1 to {atoms - 1}")
+    highest = index.max()
+    if index.is_cuda:
+        torch._assert_async(highest < atoms, f"index names an atom beyond {atoms - 1}, the last")
+    else:
+        shapes.require(int(highest) < atoms, f"index names atom {highest}, expected -1 to {atoms - 1}")
+
+
+def check_drawn(atom: Tensor, atoms: int, image_ids: Tensor) -> None:
+    """Refuses a selection of atoms that do not exist, and ids that do not fit the 32-bit counter word."""
+    if not atom.is_cuda:
+        shapes.check_image_ids(image_ids)
+        shapes.check_selected(atom, atoms)
+    elif atom.numel():
+        torch._assert_async(all_within(image_ids, 2**32), "image_ids holds numbers outside [0, 2^32)")
+        torch._assert_async(all_within(atom, atoms), f"atom names atoms outside [0, {atoms - 1}]")
+
+
+def all_within(numbers: Tensor, limit: int) -> Tensor:
+    low, high = numbers.aminmax()
+    return (low >= 0) & (high < limit)

@@ -7,6 +7,7 @@ from torch import Tensor
 from .. import shapes
 from ..philox import drop_threshold
 from . import tiles
+from .checks import check_drawn
 from .launch import Launch
 from .philox import survives
 from .top_t import row_count
@@ -75,8 +76,7 @@ def draw(
     signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shape = shapes.draw(atom, projection, norms, dead_zone, seed, image_ids, start, count, dropout_p)
-    shapes.check_image_ids(image_ids)
-    shapes.check_selected(atom, norms.shape[0])
+    check_drawn(atom, norms.shape[0], image_ids)
     code = shapes.empty_code(projection, shape)
     draw_launch(
         (atom, projection), (norms, dead_zone), (seed, image_ids), code, start, count, dropout_p, quantize, signed

@@ -34,10 +34,18 @@ class Launch:
         """Of the compiler. Multiply-adds are fused; Triton versions differ in their default."""
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
+    def device(self) -> torch.device:
+        """Where all tensors are; a kernel would read those of another device before they are written, or crash."""
+        devices = {name: value.device for name, value in self.arguments.items() if isinstance(value, Tensor)}
+        if len(set(devices.values())) > 1:
+            found = ", ".join(f"{name} on {device}" for name, device in devices.items())
+            raise ValueError(f"expected all tensors on one device, found {found}")
+        return next(iter(devices.values()))
+
     def run(self) -> None:
         """Launches on the device of the tensors, in its current stream. Without programs nothing happens."""
         if self.programs == 0:
             return
-        device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
+        device = self.device()
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
             self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)

@@ -11,6 +11,8 @@ LARGEST_ATOM_TILE = 1024
 PATCH_TILE = 8
 PIXEL_TILE = 32
 SURVIVOR_TILE = 4
+# Numbers that a program holds at a time: Triton refuses more than 2^20, and spills registers long before.
+LARGEST_TILE = 2**15
 
 
 def warps(elements: int, each: int) -> int:

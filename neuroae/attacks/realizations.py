@@ -13,10 +13,10 @@ from .checks import answered
 
 Realize = Callable[[int, int, Tensor], Tensor]
 SEEDED = {"seed", "image_ids"}
-# What a pass costs beside its rows, the packing of filters above all, is little from about so many rows on. Large
-# images are not repeated for it: pixels are what takes memory.
-ROWS = 64
-PIXELS = ROWS * 32 * 32
+# What a pass costs beside its rows, on a CPU the packing of filters above all, on a GPU its launches, is little from
+# about so many rows on. Large images are not repeated for it: pixels are what takes memory.
+ROWS = {"cpu": 64, "cuda": 512}
+PIXELS_A_ROW = 32 * 32
 
 
 def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Realize:
@@ -47,9 +47,10 @@ def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> 
 
 
 def realizations_at_once(model: nn.Module, chunk: int | None, shape: torch.Size) -> int:
-    """``chunk``, or where that is None as many of a ``Defense`` as make 64 rows of 32 x 32 pixels, at least one.
+    """``chunk``, or where that is None as many of a ``Defense`` as make 64 rows of 32 x 32 pixels, on a GPU 512, at
+    least one.
 
-    Memory is that of 64 such images then, or of the images where they are more. Of another model it is one
+    Memory is that of so many images then, or of the images where they are more. Of another model it is one
     realization: each is a call of its own, so that several take memory and save no time.
 
     Args:
@@ -60,15 +61,20 @@ def realizations_at_once(model: nn.Module, chunk: int | None, shape: torch.Size)
     rule = chunk_rule(model, chunk)
     if isinstance(rule, int):
         return rule
-    images, _, height, width = shape
-    return max(1, min(ROWS // images, PIXELS // (images * height * width)))
+    rows, (images, _, height, width) = rows_at_once(model), shape
+    return max(1, min(rows // images, rows * PIXELS_A_ROW // (images * height * width)))
 
 
 def chunk_rule(model: nn.Module, chunk: int | None) -> int | str:
     """What decides ``realizations_at_once``, and bits with it: a number, or what each block is filled up to."""
     if chunk is not None:
         return chunk
-    return f"{ROWS} rows" if isinstance(model, Defense) else 1
+    return f"{rows_at_once(model)} rows" if isinstance(model, Defense) else 1
+
+
+def rows_at_once(model: nn.Module) -> int:
+    assert isinstance(model, Defense)
+    return ROWS[model.encoder.atoms.device.type]
 
 
 def takes_seeds(model: nn.Module) -> bool:

@@ -47,14 +47,29 @@ class OneForm(nn.Module):
 
 
 class Noisy(nn.Module):
-    """Draws from torch's generator, as a user's randomized model would."""
+    """Draws from torch's generator, as a user's randomized model would, and keeps the first number of each draw."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = Linear(1, 8, 10)
+        self.drawn: list[float] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(images * torch.rand_like(images))
+        noise = torch.rand_like(images)
+        self.drawn.append(float(noise.flatten()[0]))
+        return self.linear(images * noise)
+
+
+class Witness(Linear):
+    """Keeps the images that it is shown, call by call."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 8, 10)
+        self.shown: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.shown.append(images.detach())
+        return super().forward(images)
 
 
 class Silent(nn.Module):

@@ -178,10 +178,12 @@ def test_apgd_is_no_weaker_than_pgd_on_a_model_that_draws() -> None:
     assert float((ours - theirs).mean()) > 0
 
 
-def test_the_rule_for_models_that_draw_changes_nothing_where_none_are_drawn() -> None:
+@pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+def test_the_rule_for_models_that_draw_changes_nothing_where_none_are_drawn(targeted: bool) -> None:
     model, (images, labels, ids) = bent_network(), random_images()
+    targets = (labels + 3) % 10 if targeted else None
     budgets = [APGDSettings(0.2, 30, 2, 1, loss="margin", fresh=fresh) for fresh in (True, False)]
-    first, second = (apgd(model, images, labels, budget, seed=0, image_ids=ids) for budget in budgets)
+    first, second = (apgd(model, images, labels, budget, seed=0, image_ids=ids, targets=targets) for budget in budgets)
     assert torch.equal(first.images, second.images)
     assert (first.forwards, second.forwards) == (2 * 2 * (1 + len(checkpoints(30))), 2 * 2)
 

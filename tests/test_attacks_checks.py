@@ -19,6 +19,7 @@ from neuroae.attacks import (
     pgd,
     square,
 )
+from neuroae.contexts import drawing_from
 
 
 def gradient(model: Any, images: Any, labels: Any, **arguments: Any) -> object:
@@ -35,7 +36,8 @@ ATTACKS = {
     "apgd": attacked(apgd, APGDSettings(steps=1, realizations=1)),
     "square": attacked(square, SquareSettings(queries=1, draws=1)),
 }
-IMAGES, LABELS, IDS = random_images()
+with drawing_from(0):
+    IMAGES, LABELS, IDS = random_images()
 WITH_NAN = IMAGES.clone()
 WITH_NAN[0, 0, 0, 0] = torch.nan
 WRONG = {

@@ -48,13 +48,15 @@ def test_streamed_gradient_is_that_of_all_realizations_at_once(average: str) -> 
     torch.testing.assert_close(found.gradient, torch.stack(each).mean(0), rtol=1e-4, atol=1e-7)
 
 
-def test_loss_and_margin_are_those_of_the_realizations() -> None:
+@pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+def test_loss_and_margin_are_those_of_the_realizations(targeted: bool) -> None:
     model, (images, labels, ids) = small_defense(), random_images()
-    found = eot_gradient(model, images, labels, realizations=7, seed=5, image_ids=ids)
-    logits = model(images, 7, 5, ids).detach()
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(7), reduction="none").unflatten(0, (7, -1))
-    torch.testing.assert_close(found.loss, losses.mean(0))
-    torch.testing.assert_close(found.margin, mean_margin(model, images, labels, None, 7, 5, ids))
+    targets = (labels + 3) % 10 if targeted else None
+    found = eot_gradient(model, images, labels, realizations=7, seed=5, image_ids=ids, targets=targets)
+    logits, aimed = model(images, 7, 5, ids).detach(), labels if targets is None else targets
+    losses = F.cross_entropy(logits.flatten(0, 1), aimed.repeat(7), reduction="none").unflatten(0, (7, -1))
+    torch.testing.assert_close(found.loss, -losses.mean(0) if targeted else losses.mean(0))
+    torch.testing.assert_close(found.margin, mean_margin(model, images, labels, targets, 7, 5, ids))
 
 
 @MODELS

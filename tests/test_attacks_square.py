@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attacked_models import OneForm, distance
-from models import random_images, small_defense
+from attacked_models import GAP, OneForm, distance
+from models import Linear, random_images, small_defense
 from neuroae.attacks import SquareSettings, mean_margin, mean_probabilities, square
 from neuroae.attacks.square import square_side, striped, with_square
 from neuroae.randomness import derive_seed
@@ -37,10 +37,12 @@ class Deaf(nn.Module):
     height=st.integers(4, 9),
     width=st.integers(4, 9),
     p_init=st.floats(0.01, 1),
+    seed=st.integers(0, 2**63 - 1),
 )
 def test_every_pixel_goes_as_far_as_ball_and_box_allow(
-    epsilon: float, queries: int, channels: int, height: int, width: int, p_init: float
+    epsilon: float, queries: int, channels: int, height: int, width: int, p_init: float, seed: int
 ) -> None:
+    torch.manual_seed(seed)
     images, ids = torch.rand(3, channels, height, width), torch.arange(3)
     model = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 10)).eval()
     budget = SquareSettings(epsilon, queries, 1, p_init)
@@ -60,6 +62,19 @@ def test_square_reaches_the_optimum_of_a_form_without_sign_changes(targeted: boo
     budget = SquareSettings(0.1, 700, 1)
     found = square(model, images, torch.zeros_like(ids), budget, seed=0, image_ids=ids, targets=targets).images
     torch.testing.assert_close(found, model.optimum(images, 0.1, "linf"), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("target", "side"), [(None, 1), (2, -1)], ids=["untargeted", "targeted"])
+def test_square_goes_after_the_class_that_it_is_told_to_reach(target: int | None, side: int) -> None:
+    """The second class, which is the nearest, is reached by brighter images and the third by darker ones."""
+    images, labels, ids = torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2)
+    model = Linear(1, 4, 3).eval()
+    model.layer.weight.data = torch.tensor([0.0, 1.0, -1.0])[:, None].expand(3, 16)
+    model.layer.bias.data = torch.tensor([GAP, 0.0, -GAP])
+    targets = None if target is None else torch.full_like(labels, target)
+    budget = SquareSettings(0.1, 300, 1, fresh=False)
+    found = square(model, images, labels, budget, seed=0, image_ids=ids, targets=targets).images
+    torch.testing.assert_close(found, (images + side * 0.1).clamp(0, 1), rtol=0, atol=1e-7)
 
 
 def test_no_luck_is_kept() -> None:

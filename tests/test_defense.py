@@ -144,7 +144,7 @@ def test_dropout_is_on_in_both_modes(model: Defense, images: Tensor, mode: bool)
     assert (model.encoder.encode(images).count < 8).any()
 
 
-@pytest.mark.parametrize("surrogate", ["identity", "smooth-normalized"])
+@pytest.mark.parametrize("surrogate", ["identity", "smooth-normalized", "autoencoder-identity"])
 def test_surrogates_change_the_gradient_alone(model: Defense, images: Tensor, surrogate: str) -> None:
     other = model.with_surrogate(surrogate)
     assert torch.equal(other(images, seed=1), model(images, seed=1))

@@ -8,6 +8,7 @@ from torch import nn
 
 from models import Linear, small_defense
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings, apgd, pgd, square
+from neuroae.contexts import drawing_from
 from neuroae.evaluation import Attack, Scoring, attacks_from
 from neuroae.evaluation.block import craft
 from neuroae.evaluation.scoring import Block
@@ -16,7 +17,8 @@ from neuroae.variants import Ensemble, FixedMasks, MeanField
 from small_evaluation import BUDGET, random_data
 
 IDS = torch.arange(3)
-PLAIN = Linear(1, 8, 10).eval()
+with drawing_from(0):
+    PLAIN = Linear(1, 8, 10).eval()
 
 
 def test_a_defense_is_attacked_in_the_papers_modes() -> None:
@@ -111,10 +113,6 @@ def test_settings_decide_the_method_and_the_name_its_draws(settings, method) -> 
     other = craft(replace(attack, name="other"), model, block, Scoring(seed=5))
     assert not torch.equal(found.images, other.images)
     assert attack.identity()["method"] == method.__name__
-
-
-class Outside(Linear):
-    """A source whose attack leaves the box, as no attack of ours does."""
 
 
 def test_crafted_images_are_clipped_to_the_box(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,8 +118,8 @@ def exact_cases(draw: st.DrawFn) -> Case:
 
 @st.composite
 def image_shapes(draw: st.DrawFn, channels: int, patch: int) -> tuple[int, tuple[int, ...]]:
-    """A stride, and the shape of a batch of 0 to 3 rectangular images with rows and columns that no patch reaches."""
-    stride = draw(st.integers(1, patch))
+    """A stride, which may leave gaps, and the shape of 0 to 3 rectangular images, some with edges no patch reaches."""
+    stride = draw(st.integers(1, patch + 2))
     sides = [(draw(st.integers(1, 4)) - 1) * stride + patch + draw(st.integers(0, stride - 1)) for _ in range(2)]
     return stride, (draw(st.sampled_from((1, 2, 3, 0))), channels, *sides)
 

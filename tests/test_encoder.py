@@ -1,6 +1,6 @@
 """The encoder: its code, fresh masks, realizations and image ids, and what it refuses."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -186,3 +186,14 @@ def test_images_in_any_memory_order(encoder: SparseEncoder, images: Tensor, layo
 def test_an_empty_batch_is_a_batch(encoder: SparseEncoder, images: Tensor) -> None:
     assert encoder(images[:0]).shape == (0, 20, 4, 5)
     assert encoder.encode(images[:0], realizations=3).shape == (0, 20, 4, 5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_no_other_engine_serves_in_the_place_of_the_one_asked_for(
+    atoms: Tensor, monkeypatch: pytest.MonkeyPatch, backend: Literal["cpu", "triton"]
+) -> None:
+    encoder = SparseEncoder(atoms, top_t=2)
+    encoder.backend = backend
+    monkeypatch.setattr("neuroae.encoder.engine_name", lambda device_type: "reference")
+    with pytest.raises(ValueError, match=f"backend is '{backend}', which does not serve tensors on cpu"):
+        encoder(torch.rand(1, 3, 8, 8))

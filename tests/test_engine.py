@@ -1,5 +1,6 @@
 """The engine: what an evaluation leaves in its folder, and what it takes for another evaluation."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from neuroae.evaluation import (
     manifest,
     run_evaluation,
 )
+from neuroae.evaluation.attack import Variant
 from neuroae.evaluation.cost import relative_cost
 from neuroae.randomness import derive_seed
 from neuroae.storage import load_json, load_tensors, save_json
@@ -128,9 +130,32 @@ def test_the_manifest_tells_what_was_asked_and_what_it_cost(tmp_path: Path) -> N
     assert white["gradients"] == BUDGET.steps * BUDGET.realizations
     assert found.budget("clean") is None
     cost = kept["costs"]["W-AIGA"]
-    assert cost["K"] > 1
+    assert cost["K"] > 0
     assert found.budget("W-AIGA") == cost["C"] == pytest.approx(cost["K"] * white["gradients"])
     assert load_json(tmp_path / "manifest.json")["seconds"] == pytest.approx(sum(found.seconds.values()))
+
+
+@pytest.mark.parametrize(("variant", "rows"), [(None, 1), ("ensemble", 3)], ids=["realization", "ensemble"])
+def test_a_gradient_is_set_beside_that_of_as_many_images_by_the_classifier(
+    monkeypatch: pytest.MonkeyPatch, variant: Variant | None, rows: int
+) -> None:
+    """In the attack's precision; an ensemble of three shows the classifier three times as many."""
+    asked = small_evaluation()
+    seen: list[tuple[int, bool]] = []
+    asked.model.classifier.register_forward_pre_hook(
+        lambda _, given: seen.append((len(given[0]), torch.is_autocast_enabled("cpu")))
+    )
+
+    def rows_of(run: Callable[[], None], device: torch.device) -> float:
+        assert device == torch.device("cpu")
+        seen.clear()
+        run()
+        assert all(rounded for _, rounded in seen)
+        return sum(count for count, _ in seen)
+
+    monkeypatch.setattr("neuroae.evaluation.cost.timed", rows_of)
+    attack = Attack("one", asked.model, BUDGET, "bfloat16", "smooth", variant)
+    assert relative_cost(attack, asked.load(0), Scoring(3)) == rows
 
 
 def test_a_classifier_costs_what_it_costs_and_a_search_has_no_gradients() -> None:

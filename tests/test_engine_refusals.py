@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -42,6 +43,15 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change, message: str
     with pytest.raises(ValueError, match=rf"manifest\.json belongs to another run: .*{message}"):
         run_evaluation(change(asked), tmp_path)
     assert contents(tmp_path) == before
+
+
+def test_a_folder_of_one_engine_is_not_gone_on_with_by_another(engine: ModuleType, tmp_path: Path) -> None:
+    """Bits are those of an engine."""
+    run_evaluation(small_evaluation(), tmp_path)
+    asked = small_evaluation()
+    asked.model.encoder.backend = "reference"
+    with pytest.raises(ValueError, match=r"engine is '(cpu|triton)' there and 'reference' here"):
+        run_evaluation(asked, tmp_path)
 
 
 def other_settings(attack: Attack) -> Attack:

@@ -1,6 +1,7 @@
 """The encoder's operations of the compiled engine, held to the reference over drawn shapes and settings."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ from strategies import Case, Code, cases, exact_cases, generators
 
 CODE = ("index", "value", "projection", "count")
 SELECTION = ("atom", "projection")
+SIGMA = 0.4
 
 
 def test_every_operation_runs_on_the_compiled_engine(engine: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +217,16 @@ def test_pixels_out_of_range_are_refused(
             getattr(engine, operation)(*arguments)
 
 
+@pytest.mark.parametrize("place", [(20, 0, 0, 0), (30, 0, 0, 0), (39, 2, 31, 31)], ids=["middle", "later", "last"])
+def test_one_wrong_pixel_of_a_large_batch_is_enough(engine: ModuleType, place: tuple[int, ...]) -> None:
+    """Large batches are looked at in parts."""
+    case = replace(small_case(images=40), images=torch.rand(40, 3, 32, 32))
+    case.images[place] = torch.nan
+    for operation, arguments in (("select", case.select_arguments()), ("encode", case.encode_arguments(0))):
+        with pytest.raises(ValueError, match=r"images holds values .*nan"):
+            getattr(engine, operation)(*arguments)
+
+
 @pytest.mark.parametrize("image_id", [-1, 2**32])
 def test_image_ids_that_do_not_fit_the_counter_are_refused(engine: ModuleType, image_id: int) -> None:
     case = small_case()
@@ -268,4 +280,4 @@ def small_case(images: int = 2, atoms: int = 40, top_t: int = 10) -> Case:
 def backward_arguments(case: Case, code: Code, grad: Tensor, images: int, surrogate: str) -> tuple[Any, ...]:
     index, _, projection, _ = code
     levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
-    return grad, index, projection, *levels, images, surrogate, 0.25, case.quantize, case.signed
+    return grad, index, projection, *levels, images, surrogate, SIGMA, case.quantize, case.signed

@@ -138,3 +138,20 @@ def test_the_papers_rule_takes_the_lowest_accuracy() -> None:
     weak = [record(0, 1, (1,), vote=1), record(1, 1, (1,), vote=1)]
     strong = [record(0, 1, (1,), vote=0), record(1, 1, (1,), vote=1)]
     assert papers_minimum({"weak": weak, "strong": strong, "as strong": strong}) == ("strong", Accuracy(1, 2))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
+def test_the_bootstrap_stays_among_the_numbers_it_resamples(values: list[float]) -> None:
+    found = mean_over_images(np.array(values))
+    assert 0 <= found.low <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.high <= 1
+
+
+def test_the_bootstrap_takes_percentiles_of_resampled_means() -> None:
+    """One of 60 is right: the means are skewed, and no other kind of interval ends where they do."""
+    values = np.zeros(60)
+    values[0] = 1
+    found = mean_over_images(values)
+    rng = np.random.default_rng(1)
+    means = rng.choice(values, (20_000, 60)).mean(1)
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))), abs=1e-9)

@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation_folder import records, share, threat
+from models import Linear
+from neuroae.attacks import PGDSettings, SquareSettings
+from neuroae.evaluation import Attack
 from neuroae.evaluation.sanity import Threat
 from neuroae.evaluation.sanity.comparisons import COMPARISONS, GRADIENT_FREE, ITERATIVE, TRANSFER, Comparison, compare
 from neuroae.evaluation.sanity.epsilons import falls_with_epsilon, reaches_chance
@@ -53,6 +56,16 @@ def test_a_stronger_attack_that_does_worse_is_told(own: int, other: int, verdict
     assert check.verdict == verdict
     assert bool(check.advice) == (verdict != "pass")
     assert f"strong leaves {own / 40:.1%} and weak {other / 40:.1%} of 40 images" in check.found
+
+
+def test_a_search_is_set_beside_attacks_in_the_norm_that_it_knows() -> None:
+    model = Linear(1, 8, 10).eval()
+    found = [
+        Threat.of(name, Attack(name, model, settings).identity())
+        for name, settings in {"strong": PGDSettings(0.1), "weak": SquareSettings(0.1)}.items()
+    ]
+    check = compare(GRADIENT_FREE, found, verdicts(strong=share(10, 40), weak=share(20, 40)))
+    assert check.verdict == "pass"
 
 
 def test_one_short_step_is_no_single_step_attack() -> None:

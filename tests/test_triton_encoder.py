@@ -20,6 +20,7 @@ pytestmark = MARKS
 
 CODE = ("index", "value", "projection", "count")
 SELECTION = ("atom", "projection")
+SIGMA = 0.4
 EXAMPLES = 150 if ON_GPU else 10
 
 
@@ -211,4 +212,4 @@ def small_case(images: int = 2) -> Case:
 def backward_arguments(case: Case, code: Code, grad: Tensor, images: int, surrogate: str) -> tuple[object, ...]:
     index, _, projection, _ = code
     levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
-    return grad, index, projection, *levels, images, surrogate, 0.25, case.quantize, case.signed
+    return grad, index, projection, *levels, images, surrogate, SIGMA, case.quantize, case.signed

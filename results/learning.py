@@ -21,7 +21,7 @@ LAST = 5
 NOTE = """\
 Losses and accuracies are of the training images while they were learned from, with augmentation on, and of a defense
 one draw an image, in the last epoch of each stage. The last two columns say how many points of accuracy the last epoch
-and the last five brought, which is what a longer run may hope for.
+and the last five brought.
 
 ![Loss, accuracy and learning rate of each stage](curves.png)
 

@@ -1,19 +1,20 @@
 """A training to be killed, in a process of its own: killed_run.py FOLDER [SECONDS].
 
-FOLDER keeps its state and its weights. SECONDS are of processor time, whatever else the machine does, until SIGPROF
-ends the process: as with SIGKILL, no handler and no clean-up runs.
+FOLDER keeps its state and its weights. SECONDS are of processor time, whatever else the machine does, from the first
+checkpoint that this process writes until SIGPROF ends it: as with SIGKILL, no handler and no clean-up runs.
 """
 
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from neuroae.data import ImageSet
 from neuroae.storage import save_tensors
-from neuroae.training import Run, TrainingSettings, train_plain
+from neuroae.training import Run, TrainingSettings, loop, train_plain
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=16, learning_rate=0.05, augment=True, seed=3)
 
@@ -41,11 +42,24 @@ def random_data(count: int) -> ImageSet:
     return ImageSet("random", images, torch.arange(count) % 10, torch.arange(count), classes)
 
 
+def to_be_killed(seconds: float) -> None:
+    """So long after a checkpoint, however slow the processor: every run gets at least a step further."""
+    save = loop.save_checkpoint
+
+    def save_first(*arguments: Any) -> None:
+        save(*arguments)
+        loop.save_checkpoint = save
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+    loop.save_checkpoint = save_first
+
+
 def main(folder: Path, seconds: float = 0) -> None:
     torch.set_num_threads(1)
     model = untrained()
     torch.manual_seed(7)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    if seconds:
+        to_be_killed(seconds)
     train_plain(model, random_data(2000), SETTINGS, Run(folder, seconds=0))
     save_tensors(folder / "weights.safetensors", model.state_dict())
 

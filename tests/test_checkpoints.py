@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from neuroae.data import ImageSet, load_dataset
 from neuroae.storage import claimed, load_tensors, save_tensors
 from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
 from neuroae.training import loop as training_loop
-from neuroae.training.checkpoint import Trained, random_states, restore_random_states
+from neuroae.training.checkpoint import Position, Trained, random_states, restore_random_states
 from saved_models import small_model
 
 
@@ -114,6 +115,37 @@ def test_the_real_decoder_and_classifier_go_on_bit_for_bit(
     for (parameter, momentum), (_, other) in zip(momenta(found), momenta(expected), strict=True):
         assert momentum.stride() == parameter.stride()
         assert torch.equal(momentum, other)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps"),
+    [({"seconds": 0}, [1, 2, 3, 4, 5]), ({"seconds": 24}, [1, 2, 3, 4, 5]), ({"seconds": 26}, [2, 4]), ({}, [3])],
+    ids=["after every step", "a little less than a step", "a little more than a step", "a minute by default"],
+)
+def test_checkpoints_are_so_many_seconds_apart(
+    digits: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: dict[str, float],
+    steps: list[int],
+) -> None:
+    """Of a clock on which steps take 25 seconds, and nothing else takes any."""
+    clock, saved = [0.0], []
+    step = training_loop.step
+
+    def slow(*arguments: object) -> None:
+        clock[0] += 25
+        step(*arguments)  # type: ignore[arg-type]
+
+    def noted(path: Path, trained: Trained, position: Position, identity: object) -> None:
+        saved.append((position.epoch, position.step))
+
+    monkeypatch.setattr(training_loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(training_loop, "step", slow)
+    monkeypatch.setattr(training_loop, "save_checkpoint", noted)
+    history = train_plain(untrained(), digits, SETTINGS, Run(tmp_path, **seconds))
+    assert saved == [*((0, number) for number in steps), (1, 0), *((1, number) for number in steps), (2, 0)]
+    assert [epoch.images_per_second for epoch in history] == [len(digits) / (5 * 25)] * 2
 
 
 def test_a_finished_run_is_only_loaded(digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

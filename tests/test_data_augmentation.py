@@ -3,8 +3,10 @@
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from neuroae.data import crop_and_flip
+from strategies import generators
 
 
 @given(
@@ -13,12 +15,13 @@ from neuroae.data import crop_and_flip
     padding=st.integers(0, 4),
     height=st.integers(1, 9),
     width=st.integers(1, 9),
+    generator=generators(),
 )
-@example(seed=0, epoch=0, padding=4, height=160, width=160)
+@example(seed=0, epoch=0, padding=4, height=160, width=160, generator=torch.Generator())
 def test_augmentation_follows_seed_epoch_and_id_alone(
-    seed: int, epoch: int, padding: int, height: int, width: int
+    seed: int, epoch: int, padding: int, height: int, width: int, generator: torch.Generator
 ) -> None:
-    images = torch.randint(256, (5, 2, height, width), dtype=torch.uint8)
+    images = torch.randint(256, (5, 2, height, width), dtype=torch.uint8, generator=generator)
     ids = torch.tensor([4, 9, 0, 2**32 - 1, 7])
     whole = crop_and_flip(images, seed, epoch, ids, padding)
     assert whole.shape == images.shape
@@ -42,6 +45,19 @@ def test_augmentation_gives_every_crop_and_both_mirror_images() -> None:
     found = crop_and_flip(image.expand(500, 1, 4, 4), 0, 0, ids, padding=1)
     assert {tuple(one.flatten().tolist()) for one in found} == crops
     assert not torch.equal(found, crop_and_flip(image.expand(500, 1, 4, 4), 0, 1, ids, padding=1))
+
+
+def test_every_crop_and_both_mirror_images_are_as_frequent() -> None:
+    """Of four pixels of padding, the default. The two channels are the coordinates of pixels, counted from 1.
+
+    The pixel at 4, 4 and its neighbour lie inside of every crop, so that they tell which one it was.
+    """
+    side, count = 10, 20_000
+    coordinates = torch.stack(torch.meshgrid(*[torch.arange(side) + 1] * 2, indexing="ij")).to(torch.uint8)
+    found = crop_and_flip(coordinates.expand(count, 2, side, side), 0, 0, torch.arange(count)).long()
+    down, left, right = found[:, 0, 4, 4] - 1, found[:, 1, 4, 4] - 1, found[:, 1, 4, 5] - 1
+    which = (down * 9 + left.minimum(right)) * 2 + (left > right)
+    assert chisquare(which.bincount(minlength=9 * 9 * 2)).pvalue > 0.01
 
 
 def test_augmentation_keeps_bytes() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 
+from neuroae import derive_seed
 from neuroae.data import ImageSet, load_dataset
 from neuroae.dictionary import learn_dictionary, load_dictionary, random_patches, save_dictionary
 from neuroae.dictionary.learning import unit
@@ -45,6 +47,38 @@ def test_learning_lowers_the_objective_on_patches_it_has_not_seen(digits: ImageS
     assert after < 0.97 * before
 
 
+def lasso(patches: np.ndarray, dictionary: np.ndarray, weight: float) -> np.ndarray:
+    """The codes of least 0.5 ||x - D a||_2^2 + weight ||a||_1, by coordinate descent."""
+    codes = np.zeros((len(patches), len(dictionary)))
+    for _ in range(500):
+        for atom, direction in enumerate(dictionary):
+            codes[:, atom] = 0
+            fit = (patches - codes @ dictionary) @ direction
+            codes[:, atom] = np.sign(fit) * np.maximum(np.abs(fit) - weight, 0) / (direction @ direction)
+    return codes
+
+
+def test_iterations_are_those_of_mairal_and_others(digits: ImageSet) -> None:
+    """Their algorithms 1 and 2 with the minibatches of section 3.4: what is past counts less in the first of them."""
+    count, size, weight = 5, 12, 0.3
+    learned = learn_dictionary(digits, atoms=count, patch=3, regularization=weight, iterations=3, batch_size=size)
+    generator = np.random.default_rng(derive_seed(0, "dictionary"))
+    dictionary = unit(random_patches(digits, 3, count, generator).values) * generator.choice((-1.0, 1.0), (count, 1))
+    # For scikit-learn, which draws atoms that no patch uses.
+    generator.integers(2**31)
+    gram, cross = np.zeros((count, count)), np.zeros((count, 9))
+    for number in range(1, 4):
+        patches = random_patches(digits, 3, size, generator).values
+        codes = lasso(patches, dictionary, weight)
+        past = (number * size + 1 - size) / (number * size + 1)
+        gram, cross = past * gram + codes.T @ codes, past * cross + codes.T @ patches
+        assert (gram.diagonal() > 0.01).all()
+        for atom in range(count):
+            dictionary[atom] += (cross[atom] - gram[atom] @ dictionary) / gram[atom, atom]
+            dictionary[atom] /= max(np.linalg.norm(dictionary[atom]), 1)
+    np.testing.assert_allclose(learned.flatten(1).numpy(), unit(dictionary), atol=1e-5)
+
+
 def test_iterations_are_minibatches_and_show_their_progress(
     digits: ImageSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +112,16 @@ def test_colour_patches_are_cut_channel_by_channel_from_the_image_they_name() ->
     assert set(found.image.tolist()) == set(range(5))
     for patch, image in zip(found.values, found.image, strict=True):
         assert tuple(np.rint(patch * 255).astype(int).tolist()) in known[image]
+
+
+def test_every_position_of_every_image_is_drawn_as_often() -> None:
+    """Pixels numbered from 1 show where a patch was cut."""
+    images = torch.arange(1, 61, dtype=torch.uint8).reshape(2, 1, 5, 6)
+    found = random_patches(image_set(images), 2, 8000, np.random.default_rng(0))
+    corners = np.bincount(np.rint(found.values[:, 0] * 255).astype(int) - 1, minlength=60).reshape(2, 5, 6)
+    assert not corners[:, 4:].any()
+    assert not corners[:, :, 5:].any()
+    assert chisquare(corners[:, :4, :5].flatten()).pvalue > 0.01
 
 
 def test_black_patches_are_passed_over() -> None:

@@ -37,7 +37,7 @@ def test_a_defense_is_attacked_in_the_papers_modes() -> None:
 
 
 def test_a_plain_model_is_attacked_with_one_realization_unless_it_is_told_to_be_random() -> None:
-    (attack,) = attacks_from(PLAIN, PGDSettings(realizations=40))
+    (attack,) = attacks_from(PLAIN, PGDSettings(realizations=40), random=False)
     assert (attack.name, attack.family, attack.settings) == (
         "PGD",
         "white-box",
@@ -45,7 +45,7 @@ def test_a_plain_model_is_attacked_with_one_realization_unless_it_is_told_to_be_
     )
     (told,) = attacks_from(PLAIN, PGDSettings(realizations=40), random=True)
     assert told.settings == PGDSettings(realizations=40)
-    (blackbox,) = attacks_from(PLAIN, BUDGET, transfer="adversarially trained")
+    (blackbox,) = attacks_from(PLAIN, BUDGET, transfer="adversarially trained", random=False)
     assert (blackbox.name, blackbox.family) == ("PGD from adversarially trained", "B-T")
 
 
@@ -53,7 +53,7 @@ def test_a_search_has_no_modes() -> None:
     (attack,) = attacks_from(small_defense(), SquareSettings(queries=5), method="Square")
     assert (attack.name, attack.family, attack.surrogate) == ("Square", "gradient-free", None)
     assert attack.passes == attack.settings.forwards == 2 * 5 * 10
-    (still,) = attacks_from(PLAIN, SquareSettings(queries=5), method="Square")
+    (still,) = attacks_from(PLAIN, SquareSettings(queries=5), random=False, method="Square")
     assert still.settings == SquareSettings(queries=5, draws=1, fresh=False)
     assert still.passes == 1 + 5
 
@@ -92,7 +92,7 @@ def test_fixed_masks_hold_for_all_sources_but_those_that_draw_nothing() -> None:
     fixed = Scoring(1, deterministic=True)
     for attack in attacks_from(small_defense(), BUDGET, transfer="x"):
         assert isinstance(attack.crafting_model(fixed, IDS), FixedMasks)
-    (plain,) = attacks_from(PLAIN, BUDGET)
+    (plain,) = attacks_from(PLAIN, BUDGET, random=False)
     assert plain.crafting_model(fixed, IDS) is PLAIN
 
 

@@ -1,14 +1,30 @@
-"""The README's Python examples run as they stand there, one after the other."""
+"""The Python examples of the README and the documents run as they stand there, one after the other."""
 
 import re
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_python_examples_run() -> None:
-    examples = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(examples) == 2
-    names: dict[str, object] = {}
+def run_examples(document: str, count: int) -> None:
+    examples = re.findall(r"^```python\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+    assert len(examples) == count
+    names: dict[str, object] = {"__name__": "example"}
     for example in examples:
-        exec(compile(example, str(README), "exec"), names)
+        exec(compile(example, document, "exec"), names)
+
+
+def test_examples_of_the_readme() -> None:
+    run_examples("README.md", 3)
+
+
+@pytest.mark.slow
+def test_examples_of_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second attacks the model that the first trains."""
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(2)
+    run_examples("docs/training.md", 1)
+    run_examples("docs/evaluation.md", 3)

@@ -1,4 +1,4 @@
-"""Training: the schedule, the batches, fresh masks, and what each method touches."""
+"""Training: the schedule, the steps, fresh masks, scores, and what each method touches."""
 
 from dataclasses import replace
 
@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from models import small_defense
-from neuroae import SparseEncoder, processes
+from neuroae import SparseEncoder
 from neuroae.contexts import frozen
 from neuroae.data import ImageSet, load_dataset
-from neuroae.presets import PRESETS
 from neuroae.training import TrainingSettings, train_plain, train_supervised, train_unsupervised
 from neuroae.training.batches import batches
 from neuroae.training.loop import fit, start
+from neuroae.training.settings import SCHEDULES, Schedule
 from neuroae.training.tasks import FrozenAutoencoder, Objective
 
 QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=0.05)
@@ -68,78 +68,24 @@ def test_learning_rate_rises_and_falls_in_a_triangle(
     assert rates == pytest.approx(expected)
 
 
-def test_a_step_is_that_of_sgd_with_the_papers_constants() -> None:
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_steps_are_those_of_sgd_with_the_papers_constants(schedule: Schedule) -> None:
     """Momentum stays at 0.9 all along, which PyTorch's schedule would cycle, and weights decay by 5e-4."""
-    task = nn.Linear(3, 2)
-    trained = start(task, TrainingSettings(epochs=2), steps_an_epoch=4)
-    for _ in range(8):
-        (group,) = trained.optimizer.param_groups
-        assert (group["momentum"], group["weight_decay"]) == (0.9, 5e-4)
+    task = nn.Linear(3, 2, bias=False).double()
+    trained = start(task, TrainingSettings(epochs=2, schedule=schedule), steps_an_epoch=4)
+    weight, velocity = task.weight.detach().clone(), torch.zeros(2, 3).double()
+    for number in range(8):
+        rate = 0.05 * (1 - abs(number - 4) / 4 if schedule == "triangular" else 1)
+        task.weight.grad = torch.randn(2, 3).double()
         trained.optimizer.step()
         trained.scheduler.step()
-    assert trained.optimizer.param_groups[0]["momentum"] == 0.9
+        velocity = 0.9 * velocity + task.weight.grad + 5e-4 * weight
+        weight = weight - rate * velocity
+        torch.testing.assert_close(task.weight.detach(), weight)
 
 
 def test_the_papers_settings_are_the_defaults() -> None:
     assert TrainingSettings() == TrainingSettings(70, 64, 0.05, "triangular", 0.9, 5e-4, "float32", False, 0)
-    cifar10, imagenette = PRESETS["cifar10"], PRESETS["imagenette"]
-    assert (cifar10.patch, cifar10.stride, cifar10.atoms, cifar10.regularization) == (4, 2, 500, 1)
-    assert (imagenette.patch, imagenette.stride, imagenette.atoms, imagenette.regularization) == (8, 4, 1000, 0.5)
-    assert [(each.iterations, each.dictionary_batch) for each in (cifar10, imagenette)] == [(1000, 5), (10_000, 5)]
-    assert [(each.top_t, each.dropout_p, each.beta) for each in (cifar10, imagenette)] == [
-        (50, 0.95, 3),
-        (50, 0.95, 3),
-    ]
-    assert [(each.epochs, each.learning_rate) for each in (cifar10, imagenette)] == [(70, 0.05), (100, 0.05)]
-    assert (cifar10.decoder_epochs, cifar10.epsilon, cifar10.step_size) == (50, 8 / 255, 1 / 225)
-
-
-def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(digits: ImageSet) -> None:
-    epochs = [list(batches(digits, QUICK, "some", epoch, CPU)) for epoch in (0, 1, 0)]
-    orders = [torch.cat([batch.ids for batch in epoch]).tolist() for epoch in epochs]
-    assert orders[0] == orders[2] != orders[1]
-    for order in orders:
-        assert sorted(order) == list(range(len(digits)))
-    seeds = [batch.seed for epoch in epochs[:2] for batch in epoch]
-    assert len(set(seeds)) == len(seeds)
-    one = epochs[0][1]
-    torch.testing.assert_close(one.images, digits.pixels()[one.ids])
-    assert torch.equal(one.labels, digits.labels[one.ids])
-
-
-def test_a_pass_that_starts_late_is_the_end_of_the_whole_one(digits: ImageSet) -> None:
-    whole, rest = (list(batches(digits, QUICK, "some", 1, CPU, first_step=first)) for first in (0, 2))
-    assert len(whole) == 4
-    for one, same in zip(whole[2:], rest, strict=True):
-        assert torch.equal(one.images, same.images)
-        assert torch.equal(one.ids, same.ids)
-        assert one.seed == same.seed
-
-
-def test_stages_of_one_training_share_no_masks(digits: ImageSet) -> None:
-    first, second = (next(batches(digits, QUICK, stage, 0, CPU)) for stage in ("decoder", "classifier"))
-    assert torch.equal(first.images, second.images)
-    assert first.seed != second.seed
-
-
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("count", [32, 33, 100])
-def test_processes_share_every_step_out(
-    digits: ImageSet, monkeypatch: pytest.MonkeyPatch, world: int, count: int
-) -> None:
-    some = digits.take(slice(count))
-    whole = list(batches(some, QUICK, "some", 0, CPU))
-    shares = []
-    for rank in range(world):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(processes, "world_size", lambda: world)
-        shares.append(list(batches(some, QUICK, "some", 0, CPU)))
-    for step, expected in zip(zip(*shares, strict=True), whole, strict=True):
-        counted = [share for share in step if share.weight]
-        assert torch.equal(torch.cat([share.ids for share in counted]).sort().values, expected.ids.sort().values)
-        assert {share.seed for share in step} == {expected.seed}
-        mean = sum(float(share.images.mean()) * share.weight for share in step) / world
-        assert mean == pytest.approx(float(expected.images.mean()), rel=1e-5)
 
 
 def test_the_learning_rate_can_stay_where_it_is(digits: ImageSet) -> None:
@@ -160,18 +106,12 @@ def test_validation_images_are_scored_and_not_learned_from(digits: ImageSet) -> 
     assert not changed(with_scores, snapshot(without))
     assert [epoch.loss for epoch in history] == [epoch.loss for epoch in plain]
     assert plain[0].validation_loss is None
-    logits = with_scores(held_out.pixels(), seed=0, image_ids=held_out.ids)
-    expected = torch.nn.functional.cross_entropy(logits, held_out.labels).item()
-    assert history[-1].validation_loss == pytest.approx(expected, rel=0.05)
-    assert history[-1].validation_accuracy is not None
-
-
-def test_augmentation_is_an_option(digits: ImageSet) -> None:
-    plain, augmented = (
-        next(batches(digits, replace(QUICK, augment=augment), "some", 0, CPU)) for augment in (False, True)
-    )
-    assert torch.equal(plain.ids, augmented.ids)
-    assert not torch.equal(plain.images, augmented.images)
+    masked = batches(held_out, replace(QUICK, batch_size=64), "defense validation", 1, CPU)
+    scored = [(batch.labels, with_scores(batch.images, seed=batch.seed, image_ids=batch.ids)) for batch in masked]
+    labels, logits = (torch.cat(parts) for parts in zip(*scored, strict=True))
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert history[-1].validation_loss == pytest.approx(loss, rel=1e-5)
+    assert history[-1].validation_accuracy == (logits.argmax(1) == labels).double().mean().item()
 
 
 def test_masks_differ_at_every_step(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,12 +186,15 @@ def test_plain_training_learns_and_its_seed_repeats_it(digits: ImageSet, precisi
     assert all(parameter.dtype == torch.float32 for parameter in models[0].parameters())
 
 
-def test_bfloat16_reaches_decoder_and_classifier(digits: ImageSet) -> None:
-    model, dtypes = small_defense(), set()
-    model.classifier.layer.register_forward_hook(lambda _module, _inputs, output: dtypes.add(output.dtype))
-    model.decoder.layer.register_forward_hook(lambda _module, _inputs, output: dtypes.add(output.dtype))
-    train_supervised(model, digits, replace(QUICK, epochs=1, precision="bfloat16"))
-    assert dtypes == {torch.bfloat16}
+@pytest.mark.parametrize("part", ["decoder", "classifier"])
+def test_bfloat16_is_of_the_steps_and_not_of_the_scores(digits: ImageSet, part: str) -> None:
+    """The first answer is to the check before the first step."""
+    model, dtypes = small_defense(), []
+    layer = model.get_submodule(f"{part}.layer")
+    layer.register_forward_hook(lambda _module, _inputs, output: dtypes.append(output.dtype))
+    settings = replace(QUICK, epochs=1, precision="bfloat16")
+    train_supervised(model, digits, settings, validation=digits.take(slice(70)))
+    assert dtypes == [torch.bfloat16] * (1 + 4) + [torch.float32] * 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(digits: ImageSet) -> None:

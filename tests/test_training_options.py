@@ -1,15 +1,23 @@
-"""Options of ``neuroae train`` and ``neuroae dictionary``: which splits they need, and which would change nothing."""
+"""Options of ``neuroae train`` and ``neuroae dictionary``: what they change, what they need, which change nothing."""
 
+import importlib
+import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from neuroae import Defense
 from neuroae.cli import app
-from neuroae.data import load_dataset
+from neuroae.data import ImageSet, load_dataset
+from neuroae.presets import PRESETS
 from neuroae.pretrained import load_pretrained
 from neuroae.storage import load_tensors
+from neuroae.training import Run, TrainingSettings
 from photos import load, write_photos
 
 
@@ -24,6 +32,68 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def neuroae(*words: object) -> None:
     CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+def test_every_option_reaches_the_model_and_what_is_noted_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = replace(PRESETS["digits"], iterations=3)
+    monkeypatch.setitem(PRESETS, "digits", preset)
+    encoder = {"stride": 1, "top_t": 5, "dropout_p": 0.375, "epsilon": 0.0625, "beta": 2.25, "quantize": False}
+    words: list[object] = ["--limit", 14, "--hold-out", 5, "--atoms", 9, "--decoder-epochs", 2, "--epochs", 1]
+    words += ["--method", "unsupervised", "--batch-size", 6, "--learning-rate", 0.015, "--schedule", "constant"]
+    words += ["--precision", "bfloat16", "--seed", 4, "--stride", 1, "--top-t", 5, "--dropout-p", 0.375]
+    words += ["--epsilon", 0.0625, "--beta", 2.25, "--no-quantize"]
+    neuroae("train", "--dataset", "digits", *words, "--output", tmp_path)
+    model, notes = load_pretrained(tmp_path)
+    assert isinstance(model, Defense)
+    assert {name: getattr(model.encoder, name) for name in encoder} == encoder
+    asked = replace(preset, atoms=9, decoder_epochs=2, epochs=1, learning_rate=0.015, **encoder)
+    settings = TrainingSettings(1, 6, 0.015, "constant", precision="bfloat16", seed=4)
+    run = notes["run"]
+    assert run["preset"] == json.loads(json.dumps(asdict(asked)))
+    assert run["training"] == asdict(settings)
+    assert (run["method"], run["dataset"], run["images"]) == ("unsupervised", "digits", 9)
+    assert [epoch["stage"] for epoch in notes["epochs"]] == ["decoder", "decoder", "classifier"]
+    assert {epoch["learning_rate"] for epoch in notes["epochs"]} == {0.015}
+
+
+class Stopped(Exception):
+    pass
+
+
+def about_to_learn(*words: object) -> tuple[TrainingSettings, Run]:
+    """What a command would learn a classifier with, which is stopped there."""
+    given: list[Any] = []
+
+    def stopped(*arguments: object) -> None:
+        given.extend(arguments)
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("neuroae.cli.train"), "learn", stopped)
+        with pytest.raises(Stopped):
+            neuroae("train", "--method", "plain", *words)
+    _method, _model, _preset, _data, settings, run, _validation = given
+    return settings, run
+
+
+@pytest.mark.parametrize(
+    ("dataset", "augment"), [("digits", False), ("cifar10", True), ("imagenette", True), ("image-folder", True)]
+)
+def test_photographs_are_augmented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, augment: bool
+) -> None:
+    images = torch.zeros(4, len(PRESETS[dataset].mean), 8, 8, dtype=torch.uint8)
+    data = ImageSet(dataset, images, torch.arange(4), torch.arange(4), tuple("abcd"))
+    monkeypatch.setattr(importlib.import_module("neuroae.cli.train"), "load_dataset", lambda *_: data)
+    settings, _ = about_to_learn("--dataset", dataset, "--output", tmp_path)
+    assert settings.augment == augment
+
+
+def test_checkpoints_are_as_far_apart_as_asked(tmp_path: Path) -> None:
+    _, run = about_to_learn("--dataset", "digits", "--checkpoint-seconds", 7.5, "--output", tmp_path)
+    assert run.seconds == 7.5
 
 
 def test_held_out_images_are_scored_where_there_are_no_test_images(photos: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def attack(
         preset_option("epsilon", "Budget for pixels in [0, 1]; repeat for an attack with each.", min=0),
     ] = None,
     step_size: Annotated[
-        float | None, preset_option("step_size", "Of each step of PGD; grows and shrinks with --epsilon.", min=0)
+        float | None, preset_option("step_size", "Of each step of PGD; the default grows with --epsilon.", min=0)
     ] = None,
     steps: Annotated[
         list[int] | None,

@@ -60,4 +60,7 @@ def overridden(dataset: str, **values: Any) -> Preset:
 
 Atoms = Annotated[int | None, preset_option("atoms", "L, the number of atoms.", min=1)]
 Patch = Annotated[int | None, preset_option("patch", "n, the side of a patch.", min=1)]
-Epsilon = Annotated[float | None, preset_option("epsilon", "L-infinity budget for pixels in [0, 1].", min=0, max=1)]
+Epsilon = Annotated[
+    float | None,
+    preset_option("epsilon", "L-infinity budget that the dead zone is made for, pixels in [0, 1].", min=0, max=1),
+]

@@ -15,9 +15,7 @@ def require_torchvision(purpose: str) -> ModuleType:
     try:
         import torchvision
     except ImportError as error:
-        raise ImportError(
-            f"{purpose} needs torchvision, which is not installed: pip install 'neuroae[torchvision]'"
-        ) from error
+        raise ImportError(f"{purpose} needs torchvision, which is not installed: pip install torchvision") from error
     return torchvision
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..attacks import APGDSettings, SquareSettings
 from ..attacks.settings import selection_draws
+from ..classifiers import ResNet32
 from ..defense import AUTOENCODER_IDENTITY, Defense
 from .attack import Attack, AttackSettings, Variant
 
@@ -42,12 +43,17 @@ def attacks_from(
             is in float32.
         transfer: where the source is not the attacked model, its name, for tables.
         variant: of the source (see ``Attack``).
-        random: whether the source draws; None takes a ``Defense`` to draw, and any other model not to.
+        random: whether the source draws: one that does is attacked by many realizations. None knows that a ``Defense``
+            does and a ``ResNet32`` does not; of any other model it has to be said (``evaluation.models.is_random``
+            finds out).
         method: what the attack is called in tables; PGD is not named where a mode says enough.
         random_target: whether the attacked model draws; where it is not the crafting one, many draws then choose.
+
+    Raises:
+        ValueError: a mode is unknown, or it is not said of another model than ours whether it draws.
     """
     check_modes(modes)
-    draws = isinstance(source, Defense) if random is None else random
+    draws = known_to_draw(source) if random is None else random
     if not draws or variant in DETERMINISTIC_VARIANTS:
         settings = one_draw(settings, keep_selection=random_target and bool(transfer or variant))
     ending = (variant or "", f"from {transfer}" if transfer else "")
@@ -61,6 +67,12 @@ def attacks_from(
         name = named("" if method == "PGD" else method, title, *ending)
         attacks.append(Attack(name, source, settings, precision, surrogate, variant, transfer))
     return attacks
+
+
+def known_to_draw(source: nn.Module) -> bool:
+    if isinstance(source, (Defense, ResNet32)):
+        return isinstance(source, Defense)
+    raise ValueError(f"random is None, expected True or False for a {type(source).__name__}: whether it draws")
 
 
 def check_modes(modes: Collection[str]) -> None:

@@ -124,17 +124,21 @@ def summary(model: nn.Module, tensors: Mapping[str, Tensor], config: dict[str, A
 
 
 def usage(name: str, model: nn.Module, config: dict[str, Any]) -> str:
-    kind = type(model)
-    shape, call = f"(B, {config['classifier']['in_channels']}, H, W)", "model(images).softmax(-1)"
+    kind = type(model).__name__
+    shape, call = (config["classifier"]["in_channels"], 32, 32), "model(images).softmax(-1)"
     if isinstance(model, Defense):
-        height, width = config["decoder"]["image_size"]
-        shape, call = f"(B, {config['decoder']['out_channels']}, {height}, {width})", "model.predict_proba(images)"
+        shape, call = (
+            (config["decoder"]["out_channels"], *config["decoder"]["image_size"]),
+            "model.predict_proba(images)",
+        )
     return f"""\
 ```python
-from {kind.__module__} import {kind.__name__}
+import torch
+from neuroae import {kind}
 
-model = {kind.__name__}.from_pretrained("{name}")  # or the path of this folder
-probabilities = {call}  # images: {shape} float32 in [0, 1]
+model = {kind}.from_pretrained("{name}")  # or the path of this folder
+images = torch.rand(4, {", ".join(map(str, shape))})  # yours: float32 in [0, 1]
+probabilities = {call}
 ```"""
 
 
@@ -169,10 +173,12 @@ def architecture(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> dict[
 
 
 def training(notes: dict[str, Any]) -> dict[str, Any]:
-    found = dict(notes.get("run", {})) | work(notes)
+    # What a preset decided is among the settings of the model and the training, so far as it was used.
+    found = {name: value for name, value in notes.get("run", {}).items() if name != "preset"} | work(notes)
     for number, earlier in enumerate(notes.get("earlier", []), start=1):
         settings = earlier.get("run", {}).get("training", {})
-        found[f"training before, {number}"] = {"seed": settings.get("seed", "unknown")} | work(earlier)
+        kept = {name: settings.get(name, "unknown") for name in ("seed", "learning_rate")}
+        found[f"training before, {number}"] = kept | work(earlier)
     return found
 
 

@@ -66,11 +66,22 @@ class ResNet32(PretrainedModel):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] to logits (B, num_classes)."""
+        """(B, C, H, W) in [0, 1] to logits (B, num_classes).
+
+        Raises:
+            ValueError: height or width is no multiple of 4: blocks that halve them would not fit their shortcuts.
+        """
+        check_sides(*images.shape[2:])
         x = self.conv1(((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         x = self.block3(self.block2(self.block1(x)))
         x = F.leaky_relu(self.bn1(x), SLOPE)
         return self.linear(x.mean((2, 3)))
+
+
+def check_sides(height: int, width: int) -> None:
+    """Refuses images that two halvings do not divide."""
+    if height % 4 or width % 4:
+        raise ValueError(f"images are {height} x {width}, expected sides that are multiples of 4")
 
 
 def block(in_channels: int, out_channels: int, stride: int, first: bool = False) -> nn.Sequential:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -126,7 +127,7 @@ def test_checkpoints_are_so_many_seconds_apart(
     digits: ImageSet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    seconds: dict[str, float],
+    seconds: dict[str, Any],
     steps: list[int],
 ) -> None:
     """Of a clock on which steps take 25 seconds, and nothing else takes any."""

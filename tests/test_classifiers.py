@@ -73,3 +73,9 @@ def test_gradients_reach_the_image_and_every_parameter() -> None:
 def test_numbers_for_other_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="mean and std hold 3 and 3 numbers, expected 1 channels"):
         resnet32(in_channels=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(14, 16), (16, 18), (17, 17)])
+def test_sides_that_cannot_be_halved_twice_are_refused(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"images are {height} x {width}, expected sides that are multiples of 4"):
+        resnet32().eval()(torch.rand(1, 3, height, width))

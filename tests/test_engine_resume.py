@@ -51,7 +51,7 @@ def assert_same(folder: Path, whole: Path) -> None:
     assert found - parts == {*images, *map(Path, (".lock", "manifest.json", "records.jsonl", "times.jsonl"))}
 
 
-def test_sigkill_at_any_moment_costs_nothing(tmp_path: Path, whole: Path) -> None:
+def test_a_kill_at_any_moment_costs_nothing(tmp_path: Path, whole: Path) -> None:
     kills = int(run(killed_evaluation.__file__, tmp_path))
     assert kills >= 3
     for name in ("points", "moments"):

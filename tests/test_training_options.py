@@ -39,7 +39,8 @@ def test_every_option_reaches_the_model_and_what_is_noted_of_it(
 ) -> None:
     preset = replace(PRESETS["digits"], iterations=3)
     monkeypatch.setitem(PRESETS, "digits", preset)
-    encoder = {"stride": 1, "top_t": 5, "dropout_p": 0.375, "epsilon": 0.0625, "beta": 2.25, "quantize": False}
+    encoder: dict[str, Any] = {"stride": 1, "top_t": 5, "dropout_p": 0.375, "epsilon": 0.0625, "beta": 2.25}
+    encoder["quantize"] = False
     words: list[object] = ["--limit", 14, "--hold-out", 5, "--atoms", 9, "--decoder-epochs", 2, "--epochs", 1]
     words += ["--method", "unsupervised", "--batch-size", 6, "--learning-rate", 0.015, "--schedule", "constant"]
     words += ["--precision", "bfloat16", "--seed", 4, "--stride", 1, "--top-t", 5, "--dropout-p", 0.375]
@@ -105,6 +106,13 @@ def test_held_out_images_are_scored_where_there_are_no_test_images(photos: Path,
     _, notes = load_pretrained(tmp_path / "model")
     assert notes["scores"][0]["images"] == 2
     assert notes["run"]["fingerprint"] == load(photos, image_size=12).hold_out(2, 0)[0].fingerprint()
+
+
+def test_sizes_that_the_classifier_cannot_take_leave_nothing_behind(photos: Path, tmp_path: Path) -> None:
+    given = ["train", "--dataset", "image-folder", "--data-dir", photos, "--hold-out", 2, "--image-size", 18]
+    with pytest.raises(ValueError, match="images are 18 x 18, expected sides that are multiples of 4"):
+        neuroae(*given, "--output", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_atoms_are_learned_from_images_of_the_size_asked_for(photos: Path, tmp_path: Path) -> None:

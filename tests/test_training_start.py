@@ -90,7 +90,7 @@ def test_the_size_of_given_atoms_is_what_the_model_notes(folder: Path) -> None:
     model, notes = train("sized", "--top-t", "6", "--dictionary", "atoms.safetensors")
     assert isinstance(model, Defense)
     assert len(model.encoder.atoms) == notes["run"]["preset"]["atoms"] == 20
-    assert "| preset.atoms | 20 |" in " ".join((folder / "sized" / "README.md").read_text().split())
+    assert "| atoms | 20, 1, 4, 4 |" in " ".join((folder / "sized" / "README.md").read_text().split())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import typer
 from torch import Tensor, nn
 
 from .. import processes
+from ..classifiers import check_sides
 from ..contexts import Precision
 from ..data import DatasetName, ImageSet, load_dataset
 from ..defense import Defense
@@ -177,9 +178,10 @@ def refuse_unused(method: Method, decoder_epochs: int | None, **encoder: object)
 def make_model(preset: Preset, data: ImageSet, atoms: Tensor | None, seed: int) -> nn.Module:
     """A defense on the atoms, or the classifier alone without them."""
     classes = len(data.classes)
+    height, width = data.images.shape[2:]
+    check_sides(height, width)
     if atoms is None:
         return make_classifier(preset, classes, seed)
-    height, width = data.images.shape[2:]
     return make_defense(preset, atoms, (height, width), classes, seed)
 
 

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,6 +24,5 @@ def test_examples_of_the_readme() -> None:
 def test_examples_of_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second attacks the model that the first trains."""
     monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(2)
     run_examples("docs/training.md", 1)
     run_examples("docs/evaluation.md", 3)

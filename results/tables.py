@@ -25,7 +25,7 @@ so many of them, from the front, with the Clopper-Pearson interval; a defense an
 that no attack saw. What has no number has not been measured. PW-T is the lowest accuracy of its attacks, as in the
 paper; the worst of each image is chosen on draws that do not score. The worst case of Table 3 is the lowest number of
 one attack in its folders. Attacks on a defense's gradients were crafted in bfloat16, those on classifiers and Square
-in float32; all are scored in float32. {whose}
+in float32; all are scored in float32.{whose}
 
 Each folder holds the page of its evaluation (`report.html`), with more statistics, every record and the settings, or
 its page with the numbers. `python -m results.tables` makes this page of them."""
@@ -176,7 +176,7 @@ def main(
 ) -> None:
     """Write README.md into the folder of the results, and print its table."""
     defense = the_defense(results)
-    whose = f"The defense has the fingerprint {defense[:SHOWN_DIGITS]}…." if defense else ""
+    whose = f" The defense has the fingerprint {defense[:SHOWN_DIGITS]}…." if defense else ""
     text = table(HEADER, rows(results), text_columns=3)
     write_page(results, "The paper's tables, measured", [text, NOTES.format(whose=whose)])
     print(text)

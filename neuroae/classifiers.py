@@ -71,7 +71,8 @@ class ResNet32(PretrainedModel):
         Raises:
             ValueError: height or width is no multiple of 4: blocks that halve them would not fit their shortcuts.
         """
-        check_sides(*images.shape[2:])
+        height, width = images.shape[-2:]
+        check_sides(height, width)
         x = self.conv1(((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         x = self.block3(self.block2(self.block1(x)))
         x = F.leaky_relu(self.bn1(x), SLOPE)

@@ -6,6 +6,8 @@ import os
 import torch
 
 KINDS = ("cpu", "cuda")
+# By these a launcher shows each process its own GPU alone.
+ISOLATING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -34,7 +36,8 @@ def choose_device(name: str | None) -> torch.device:
 def own_gpu() -> int:
     """This process's, among those that it sees: some launchers show each process its own alone."""
     rank, seen = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if 1 < seen < local_processes():
+    isolated = any(name in os.environ for name in ISOLATING)
+    if 0 < seen < local_processes() and not (seen == 1 and isolated):
         raise ValueError(
             f"{local_processes()} processes have {seen} GPUs here; start one for each GPU, or --device cpu"
         )
@@ -61,5 +64,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether PyTorch's layers are fast in bfloat16: on GPUs, and on processors for which oneDNN has it."""
     if device.type == "cpu":
         return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type != "cuda":
+        return True
     with torch.cuda.device(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)

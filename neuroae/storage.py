@@ -82,10 +82,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     text = {name: json.dumps(value) for name, value in (metadata or {}).items()}
+    # Not by its save_file, which writes beside the file by a name of its own: a kill would leave that for ever.
+    content = safetensors.torch.save(copies, text)
     with replacing(path) as temporary:
         try:
-            safetensors.torch.save_file(copies, temporary, text)
-        except safetensors.SafetensorError as error:
+            temporary.write_bytes(content)
+        except OSError as error:
             raise OSError(f"{path} cannot be written: {error}") from error
 
 

@@ -1,7 +1,5 @@
 """What a result was made with."""
 
-import importlib.metadata
-import importlib.util
 import platform
 import subprocess
 import warnings
@@ -50,7 +48,12 @@ def gpu() -> dict[str, str]:
     """What decides numbers where there is one: its kind, and the compiler of its kernels."""
     if not torch.cuda.is_available():
         return {}
-    compiler = importlib.metadata.version("triton") if importlib.util.find_spec("triton") else "missing"
+    try:
+        import triton  # whose distribution has several names
+
+        compiler = triton.__version__
+    except ImportError:
+        compiler = "missing"
     return {"GPU": torch.cuda.get_device_name(), "triton": compiler}
 
 

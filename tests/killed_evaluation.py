@@ -2,8 +2,7 @@
 
 They run in children of this process, which itself never computes, so that a child starts in no time. FOLDER/points is
 killed once at each of the points below, FOLDER/moments after delays that grow, until a child gets to the end. Delays
-are of the child's processor time, whatever else the machine does, until SIGPROF ends it: as with SIGKILL, no handler
-and no clean-up runs.
+are by the child's own timer, whose SIGALRM ends it: as with SIGKILL, no handler and no clean-up runs.
 """
 
 import os
@@ -14,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from neuroae.evaluation import engine, run_evaluation
@@ -37,8 +35,9 @@ def replacing_of(name: str) -> None:
     os.replace = lambda source, target: (die if Path(target).name == name else replace)(source, target)
 
 
-def half_an_image(_: object, path: Path, *__: object) -> None:
-    path.write_bytes(b"half a file of images")
+def half_an_image(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
     die()
 
 
@@ -55,7 +54,7 @@ def patch(module: Any, name: str, then: Callable[..., Any]) -> None:
 
 POINTS: dict[str, Callable[[], None]] = {
     "while the manifest is written": lambda: replacing_of("manifest.json"),
-    "while images are written": lambda: patch(safetensors.torch, "save_file", half_an_image),
+    "while images are written": lambda: patch(Path, "write_bytes", half_an_image),
     "after images are written": lambda: patch(engine, "judge", die),
     "before records are written": lambda: patch(engine, "append_records", die),
     "while records are written": lambda: patch(engine, "append_records", half_a_record),
@@ -66,7 +65,7 @@ POINTS: dict[str, Callable[[], None]] = {
 
 
 def killed_after(seconds: float) -> Callable[[], object]:
-    return lambda: signal.setitimer(signal.ITIMER_PROF, seconds)
+    return lambda: signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def child(folder: Path, prepare: Callable[[], object]) -> int:
@@ -93,7 +92,7 @@ def main(folder: Path) -> None:
         assert ended(child(folder / "points", prepare)) == -signal.SIGKILL, point
     assert ended(child(folder / "points", lambda: None)) == 0
     kills = 0
-    while (found := ended(child(folder / "moments", killed_after(0.01 * (kills + 1))))) == -signal.SIGPROF:
+    while (found := ended(child(folder / "moments", killed_after(0.01 * (kills + 1))))) == -signal.SIGALRM:
         kills += 1
     assert found == 0
     print(kills)

@@ -1,7 +1,7 @@
 """A training to be killed, in a process of its own: killed_run.py FOLDER [SECONDS].
 
-FOLDER keeps its state and its weights. SECONDS are of processor time, whatever else the machine does, from the first
-checkpoint that this process writes until SIGPROF ends it: as with SIGKILL, no handler and no clean-up runs.
+FOLDER keeps its state and its weights. SECONDS are from the first checkpoint that this process writes until SIGALRM
+ends it: as with SIGKILL, no handler and no clean-up runs. Its own timer does that, which no other process can delay.
 """
 
 import signal
@@ -49,7 +49,7 @@ def to_be_killed(seconds: float) -> None:
     def save_first(*arguments: Any) -> None:
         save(*arguments)
         loop.save_checkpoint = save
-        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     loop.save_checkpoint = save_first
 

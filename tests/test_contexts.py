@@ -55,8 +55,33 @@ def test_float32_is_not_rounded_inside_and_may_be_afterwards(
     before = precisions()
     assert before == ["tf32", "tf32", "bf16", "bf16"]
     with context():
-        assert precisions() == ["ieee"] * 4
+        assert set(precisions()) <= {"ieee", "none"}
     assert precisions() == before
+
+
+def test_what_is_inherited_is_inherited_again(rounded_products: None) -> None:
+    torch.backends.mkldnn.conv.fp32_precision = "none"
+    before = torch.backends.mkldnn.fp32_precision
+    torch.backends.mkldnn.fp32_precision = "bf16"
+    with full_float32():
+        assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+    torch.backends.mkldnn.fp32_precision = "ieee"
+    assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+    torch.backends.mkldnn.fp32_precision = before
+
+
+@pytest.mark.parametrize("products", ["highest", "high"])
+def test_models_may_read_and_set_the_older_switches_inside(products: str) -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(products)
+    with full_float32():
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            assert precisions()[:2] in ([each, "none"] for each in ("ieee", "none"))
+    assert torch.get_float32_matmul_precision() == products
+    torch.set_float32_matmul_precision(before[0])
+    assert torch.backends.cudnn.allow_tf32 == before[1]
 
 
 def test_settings_of_cudnn_are_as_before_even_after_an_error() -> None:

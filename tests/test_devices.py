@@ -11,6 +11,9 @@ from neuroae.devices import choose_device
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes tensors on any device."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("LOCAL_WORLD_SIZE", *devices.ISOLATING):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(devices.torch, "empty", lambda *_, **__: None)
 
 
@@ -46,8 +49,9 @@ def test_a_device_that_is_not_there_is_refused_by_name(name: str) -> None:
         ("cuda:0", 2, "device is 'cuda:0' for each of 2 processes; \"cuda\" gives each its own"),
         ("cuda", 3, "4 processes have 3 GPUs here"),
         (None, 3, "4 processes have 3 GPUs here"),
+        (None, 1, "4 processes have 1 GPUs here"),
     ],
-    ids=["one for all", "too few", "too few, not named"],
+    ids=["one for all", "too few", "too few, not named", "one"],
 )
 def test_processes_that_would_share_a_gpu_are_refused(
     monkeypatch: pytest.MonkeyPatch, two_gpus: None, name: str | None, gpus: int, said: str

@@ -1,8 +1,12 @@
 """Files are written whole or not at all, and folders have one run at a time."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -121,3 +125,33 @@ def test_a_claim_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
         process.wait()
         with claimed(tmp_path):
             pass
+
+
+def test_a_kill_while_tensors_are_written_leaves_nothing_that_is_not_removed(tmp_path: Path) -> None:
+    """Whatever the library does beside the file: every name that is seen is one that is removed."""
+    path, seen = tmp_path / "some.safetensors", set[str]()
+    with watched(tmp_path, seen):
+        for _ in range(5):
+            save_tensors(path, {"numbers": torch.zeros(2_000_000)})
+    for name in seen - {path.name}:
+        (tmp_path / name).touch()
+    remove_leftovers(path)
+    assert [left.name for left in tmp_path.iterdir()] == [path.name]
+
+
+@contextmanager
+def watched(folder: Path, seen: set[str]) -> Iterator[None]:
+    """Adds the names of the files that come and go in the meantime."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.update(os.listdir(folder))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()

@@ -2,10 +2,12 @@
 
 import hashlib
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from neuroae import versions as module
 from neuroae.kernels import EngineMissing
@@ -58,3 +60,10 @@ def test_without_the_engine_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_installed_copy_says_that_it_does_not_know_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "git_commit", lambda _: None)
     assert versions()["commit"] == "unknown, installed without its repository"
+
+
+def test_a_gpu_and_the_compiler_of_its_kernels_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "some GPU")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert {"GPU": "some GPU", "triton": "missing"}.items() <= versions().items()

@@ -74,7 +74,7 @@ def chunk_rule(model: nn.Module, chunk: int | None) -> int | str:
 
 def rows_at_once(model: nn.Module) -> int:
     assert isinstance(model, Defense)
-    return ROWS[model.encoder.atoms.device.type]
+    return ROWS.get(model.encoder.atoms.device.type, ROWS["cpu"])
 
 
 def takes_seeds(model: nn.Module) -> bool:

@@ -180,9 +180,14 @@ def check_randomness(seed: Tensor, image_ids: Tensor, start: int, count: int, dr
     require(0.0 <= dropout_p < 1.0, f"dropout_p is {dropout_p}, expected in [0, 1)")
 
 
+def unreadable(tensor: Tensor) -> bool:
+    """Whether there are no values to check, or they cannot be read, as while a CUDA graph is captured."""
+    return tensor.numel() == 0 or (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
 def check_images(images: Tensor) -> None:
     """Refuses values outside [0, 1] and NaN. Reads the values, so it is skipped while a CUDA graph is captured."""
-    if images.numel() == 0 or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if unreadable(images):
         return
     low, high = torch.stack(images.aminmax()).tolist()
     check_range(low, high)
@@ -197,7 +202,7 @@ def check_range(low: float, high: float) -> None:
 
 def check_image_ids(image_ids: Tensor) -> None:
     """Refuses ids that do not fit the 32-bit counter word."""
-    if image_ids.numel() == 0 or (image_ids.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if unreadable(image_ids):
         return
     low, high = torch.stack(image_ids.aminmax()).tolist()
     require(low >= 0 and high < 2**32, f"image_ids holds numbers from {low} to {high}, expected them in [0, 2^32)")
@@ -205,7 +210,7 @@ def check_image_ids(image_ids: Tensor) -> None:
 
 def check_selected(atom: Tensor, atoms: int) -> None:
     """Refuses a selection of atoms that the dictionary does not have."""
-    if atom.numel() == 0 or (atom.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if unreadable(atom):
         return
     low, high = torch.stack(atom.aminmax()).tolist()
     require(low >= 0 and high < atoms, f"atom names atoms from {low} to {high}, expected them in [0, {atoms - 1}]")

@@ -13,13 +13,11 @@ from .. import shapes
 
 def check_index(index: Tensor, atoms: int) -> None:
     """Refuses atoms that do not exist."""
-    if index.numel() == 0:
-        return
-    highest = index.max()
-    if asserts_on_device(index):
-        torch._assert_async(highest < atoms, f"index names an atom beyond {atoms - 1}, the last")
-    else:
-        shapes.require(int(highest) < atoms, f"index names atom {highest}, expected -1 to {atoms - 1}")
+    if not asserts_on_device(index):
+        highest = -1 if shapes.unreadable(index) else int(index.max())
+        shapes.require(highest < atoms, f"index names atom {highest}, expected -1 to {atoms - 1}")
+    elif index.numel():
+        torch._assert_async(index.max() < atoms, f"index names an atom beyond {atoms - 1}, the last")
 
 
 def check_drawn(atom: Tensor, atoms: int, image_ids: Tensor) -> None:

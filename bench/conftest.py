@@ -68,6 +68,7 @@ def compare(benchmark: BenchmarkFixture, rounds: int) -> Compare:
         bound: float | None = None,
         aim: float | None = None,
         most_rounds: int = 1000,
+        device: str = "cpu",
     ) -> Comparison:
         count = min(rounds, most_rounds)
         seconds = interleaved({"ours": ours, **alternatives}, count)
@@ -77,7 +78,7 @@ def compare(benchmark: BenchmarkFixture, rounds: int) -> Compare:
         benchmark.extra_info.update(
             what=what,
             images=images,
-            engine=engine_name("cpu"),
+            engine=engine_name(device),
             threads=torch.get_num_threads(),
             milliseconds_per_image={n: statistics.median(s) / images * 1e3 for n, s in seconds.items()},
             ratios={name: vars(value) for name, value in ratios.items()},

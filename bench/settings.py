@@ -4,6 +4,7 @@ The cost of the sparse operations depends on the number of survivors, T (1 - p) 
 atoms are patches of the photographs, mean removed and normalized.
 """
 
+import copy
 import functools
 from dataclasses import dataclass
 from typing import TypeVar
@@ -58,17 +59,17 @@ def encoder(setting: Setting) -> SparseEncoder:
 
 
 @functools.cache
-def ours(setting: Setting) -> Defense:
+def ours(setting: Setting, device: str = "cpu") -> Defense:
     """Frozen and in evaluation mode, as an attack sees it. The classifier is ResNet-32 in both settings."""
     torch.manual_seed(0)
     decoder = Decoder(
         setting.atoms, setting.kernel_size, setting.kernel_stride, setting.image_size, resize=setting.resize
     )
-    return frozen(Defense(encoder(setting), decoder, resnet32()))
+    return frozen(Defense(encoder(setting), decoder, resnet32())).to(device)
 
 
 @functools.cache
-def eager(setting: Setting, channels_last: bool = False) -> EagerDefense:
+def eager(setting: Setting, channels_last: bool = False, device: str = "cpu") -> EagerDefense:
     model = ours(setting)
     twin = resnet32().to(memory_format=torch.contiguous_format)
     twin.load_state_dict(model.classifier.state_dict())
@@ -76,7 +77,7 @@ def eager(setting: Setting, channels_last: bool = False) -> EagerDefense:
     defense = frozen(EagerDefense(model.encoder, model.decoder, twin))
     for layer in (defense.conv1, defense.conv2, defense.conv3, defense.classifier):
         layer.to(memory_format=layout)
-    return defense
+    return copy.deepcopy(defense).to(device)
 
 
 def frozen(module: Module) -> Module:

@@ -11,6 +11,7 @@ from bench.measure import Action, interleaved, ratio
 from bench.precisions import PRECISIONS
 from bench.report import Comparison, Report
 from bench.settings import CIFAR10, eager, images, ours
+from neuroae.contexts import autocast
 
 PAPER_RATIO = 5.4
 
@@ -19,7 +20,7 @@ def image_gradient(model: nn.Module, x: Tensor, precision: str = "float32") -> A
     x = x.detach().requires_grad_()
 
     def run() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        with autocast(precision, x.device):
             logits = model(x)
         torch.autograd.grad(logits.float().logsumexp(-1).sum(), x)
 

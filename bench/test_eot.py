@@ -19,7 +19,7 @@ MOST_ROUNDS = 7
 
 
 def our_step(x: Tensor, labels: Tensor, precision: str) -> Action:
-    model, ids = ours(CIFAR10), torch.arange(len(x))
+    model, ids = ours(CIFAR10, x.device.type), torch.arange(len(x), device=x.device)
 
     def run() -> None:
         with autocast(precision, x.device):

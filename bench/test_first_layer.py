@@ -31,10 +31,11 @@ def gradient_action(layer: Layer, x: Tensor) -> Action:
     return lambda: torch.autograd.grad(layer(x), x, towards)
 
 
-def on_values(setting: Setting) -> tuple[Layer, Tensor]:
+def on_values(setting: Setting, device: str = "cpu") -> tuple[Layer, Tensor]:
     """Our layer as a function of the code's values."""
-    code = ours(setting).encoder.encode(images(setting), seed=0)
-    layer = ours(setting).decoder.conv1
+    model = ours(setting, device)
+    code = model.encoder.encode(images(setting).to(device), seed=0)
+    layer = model.decoder.conv1
 
     def run(value: Tensor) -> Tensor:
         return layer(SparseCode(code.index, value, code.projection, code.count, code.atoms), relu=True)

@@ -14,6 +14,7 @@ from bench.measure import Action, interleaved, ratio
 from bench.precisions import FASTEST, PRECISIONS
 from bench.report import Comparison, Report
 from bench.settings import CIFAR10, eager, images, ours
+from neuroae.contexts import autocast
 from neuroae.data import ImageSet
 from neuroae.training import TrainingSettings
 from neuroae.training.batches import Batch, batches
@@ -36,23 +37,24 @@ def data() -> ImageSet:
     return ImageSet("crops", pixels, labels, torch.arange(len(pixels)), tuple("0123456789"))
 
 
-def our_step(precision: str) -> Action:
+def our_step(precision: str, device: str = "cpu") -> Action:
     settings = TrainingSettings(precision=precision, augment=True)
-    task = Supervised(trainable(ours(CIFAR10)))  # type: ignore[arg-type]
+    task = Supervised(trainable(ours(CIFAR10, device)))  # type: ignore[arg-type]
     trained, meter = start(task, settings, STEPS), Meter()
-    batch = next(batches(data(), settings, "benchmark", 0, torch.device("cpu")))
+    batch = next(batches(data(), settings, "benchmark", 0, torch.device(device)))
     return lambda: step(task, trained, batch, precision, meter)
 
 
-def eager_step(channels_last: bool) -> Action:
-    model = trainable(eager(CIFAR10, channels_last))
+def eager_step(channels_last: bool, device: str = "cpu", precision: str = "float32") -> Action:
+    model = trainable(eager(CIFAR10, channels_last, device))
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    x = images(CIFAR10).contiguous(memory_format=layout)
-    labels = torch.arange(CIFAR10.batch) % 10
+    x = images(CIFAR10).to(device).contiguous(memory_format=layout)
+    labels = torch.arange(CIFAR10.batch, device=device) % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
     def run() -> None:
-        loss = F.cross_entropy(model(x), labels)
+        with autocast(precision, x.device):
+            loss = F.cross_entropy(model(x), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

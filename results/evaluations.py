@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from neuroae import Defense
@@ -34,6 +35,7 @@ class Models:
         defense, unsupervised, unquantized, undefended: names for ``load_pretrained``.
         adversarial: safetensors with the state of a ResNet-32 that was trained on adversarial images; None where no
             experiment needs it.
+        device: where they all compute.
     """
 
     defense: str
@@ -41,29 +43,30 @@ class Models:
     unquantized: str
     undefended: str
     adversarial: Path | None
+    device: torch.device
 
     @cached_property
     def attacked(self) -> nn.Module:
-        return load_pretrained(self.defense)[0]
+        return load_pretrained(self.defense)[0].to(self.device)
 
     @cached_property
     def plain(self) -> nn.Module:
-        return load_pretrained(self.undefended)[0]
+        return load_pretrained(self.undefended)[0].to(self.device)
 
     @cached_property
     def adversarially_trained(self) -> nn.Module:
         if self.adversarial is None:
             raise ValueError("weights are missing: this experiment needs those of an adversarially trained ResNet-32")
-        return classifier_of(self.adversarial)
+        return classifier_of(self.adversarial).to(self.device)
 
     @cached_property
     def quantized_source(self) -> Defense:
-        return Defense.from_pretrained(self.unsupervised)
+        return Defense.from_pretrained(self.unsupervised).to(self.device)
 
     @cached_property
     def unquantized_source(self) -> Defense:
         """The paper's worst."""
-        return Defense.from_pretrained(self.unquantized)
+        return Defense.from_pretrained(self.unquantized).to(self.device)
 
 
 def pw_t(models: Models, settings: PGDSettings) -> list[Attack]:

@@ -13,7 +13,9 @@ from typing import Annotated
 import typer
 
 from neuroae import processes
+from neuroae.cli.options import Device
 from neuroae.data import load_dataset
+from neuroae.devices import choose_device
 from neuroae.evaluation import Evaluation, Scoring, run_evaluation
 from neuroae.evaluation.models import is_random
 from neuroae.reports import probe_evaluation, write_report
@@ -51,6 +53,7 @@ def main(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Images, from the front.", show_default="the experiment's")
     ] = None,
+    device: Device = None,
     work: Annotated[Path, typer.Option(help="Folder for what is kept while it runs.")] = Path("runs"),
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results"),
 ) -> None:
@@ -58,7 +61,7 @@ def main(
     if experiment not in EXPERIMENTS:
         raise ValueError(f"experiment is {experiment!r}, expected one of {', '.join(EXPERIMENTS)}")
     chosen = EXPERIMENTS[experiment]
-    models = Models(defense, unsupervised, unquantized, undefended, weights)
+    models = Models(defense, unsupervised, unquantized, undefended, weights, choose_device(device))
     attacked = chosen.attacked(models)
     data = load_dataset("cifar10", "test", data_dir).take(slice(limit or chosen.images))
     scoring = Scoring() if is_random(attacked, data) else Scoring(draws=1)

@@ -36,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     resnet32().eval().save_pretrained(folder / "undefended")
     save_tensors(folder / "adversarial.safetensors", resnet32().state_dict())
     names = [str(folder / name) for name in ("defense", "unsupervised", "unquantized", "undefended")]
-    return Models(*names, folder / "adversarial.safetensors")
+    return Models(*names, folder / "adversarial.safetensors", torch.device("cpu"))
 
 
 def asked(models: Models, experiment: str) -> dict[str, Attack]:
@@ -148,7 +148,7 @@ def test_weights_are_asked_for_where_they_are_read(models: Models) -> None:
 
 def test_foreign_weights_are_refused_by_name(models: Models, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
-    broken = Models("a", "b", "c", "d", tmp_path / "broken.safetensors")
+    broken = Models("a", "b", "c", "d", tmp_path / "broken.safetensors", torch.device("cpu"))
     with pytest.raises(ValueError, match=r"broken\.safetensors"):
         _ = broken.adversarially_trained
 

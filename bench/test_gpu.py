@@ -1,0 +1,134 @@
+"""The comparisons on a GPU: ours against the dense model in eager PyTorch, by default and at its best.
+
+By default its convolutions run in TF32 and in the default layout. At its best it is in channels_last and in the same
+precision as ours. Batches of 64 are the published ones; those of 512 fill the GPU.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.conftest import Compare
+from bench.eager import EagerDefense
+from bench.measure import Action
+from bench.report import Comparison, Report
+from bench.settings import CIFAR10, IMAGENETTE, Setting, eager, images, ours
+from bench.test_defense import image_gradient
+from bench.test_eot import REALIZATIONS, our_step, published_step
+from bench.test_first_layer import gradient_action, on_values
+from bench.test_training import eager_step
+from bench.test_training import our_step as our_training_step
+from neuroae.contexts import autocast
+from neuroae.kernels import engine_name
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+GPU = "cuda"
+FULL = replace(CIFAR10, batch=512)
+PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+
+
+def finished(action: Action) -> Action:
+    """The action and what it set the GPU to do."""
+
+    def run() -> None:
+        action()
+        torch.cuda.synchronize()
+
+    return run
+
+
+@pytest.fixture
+def compare_on_gpu(compare: Compare, report: Report) -> Compare:
+    def run(what: str, count: int, mine: Action, alternatives: dict[str, Action]) -> Comparison:
+        timed = {name: finished(action) for name, action in alternatives.items()}
+        report.notes = [f"GPU: {torch.cuda.get_device_name()}, {engine_name(GPU)} engine"]
+        return compare(f"GPU: {what}", count, finished(mine), timed, device=GPU)
+
+    return run
+
+
+def pixels(setting: Setting) -> tuple[Tensor, Tensor]:
+    """The images in the default layout and in channels_last."""
+    x = images(setting).to(GPU)
+    return x, x.contiguous(memory_format=torch.channels_last)
+
+
+def in_precision(precision: str, action: Action) -> Action:
+    def run() -> None:
+        with autocast(precision, torch.device(GPU)):
+            action()
+
+    return run
+
+
+@pytest.mark.parametrize("setting", [CIFAR10, FULL, IMAGENETTE], ids=lambda s: f"{s.name} {s.batch}")
+@torch.no_grad()
+def test_encode(compare_on_gpu: Compare, setting: Setting) -> None:
+    x, last = pixels(setting)
+    encoder = ours(setting, GPU).encoder
+    default, best = (eager(setting, layout, GPU).encoder for layout in (False, True))
+    alternatives = {"eager": lambda: default(x), "channels_last": lambda: best(last)}
+    compare_on_gpu(f"encode, {setting.name}, batch {setting.batch}", len(x), lambda: encoder.encode(x), alternatives)
+
+
+@PRECISIONS
+def test_first_layer(compare_on_gpu: Compare, precision: str) -> None:
+    """Forward and gradient to the code's values, with ReLU."""
+    with torch.no_grad():
+        dense = ours(FULL, GPU).encoder(pixels(FULL)[0], seed=0).contiguous()
+    default, best = both_eager()
+    last = dense.contiguous(memory_format=torch.channels_last)
+    with autocast(precision, torch.device(GPU)):
+        mine = gradient_action(*on_values(FULL, GPU))
+        fastest = gradient_action(best.first_layer, last)
+    alternatives = {"eager": gradient_action(default.first_layer, dense), "best": in_precision(precision, fastest)}
+    what = f"first decoder layer, {precision}, batch {FULL.batch}"
+    compare_on_gpu(what, FULL.batch, in_precision(precision, mine), alternatives)
+
+
+def both_eager() -> tuple[EagerDefense, EagerDefense]:
+    return eager(CIFAR10, False, GPU), eager(CIFAR10, True, GPU)
+
+
+@pytest.mark.parametrize("setting", [CIFAR10, FULL], ids=lambda setting: f"{setting.batch}")
+@PRECISIONS
+def test_defense(compare_on_gpu: Compare, precision: str, setting: Setting) -> None:
+    x, last = pixels(setting)
+    default, best = both_eager()
+    alternatives = {"eager": image_gradient(default, x), "best": image_gradient(best, last, precision)}
+    mine = image_gradient(ours(CIFAR10, GPU), x, precision)
+    what = f"whole defense and image gradient, {precision}, batch {setting.batch}"
+    compare_on_gpu(what, len(x), mine, alternatives)
+
+
+@PRECISIONS
+def test_cost_of_an_attack_step(compare_on_gpu: Compare, precision: str) -> None:
+    """The inverse of the paper's K_ours / K_AT, which is 5.4 on its GPU: the classifier is the alternative."""
+    x, _ = pixels(FULL)
+    model = ours(CIFAR10, GPU)
+    alternatives = {"K_AT / K_ours": image_gradient(model.classifier, x, precision)}
+    what = f"cost of an attack step, {precision}, batch {FULL.batch}"
+    compare_on_gpu(what, len(x), image_gradient(model, x, precision), alternatives)
+
+
+@PRECISIONS
+def test_eot_step(compare_on_gpu: Compare, precision: str) -> None:
+    x, last = pixels(replace(CIFAR10, batch=16))
+    labels = torch.arange(len(x), device=GPU) % 10
+    default, best = both_eager()
+    alternatives = {
+        "loop": published_step(default, x, labels),
+        "loop, best": in_precision(precision, published_step(best, last, labels)),
+    }
+    what = f"EOT gradient step, 16 images, {REALIZATIONS} realizations, {precision}"
+    compare_on_gpu(what, len(x) * REALIZATIONS, our_step(x, labels, precision), alternatives)
+
+
+@PRECISIONS
+def test_training_step(compare_on_gpu: Compare, precision: str) -> None:
+    alternatives = {"eager": eager_step(False, GPU), "best": eager_step(True, GPU, precision)}
+    what = f"training step, {precision}, batch {CIFAR10.batch}"
+    compare_on_gpu(what, CIFAR10.batch, our_training_step(precision, GPU), alternatives)

@@ -17,14 +17,15 @@ def crop_and_flip(images: Tensor, seed: int, epoch: int, image_ids: Tensor, padd
         images: (B, C, H, W), any dtype.
         seed: the user's seed.
         epoch: the pass over the data.
-        image_ids: (B,) int64.
+        image_ids: (B,) int64; best on the CPU, which draws so few numbers faster than a GPU.
         padding: pixels added on each side.
 
     Returns:
         (B, C, H, W) of the same dtype.
     """
     height, width = images.shape[2:]
-    down, right, mirrored = random_words(derive_seed(seed, "augmentation", epoch), image_ids, 3).unbind(1)
+    words = random_words(derive_seed(seed, "augmentation", epoch), image_ids, 3)
+    down, right, mirrored = words.to(images.device).unbind(1)
     rows = (down % (2 * padding + 1))[:, None] + torch.arange(height, device=images.device)
     columns = (right % (2 * padding + 1))[:, None] + torch.arange(width, device=images.device)
     columns = columns.where((mirrored % 2 == 0)[:, None], columns.flip(1))

@@ -64,8 +64,13 @@ def load(
     weight: float,
     device: torch.device,
 ) -> Batch:
-    images, labels, ids = (tensor.to(device) for tensor in (chosen.images, chosen.labels, chosen.ids))
+    images, labels, ids = (moved(tensor, device) for tensor in (chosen.images, chosen.labels, chosen.ids))
     if settings.augment:
-        images = crop_and_flip(images, settings.seed, epoch, ids)
+        images = crop_and_flip(images, settings.seed, epoch, chosen.ids)
     masks = derive_seed(settings.seed, f"training {stage}", epoch, step)
     return Batch(images.float() / chosen.white, labels, ids, masks, weight)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device; a GPU takes it when it gets there, without being waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

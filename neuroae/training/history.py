@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from .. import processes
 
@@ -33,7 +34,7 @@ class Epoch:
 
 @dataclass
 class Meter:
-    """Sums over the images of a pass so far, of all processes."""
+    """Sums over the images of a pass so far, of all processes; up to date after ``read``."""
 
     loss: float = 0.0
     correct: int = 0
@@ -41,19 +42,34 @@ class Meter:
     classified: int = 0
     seconds: float = field(default=0.0, compare=False)
 
-    def add(self, loss: torch.Tensor, logits: torch.Tensor | None, labels: torch.Tensor, weight: float) -> None:
+    def __post_init__(self) -> None:
+        # Where the steps compute, so that no step waits for a GPU.
+        self._sums: Tensor | None = None
+
+    def add(self, loss: Tensor, logits: Tensor | None, labels: Tensor, weight: float) -> None:
         """Adds a step: the mean loss of this process's images, none of which count where the weight is 0."""
         count = len(labels) if weight else 0
-        correct = int((logits.argmax(-1) == labels).sum()) if logits is not None and count else 0
-        classified = count if logits is not None else 0
-        sums = torch.tensor([float(loss.detach()) * count, correct, count, classified], dtype=torch.float64)
-        step = processes.total(sums, labels.device).tolist()
-        if not math.isfinite(step[0]):
-            raise FloatingPointError(f"the loss became {step[0] / step[2]}; a lower learning rate may help")
-        self.loss += step[0]
-        self.correct += int(step[1])
-        self.seen += int(step[2])
-        self.classified += int(step[3])
+        classified = 0 if logits is None else count
+        correct = loss.new_zeros(()) if logits is None else (logits.argmax(-1) == labels).sum() * bool(count)
+        counted = (loss.new_full((), number) for number in (count, classified))
+        sums = torch.stack([part.double() for part in (loss.detach().double() * count, correct, *counted)])
+        step = processes.total(sums, labels.device)
+        if self._sums is None:
+            self._sums = step.new_tensor([self.loss, self.correct, self.seen, self.classified])
+        self._sums += step
+
+    def read(self) -> None:
+        """Brings the numbers up to date, for which a GPU is waited for.
+
+        Raises:
+            FloatingPointError: a step's loss was not finite.
+        """
+        if self._sums is None:
+            return
+        self.loss, *counts = self._sums.tolist()
+        self.correct, self.seen, self.classified = map(int, counts)
+        if not math.isfinite(self.loss):
+            raise FloatingPointError(f"the loss became {self.loss}; a lower learning rate may help")
 
     @property
     def mean_loss(self) -> float:

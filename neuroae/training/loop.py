@@ -22,6 +22,8 @@ from .history import Epoch, Meter
 from .settings import TrainingSettings
 
 VALIDATION_BATCH = 64
+# Between two looks at the loss, each of which waits for a GPU.
+SHOWN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def run_epochs(
         remove_leftovers(path)
 
     def save() -> None:
+        position.meter.read()
         if path and processes.is_first():
             save_checkpoint(path, trained, position, identity)
 
@@ -108,21 +111,28 @@ def run_epochs(
     module = processes.parallel(task)
     done = position.epoch * len(data) + position.meter.seen
     with progress_bar(total=settings.epochs * len(data), initial=done, desc=stage, unit="img") as progress:
-        saved = time.monotonic()
+
+        def show() -> float:
+            position.meter.read()
+            progress.set_postfix(position.meter.shown() | {"epoch": position.epoch + 1}, refresh=False)
+            progress.update(position.epoch * len(data) + position.meter.seen - progress.n)
+            return time.monotonic()
+
+        saved = shown = time.monotonic()
         while position.epoch < settings.epochs:
             task.train()
             started = time.monotonic()
             for batch in batches(data, settings, stage, position.epoch, device, position.step):
-                before = position.meter.seen
                 step(module, trained, batch, settings.precision, position.meter)
                 position.step += 1
-                progress.set_postfix(position.meter.shown() | {"epoch": position.epoch + 1}, refresh=False)
-                progress.update(position.meter.seen - before)
+                if time.monotonic() - shown > SHOWN_SECONDS:
+                    shown = show()
                 if run and time.monotonic() - saved > run.seconds:
                     position.meter.seconds += time.monotonic() - started
                     save()
                     saved = started = time.monotonic()
-            position.meter.seconds += time.monotonic() - started
+            shown = show()
+            position.meter.seconds += shown - started
             finish_epoch(task, trained, position, settings, stage, validation)
             save()
             saved = time.monotonic()
@@ -201,4 +211,5 @@ def score(task: nn.Module, validation: ImageSet, settings: TrainingSettings, sta
     for batch in batches(validation, unchanged, f"{stage} validation", epoch, device):
         loss, logits = task(batch.images, batch.labels, batch.ids, batch.seed)
         meter.add(loss, logits, batch.labels, batch.weight)
+    meter.read()
     return meter

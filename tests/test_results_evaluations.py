@@ -146,6 +146,14 @@ def test_weights_are_asked_for_where_they_are_read(models: Models) -> None:
             asked(without, experiment)
 
 
+@pytest.mark.parametrize(
+    "name", ["attacked", "plain", "adversarially_trained", "quantized_source", "unquantized_source"]
+)
+def test_every_model_is_put_on_the_device(models: Models, name: str) -> None:
+    model = getattr(replace(models, device=torch.device("meta")), name)
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
 def test_foreign_weights_are_refused_by_name(models: Models, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     broken = Models("a", "b", "c", "d", tmp_path / "broken.safetensors", torch.device("cpu"))

@@ -109,6 +109,12 @@ def test_fewer_images_are_another_evaluation(folder: Path) -> None:
         evaluate(folder, "--limit", 2)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(ValueError, match="device is 'cuda'"):
+        evaluate(folder, "--device", "cuda")
+
+
 def test_an_unknown_experiment_is_named(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"'table2', expected one of table1, precision"):
         invoke(robustness.main, "table2", "--data-dir", folder / "data", "--weights", folder / "weights.safetensors")

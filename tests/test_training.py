@@ -198,7 +198,7 @@ def test_bfloat16_is_of_the_steps_and_not_of_the_scores(digits: ImageSet, part: 
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(digits: ImageSet) -> None:
-    with pytest.raises(FloatingPointError, match="the loss became (inf|nan)"):
+    with pytest.raises(FloatingPointError, match=r"the loss became (inf|nan)"):
         fit(Brightness(scale=torch.inf), digits, QUICK, "brightness")
 
 

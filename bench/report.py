@@ -45,8 +45,13 @@ class Report:
     stages: list[Stage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def note(self, line: str) -> None:
+        """Adds a line below the tables, once."""
+        if line not in self.notes:
+            self.notes.append(line)
+
     def lines(self) -> list[str]:
-        return [*self.comparison_lines(), *self.stage_lines(), *self.notes]
+        return [*self.comparison_lines(), *self.stage_lines(), *(["", *self.notes] if self.notes else [])]
 
     def comparison_lines(self) -> list[str]:
         if not self.comparisons:

@@ -135,11 +135,10 @@ def test_stage(benchmark: BenchmarkFixture, report: Report, rounds: int, name: s
     report.stages.append(
         Stage(name, case.operations / B, case.bytes / B, case.rate, seconds / B * 1e3, floor / B * 1e3)
     )
-    report.notes = [
-        "",
+    report.note(
         f"measured rates: {here.float32 / 1e9:.0f} Gop/s float32, {here.bfloat16 / 1e9:.0f} Gop/s bfloat16, "
-        f"{here.bandwidth / 1e9:.1f} GB/s copied",
-    ]
+        f"{here.bandwidth / 1e9:.1f} GB/s copied"
+    )
     benchmark.extra_info.update(
         stage=name, operations=case.operations, bytes=case.bytes, floor_seconds=floor, machine=vars(here)
     )

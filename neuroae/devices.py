@@ -4,6 +4,7 @@ import functools
 import os
 
 import torch
+from torch import Tensor
 
 KINDS = ("cpu", "cuda")
 # By these a launcher shows each process its own GPU alone.
@@ -31,6 +32,13 @@ def choose_device(name: str | None) -> torch.device:
     if device.type == "cuda" and device.index != own_gpu():
         refuse_shared(name)
     return device
+
+
+def without_waiting(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; a GPU fetches it when it gets there, and is not waited for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def own_gpu() -> int:

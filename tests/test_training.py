@@ -1,6 +1,7 @@
 """Training: the schedule, the steps, fresh masks, scores, and what each method touches."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from models import small_defense
 from neuroae import SparseEncoder
 from neuroae.contexts import frozen
 from neuroae.data import ImageSet, load_dataset
-from neuroae.training import TrainingSettings, train_plain, train_supervised, train_unsupervised
+from neuroae.storage import load_tensors
+from neuroae.training import Run, TrainingSettings, train_plain, train_supervised, train_unsupervised
 from neuroae.training.batches import batches
 from neuroae.training.loop import fit, start
 from neuroae.training.settings import SCHEDULES, Schedule
@@ -200,6 +202,17 @@ def test_bfloat16_is_of_the_steps_and_not_of_the_scores(digits: ImageSet, part: 
 def test_a_loss_that_is_not_finite_stops_the_training(digits: ImageSet) -> None:
     with pytest.raises(FloatingPointError, match=r"the loss became (inf|nan)"):
         fit(Brightness(scale=torch.inf), digits, QUICK, "brightness")
+
+
+def test_what_is_not_finite_is_not_saved(digits: ImageSet, tmp_path: Path) -> None:
+    """A checkpoint after every step, and a loss that is infinite in the second one; the first answer is a check's."""
+    task, scales = Brightness(), iter([1.0, torch.inf, torch.inf])
+    task.register_forward_hook(lambda module, *_: setattr(module, "scale", next(scales)))
+    with pytest.raises(FloatingPointError):
+        fit(task, digits, QUICK, "brightness", Run(tmp_path, seconds=0.0))
+    tensors, notes = load_tensors(tmp_path / "checkpoint-brightness.safetensors")
+    assert notes["position"]["step"] == 1
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
 
 
 @pytest.mark.parametrize(

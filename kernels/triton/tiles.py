@@ -4,6 +4,7 @@ They are chosen for registers: ``python -m bench.gpu_budgets`` compiles what the
 comes of it. 65,536 registers an SM give 16 warps 128 each.
 """
 
+import torch
 import triton
 from triton import cdiv, next_power_of_2
 
@@ -12,8 +13,9 @@ LARGEST_ATOM_TILE = 1024
 PATCH_TILE = 8
 PIXEL_TILE = 32
 SURVIVOR_TILE = 4
-# Terms of a sum that a matrix product takes at least; Triton wanted 16 before 3.8.
-LEAST_TERMS = 8 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8) else 16
+# Terms of a sum that a matrix product takes at least; for NVIDIA's GPUs Triton wanted 16 before 3.8.
+OLD_TRITON = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8)
+LEAST_TERMS = 16 if OLD_TRITON and torch.version.hip is None else 8
 # Numbers that a program holds at a time: Triton refuses more than 2^20, and spills registers long before.
 LARGEST_TILE = 2**15
 
@@ -37,7 +39,7 @@ def atom_tile(atoms: int) -> int:
 
 
 def pixel_slice(atoms: int) -> int:
-    """Pixels of a patch multiplied at once: as many as let the atoms' slice fit in 32 KiB of shared memory, if any."""
+    """Pixels of a patch multiplied at once: as let the atoms' slice fit in 32 KiB of shared memory, or the least."""
     return max(min(8192 // atom_tile(atoms), 16), LEAST_TERMS)
 
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import without_waiting
 from ..draws import random_words
 from ..randomness import derive_seed
 
@@ -25,7 +26,7 @@ def crop_and_flip(images: Tensor, seed: int, epoch: int, image_ids: Tensor, padd
     """
     height, width = images.shape[2:]
     words = random_words(derive_seed(seed, "augmentation", epoch), image_ids, 3)
-    down, right, mirrored = words.to(images.device).unbind(1)
+    down, right, mirrored = without_waiting(words, images.device).unbind(1)
     rows = (down % (2 * padding + 1))[:, None] + torch.arange(height, device=images.device)
     columns = (right % (2 * padding + 1))[:, None] + torch.arange(width, device=images.device)
     columns = columns.where((mirrored % 2 == 0)[:, None], columns.flip(1))

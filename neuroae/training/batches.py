@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import processes
 from ..data import ImageSet, crop_and_flip
+from ..devices import without_waiting
 from ..randomness import derive_seed
 from .settings import TrainingSettings
 
@@ -64,13 +65,8 @@ def load(
     weight: float,
     device: torch.device,
 ) -> Batch:
-    images, labels, ids = (moved(tensor, device) for tensor in (chosen.images, chosen.labels, chosen.ids))
+    images, labels, ids = (without_waiting(tensor, device) for tensor in (chosen.images, chosen.labels, chosen.ids))
     if settings.augment:
         images = crop_and_flip(images, settings.seed, epoch, chosen.ids)
     masks = derive_seed(settings.seed, f"training {stage}", epoch, step)
     return Batch(images.float() / chosen.white, labels, ids, masks, weight)
-
-
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device; a GPU takes it when it gets there, without being waited for."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

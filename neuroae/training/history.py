@@ -43,7 +43,7 @@ class Meter:
     seconds: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
-        # Where the steps compute, so that no step waits for a GPU.
+        # Where the steps compute, so that a GPU is not waited for in each.
         self._sums: Tensor | None = None
 
     def add(self, loss: Tensor, logits: Tensor | None, labels: Tensor, weight: float) -> None:
@@ -51,7 +51,7 @@ class Meter:
         count = len(labels) if weight else 0
         classified = 0 if logits is None else count
         correct = loss.new_zeros(()) if logits is None else (logits.argmax(-1) == labels).sum() * bool(count)
-        counted = (loss.new_full((), number) for number in (count, classified))
+        counted = (loss.new_full((), number, dtype=torch.float64) for number in (count, classified))
         sums = torch.stack([part.double() for part in (loss.detach().double() * count, correct, *counted)])
         step = processes.total(sums, labels.device)
         if self._sums is None:

@@ -99,7 +99,6 @@ def run_epochs(
         remove_leftovers(path)
 
     def save() -> None:
-        position.meter.read()
         if path and processes.is_first():
             save_checkpoint(path, trained, position, identity)
 
@@ -125,10 +124,12 @@ def run_epochs(
             for batch in batches(data, settings, stage, position.epoch, device, position.step):
                 step(module, trained, batch, settings.precision, position.meter)
                 position.step += 1
-                if time.monotonic() - shown > SHOWN_SECONDS:
+                # Several processes end at the same step where the loss is not finite.
+                if processes.world_size() > 1 or time.monotonic() - shown > SHOWN_SECONDS:
                     shown = show()
                 if run and time.monotonic() - saved > run.seconds:
-                    position.meter.seconds += time.monotonic() - started
+                    shown = show()
+                    position.meter.seconds += shown - started
                     save()
                     saved = started = time.monotonic()
             shown = show()

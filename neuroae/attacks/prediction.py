@@ -7,17 +7,24 @@ from torch import Tensor, nn
 
 from .checks import check_logits, highest_class
 from .losses import LOSSES, LossName, margin
-from .realizations import realizer
+from .realizations import realizations_at_once, realizer
 
 
 def drawn_logits(model: nn.Module, images: Tensor, draws: int, seed: int, image_ids: Tensor) -> Iterator[Tensor]:
-    """Logits (B, classes) float32 of one realization after another; a ``Defense`` selects once for all."""
+    """Logits (B, classes) float32 of one realization after another; a ``Defense`` selects once for all.
+
+    Of small batches several are computed at once (``realizations_at_once``).
+    """
     if draws < 1:
         raise ValueError(f"draws is {draws}, expected at least 1")
     with torch.no_grad():
         realize = realizer(model, images, seed, image_ids)
-        for realization in range(draws):
-            yield realize(realization, 1, images).float()
+        at_once = realizations_at_once(model, None, images.shape)
+        for first in range(0, draws, at_once):
+            count = min(at_once, draws - first)
+            logits = realize(first, count, images.repeat(count, 1, 1, 1))
+            check_logits(logits, count * len(images), 0)
+            yield from logits.float().split(len(images))
 
 
 def drawn_probabilities(

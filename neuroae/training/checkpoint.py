@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..storage import load_tensors, require_same, save_tensors
 from .history import Epoch, Meter
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass

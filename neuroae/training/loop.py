@@ -20,6 +20,7 @@ from .checkpoint import Position, Trained, load_checkpoint, save_checkpoint
 from .checks import as_json_gives_it_back, check_images, check_task
 from .history import Epoch, Meter
 from .settings import TrainingSettings
+from .structure import structure
 
 VALIDATION_BATCH = 64
 # Between two looks at the loss, each of which waits for a GPU.
@@ -90,7 +91,7 @@ def run_epochs(
     device = next(task.parameters()).device
     trained = start(task, settings, steps_per_epoch(data, settings))
     path = Path(run.folder) / f"checkpoint-{stage}.safetensors" if run else None
-    own = {"stage": stage, "settings": asdict(settings), "data": data.fingerprint(), "model": repr(task)}
+    own = {"stage": stage, "settings": asdict(settings), "data": data.fingerprint(), "model": structure(task)}
     identity = own | identity
     position = Position()
     if path and path.exists():

@@ -41,6 +41,8 @@ def require_whole_and_small(shelf: Path, limit: float = 24e6) -> None:
 
 
 def test_models_that_ship_are_whole_and_small() -> None:
+    names = {folder.name for folder in SHIPPED.iterdir()}
+    assert names == {"cifar10", "cifar10-undefended", "cifar10-unquantized", "cifar10-unsupervised"}
     require_whole_and_small(SHIPPED)
 
 

@@ -193,9 +193,9 @@ def test_draws_of_steps_checkpoints_and_selection_are_disjoint(monkeypatch: pyte
     model, (images, labels, ids) = small_defense(), random_images()
     original = type(model).realize
 
-    def recorded(self, selection, seed, *rest):  # type: ignore[no-untyped-def]
-        seeds[torch.is_grad_enabled()].append(int(seed))
-        return original(self, selection, seed, *rest)
+    def recorded(self, selection, seed, image_ids, start, count, *rest):  # type: ignore[no-untyped-def]
+        seeds[torch.is_grad_enabled()].extend([int(seed)] * count)
+        return original(self, selection, seed, image_ids, start, count, *rest)
 
     monkeypatch.setattr(type(model), "realize", recorded)
     budget = APGDSettings(steps=3, restarts=2, realizations=4, chunk=1)

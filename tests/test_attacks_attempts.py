@@ -21,7 +21,7 @@ from neuroae.attacks.attempts import worst_attempts
 from neuroae.contexts import autocast
 
 
-@pytest.mark.parametrize("ensemble", [1, 4])
+@pytest.mark.parametrize("ensemble", [1, 4, 30])
 def test_mean_probabilities_average_the_softmax(ensemble: int) -> None:
     model, (images, _, ids) = small_defense(), random_images()
     logits = model(images, realizations=ensemble, seed=3, image_ids=ids)

@@ -106,9 +106,9 @@ def test_every_step_draws_masks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     model, (images, labels, ids) = small_defense(), random_images()
     original = type(model).realize
 
-    def recorded(self, selection, seed, *rest):  # type: ignore[no-untyped-def]
-        seeds.append(int(seed))
-        return original(self, selection, seed, *rest)
+    def recorded(self, selection, seed, image_ids, start, count, *rest):  # type: ignore[no-untyped-def]
+        seeds.extend([int(seed)] * count)
+        return original(self, selection, seed, image_ids, start, count, *rest)
 
     monkeypatch.setattr(type(model), "realize", recorded)
     pgd(model, images, labels, PGDSettings(steps=3, restarts=2, realizations=4, chunk=1), seed=0, image_ids=ids)

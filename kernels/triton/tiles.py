@@ -39,7 +39,7 @@ def atom_tile(atoms: int) -> int:
 
 
 def pixel_slice(atoms: int) -> int:
-    """Pixels of a patch multiplied at once: as let the atoms' slice fit in 32 KiB of shared memory, or the least."""
+    """Pixels of a patch multiplied at once: as the atoms' slice in 32 KiB of shared memory allows, or the least."""
     return max(min(8192 // atom_tile(atoms), 16), LEAST_TERMS)
 
 

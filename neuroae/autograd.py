@@ -1,16 +1,16 @@
 """The operations with their gradients: W-NFGA (paper, section 4) and the transposed convolutions.
 
 A class on codes takes the backend's name first, so that the backward pass runs on the engine of the forward pass. The
-surrogate gradients have no derivative of their own: a second derivative through what reaches them is an error.
+surrogate gradients have no derivative of their own: whoever asks for a second derivative gets an error.
 """
 
 from typing import Any
 
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from . import ops
+from .second_derivatives import once_differentiable
 
 Code = tuple[Tensor, Tensor, Tensor, Tensor]
 

@@ -1,5 +1,6 @@
 """How the operations' gradients reach autograd: who gets one, what they sum to, and what has none."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -177,17 +178,48 @@ def test_function_transforms_give_the_same_gradient(encoder: SparseEncoder, imag
     assert torch.equal(torch.func.grad(loss)(images.detach()), expected)
 
 
-def test_differentiating_twice_is_an_error(encoder: SparseEncoder, images: Tensor) -> None:
-    (grad,) = torch.autograd.grad(encoder(images).square().sum(), images, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
-        grad.square().sum().backward()
+def test_gradients_that_keep_their_graph_are_the_same_and_may_be_changed(
+    encoder: SparseEncoder, images: Tensor
+) -> None:
+    def loss() -> Tensor:
+        return encoder(images, seed=1).square().sum()
+
+    (expected,) = torch.autograd.grad(loss(), images)
+    (kept,) = torch.autograd.grad(loss(), images, create_graph=True)
+    assert torch.equal(kept, expected)
+    assert torch.equal(kept.mul_(2), 2 * expected)
 
 
-def test_differentiating_the_convolution_twice_is_an_error(encoder: SparseEncoder, images: Tensor) -> None:
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"linear": torch.sum, "squared": lambda output: output.square().sum()}
+losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+
+
+@losses
+def test_differentiating_the_encoder_twice_is_an_error(
+    encoder: SparseEncoder, images: Tensor, loss: Callable[[Tensor], Tensor]
+) -> None:
+    value = loss(encoder(images))
+    (grad,) = torch.autograd.grad(value, images, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        (value + grad.norm()).backward()
+
+
+@losses
+def test_differentiating_the_convolution_twice_is_an_error(
+    encoder: SparseEncoder, images: Tensor, loss: Callable[[Tensor], Tensor]
+) -> None:
     layer = SparseConvTranspose2d(20, 6, 4, 3)
-    (grad,) = torch.autograd.grad(layer(encoder.encode(images)).square().sum(), layer.weight, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
-        grad.square().sum().backward()
+    value = loss(layer(encoder.encode(images)))
+    (grad,) = torch.autograd.grad(value, images, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        (value + grad.norm()).backward()
+
+
+def test_nested_function_transforms_are_an_error(encoder: SparseEncoder, images: Tensor) -> None:
+    layer = SparseConvTranspose2d(20, 6, 4, 3)
+    gradient = torch.func.grad(lambda x: layer(encoder.encode(x, seed=1)).square().sum())
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.func.grad(lambda x: gradient(x).square().sum())(images.detach())
 
 
 def test_the_backward_pass_stays_on_the_engine_of_the_forward_pass(

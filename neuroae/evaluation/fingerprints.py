@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import re
 from itertools import chain
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 
 from ..defense import Defense
 from ..pretrained.description import describe
+from ..structure import is_torchs, structure
 
 KNOWN_PACKAGES = {"torch", "torchvision", "neuroae"}
 KEPT_BY_TORCH = vars(nn.Module()).keys()
@@ -27,23 +27,21 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def settings(model: nn.Module) -> str:
-    """Those that are not among the tensors; of models that we cannot describe, what they print, are and run."""
+    """Those that are not among the tensors; of models that we cannot describe, what they are made of, keep and run."""
     gradient = f"autoencoder_identity={model.autoencoder_identity} " if isinstance(model, Defense) else ""
     try:
         return gradient + json.dumps(describe(model), sort_keys=True)
     except TypeError:
-        # Addresses of functions and the like differ from process to process.
-        printed = re.sub(r" at 0x[0-9a-f]+", "", repr(model))
-        return (
-            f"{gradient}{type(model).__module__}.{type(model).__qualname__} {printed}{attributes(model)}{code(model)}"
-        )
+        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        return f"{gradient}{kind} {json.dumps(structure(model))}{attributes(model)}{code(model)}"
 
 
 def attributes(model: nn.Module) -> str:
-    """What the modules keep beside their tensors, as far as it is written in numbers and words, one a line."""
+    """What modules other than PyTorch's keep beside their tensors, as far as it is numbers and words, one a line."""
     lines = [
         f"\n{path} {name} {value!r}"
         for path, module in model.named_modules()
+        if not is_torchs(module)
         for name, value in sorted(vars(module).items())
         if name not in KEPT_BY_TORCH and is_plain(value)
     ]

@@ -15,12 +15,12 @@ from ..contexts import autocast
 from ..data import ImageSet
 from ..progress import progress_bar
 from ..storage import claimed, remove_leftovers
+from ..structure import structure
 from .batches import Batch, batches, steps_per_epoch
 from .checkpoint import Position, Trained, load_checkpoint, save_checkpoint
 from .checks import as_json_gives_it_back, check_images, check_task
 from .history import Epoch, Meter
 from .settings import TrainingSettings
-from .structure import structure
 
 VALIDATION_BATCH = 64
 # Between two looks at the loss, each of which waits for a GPU.

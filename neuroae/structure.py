@@ -1,26 +1,33 @@
-"""What a task is made of, in words that are the same whatever PyTorch's version prints."""
+"""What a model is made of, in words that are the same in every process and whatever PyTorch's version prints."""
 
 import inspect
+import re
 from itertools import chain
 
 from torch import nn
 
 
-def structure(task: nn.Module) -> dict[str, str]:
+def structure(model: nn.Module) -> dict[str, str]:
     """Each module by its path: what it is, its settings and its own tensors."""
-    return {path or "task": described(module) for path, module in task.named_modules()}
+    return {path or "model": described(module) for path, module in model.named_modules()}
 
 
 def described(module: nn.Module) -> str:
     own = chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
     tensors = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in own]
-    return "; ".join([f"{type(module).__qualname__}({settings(module)})", *tensors])
+    # Addresses of functions and the like differ from process to process.
+    kept = re.sub(r" at 0x[0-9a-f]+", "", settings(module))
+    return "; ".join([f"{type(module).__qualname__}({kept})", *tensors])
 
 
 def settings(module: nn.Module) -> str:
     """Of PyTorch's own modules the arguments that made them: what they print gains words from version to version."""
-    if not type(module).__module__.startswith("torch.nn."):
+    if not is_torchs(module):
         return module.extra_repr()
     asked = inspect.signature(type(module).__init__).parameters
     kept = {name: value for name, value in vars(module).items() if name in asked}
     return ", ".join(f"{name}={value!r}" for name, value in kept.items())
+
+
+def is_torchs(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")

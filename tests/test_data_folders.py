@@ -66,8 +66,17 @@ def test_images_are_decoded_once(photos: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("neuroae.data.folders.load_rgb", decoded_again)
     assert torch.equal(load(photos).images, first.images)
-    shutil.copytree(photos, photos.parent / "moved" / "photos")
-    assert torch.equal(load(photos.parent / "moved" / "photos").images, first.images)
+
+
+def test_folders_of_the_same_names_lengths_and_times_are_told_apart(photos: Path) -> None:
+    """As an archive without times of its own leaves them."""
+    other = photos.parent / "other" / "photos"
+    shutil.copytree(photos, other)
+    for seed, folder in enumerate((photos, other), start=40):
+        write_image(folder / "train/cat/a.bmp", seed)
+        for path in folder.glob("train/*/*"):
+            os.utime(path, ns=(0, 0))
+        assert np.array_equal(load(folder).images[3].numpy(), by_hand(folder / "train/cat/a.bmp"))
 
 
 def repaint(folder: Path) -> None:

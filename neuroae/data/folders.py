@@ -26,9 +26,9 @@ def image_folder(split: str, data_dir: Path, image_size: int = 160) -> ImageSet:
 
     Each is decoded to RGB, resized so that its shorter side has ``image_size`` pixels (bilinear, with antialias),
     and cropped to a square around its centre. This happens once: the result stays in ``cache_folder()``, mapped into
-    memory, and is made anew when the name, length or modification time of a file has changed. Files whose endings
-    torchvision's ``ImageFolder`` does not know (.jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff, .ppm and .pgm) are
-    passed over.
+    memory, and is made anew when the folder has moved or the name, length or modification time of a file has changed.
+    Files whose endings torchvision's ``ImageFolder`` does not know (.jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff, .ppm
+    and .pgm) are passed over.
 
     Args:
         split: "train" or "test".
@@ -107,11 +107,14 @@ def load_rgb(path: str) -> Image.Image:
 
 
 def cache_name(listing: Any, folder: Path, image_size: int) -> str:
-    """Changes when a file is added, removed or changed, and says to a reader of the cache folder what it is."""
+    """Changes when a file is added, removed or changed, and says to a reader of the cache folder what it is.
+
+    Two folders never share one: files out of archives may agree in names, lengths and times and not in what they hold.
+    """
     stats = [(os.path.relpath(path, folder), os.stat(path)) for path, _ in listing.samples]
     files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    digest = hashlib.sha256(json.dumps([DECODING, files]).encode()).hexdigest()
     where = folder.resolve()
+    digest = hashlib.sha256(json.dumps([DECODING, str(where), files]).encode()).hexdigest()
     return f"{where.parent.name}-{where.name}-{image_size}-{digest[:16]}"
 
 

@@ -1,7 +1,7 @@
 """Encoder, decoder and classifier as one model (paper, Figure 1), with ensembling (section 2.4, eq. 8)."""
 
 import copy
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -137,6 +137,12 @@ class Defense(PretrainedModel):
             model.encoder = share(self.encoder)
             model.encoder.surrogate = surrogate
         return model
+
+
+def is_plain(model: nn.Module) -> TypeGuard[Defense]:
+    """Whether a call is what ``Defense`` itself makes of the parts: no subclass, no other forward, no hooks on it."""
+    hooks = (model._forward_hooks, model._forward_pre_hooks, model._backward_hooks, model._backward_pre_hooks)
+    return type(model) is Defense and "forward" not in vars(model) and not any(hooks)
 
 
 def share(module: Module) -> Module:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from .attacks.realizations import takes_seeds
 from .code import SparseCode
-from .defense import Defense, share
+from .contexts import drawing_from
+from .defense import Defense, is_plain, share
 from .encoder import check_integer
 
 
@@ -26,6 +27,7 @@ class Ensemble(nn.Module):
         super().__init__()
         check_defense(model)
         check_integer("members", members, 1)
+        self.training = model.training
         self.model = model
         self.members = members
 
@@ -57,6 +59,9 @@ class MeanField(nn.Module):
     def __init__(self, model: Defense) -> None:
         super().__init__()
         check_defense(model)
+        if not is_plain(model):
+            raise TypeError("model has hooks or a forward of its own, expected a Defense that is called part by part")
+        self.training = model.training
         self.model = model
         self.encoder = share(model.encoder)
         self.encoder.dropout_p = 0.0
@@ -71,8 +76,8 @@ class MeanField(nn.Module):
 
 
 class FixedMasks(nn.Module):
-    """A random model made deterministic: every call draws the same masks. For debugging, and for libraries that
-    take a model to be a function. Results on it say nothing about the random model.
+    """A random model made deterministic: every call draws the same masks, and the same of torch's generators. For
+    debugging, and for libraries that take a model to be a function. Results on it say nothing about the random model.
 
     Args:
         model: whose forward takes ``seed`` and ``image_ids``.
@@ -85,6 +90,7 @@ class FixedMasks(nn.Module):
         super().__init__()
         if not takes_seeds(model):
             raise TypeError(f"model is a {type(model).__name__}, expected one whose forward takes seed and image_ids")
+        self.training = model.training
         self.model = model
         self.seed = seed
         self.image_ids = image_ids
@@ -94,7 +100,8 @@ class FixedMasks(nn.Module):
         ids = self.image_ids if image_ids is None else image_ids
         if ids is None:
             ids = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        logits: Tensor = self.model(images, seed=self.seed, image_ids=ids)
+        with drawing_from(self.seed, images.device):
+            logits: Tensor = self.model(images, seed=self.seed, image_ids=ids)
         return logits
 
 

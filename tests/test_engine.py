@@ -1,6 +1,7 @@
 """The engine: what an evaluation leaves in its folder, and what it takes for another evaluation."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from neuroae.evaluation import (
     run_evaluation,
 )
 from neuroae.evaluation.attack import Variant
-from neuroae.evaluation.cost import relative_cost
+from neuroae.evaluation.cost import least_seconds, relative_cost
 from neuroae.randomness import derive_seed
 from neuroae.storage import load_json, load_tensors, save_json
 from small_evaluation import BUDGET, contents, small_evaluation
@@ -146,16 +147,25 @@ def test_a_gradient_is_set_beside_that_of_as_many_images_by_the_classifier(
         lambda _, given: seen.append((len(given[0]), torch.is_autocast_enabled("cpu")))
     )
 
-    def rows_of(run: Callable[[], None], device: torch.device) -> float:
+    def rows_of(runs: Sequence[Callable[[], None]], device: torch.device) -> Iterator[float]:
         assert device == torch.device("cpu")
-        seen.clear()
-        run()
-        assert all(rounded for _, rounded in seen)
-        return sum(count for count, _ in seen)
+        for run in runs:
+            seen.clear()
+            run()
+            assert all(rounded for _, rounded in seen)
+            yield sum(count for count, _ in seen)
 
-    monkeypatch.setattr("neuroae.evaluation.cost.timed", rows_of)
+    monkeypatch.setattr("neuroae.evaluation.cost.least_seconds", rows_of)
     attack = Attack("one", asked.model, BUDGET, "bfloat16", "smooth", variant)
     assert relative_cost(attack, asked.load(0), Scoring(3)) == rows
+
+
+def test_a_run_that_was_disturbed_does_not_count() -> None:
+    slow, calls = iter([0.5, 0.0, 0.0, 0.3, 0.0, 0.3]), []
+    runs = [lambda: time.sleep(0.02 + next(slow)), lambda: calls.append(1)]
+    long, short = least_seconds(runs, torch.device("cpu"))
+    assert short < 0.02 <= long < 0.3
+    assert len(calls) == 6
 
 
 def test_a_classifier_costs_what_it_costs_and_a_search_has_no_gradients() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 BOX_TOLERANCE = 1e-6
 ID_LIMIT = 2**32
@@ -28,8 +29,15 @@ def check_inputs(
 
 
 def check_mode(name: str, model: nn.Module) -> None:
+    """Refuses a model in training mode, and one with batch normalization that is: it would learn from the attack.
+
+    Other parts may be: dropout, say, that a defense keeps on.
+    """
     if model.training:
         raise ValueError(f"{name} is in training mode, expected evaluation mode; call {name}.eval()")
+    for path, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            raise ValueError(f"{name}.{path} is in training mode, expected evaluation mode; call {name}.eval()")
 
 
 def check_settings(settings: object, expected: type) -> None:

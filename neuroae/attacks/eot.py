@@ -132,7 +132,8 @@ def estimated(
             counted += told
             log_total = with_draw(log_total, log_probabilities)
     assert log_total is not None
-    losses = torch.where(counted > 0, losses / counted, -torch.inf)
+    # Plus and minus infinity are NaN together, as none at all is.
+    losses = torch.where((losses / counted).isnan(), -torch.inf, losses / counted)
     return GradientEstimate(total / realizations, losses, vote_margin(log_total, labels, targets), zero, invalid)
 
 
@@ -161,5 +162,8 @@ def realization_gradients(
         logits = logits.float()
         repeated = None if targets is None else targets.repeat(count)
         values = LOSSES[loss](logits, labels.repeat(count), repeated)
-    (gradients,) = torch.autograd.grad(values.sum(), receiver)
+        total = values.sum()
+    if not total.requires_grad:  # the model has no gradient at all, as a comparison has none
+        return torch.zeros_like(receiver), values, logits.log_softmax(-1)
+    (gradients,) = torch.autograd.grad(total, receiver, allow_unused=True, materialize_grads=True)
     return gradients, values.detach(), logits.detach().log_softmax(-1)

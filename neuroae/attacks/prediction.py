@@ -17,14 +17,16 @@ def drawn_logits(model: nn.Module, images: Tensor, draws: int, seed: int, image_
     """
     if draws < 1:
         raise ValueError(f"draws is {draws}, expected at least 1")
+    # Not around a yield, where it would hold for the caller too.
     with torch.no_grad():
         realize = realizer(model, images, seed, image_ids)
-        at_once = realizations_at_once(model, None, images.shape)
-        for first in range(0, draws, at_once):
-            count = min(at_once, draws - first)
-            logits = realize(first, count, images.repeat(count, 1, 1, 1))
-            check_logits(logits, count * len(images), 0)
-            yield from logits.float().split(len(images))
+    at_once = realizations_at_once(model, None, images.shape)
+    for first in range(0, draws, at_once):
+        count = min(at_once, draws - first)
+        with torch.no_grad():
+            logits = realize(first, count, images.repeat(count, 1, 1, 1)).float()
+        check_logits(logits, count * len(images), 0)
+        yield from logits.split(len(images))
 
 
 def drawn_probabilities(

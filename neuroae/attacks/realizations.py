@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contexts import drawing_from
-from ..defense import Defense
+from ..defense import Defense, is_plain
 from ..randomness import derive_seed
 from .checks import answered
 
@@ -23,27 +23,34 @@ def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> 
     """The model at these images as a function (start, count, receiver) to logits (count * B, classes).
 
     Realization r of image b is in row r * B + b; gradients go to the same row of ``receiver``, which holds the images
-    ``count`` times. A ``Defense`` projects and selects once for all realizations. Another model whose ``forward``
-    takes ``seed`` and ``image_ids`` is given a seed for each realization. Any other is called under a forked
-    generator, whose seed follows from the realization; what it draws for an image may then depend on the batch.
+    ``count`` times. A plain ``Defense`` projects and selects once for all realizations. Another model whose
+    ``forward`` takes ``seed`` and ``image_ids`` is given a seed for each realization. What any model, or a part of
+    it, draws from torch's generators follows from the realization as well, and leaves them as they were; what it
+    draws for an image may then depend on the batch.
 
     Raises:
         TypeError: where the function is called, the model answers with something else than a tensor.
     """
-    if isinstance(model, Defense):
+    if is_plain(model):
         selection = model.encoder.select(images)
-        return lambda start, count, receiver: answered(
-            model.realize(selection, seed, image_ids, start, count, receiver)
-        )
 
-    one = seeded if takes_seeds(model) else forked
+        def together(start: int, count: int, receiver: Tensor) -> Tensor:
+            with drawing_from(derive_seed(seed, "realization", start), images.device):
+                return answered(model.realize(selection, seed, image_ids, start, count, receiver))
 
-    def run(start: int, count: int, receiver: Tensor) -> Tensor:
-        seeds = [derive_seed(seed, "realization", start + number) for number in range(count)]
-        rows = receiver.split(len(images))
-        return torch.cat([one(model, row, each, image_ids) for row, each in zip(rows, seeds, strict=True)])
+        return together
 
-    return run
+    given = {"image_ids": image_ids} if takes_seeds(model) else {}
+
+    def one(rows: Tensor, realization: int) -> Tensor:
+        own = derive_seed(seed, "realization", realization)
+        with drawing_from(own, images.device):
+            return answered(model(rows, seed=own, **given) if given else model(rows))
+
+    def one_by_one(start: int, count: int, receiver: Tensor) -> Tensor:
+        return torch.cat([one(rows, start + number) for number, rows in enumerate(receiver.split(len(images)))])
+
+    return one_by_one
 
 
 def realizations_at_once(model: nn.Module, chunk: int | None, shape: torch.Size) -> int:
@@ -69,7 +76,7 @@ def chunk_rule(model: nn.Module, chunk: int | None) -> int | str:
     """What decides ``realizations_at_once``, and bits with it: a number, or what each block is filled up to."""
     if chunk is not None:
         return chunk
-    return f"{rows_at_once(model)} rows" if isinstance(model, Defense) else 1
+    return f"{rows_at_once(model)} rows" if is_plain(model) else 1
 
 
 def rows_at_once(model: nn.Module) -> int:
@@ -79,7 +86,10 @@ def rows_at_once(model: nn.Module) -> int:
 
 def takes_seeds(model: nn.Module) -> bool:
     """Whether the model draws by seed and image id, as a ``Defense`` does."""
-    return set(inspect.signature(model.forward).parameters) >= SEEDED
+    try:
+        return set(inspect.signature(model.forward).parameters) >= SEEDED
+    except ValueError:  # a traced or loaded TorchScript module keeps no names
+        return False
 
 
 def batch_seed(model: nn.Module, seed: int, image_ids: Tensor) -> int:
@@ -89,13 +99,3 @@ def batch_seed(model: nn.Module, seed: int, image_ids: Tensor) -> int:
     id: with a single seed, the same few draws would decide a whole data set. Reads the id, which waits for a GPU.
     """
     return seed if takes_seeds(model) else derive_seed(seed, "batch", int(image_ids[0]))
-
-
-def seeded(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Tensor:
-    return answered(model(images, seed=seed, image_ids=image_ids))
-
-
-def forked(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Tensor:
-    """One call of a model that draws from torch's generator, if it draws at all; the generator is left as it was."""
-    with drawing_from(seed, images.device):
-        return answered(model(images))

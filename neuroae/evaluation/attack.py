@@ -102,9 +102,9 @@ class Attack:
             if self.surrogate is not None:
                 model = model.with_surrogate(self.surrogate)
             if self.variant == "ensemble":
-                return Ensemble(model, scoring.draws).eval()
+                return Ensemble(model, scoring.draws)
             if self.variant == "mean-field":
-                return MeanField(model).eval()
+                return MeanField(model)
         return fixed(model, scoring, ids) if scoring.deterministic or self.variant == "fixed-masks" else model
 
     def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:

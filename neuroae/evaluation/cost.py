@@ -1,7 +1,7 @@
 """What a gradient costs: K in the paper's computational budget C = K N_S N_R N_E (section 8.7)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from .scoring import Block, Scoring
 
 IMAGES = 16
 REALIZATIONS = 4
-RUNS = 3
+ROUNDS = 5
 
 
 def relative_cost(attack: Perturbation, block: Block, scoring: Scoring) -> float | None:
@@ -26,15 +26,14 @@ def relative_cost(attack: Perturbation, block: Block, scoring: Scoring) -> float
     if not isinstance(attack, Attack) or isinstance(attack.settings, SquareSettings):
         return None
     few = Block(*(tensor[:IMAGES] for tensor in block))
-    whole = seconds(attack, attack.crafting_model(scoring, few.ids), few)
+    crafting = attack.crafting_model(scoring, few.ids)
     if not isinstance(attack.source, Defense):
+        passes(attack, crafting, few)
         return 1.0
-    return whole / seconds(attack, attack.source.classifier, few)
-
-
-def seconds(attack: Attack, model: nn.Module, block: Block) -> float:
-    """Of a gradient pass of the model: one realization of all images, of several that share their projection."""
-    return timed(lambda: passes(attack, model, block), block.images.device) / REALIZATIONS
+    classifier = attack.source.classifier
+    runs = [lambda: passes(attack, crafting, few), lambda: passes(attack, classifier, few)]
+    whole, alone = least_seconds(runs, few.images.device)
+    return whole / alone
 
 
 def passes(attack: Attack, model: nn.Module, block: Block) -> None:
@@ -53,15 +52,18 @@ def passes(attack: Attack, model: nn.Module, block: Block) -> None:
         )
 
 
-def timed(run: Callable[[], None], device: torch.device) -> float:
-    """Seconds of a run, whose work may still go on on a GPU when its calls are back."""
-    # Only here: merely importing it makes torch warn wherever CUDA's toolkit is installed and no GPU is.
-    from torch.utils.benchmark import Timer
+def least_seconds(runs: Sequence[Callable[[], None]], device: torch.device) -> list[float]:
+    """Of each run when nothing else was at work, or least was: they take turns, after one that warms up."""
 
     def clock() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    timer = Timer("run()", globals={"run": run}, timer=clock, num_threads=torch.get_num_threads())
-    return timer.timeit(RUNS).mean
+    def timed(run: Callable[[], None]) -> float:
+        start = clock()
+        run()
+        return clock() - start
+
+    rounds = [[timed(run) for run in runs] for _ in range(1 + ROUNDS)]
+    return [min(each) for each in zip(*rounds[1:], strict=True)]

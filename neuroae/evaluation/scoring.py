@@ -93,4 +93,4 @@ def selection_margins(model: nn.Module, images: Tensor, labels: Tensor, ids: Ten
 
 def fixed(model: nn.Module, scoring: Scoring, ids: Tensor) -> nn.Module:
     """The model with the same masks for an image in every call; one that takes no seeds stays as it is."""
-    return FixedMasks(model, derive_seed(scoring.seed, "fixed masks"), ids).eval() if takes_seeds(model) else model
+    return FixedMasks(model, derive_seed(scoring.seed, "fixed masks"), ids) if takes_seeds(model) else model

@@ -24,16 +24,20 @@ CLASSIFIER_SIZES = {"num_classes": ("linear.weight", 0), "in_channels": ("conv1.
 
 def describe(model: nn.Module) -> dict[str, Any]:
     """What ``build`` needs beside the tensors, for a ``Defense`` of our decoder and ResNet-32 or a ResNet-32 alone."""
-    if isinstance(model, ResNet32):
+    # Of a subclass nothing would be kept but what it comes from.
+    if type(model) is ResNet32:
         return {"model": "classifier", "classifier": describe_classifier(model)}
-    if isinstance(model, Defense) and isinstance(model.decoder, Decoder):
+    if type(model) is Defense and type(model.encoder) is SparseEncoder and type(model.decoder) is Decoder:
         return {
             "model": "defense",
             "encoder": {name: getattr(model.encoder, name) for name in ENCODER_SETTINGS},
             "decoder": describe_decoder(model.decoder),
             "classifier": describe_classifier(model.classifier),
         }
-    raise TypeError(f"model is a {type(model).__name__}, expected a ResNet-32 or a Defense with a Decoder")
+    kind = type(model).__name__
+    if isinstance(model, Defense):
+        kind += f" of {', '.join(type(part).__name__ for part in model.children())}"
+    raise TypeError(f"model is a {kind}, expected a ResNet32, or a Defense of SparseEncoder, Decoder and ResNet32")
 
 
 def describe_decoder(decoder: Decoder) -> dict[str, Any]:
@@ -49,7 +53,7 @@ def describe_decoder(decoder: Decoder) -> dict[str, Any]:
 
 
 def describe_classifier(classifier: nn.Module) -> dict[str, Any]:
-    if not isinstance(classifier, ResNet32):
+    if type(classifier) is not ResNet32:
         raise TypeError(f"classifier is a {type(classifier).__name__}, expected a ResNet-32")
     return {
         "name": "resnet32",

@@ -154,10 +154,11 @@ def encode_backward(
 
 
 def to_dense(value: Tensor, index: Tensor, atoms: int) -> Tensor:
-    """Code to tensor, (rows, L, m_h, m_w). Unused slots add their zero to atom 0. Differentiable in value."""
+    """Code to tensor, (rows, L, m_h, m_w). What stands in unused slots adds nothing. Differentiable in value."""
     rows, patches_h, patches_w, _ = index.shape
     dense = value.new_zeros(rows, patches_h, patches_w, atoms)
-    return dense.scatter_add(-1, index.long().clamp_min(0), value).permute(0, 3, 1, 2)
+    used = value.where(index >= 0, value.new_zeros(()))
+    return dense.scatter_add(-1, index.long().clamp_min(0), used).permute(0, 3, 1, 2)
 
 
 def conv_transpose(
@@ -203,7 +204,7 @@ def conv_transpose_backward_value(
     with full_precision(weight.device):
         dense = F.conv2d(grad, weight.float(), stride=stride, padding=padding)
     dense = dense[..., : index.shape[1], : index.shape[2]].permute(0, 2, 3, 1)
-    picked = dense.gather(-1, index.long().clamp_min(0))
+    picked = dense.gather(-1, index.long().clamp_min(0).contiguous())
     return picked.where(index >= 0, picked.new_zeros(()))
 
 
@@ -221,7 +222,7 @@ def conv_transpose_backward_weight(
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     grad = masked(grad_output, output).float()
     dense = to_dense(value, index, weight.shape[0])
-    grad_weight = torch.empty(weight.shape, device=weight.device, memory_format=torch.channels_last)
+    grad_weight = torch.empty_like(weight, dtype=torch.float32, memory_format=torch.channels_last)
     with full_precision(weight.device):
         grad_weight.copy_(conv2d_weight(grad, weight.shape, dense, stride, padding))
     return grad_weight, grad.sum((0, 2, 3))
@@ -253,7 +254,7 @@ def dense_conv_transpose_backward_weight(
     """Gradients to weight and bias, both float32; the weight's is channels_last. ``output`` as above."""
     shape = conv_shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
     grad = masked(grad_output, output).float()
-    grad_weight = torch.empty(shape, device=grad.device, memory_format=torch.channels_last)
+    grad_weight = torch.empty(shape, dtype=torch.float32, device=grad.device, memory_format=torch.channels_last)
     with full_precision(grad.device):
         grad_weight.copy_(conv2d_weight(grad, shape, input.float()))
     return grad_weight, grad.sum((0, 2, 3))

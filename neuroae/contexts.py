@@ -43,6 +43,17 @@ def repeatable() -> Iterator[None]:
 
 
 @contextmanager
+def float32_by_default() -> Iterator[None]:
+    """What is made without a dtype is float32, whatever ``torch.set_default_dtype`` said."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """No parameter of the module asks for gradients, so that a backward pass goes to its input alone."""
     asking = [parameter for parameter in module.parameters() if parameter.requires_grad]

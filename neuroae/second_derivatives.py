@@ -40,7 +40,7 @@ def once_differentiable(backward: Callable[..., tuple[Any, ...]]) -> Callable[..
     def refusing(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         with torch.no_grad():
             results = backward(ctx, *grads)
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not torch.is_grad_enabled():
             return results
         # A transform counts on its own tensors alone, and would return what is recorded besides them.
         transformed = torch._C._are_functorch_transforms_active()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -38,6 +39,14 @@ def engine(request: pytest.FixtureRequest) -> ModuleType:
         if IN_CI or os.environ.get("NEUROAE_REQUIRE_CPU_ENGINE") == "1":
             pytest.fail(f"the {request.param} engine is required here: {reason}")
         pytest.skip(str(reason))
+
+
+@pytest.fixture(params=[torch.float64, torch.bfloat16], ids=str)
+def default_dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
+    """What PyTorch makes where nothing else is asked for, from now to the end of the test."""
+    torch.set_default_dtype(request.param)
+    yield request.param
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -214,6 +214,18 @@ def test_a_model_without_a_gradient_has_one_of_zero(model: Callable[[], nn.Modul
 
 
 @attacks
+def test_attacks_are_the_same_under_another_default_dtype(name: str, default_dtype: torch.dtype) -> None:
+    torch.set_default_dtype(torch.float32)
+    model, (images, labels, ids) = small_defense(), random_images()
+    method, settings = ATTACKS[name]
+    expected = method(model, images, labels, settings, seed=3, image_ids=ids)  # type: ignore[operator]
+    torch.set_default_dtype(default_dtype)
+    found = method(model, images, labels, settings, seed=3, image_ids=ids)  # type: ignore[operator]
+    assert found.images.dtype == torch.float32
+    assert torch.equal(found.images, expected.images)
+
+
+@attacks
 def test_attacks_run_where_gradients_are_off(name: str) -> None:
     expected = attacked(name, small_defense())
     torch.manual_seed(0)

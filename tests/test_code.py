@@ -1,11 +1,13 @@
 """SparseCode and TopT: the dense tensor they stand for, the order of realizations, and refusals."""
 
+import dataclasses
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import oracle
-from neuroae import SparseCode, SparseEncoder
+from neuroae import SparseCode, SparseConvTranspose2d, SparseEncoder
 
 
 @pytest.fixture
@@ -52,6 +54,22 @@ def test_to_dense_passes_gradients_to_used_and_dead_slots_alike(encoder: SparseE
     expected = grad.permute(0, 2, 3, 1).gather(-1, code.index.long().clamp_min(0))
     assert (code.value[used] == 0).any()
     assert torch.equal(actual[used], expected[used])
+
+
+def test_values_in_unused_slots_stand_for_nothing(encoder: SparseEncoder, images: Tensor) -> None:
+    """As after a step along a gradient, or with noise added."""
+    code = encoder.encode(images, seed=2)
+    layer, dense, expected = (
+        SparseConvTranspose2d(20, 6, 4, 3),
+        nn.ConvTranspose2d(20, 6, 4, 3),
+        code.to_dense().detach(),
+    )
+    dense.load_state_dict(layer.state_dict())
+    shifted = dataclasses.replace(code, value=code.value.where(code.index >= 0, 0.7))
+    assert torch.equal(shifted.to_dense(), expected)
+    oracle.assert_close(layer(shifted).detach(), dense(expected).detach(), "output")
+    (gradient,) = torch.autograd.grad(shifted.to_dense().sum(), shifted.value)
+    assert torch.equal(gradient, (code.index >= 0).float())
 
 
 def test_selection_is_the_top_t(encoder: SparseEncoder, images: Tensor, atoms: Tensor) -> None:

@@ -2,7 +2,9 @@
 
 import ctypes
 import importlib
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,12 +30,50 @@ def test_an_instruction_set_that_does_not_exist_is_refused(name: str, monkeypatc
         loading.library()
 
 
-def test_a_library_with_other_structures_is_refused(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older build, whose functions have the same names."""
-
+def longer(last: Any) -> Any:
     class Longer(ctypes.Structure):
-        _fields_ = [*loading.Maps._fields_, ("more", ctypes.c_int64)]
+        _fields_ = [*last._fields_, ("more", ctypes.c_int64)]
 
-    monkeypatch.setattr(loading, "STRUCTURES", (*loading.STRUCTURES[:-2], Longer, loading.STRUCTURES[-1]))
+    return Longer
+
+
+@pytest.mark.parametrize("change", ["another size", "one more", "one less"])
+def test_a_library_with_other_structures_is_refused(engine: Any, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where another version is named by NEUROAE_CPU_LIBRARY."""
+    *others, last = loading.STRUCTURES
+    changed = {"another size": (*others, longer(last)), "one more": (*others, last, last), "one less": (*others,)}
+    monkeypatch.setattr(loading, "STRUCTURES", changed[change])
     with pytest.raises(EngineMissing, match=r"is of another version: build the package again"):
         loading.library()
+
+
+def test_a_library_without_a_function_is_refused(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(loading.ARGUMENTS, "later", ())
+    with pytest.raises(EngineMissing, match=r"is of another version: build the package again"):
+        loading.library()
+
+
+@pytest.mark.parametrize("name", ["philox.h", "api.cpp"])
+def test_a_library_that_is_older_than_its_sources_is_refused(
+    engine: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `git pull` in an installation with -e."""
+    shutil.copytree(loading.FOLDER / "src", tmp_path / "src")
+    library = loading.library_path()
+    monkeypatch.setattr(loading, "library_path", lambda: library)
+    monkeypatch.setattr(loading, "FOLDER", tmp_path)
+    assert loading.library()
+    loading.library.cache_clear()
+    with (tmp_path / "src" / name).open("a") as file:
+        file.write("// changed")
+    with pytest.raises(EngineMissing, match=r"is of another version: build the package again"):
+        loading.library()
+
+
+def test_a_library_without_sources_beside_it_is_taken(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = loading.library_path()
+    monkeypatch.setattr(loading, "library_path", lambda: library)
+    monkeypatch.setattr(loading, "FOLDER", tmp_path)
+    assert loading.library()

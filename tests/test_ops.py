@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import oracle
 from conftest import unit_atoms
 from neuroae import ops
 from neuroae.kernels import OPERATIONS, reference
@@ -88,6 +89,18 @@ def test_opcheck_of_an_empty_batch(library: Any, operation: str, arguments: dict
     if operation == "encode_backward":
         empty["images"] = 0
     torch.library.opcheck(getattr(library, operation).default, (), empty)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_default_dtype_changes_nothing(
+    library: Any, operation: str, arguments: dict[str, dict[str, Any]], default_dtype: torch.dtype
+) -> None:
+    """An engine writes float32 into the memory that it is given."""
+    run = getattr(library, operation)
+    found = oracle.as_tuple(run(**arguments[operation]))
+    torch.set_default_dtype(torch.float32)
+    expected = oracle.as_tuple(run(**arguments[operation]))
+    oracle.assert_identical(found, expected, tuple(map(str, range(len(expected)))))
 
 
 def test_every_operation_has_a_schema_and_a_shape_function() -> None:

@@ -60,6 +60,15 @@ def test_a_saved_model_comes_back_bit_for_bit(tmp_path: Path, kind: str) -> None
         assert (tmp_path / "again" / "model" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
 
 
+def test_a_saved_model_is_float32_under_another_default_dtype(tmp_path: Path, default_dtype: torch.dtype) -> None:
+    torch.set_default_dtype(torch.float32)
+    small_model("defense").save_pretrained(tmp_path)
+    torch.set_default_dtype(default_dtype)
+    model = Defense.from_pretrained(tmp_path)
+    assert {tensor.dtype for tensor in (*model.parameters(), *model.buffers())} == {torch.float32, torch.int64}
+    assert torch.get_default_dtype() == default_dtype
+
+
 @pytest.mark.parametrize("kind", ["defense", "classifier"])
 def test_float16_touches_the_weights_of_layers_alone(tmp_path: Path, kind: str) -> None:
     model = small_model(kind)

@@ -65,6 +65,14 @@ def test_gradient_to_weight_and_bias(dtype: torch.dtype, data: st.DataObject, re
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_gradients_are_float32_under_another_default_dtype(default_dtype: torch.dtype) -> None:
+    code = random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3))
+    weight, grad = torch.randn(9, 3, 5, 5, dtype=torch.float32), torch.randn(1, 3, 7, 7, dtype=torch.float32)
+    case = ConvCase(*code, weight, None, grad, [2, 2], [0, 0], [0, 0])
+    found = run("conv_transpose_backward_weight", *case.weight_arguments(None))
+    assert [gradient.dtype for gradient in found] == [torch.float32] * 2
+
+
 def test_more_channels_than_a_tile() -> None:
     """130 channels take two programs, and a run of 5 x 130 weights takes two chunks."""
     index, value, count = random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3))

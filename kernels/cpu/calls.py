@@ -1,5 +1,7 @@
 """Calls of the library, and what both kinds of operations hand it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,15 @@ def run(operation: str, *arguments: object) -> int:
     if status == NO_MEMORY:
         raise MemoryError(f"the C++ engine found no memory for {operation}")
     return status
+
+
+def empty(
+    shape: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """For the library to write to: of this type and in this machine's memory, whatever PyTorch's defaults are."""
+    return torch.empty(shape, dtype=dtype, device="cpu", memory_format=memory_format)
 
 
 def pointer(tensor: Tensor | None) -> int | None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import shapes
 from ..philox import drop_threshold
 from ..surrogates import SURROGATES
-from .calls import code_struct, pointer, refuse_bad_index, run
+from .calls import code_struct, empty, pointer, refuse_bad_index, run
 from .structures import Dictionary, Draws, Gradient, Images, Selection
 
 
@@ -27,7 +27,7 @@ def draw_struct(seed: Tensor, image_ids: Tensor, start: int, dropout_p: float, q
 def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:
     shape = shapes.select(images, atoms, stride, top_t)
     images, atoms = images.contiguous(), atoms.contiguous()
-    atom, projection = torch.empty(shape, dtype=torch.int16), torch.empty(shape)
+    atom, projection = empty(shape, torch.int16), empty(shape)
     selection = Selection(atom.data_ptr(), projection.data_ptr(), *shape)
     if run("select", image_struct(images), dictionary_struct(atoms, None, None, stride), selection):
         shapes.check_images(images)
@@ -110,7 +110,7 @@ def encode_backward(
     )
     grad_value, index, projection = grad_value.contiguous(), index.contiguous(), projection.contiguous()
     atoms, norms, dead_zone = atoms.contiguous(), norms.contiguous(), dead_zone.contiguous()
-    result = torch.empty(shape)
+    result = empty(shape)
     status = run(
         "encode_backward",
         grad_value.data_ptr(),

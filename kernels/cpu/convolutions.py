@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import conv_shapes
-from .calls import code_struct, pointer, refuse_bad_index, run
+from .calls import code_struct, empty, pointer, refuse_bad_index, run
 from .structures import Filters, Layer, Maps
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -60,7 +60,7 @@ def conv_transpose(
     index, value = index.contiguous(), value.contiguous()
     dtype, weight = weight.dtype, channels_last(weight)
     bias = None if bias is None else bias.float().contiguous()
-    output = torch.empty(shape, dtype=weight.dtype, memory_format=torch.channels_last)
+    output = empty(shape, weight.dtype, torch.channels_last)
     layer = layer_struct(weight, weight.dtype, bias, stride, padding, shape[2:], relu)
     status = run("conv_transpose", code_struct(index, value, None, None), layer, output.data_ptr())
     refuse_bad_index(status, index, weight.shape[0])
@@ -79,7 +79,7 @@ def conv_transpose_backward_value(
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     index, weight, grad_output = index.contiguous(), channels_last(weight), channels_last(grad_output)
     output = None if output is None else channels_last(output)
-    result = torch.empty(index.shape)
+    result = empty(index.shape)
     status = run(
         "conv_transpose_backward_value",
         grad_output.data_ptr(),
@@ -105,8 +105,8 @@ def conv_transpose_backward_weight(
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     index, value, grad_output = index.contiguous(), value.contiguous(), channels_last(grad_output)
     output = None if output is None else channels_last(output)
-    grad_weight = torch.empty(weight.shape, memory_format=torch.channels_last)
-    grad_bias = torch.empty(weight.shape[1])
+    grad_weight = empty(weight.shape, memory_format=torch.channels_last)
+    grad_bias = empty(weight.shape[1:2])
     layer = layer_struct(weight, grad_output.dtype, None, stride, padding, grad_output.shape[2:], False)
     status = run(
         "conv_transpose_backward_weight",
@@ -133,7 +133,7 @@ def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, rel
     shape = conv_shapes.dense_conv_transpose(input, weight, bias)
     dtype, input, weight = input.dtype, channels_last(input), channels_last(weight)
     bias = None if bias is None else bias.contiguous()
-    output = torch.empty(shape, dtype=input.dtype, memory_format=torch.channels_last)
+    output = empty(shape, input.dtype, torch.channels_last)
     filters = Filters(weight.data_ptr(), pointer(bias), *weight.shape[:2], 2, True, relu, False)
     run("convolve", maps_struct(input, None), filters, output.data_ptr())
     return output.to(dtype)
@@ -144,7 +144,7 @@ def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | No
     dtype, grad_output = grad_output.dtype, channels_last(grad_output)
     output = None if output is None else channels_last(output)
     turned = channels_last(weight.transpose(0, 1))
-    result = torch.empty(shape, dtype=grad_output.dtype, memory_format=torch.channels_last)
+    result = empty(shape, grad_output.dtype, torch.channels_last)
     filters = Filters(turned.data_ptr(), None, *turned.shape[:2], 0, False, False, True)
     run("convolve", maps_struct(grad_output, output), filters, result.data_ptr())
     return result.to(dtype)
@@ -156,7 +156,7 @@ def dense_conv_transpose_backward_weight(
     shape = conv_shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
     grad_output, input = channels_last(grad_output), channels_last(input)
     output = None if output is None else channels_last(output)
-    grad_weight, grad_bias = torch.empty(shape, memory_format=torch.channels_last), torch.empty(shape[1])
+    grad_weight, grad_bias = empty(shape, memory_format=torch.channels_last), empty(shape[1:2])
     moved, fixed = maps_struct(grad_output, output), maps_struct(input, None)
     run("convolve_backward_weight", moved, fixed, grad_weight.data_ptr(), grad_bias.data_ptr())
     return grad_weight, grad_bias

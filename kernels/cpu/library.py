@@ -14,6 +14,7 @@ from .structures import STRUCTURES, Code, Dictionary, Draws, Filters, Gradient, 
 FOLDER = Path(__file__).parent
 LIBRARY_NAME = "libneuroae_cpu.so"
 BUILD_ERROR = FOLDER / "build-error.txt"
+OTHER_VERSION = "the C++ engine at {} is of another version: build the package again"
 BAD_INDEX, NO_MEMORY = 2, 3  # kBadIndex and kNoMemory of engine.h
 INSTRUCTION_SETS = ("plain", "avx2", "avx512", "avx512_bf16")
 
@@ -69,14 +70,29 @@ def library() -> ctypes.CDLL:
             function = getattr(loaded, f"neuroae_{name}")
             function.argtypes = arguments
             function.restype = c_int32
-        loaded.neuroae_isa.restype = c_char_p
+        loaded.neuroae_isa.restype = loaded.neuroae_sources.restype = c_char_p
         loaded.neuroae_structure_sizes.restype = POINTER(c_int64)
-    except (OSError, AttributeError) as error:
+    except OSError as error:
         raise EngineMissing(f"the C++ engine does not load: {error}") from error
-    if loaded.neuroae_structure_sizes()[: len(STRUCTURES)] != [ctypes.sizeof(structure) for structure in STRUCTURES]:
-        raise EngineMissing(f"the C++ engine at {path} is of another version: build the package again")
+    except AttributeError as error:  # a function is not there
+        raise EngineMissing(OTHER_VERSION.format(path)) from error
+    if not same_structures(loaded) or sources() not in (None, loaded.neuroae_sources().decode()):
+        raise EngineMissing(OTHER_VERSION.format(path))
     digest()
     return loaded
+
+
+def same_structures(loaded: ctypes.CDLL) -> bool:
+    sizes = loaded.neuroae_structure_sizes()
+    expected = [ctypes.sizeof(structure) for structure in STRUCTURES]
+    return bool(sizes[0] == len(expected) and sizes[1 : 1 + len(expected)] == expected)
+
+
+def sources() -> str | None:
+    """A digest of the sources beside the package, as CMakeLists.txt makes it; None where there are none (a wheel)."""
+    files = sorted(file for ending in ("cpp", "h") for file in FOLDER.glob(f"src/*.{ending}"))
+    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if files else None
 
 
 def instruction_set() -> str:

@@ -168,7 +168,7 @@ def conv_transpose_backward_weight(
 ) -> tuple[Tensor, Tensor]:
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     check_index(index, weight.shape[0])
-    grad_weight = torch.empty(weight.shape, device=weight.device, memory_format=torch.channels_last)
+    grad_weight = torch.empty_like(weight, dtype=torch.float32, memory_format=torch.channels_last)
     weight_launch(grad_output, output, index, value, grad_weight, stride, padding).run()
     return grad_weight, masked(grad_output, output).sum((0, 2, 3), dtype=torch.float32)
 

@@ -111,7 +111,7 @@ def estimated(
     An attack does either once and not in every step: reading the arguments makes a GPU wait.
     """
     total = torch.zeros_like(images)
-    losses = torch.zeros(len(images), device=images.device)
+    losses = torch.zeros(len(images), dtype=torch.float32, device=images.device)
     counted = torch.zeros_like(losses)
     log_total: Tensor | None = None
     zero = torch.zeros(len(images), dtype=torch.int64, device=images.device)

@@ -94,7 +94,7 @@ def window(uniform: Tensor, length: int, side: int) -> Tensor:
 
 
 def random_signs(uniform: Tensor) -> Tensor:
-    return torch.where(uniform < 0.5, -1.0, 1.0)
+    return 1 - 2 * (uniform < 0.5).float()
 
 
 def square_side(query: int, settings: SquareSettings, height: int, width: int) -> int:

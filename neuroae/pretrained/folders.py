@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ..contexts import float32_by_default
 from ..storage import load_json, load_tensors, replacing, save_json, save_tensors
 from .card import model_card
 from .description import UnfitTensors, build, describe
@@ -39,7 +40,8 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, An
     config = load_json(folder / CONFIG)
     tensors, _ = load_tensors(folder / WEIGHTS)
     try:
-        model = build(config, tensors)
+        with float32_by_default():
+            model = build(config, tensors)
         notes = dict(config["notes"])
     except UnfitTensors as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error

@@ -68,10 +68,21 @@ using namespace neuroae;
 
 NEUROAE_API const char* neuroae_isa() { return chosen().name; }
 
-// By these the caller knows a library whose structures are not its own, an older one say.
+// What the library was built of: a digest of its sources.
+NEUROAE_API const char* neuroae_sources() { return NEUROAE_SOURCES; }
+
+// Their number, then each one's size: by these a caller without the sources knows structures that are not its own.
 NEUROAE_API const int64_t* neuroae_structure_sizes() {
-    static const int64_t sizes[] = {sizeof(Images), sizeof(Dictionary), sizeof(Draws), sizeof(Selection), sizeof(Code),
-                                    sizeof(Gradient), sizeof(Layer), sizeof(Maps), sizeof(Filters)};
+    static const int64_t sizes[] = {9,
+                                    sizeof(Images),
+                                    sizeof(Dictionary),
+                                    sizeof(Draws),
+                                    sizeof(Selection),
+                                    sizeof(Code),
+                                    sizeof(Gradient),
+                                    sizeof(Layer),
+                                    sizeof(Maps),
+                                    sizeof(Filters)};
     return sizes;
 }
 

@@ -101,7 +101,8 @@ inline void expect_code(const Code& out) {
 inline float activate(float a, float norm, float dead_zone, const Draws& draws) {
     if (!draws.is_signed) a = std::fabs(a);
     if (!draws.quantize) return a;
-    if (std::fabs(a) < dead_zone || a == 0.0f) return 0.0f;
+    // As the reference compares: what is not a number is not above the dead zone.
+    if (!(std::fabs(a) >= dead_zone) || a == 0.0f) return 0.0f;
     return a > 0.0f ? norm : -norm;
 }
 

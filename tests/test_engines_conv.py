@@ -68,6 +68,21 @@ def test_a_bias_gradient_of_many_equal_terms_is_not_rounded_away(engine: ModuleT
     oracle.assert_close(actual, grad.double().sum((0, 2, 3)).float(), "gradient to the bias")
 
 
+@pytest.mark.parametrize("terms", [1, 129, 1000])
+def test_long_sums_of_equal_terms_are_not_rounded_away(engine: ModuleType, terms: int) -> None:
+    """Against the exact sum, which float32 misses by more where it is added up term by term."""
+    index = torch.arange(terms, dtype=torch.int16).expand(1, 1, 1, terms).contiguous()
+    value, count = torch.full((1, 1, 1, terms), 0.1), torch.full((1, 1, 1), terms, dtype=torch.int32)
+    weight = torch.full((terms, 40, 1, 2), 0.07)
+    exact = terms * torch.tensor(0.1).double() * torch.tensor(0.07).double()
+    output = engine.conv_transpose(index, value, count, weight, None, [1, 1], [0, 0], [0, 0], False)
+    assert (output.double() / exact - 1).abs().max() < 3e-6
+    places = index.new_zeros(terms, 1, 1, 1), value.new_full((terms, 1, 1, 1), 0.1), count.new_ones(terms, 1, 1)
+    grad = torch.full((terms, 40, 1, 2), 0.07)
+    gradient, _ = engine.conv_transpose_backward_weight(grad, None, *places, weight[:1], [1, 1], [0, 0])
+    assert (gradient.double() / exact - 1).abs().max() < 3e-6
+
+
 def test_an_expanded_gradient_is_read_as_its_numbers(engine: ModuleType) -> None:
     """What ``output.sum().backward()`` passes: one number with strides of zero."""
     case = plain_case()

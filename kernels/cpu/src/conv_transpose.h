@@ -58,14 +58,14 @@ struct Survivors {
     int64_t count = 0;
 };
 
-// out[i] += sum over survivors of value * source[offset + i]. Four vectors stay in registers over all survivors.
+// out[i] += sum over the survivors first .. last - 1 of value * source[offset + i]. Four vectors stay in registers.
 template <class T>
-void accumulate(const Survivors<T>& survivors, int64_t offset, int64_t length, float* out) {
+void accumulate_some(const Survivors<T>& survivors, int64_t first, int64_t last, int64_t offset, int64_t length,
+                     float* out) {
     int64_t i = 0;
     for (; i + 4 * W <= length; i += 4 * W) {
-        VF a0 = load<VF>(out + i), a1 = load<VF>(out + i + W);
-        VF a2 = load<VF>(out + i + 2 * W), a3 = load<VF>(out + i + 3 * W);
-        for (int64_t s = 0; s < survivors.count; ++s) {
+        VF a0 = splat(0.0f), a1 = splat(0.0f), a2 = splat(0.0f), a3 = splat(0.0f);
+        for (int64_t s = first; s < last; ++s) {
             const T* weight = survivors.source[s] + offset + i;
             const VF v = splat(survivors.value[s]);
             a0 += v * load_floats(weight);
@@ -73,20 +73,30 @@ void accumulate(const Survivors<T>& survivors, int64_t offset, int64_t length, f
             a2 += v * load_floats(weight + 2 * W);
             a3 += v * load_floats(weight + 3 * W);
         }
-        store(out + i, a0);
-        store(out + i + W, a1);
-        store(out + i + 2 * W, a2);
-        store(out + i + 3 * W, a3);
+        store(out + i, load<VF>(out + i) + a0);
+        store(out + i + W, load<VF>(out + i + W) + a1);
+        store(out + i + 2 * W, load<VF>(out + i + 2 * W) + a2);
+        store(out + i + 3 * W, load<VF>(out + i + 3 * W) + a3);
     }
     for (; i + W <= length; i += W) {
-        VF a = load<VF>(out + i);
-        for (int64_t s = 0; s < survivors.count; ++s)
+        VF a = splat(0.0f);
+        for (int64_t s = first; s < last; ++s)
             a += splat(survivors.value[s]) * load_floats(survivors.source[s] + offset + i);
-        store(out + i, a);
+        store(out + i, load<VF>(out + i) + a);
     }
-    for (; i < length; ++i)
-        for (int64_t s = 0; s < survivors.count; ++s)
-            out[i] += survivors.value[s] * to_float(survivors.source[s][offset + i]);
+    for (; i < length; ++i) {
+        float a = 0.0f;
+        for (int64_t s = first; s < last; ++s)
+            a += survivors.value[s] * to_float(survivors.source[s][offset + i]);
+        out[i] += a;
+    }
+}
+
+// The same over all survivors, in chains.
+template <class T>
+void accumulate(const Survivors<T>& survivors, int64_t offset, int64_t length, float* out) {
+    for (int64_t first = 0; first < survivors.count; first += kChain)
+        accumulate_some(survivors, first, std::min(first + kChain, survivors.count), offset, length, out);
 }
 
 inline void start_row(const Layer& layer, float* row) {

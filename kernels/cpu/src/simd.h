@@ -22,6 +22,9 @@ constexpr int W = 8;
 constexpr int W = 4;
 #endif
 
+// Longest sum that is added up term by term: each term rounds what is there by then, so longer ones are sums of sums.
+constexpr int64_t kChain = 128;
+
 template <int N>
 struct Vectors {
     typedef float F __attribute__((vector_size(N * 4)));

@@ -18,7 +18,6 @@ namespace neuroae {
 namespace NEUROAE_ISA {
 
 constexpr int64_t kBlockBytes = 1 << 20;  // of a block's transformed inputs and products, for each thread
-constexpr int64_t kChain = 128;
 
 // Tiles of 4 x 4 that cover `rows` maps of height x width, numbered by map, then from the top, then from the left.
 struct Tiling {

@@ -39,6 +39,9 @@ class Decoder(nn.Module):
         for layer in (self.conv2, self.conv3):
             layer.to(memory_format=torch.channels_last)
 
+    def extra_repr(self) -> str:
+        return f"image_size={self.image_size}, resize={self.resize}"
+
     def forward(self, code: SparseCode | Tensor) -> Tensor:
         """A SparseCode or dense (rows, L, m_h, m_w) tensor to (rows, C, H, W) in [0, 1]."""
         hidden = self.conv1(code, relu=True)

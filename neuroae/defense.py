@@ -126,11 +126,17 @@ class Defense(PretrainedModel):
         Args:
             surrogate: "identity", "smooth" or "smooth-normalized" for W-NFGA with that quantizer derivative, or
                 "autoencoder-identity" for W-AIGA, which treats the whole autoencoder as the identity.
+
+        Raises:
+            ValueError: the surrogate is unknown.
+            TypeError: ``forward`` was assigned to this instance.
         """
         if surrogate not in (*SURROGATES, AUTOENCODER_IDENTITY):
             raise ValueError(
                 f"surrogate is {surrogate!r}, expected one of {', '.join((*SURROGATES, AUTOENCODER_IDENTITY))}"
             )
+        if "forward" in vars(self):
+            raise TypeError("forward was assigned to the model itself, whose gradient it keeps; give it to a subclass")
         model = share(self)
         model.autoencoder_identity = surrogate == AUTOENCODER_IDENTITY
         if not model.autoencoder_identity:

@@ -4,6 +4,7 @@
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -83,4 +84,7 @@ def parallel(module: nn.Module) -> nn.Module:
     # Once, not in every step: those that a step changes, the running statistics, are read by no other step, and are
     # shared again before an epoch is scored and saved.
     share_buffers(module)
-    return DistributedDataParallel(module, broadcast_buffers=False)
+    # Without this flag gradients are packed in another order after the first step, in which three processes or more
+    # add them up otherwise: a run that goes on would not repeat one that was not stopped. It warns where all is used.
+    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+    return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)

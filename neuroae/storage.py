@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,10 +31,22 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~current_umask())
+        flush(temporary)
         os.replace(temporary, path)
+        if os.name == "posix":  # elsewhere folders cannot be opened
+            flush(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk: a power cut leaves what was there or what is."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -59,9 +72,10 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def remove_leftovers(path: Path) -> None:
     """Removes the temporary files that a process left when it was killed while it wrote ``path``."""
+    # Names as tempfile makes them; others are of other files.
+    made = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
     for leftover in path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"):
-        # Another dash is of another file's name, which may be in the making.
-        if "-" not in leftover.name.removeprefix(f".{path.stem}-"):
+        if made.fullmatch(leftover.name):
             leftover.unlink(missing_ok=True)
 
 

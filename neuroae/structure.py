@@ -16,7 +16,7 @@ def described(module: nn.Module) -> str:
     own = chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
     tensors = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in own]
     # Addresses of functions and the like differ from process to process.
-    kept = re.sub(r" at 0x[0-9a-f]+", "", settings(module))
+    kept = re.sub(r" at 0x[0-9a-fA-F]+", "", settings(module))
     return "; ".join([f"{type(module).__qualname__}({kept})", *tensors])
 
 

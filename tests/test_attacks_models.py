@@ -166,6 +166,19 @@ def test_a_forward_of_its_own_is_what_is_attacked_and_scored(how: str) -> None:
         MeanField(model)
 
 
+def test_the_gradient_of_an_assigned_forward_cannot_be_chosen() -> None:
+    """It is bound to the model that it was assigned to."""
+    with pytest.raises(TypeError, match="forward was assigned to the model itself"):
+        flipped("assigned").with_surrogate("identity")
+
+
+@pytest.mark.parametrize("kind", ["fgsm", "r_fgsm"])
+def test_a_single_step_may_have_no_room(kind: str) -> None:
+    images, labels, ids = random_images()
+    settings = getattr(PGDSettings, kind)(0.0, realizations=1)
+    assert torch.equal(pgd(small_defense(), images, labels, settings, seed=0, image_ids=ids).images, images)
+
+
 def test_a_subclass_is_not_saved_as_what_it_comes_from(tmp_path: object) -> None:
     model = flipped("subclass")
     with pytest.raises(TypeError, match="model is a Flipped of SparseEncoder, SmallDecoder, Linear, expected"):

@@ -150,7 +150,8 @@ def test_checkpoints_are_so_many_seconds_apart(
 
 
 def test_a_finished_run_is_only_loaded(digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = small_defense(), small_defense()
+    first, second = (small_defense() for _ in range(2))
+    second.encoder = first.encoder
     reported: list[list[Epoch]] = []
     run = Run(tmp_path, report=reported.append)
     expected = train_supervised(first, digits, SETTINGS, run)
@@ -183,6 +184,31 @@ def test_another_run_is_not_continued(digits: ImageSet, tmp_path: Path, change: 
     with pytest.raises(ValueError, match="dictionary is None there and 'other' here"):
         train_plain(untrained(), digits, SETTINGS, replace(run, identity={"dictionary": "other"}))
     assert (tmp_path / "checkpoint-classifier.safetensors").read_bytes() == before
+
+
+def test_a_run_goes_on_with_its_own_atoms_and_validation_alone(digits: ImageSet, tmp_path: Path) -> None:
+    """The checkpoint's atoms would take the place of the model's."""
+    train_supervised(small_defense(), digits, SETTINGS, Run(tmp_path))
+    other = small_defense()
+    atoms = other.encoder.atoms.clone()
+    with pytest.raises(ValueError, match=r"belongs to another run: atoms"):
+        train_supervised(other, digits, SETTINGS, Run(tmp_path))
+    assert torch.equal(other.encoder.atoms, atoms)
+    train_plain(untrained(), digits, SETTINGS, Run(tmp_path), validation=digits.take(slice(20)))
+    with pytest.raises(ValueError, match=r"belongs to another run: validation"):
+        train_plain(untrained(), digits, SETTINGS, Run(tmp_path), validation=digits.take(slice(30)))
+
+
+@pytest.mark.parametrize("name", ["settings", "data", "model"])
+def test_an_identity_of_ones_own_replaces_nothing(digits: ImageSet, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"run.identity holds '{name}', expected another name"):
+        train_plain(untrained(), digits, SETTINGS, Run(tmp_path, identity={name: "mine"}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_weights_of_another_type_are_refused(digits: ImageSet, dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=rf"weight is {dtype}, expected torch.float32"):
+        train_plain(untrained().to(dtype), digits, SETTINGS)
 
 
 def test_a_run_goes_on_where_pytorch_prints_its_layers_otherwise(
@@ -268,7 +294,7 @@ def test_random_states_are_those_of_the_device_that_computes(monkeypatch: pytest
 
 
 def test_what_a_killed_write_left_is_removed(digits: ImageSet, tmp_path: Path) -> None:
-    leftover = tmp_path / ".checkpoint-classifier-abc123.safetensors"
+    leftover = tmp_path / ".checkpoint-classifier-abc12_45.safetensors"
     leftover.write_bytes(b"half a checkpoint")
     train_plain(untrained(), digits, SETTINGS, Run(tmp_path))
     assert not leftover.exists()

@@ -229,3 +229,13 @@ def test_fixed_masks_are_marked_and_the_same_in_every_draw(tmp_path: Path) -> No
         for row, record in zip(logits.log_softmax(-1), records, strict=True):
             others = torch.cat([row[: record.label], row[record.label + 1 :]]).max()
             assert record.selection == pytest.approx(float(others - row[record.label]), abs=1e-5)
+
+
+def test_a_decoder_may_make_images_of_another_size() -> None:
+    asked = small_evaluation()
+    model = asked.model
+    model.decoder.layer = torch.nn.ConvTranspose2d(20, 1, 4, 3)
+    model.classifier = Linear(1, 10, 10)
+    cost = relative_cost(Attack("one", model.eval(), BUDGET, "float32", "smooth"), asked.load(0), Scoring(3))
+    assert cost is not None
+    assert cost > 0

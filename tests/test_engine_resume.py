@@ -192,10 +192,10 @@ def test_merged_files_are_mended_from_the_parts(
 def test_what_killed_writes_left_is_removed(tmp_path: Path, whole: Path) -> None:
     run_evaluation(small_evaluation(), tmp_path)
     for leftover in (
-        ".manifest-a1.json",
-        ".records-a1.jsonl",
-        ".times-a1.jsonl",
-        "images/clean/.00001-a1.safetensors",
+        ".manifest-a1b2c3d4.json",
+        ".records-a1b2c3d4.jsonl",
+        ".times-a1b2c3d4.jsonl",
+        "images/clean/.00001-a1b2c3d4.safetensors",
     ):
         (tmp_path / leftover).write_bytes(b"half")
     run_evaluation(small_evaluation(), tmp_path)
@@ -204,7 +204,7 @@ def test_what_killed_writes_left_is_removed(tmp_path: Path, whole: Path) -> None
 
 def test_records_that_have_not_arrived_are_told(tmp_path: Path) -> None:
     asked = small_evaluation()
-    with pytest.raises(RuntimeError, match=r"lacks 30 records yet; start the evaluation again"):
+    with pytest.raises(FileNotFoundError, match=r"lacks 30 records yet; start the evaluation again"):
         engine.merge(engine.Files(tmp_path), asked)
 
 
@@ -242,3 +242,23 @@ def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(tmp_path: P
     run_evaluation(small_evaluation(), two)
     assert_same(two, whole)
     assert load_images(two / IMAGES, torch.tensor([14, 17, 20])).shape == (3, 1, 8, 8)
+
+
+def test_what_is_made_again_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another process made it first, whose file of records comes later in the alphabet."""
+    run_evaluation(small_evaluation(), tmp_path)
+    (tmp_path / "records" / "part-0.jsonl").rename(tmp_path / "records" / "part-7.jsonl")
+    images = tmp_path / "images" / "w-aiga" / "00001.safetensors"
+    images.unlink()
+    craft = engine.craft
+
+    def otherwise(*arguments):  # type: ignore[no-untyped-def]
+        found = craft(*arguments)
+        return found._replace(images=found.images * 0.99)
+
+    monkeypatch.setattr(engine, "craft", otherwise)
+    found = run_evaluation(small_evaluation(), tmp_path)
+    saved, clean = load_tensors(images)[0], small_evaluation().load(1)
+    largest = (saved["images"].double() - clean.images.double()).abs().amax((1, 2, 3)).tolist()
+    told = {record.image: record.linf for record in found.records["W-AIGA"]}
+    assert [told[image] for image in clean.ids.tolist()] == pytest.approx(largest)

@@ -5,11 +5,13 @@ import linecache
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models import Linear, small_defense
+from neuroae import Defense
 from neuroae.evaluation.fingerprints import fingerprint
 from neuroae.evaluation.models import is_random, load_model, require_fixable
 from saved_models import small_model
@@ -186,6 +188,74 @@ def test_fingerprints_of_unknown_models_follow_what_they_keep_and_run(
 
     assert found(2, 0.1) == found(2, 0.1)
     assert len({found(2, 0.1), found(2, 0.5), found(30, 0.1)}) == 3
+
+
+def negative(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (1 - inputs[0],)
+
+
+def halved(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0] / 2,)
+
+
+class Keeping(nn.Module):
+    def __init__(self, kept: object) -> None:
+        super().__init__()
+        self.linear = Linear(1, 8, 10)
+        self.kept = kept
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(torch.tensor([0.1]), torch.tensor([0.9]), id="tensor"),
+        pytest.param(torch.tensor([0.1]).bfloat16(), torch.tensor([0.9]).bfloat16(), id="bfloat16"),
+        pytest.param(np.float32(0.1), np.float32(0.9), id="numpy"),
+        pytest.param(torch.relu, torch.tanh, id="function of torch"),
+        pytest.param(negative, halved, id="function"),
+        pytest.param([0.1, torch.zeros(2)], [0.1, torch.ones(2)], id="list"),
+        pytest.param({"a": (1, None)}, {"a": (2, None)}, id="dictionary"),
+    ],
+)
+def test_fingerprints_follow_what_a_module_keeps(first: object, second: object) -> None:
+    def found(kept: object) -> str:
+        torch.manual_seed(0)
+        return fingerprint(Keeping(kept))
+
+    assert found(first) == found(first)
+    assert found(first) != found(second)
+
+
+@pytest.mark.parametrize("part", ["", "classifier"])
+def test_fingerprints_follow_hooks_and_assigned_forwards(part: str) -> None:
+    def made() -> Defense:
+        torch.manual_seed(0)
+        return small_model("defense")
+
+    def hooked(hook: object) -> str:
+        model = made()
+        model.get_submodule(part).register_forward_pre_hook(hook)  # type: ignore[arg-type]
+        return fingerprint(model)
+
+    model = made()
+    plain = fingerprint(model)
+    model.get_submodule(part).forward = negative  # type: ignore[method-assign,assignment]
+    assert hooked(negative) == hooked(negative)
+    assert len({plain, hooked(negative), hooked(halved), fingerprint(model)}) == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+def test_fingerprints_of_traced_models_follow_the_graph() -> None:
+    class Times(nn.Module):
+        def __init__(self, factor: int) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images * self.factor
+
+    two, again, three = (torch.jit.trace(Times(factor), torch.rand(2)) for factor in (2, 2, 3))
+    assert fingerprint(two) == fingerprint(again) != fingerprint(three)
 
 
 def test_fingerprints_of_unknown_models_do_not_depend_on_addresses() -> None:

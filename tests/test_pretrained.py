@@ -111,17 +111,32 @@ def test_what_float16_cannot_hold_is_refused(number: float, place: int) -> None:
 def test_a_model_that_was_not_written_to_the_end_is_not_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The configuration, which says that a folder is whole, goes first and comes back last."""
+    """The configuration, which says that a folder is whole, goes before the rest is replaced and comes last."""
     small_model("defense").save_pretrained(tmp_path)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folders, "replacing", killed)
+    monkeypatch.setattr(folders, "save_json", killed)
     with pytest.raises(KeyboardInterrupt):
         small_model("defense").save_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         load_pretrained(tmp_path)
+
+
+def test_a_model_that_cannot_be_written_leaves_the_one_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_model("defense").save_pretrained(tmp_path, {"which": "first"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(folders, "save_tensors", full)
+    with pytest.raises(OSError, match="no space left"):
+        small_model("defense").save_pretrained(tmp_path, {"which": "second"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_refused_model_leaves_no_files(tmp_path: Path) -> None:

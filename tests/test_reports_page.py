@@ -15,7 +15,7 @@ from PIL import Image
 
 from evaluation_folder import ATTACKS, CLEAN_IDENTITY, Asked, share, write_evaluation
 from neuroae.reports import Report, write_report
-from neuroae.reports.examples import SHOWN, choose, examples, png
+from neuroae.reports.examples import SHOWN, choose, class_name, examples, png
 from neuroae.reports.loading import load_so_far
 
 
@@ -151,3 +151,14 @@ def test_an_evaluation_of_clean_images_alone_is_reported(tmp_path: Path) -> None
 def test_a_model_that_is_always_wrong_has_no_examples(tmp_path: Path) -> None:
     page = page_of(write_evaluation(tmp_path, {"clean": Asked([False] * 6, CLEAN_IDENTITY)}))
     assert not [name for name in page.sources if name.startswith("Image")]
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, "L"), (2, "L"), (3, "RGB"), (4, "RGB"), (5, "RGB")])
+def test_pictures_of_any_number_of_channels(channels: int, shown: str) -> None:
+    data = base64.b64decode(png(torch.rand(channels, 4, 6)).partition(",")[2])
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.mode, image.size) == (shown, (6, 4))
+
+
+def test_answers_beyond_the_classes_of_the_data_have_numbers() -> None:
+    assert [class_name(("cat", "dog"), number) for number in range(3)] == ["cat", "dog", "class 2"]

@@ -14,6 +14,7 @@ from neuroae.evaluation import Attack
 from neuroae.evaluation.sanity import Threat
 from neuroae.evaluation.sanity.comparisons import COMPARISONS, GRADIENT_FREE, ITERATIVE, TRANSFER, Comparison, compare
 from neuroae.evaluation.sanity.epsilons import falls_with_epsilon, reaches_chance
+from neuroae.evaluation.sanity.threat import families
 from neuroae.evaluation.sanity.verdicts import Pairs, Verdicts
 
 
@@ -160,3 +161,30 @@ def test_a_large_epsilon_leaves_chance(epsilon: float, right: int, verdict: str)
     assert check.measured == (epsilon >= 0.5)
     if check.measured:
         assert check.numbers == {"accuracy": right / 40, "images": 40, "chance": 0.5}
+
+
+def test_attacks_of_other_relative_steps_are_no_larger_balls_of_one_another() -> None:
+    """Nor are two of one ball; the family that a step size beside epsilon makes is judged."""
+    threats = [
+        threat(f"{name} {epsilon}", epsilon=epsilon, step_size=share * epsilon)
+        for name, share in {"long": 0.25, "short": 0.02}.items()
+        for epsilon in (0.05, 0.1)
+    ]
+    right = {"long 0.05": 10, "long 0.1": 2, "short 0.05": 30, "short 0.1": 20}
+    found = {name: Verdicts(name, records(name, share(count, 40))) for name, count in right.items()}
+    assert [[each.name for each in family] for family in families(threats, "epsilon")] == [
+        ["long 0.05", "long 0.1"],
+        ["short 0.05", "short 0.1"],
+    ]
+    assert falls_with_epsilon(threats, found).verdict == "pass"
+
+
+def test_a_step_size_that_stays_as_it_is_makes_a_family_too() -> None:
+    threats = [threat(f"at {epsilon}", epsilon=epsilon, step_size=0.01) for epsilon in (0.1, 0.05)]
+    assert [[each.name for each in family] for family in families(threats, "epsilon")] == [["at 0.05", "at 0.1"]]
+
+
+def test_images_of_one_class_tell_nothing_of_chance() -> None:
+    check = reaches_chance([threat("large", epsilon=0.5)], verdicts(large=share(0, 40)), [3] * 40)
+    assert check.verdict == "warn"
+    assert "one class" in check.found

@@ -74,3 +74,12 @@ def test_the_attack_that_does_worst_is_told_by_its_excess() -> None:
 
 def test_without_images_nothing_is_measured() -> None:
     assert [(check.verdict, check.measured) for check in check_images([])] == [("warn", False)] * 3
+
+
+def test_images_from_elsewhere_are_held_to_what_they_were_accepted_by() -> None:
+    clean, perturbed = torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 0.5)
+    perturbed[0, 0, 0, 0] += 0.1
+    budget = Budget("l2", 0.1 - 5e-7)
+    for tolerance, verdict in {2**-24: "fail", 1e-6: "pass"}.items():
+        _, ball, _ = check_images([Measured.of("theirs", budget, clean, perturbed, tolerance)])
+        assert ball.verdict == verdict

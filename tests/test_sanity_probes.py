@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import Linear, small_defense
+from models import Linear, random_images, small_defense
 from neuroae.attacks import PGDSettings, SquareSettings, eot_gradient
 from neuroae.data import ImageSet
 from neuroae.evaluation import Attack, Scoring
@@ -135,6 +135,24 @@ def test_noise_in_gradients_is_told_from_signal(noise: float, verdict: str) -> N
     assert check.numbers["judged"] == 40
     if not noise:
         assert [check.numbers[f"N_E {count}"] for count in COUNTS] == pytest.approx([1.0] * len(COUNTS))
+
+
+def test_small_gradients_agree_as_large_ones_do() -> None:
+    """Those of a confident model, whose norms PyTorch's cosine takes for none."""
+    model = Linear(1, 8, 10).eval()
+    with torch.no_grad():
+        model.layer.bias += 30 * torch.eye(10)[3]
+    images, _, ids = random_images()
+    block = Block(images, torch.full((6,), 3), ids)
+    check = gradient_agreement(Attack("one", model, replace(BUDGET, average="mean")), block, SCORING)
+    assert check.numbers["N_E 1"] == pytest.approx(1.0)
+
+
+def test_images_of_one_class_do_not_tell_the_input_range() -> None:
+    images, _, ids = random_images()
+    check = input_range(Linear(1, 8, 10).eval(), Block(images, torch.zeros(6, dtype=torch.int64), ids), SCORING)
+    assert check.verdict == "warn"
+    assert "one class" in check.found
 
 
 def test_advice_is_the_number_of_draws_that_half_the_signal_takes() -> None:

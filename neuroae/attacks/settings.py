@@ -47,7 +47,7 @@ class PGDSettings:
 
     def __post_init__(self) -> None:
         check_gradient_settings(self)
-        check_number("step_size", self.step_size, lambda size: size > 0, "above 0")
+        check_number("step_size", self.step_size, lambda size: size > 0 or size == self.epsilon == 0, "above 0")
 
     @classmethod
     def fgsm(cls, epsilon: float = 8 / 255, realizations: int = 40) -> "PGDSettings":

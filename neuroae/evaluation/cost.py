@@ -31,7 +31,10 @@ def relative_cost(attack: Perturbation, block: Block, scoring: Scoring) -> float
         passes(attack, crafting, few)
         return 1.0
     classifier = attack.source.classifier
-    runs = [lambda: passes(attack, crafting, few), lambda: passes(attack, classifier, few)]
+    with torch.no_grad():
+        decoded = attack.source.autoencode(few.images, 0, few.ids).float().clamp(0, 1)
+    seen = few._replace(images=decoded)
+    runs = [lambda: passes(attack, crafting, few), lambda: passes(attack, classifier, seen)]
     whole, alone = least_seconds(runs, few.images.device)
     return whole / alone
 

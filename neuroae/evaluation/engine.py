@@ -74,7 +74,22 @@ def missing_blocks(files: Files, evaluation: Evaluation, known: Known) -> torch.
         for row, attack in enumerate(evaluation.all_attacks):
             for block in range(evaluation.blocks):
                 missing[row, block] = not is_done(files, evaluation, attack.name, block, known)
+        forget(files, evaluation, missing, known)
     return processes.total(missing, evaluation.device).cpu()
+
+
+def forget(files: Files, evaluation: Evaluation, missing: torch.Tensor, known: Known) -> None:
+    """Removes the records of blocks that are made again: of two for one image, nothing says which is the newer."""
+    again = {
+        (evaluation.all_attacks[row].name, image)
+        for row, block in missing.nonzero().tolist()
+        for image in evaluation.part(block).ids.tolist()
+    }
+    if not again.intersection(known):
+        return
+    for path in filter(Path.exists, files.record_parts()):
+        kept = [record for record in read_records(path) if (record.attack, record.image) not in again]
+        write_lines(path, map(record_line, kept))
 
 
 def is_done(files: Files, evaluation: Evaluation, attack: str, block: int, known: Known) -> bool:
@@ -132,14 +147,14 @@ def merge(files: Files, evaluation: Evaluation) -> None:
     """Writes the files of all records and times, in order, unless they are there already.
 
     Raises:
-        RuntimeError: records are missing, as they may be for a while on a folder that machines share.
+        FileNotFoundError: records are missing, as they may be for a while on a folder that machines share.
     """
     names = [attack.name for attack in evaluation.all_attacks]
     known = read_known(files)
     wanted = [(name, image) for name in names for image in evaluation.data.ids.tolist()]
     absent = sum(key not in known for key in wanted)
     if absent:
-        raise RuntimeError(f"{files.folder} lacks {absent:,} records yet; start the evaluation again to go on")
+        raise FileNotFoundError(f"{files.folder} lacks {absent:,} records yet; start the evaluation again to go on")
     write_lines(files.records, (record_line(known[key]) for key in wanted))
     taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_lines(path)}
     ordered = sorted(taken, key=lambda key: (names.index(key[0]), key[1]))

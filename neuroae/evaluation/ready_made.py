@@ -109,11 +109,16 @@ def check_box(path: Path, found: ReadyMade) -> None:
         raise ValueError(f"{path}: images has values from {low:.6g} to {high:.6g}, expected in [0, 1]")
 
 
+def ball_tolerance(epsilon: float) -> float:
+    """By how much an image that came from elsewhere may leave its ball."""
+    return EPSILON_TOLERANCE * max(1.0, epsilon)
+
+
 def check_ball(path: Path, found: ReadyMade, data: ImageSet) -> None:
     if found.epsilon is None:
         return
     sizes = BALLS[found.norm].size(found.images.double() - data.pixels().double())
-    outside = sizes > found.epsilon + EPSILON_TOLERANCE * max(1.0, found.epsilon)
+    outside = sizes > found.epsilon + ball_tolerance(found.epsilon)
     if outside.any():
         worst = int(sizes.argmax())
         raise ValueError(

@@ -26,11 +26,11 @@ def save_pretrained(
     config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
     tensors = stored(model, half)
     card = model_card(folder.resolve().name, model, tensors, config)
-    # A folder with a configuration is whole: a kill in between leaves one that says what is missing.
-    (folder / CONFIG).unlink(missing_ok=True)
-    save_tensors(folder / WEIGHTS, tensors)
-    with replacing(folder / CARD) as temporary:
-        temporary.write_text(card, encoding="utf-8")
+    with replacing(folder / WEIGHTS) as weights, replacing(folder / CARD) as page:
+        save_tensors(weights, tensors)
+        page.write_text(card, encoding="utf-8")
+        # A folder with a configuration is whole: a kill from here on leaves one that says what is missing.
+        (folder / CONFIG).unlink(missing_ok=True)
     save_json(folder / CONFIG, config)
 
 

@@ -16,6 +16,7 @@ from .sweeps import Sweep
 
 # Narrow enough that letters stay legible on a phone.
 WIDTH = 5.2
+LETTERS = 70  # as many fit beside one another
 # Okabe and Ito's colors, which the color-blind tell apart; black and yellow are left out.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP*X"
@@ -33,7 +34,9 @@ def accuracy_chart(rows: Sequence[AttackRow]) -> str:
         heights = [number + 0.02 + 0.17 * place for number in range(len(rows))]
         draw_intervals(axis, found, heights, label, COLORS[place], MARKERS[place])
     for number, row in enumerate(rows):
-        axis.text(0, number - 0.22, row.attack, fontsize=8.5, va="center", parse_math=False)
+        size = min(8.5, 8.5 * LETTERS / len(row.attack))
+        title = axis.text(0, number - 0.22, row.attack, fontsize=size, va="center", parse_math=False)
+        title.set_in_layout(False)  # it would take its width from the axis
         axis.axhline(number + 0.55, color="0.75", linewidth=0.6)
     axis.set_ylim(len(rows) - 0.45, -0.45)
     axis.spines[["left", "top", "right"]].set_visible(False)

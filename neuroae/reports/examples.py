@@ -100,13 +100,18 @@ def examples_of(results: Results, attack: str, chosen: Sequence[int]) -> Example
                 image,
                 png(images[image].perturbed),
                 png(GRAY + amplified * images[image].offset) if amplified else None,
-                classes[records[image].label],
-                classes[records[image].vote],
+                class_name(classes, records[image].label),
+                class_name(classes, records[image].vote),
             )
             for image in chosen
             if image in images
         ],
     )
+
+
+def class_name(classes: Sequence[str], number: int) -> str:
+    """Models may have outputs beyond the classes of the data."""
+    return classes[number] if number < len(classes) else f"class {number}"
 
 
 def find_images(results: Results, attack: str, wanted: Collection[int]) -> dict[int, Pair]:
@@ -122,9 +127,9 @@ def find_images(results: Results, attack: str, wanted: Collection[int]) -> dict[
 
 
 def png(image: Tensor) -> str:
-    """A (1 or 3, H, W) image in [0, 1] as a data URI."""
+    """A (C, H, W) image in [0, 1] as a data URI: the first three channels, or the first where there are fewer."""
     levels = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-    pixels = levels[0] if len(levels) == 1 else levels.permute(1, 2, 0)
+    pixels = levels[0] if len(levels) < 3 else levels[:3].permute(1, 2, 0)
     buffer = io.BytesIO()
     Image.fromarray(pixels.contiguous().numpy()).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..contexts import repeatable
 from ..evaluation import Evaluation, Results
+from ..evaluation.ready_made import ball_tolerance
 from ..evaluation.sanity import (
     INPUT_RANGE,
     Check,
@@ -17,6 +18,7 @@ from ..evaluation.sanity import (
     probe,
     save_checks,
 )
+from ..evaluation.sanity.images import TOLERANCE
 from .loading import image_pairs, load_so_far
 
 SANITY = "sanity.json"
@@ -49,10 +51,17 @@ def sanity_checks(results: Results) -> list[Check]:
     return merged(images + checks_from_records(records, threats, results.deterministic), before)
 
 
+def tolerance(threat: Threat) -> float:
+    """Images that came from elsewhere are held to what they were accepted by."""
+    if threat.budget is None or threat.crafting["method"] != "images":
+        return TOLERANCE
+    return ball_tolerance(threat.budget.epsilon)
+
+
 def measure(folder: Path, threats: list[Threat]) -> list[Measured]:
     """Every saved image with a budget, measured again."""
     return [
-        Measured.of(threat.name, threat.budget, pairs.clean, pairs.perturbed)
+        Measured.of(threat.name, threat.budget, pairs.clean, pairs.perturbed, tolerance(threat))
         for threat in threats
         if threat.budget is not None
         for pairs in image_pairs(folder, threat.name)

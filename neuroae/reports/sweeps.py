@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from ..evaluation import CLEAN, Results
 from ..evaluation.sanity import Threat
+from ..evaluation.sanity.threat import families
 from ..evaluation.statistics import Estimate
 from .rows import AttackRow
 
-# A setting, and those that follow from it.
-VARIED = {"epsilon": ("epsilon", "step_size"), "steps": ("steps", "step_size"), "realizations": ("realizations",)}
 LABELS = {
     "epsilon": "epsilon, for pixels in [0, 1]",
     "steps": "steps, N_S",
@@ -44,28 +43,25 @@ class Sweep:
 def sweeps(results: Results, rows: Sequence[AttackRow]) -> list[Sweep]:
     """One for each setting that varies among the attacks of the rows; those of epsilon begin with the clean images."""
     found = []
-    for setting in VARIED:
-        lines = {common_words(names): points for names, points in families(results, rows, setting)}
+    for setting in LABELS:
+        lines: dict[str, Sequence[SweepPoint]] = {}
+        for names, points in lines_of(results, rows, setting):
+            common = common_words(names)
+            lines[names[0] if common in lines else common] = points
         if lines:
             found.append(Sweep(setting, lines))
     return found
 
 
-def families(
+def lines_of(
     results: Results, rows: Sequence[AttackRow], setting: str
 ) -> Iterator[tuple[list[str], list[SweepPoint]]]:
     """Names and points of the attacks that differ in the setting alone, where these are several."""
-    members: dict[str, dict[float, AttackRow]] = {}
-    for row in rows:
-        threat = Threat.of(row.attack, results.attack(row.attack))
-        value = threat.settings.get(setting)
-        if value is not None:
-            members.setdefault(threat.family(*VARIED[setting]), {})[value] = row
+    by_name = {row.attack: row for row in rows}
     start = [SweepPoint(0.0, row.vote) for row in rows if row.attack == CLEAN and setting == "epsilon"]
-    for own in members.values():
-        if len(own) > 1:
-            points = [SweepPoint(value, own[value].vote) for value in sorted(own)]
-            yield [row.attack for row in own.values()], start + points
+    for family in families([Threat.of(name, results.attack(name)) for name in by_name], setting):
+        points = [SweepPoint(threat.settings[setting], by_name[threat.name].vote) for threat in family]
+        yield [threat.name for threat in family], start + points
 
 
 def common_words(names: Sequence[str]) -> str:

@@ -24,9 +24,12 @@ def check_task(task: nn.Module, data: ImageSet, settings: TrainingSettings) -> N
     """Shows the task the first images, in evaluation mode; draws of the training are not touched.
 
     Raises:
-        TypeError: its model answers with something else than a tensor.
+        TypeError: a weight is not float32, or its model answers with something else than a tensor.
         ValueError: its logits are not those of the images' classes.
     """
+    for name, parameter in task.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise TypeError(f"{name} is {parameter.dtype}, expected torch.float32, in which weights are learned")
     device = next(task.parameters()).device
     images, _, ids, seed, _ = load(data.take(slice(PROBED)), settings, "check", 0, 0, 1.0, device)
     task.eval()

@@ -1,7 +1,7 @@
 """The training loop: SGD over a task's parameters, checkpointed and resumed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from torch import nn
 from .. import processes
 from ..contexts import autocast
 from ..data import ImageSet
+from ..dictionary import dictionary_digest
+from ..encoder import SparseEncoder
 from ..progress import progress_bar
 from ..storage import claimed, remove_leftovers
 from ..structure import structure
@@ -34,7 +36,8 @@ class Run:
     Attributes:
         folder: for checkpoints, ``checkpoint-STAGE.safetensors``.
         seconds: between two of them; there is one at the end of every epoch as well.
-        identity: what JSON holds and must be the same when the run goes on, beside settings, model and data.
+        identity: what JSON holds and must be the same when the run goes on, beside stage, settings, data, validation,
+            model and atoms, which need no mention.
         report: called with this stage's epochs so far: when it goes on, and after each epoch.
         held: the caller has claimed the folder, for longer than the training takes.
     """
@@ -79,6 +82,21 @@ def fit(
         return run_epochs(task, data, settings, stage, run, identity, validation)
 
 
+def apart(identity: dict[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """Refuses what would take the place of the training's own identity."""
+    for name in own:
+        if name in identity:
+            raise ValueError(f"run.identity holds {name!r}, expected another name: the training keeps its own {name}")
+    return identity
+
+
+def require_one_position(position: Position, device: torch.device) -> None:
+    """Refuses processes that see different checkpoints, as on machines without a folder in common."""
+    own = torch.tensor([position.epoch, position.step])
+    if not torch.equal(processes.total(own, device).cpu(), own * processes.world_size()):
+        raise ValueError(f"processes stand at different steps, this one at {own.tolist()}: all must see one folder")
+
+
 def run_epochs(
     task: nn.Module,
     data: ImageSet,
@@ -91,11 +109,20 @@ def run_epochs(
     device = next(task.parameters()).device
     trained = start(task, settings, steps_per_epoch(data, settings))
     path = Path(run.folder) / f"checkpoint-{stage}.safetensors" if run else None
-    own = {"stage": stage, "settings": asdict(settings), "data": data.fingerprint(), "model": structure(task)}
-    identity = own | identity
+    own = {
+        "stage": stage,
+        "settings": asdict(settings),
+        "data": data.fingerprint(),
+        "validation": validation.fingerprint() if validation else None,
+        "model": structure(task),
+        # No step changes them, and a checkpoint would put its own in their place.
+        "atoms": [dictionary_digest(part.atoms) for part in task.modules() if isinstance(part, SparseEncoder)],
+    }
+    identity = own | apart(identity, own)
     position = Position()
     if path and path.exists():
         position = load_checkpoint(path, trained, identity)
+    require_one_position(position, device)
     if path and processes.is_first():
         remove_leftovers(path)
 

@@ -33,7 +33,7 @@ def gradient_agreement(attack: Attack, block: Block, scoring: Scoring) -> Check:
     assert isinstance(attack.settings, GradientSettings)
     first, second = (running_sums(attack, block, scoring, derive_seed(scoring.seed, "agreement", i)) for i in (0, 1))
     cosines = {
-        count: float(F.cosine_similarity(first[count].flatten(1), second[count].flatten(1)).mean()) for count in COUNTS
+        count: float(F.cosine_similarity(scaled(first[count]), scaled(second[count])).mean()) for count in COUNTS
     }
     judged = max(count for count in COUNTS if count <= attack.settings.realizations)
     cosine = cosines[judged]
@@ -48,6 +48,13 @@ def gradient_agreement(attack: Attack, block: Block, scoring: Scoring) -> Check:
         "" if verdict == "pass" else advice(judged, cosine),
         {f"N_E {count}": value for count, value in cosines.items()} | {"judged": judged, "images": len(block.ids)},
     )
+
+
+def scaled(sums: Tensor) -> Tensor:
+    """(B, numbers), the largest of each 1 or 0: PyTorch takes a vector that is shorter than 1e-8 for none."""
+    flat = sums.flatten(1)
+    largest = flat.abs().amax(1, keepdim=True)
+    return torch.where(largest > 0, flat / largest, 0)
 
 
 def running_sums(attack: Attack, block: Block, scoring: Scoring, seed: int) -> dict[int, Tensor]:

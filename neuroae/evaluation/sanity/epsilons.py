@@ -8,13 +8,16 @@ from typing import NamedTuple
 from ..records import CLEAN
 from ..statistics import Accuracy
 from .check import Check, Verdict, worst
-from .threat import Threat
+from .threat import Threat, families
 from .verdicts import Pairs, Verdicts, strongest
 
 # A ball of this radius around any image holds the evenly gray one, on which a model has but one answer.
 LARGE = 0.5
 FALLS = "accuracy falls with epsilon"
 CHANCE = "accuracy reaches chance at a large epsilon"
+
+
+ONE_CLASS = "not measured: all images are of one class, which one answer for all gets right"
 
 
 class Point(NamedTuple):
@@ -28,7 +31,7 @@ def falls_with_epsilon(threats: Iterable[Threat], verdicts: Mapping[str, Verdict
     The family that does worst is told; of equals, the one with the most epsilons.
     """
     meaning = "A larger ball holds the smaller one, so an attack that works does more with it."
-    lines = [(fall(family), family) for family in families(threats, verdicts)]
+    lines = [(fall(family), family) for family in growing(threats, verdicts)]
     if not lines:
         missing = "white-box attacks that differ in epsilon alone"
         return Check(FALLS, "warn", f"not measured: needs {missing}", meaning, f"Evaluate {missing}.")
@@ -46,15 +49,14 @@ def falls_with_epsilon(threats: Iterable[Threat], verdicts: Mapping[str, Verdict
     )
 
 
-def families(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> list[list[Point]]:
+def growing(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> list[list[Point]]:
     """Points of growing epsilon, two at least, after the clean images at 0."""
-    found: dict[object, list[Point]] = {}
-    for threat in threats:
-        if threat.access == "white-box" and threat.budget is not None and threat.name in verdicts:
-            family = (threat.budget.norm, threat.family("epsilon", "step_size"))
-            found.setdefault(family, []).append(Point(threat.budget.epsilon, verdicts[threat.name]))
+    own = [threat for threat in threats if threat.access == "white-box" and threat.name in verdicts]
     clean = [Point(0.0, verdicts[CLEAN])] if CLEAN in verdicts else []
-    return [clean + sorted(points, key=lambda point: point.epsilon) for points in found.values() if len(points) > 1]
+    return [
+        clean + [Point(threat.settings["epsilon"], verdicts[threat.name]) for threat in family]
+        for family in families(own, "epsilon")
+    ]
 
 
 def fall(points: Sequence[Point]) -> Verdict:
@@ -93,6 +95,8 @@ def reaches_chance(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts], 
         found = f"not measured: needs a white-box attack in l-infinity with epsilon {LARGE:g} or more"
         return Check(CHANCE, "warn", found, meaning, f"Evaluate one with epsilon {LARGE:g}.")
     attack, chance = strongest(large), chance_of(labels)
+    if chance == 1:
+        return Check(CHANCE, "warn", ONE_CLASS, meaning, "Evaluate images of several classes.")
     left = attack.accuracy
     verdict = no_more_than(left, chance)
     return Check(

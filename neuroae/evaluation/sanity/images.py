@@ -34,6 +34,7 @@ class Measured:
         outside: of their numbers, those that are not in [0, 1], NaN included.
         size: the largest perturbation, in the norm of the budget; numbers that are not finite count as untouched.
         rounded: the same after rounding to 8 bits.
+        tolerance: by how much a perturbation may be larger than epsilon.
     """
 
     attack: str
@@ -42,15 +43,18 @@ class Measured:
     outside: int
     size: float
     rounded: float
+    tolerance: float = TOLERANCE
 
     @classmethod
-    def of(cls, attack: str, budget: Budget, clean: Tensor, perturbed: Tensor) -> "Measured":
+    def of(
+        cls, attack: str, budget: Budget, clean: Tensor, perturbed: Tensor, tolerance: float = TOLERANCE
+    ) -> "Measured":
         """Both (N, C, H, W) float32."""
-        exact, original, size = perturbed.double(), clean.double(), BALLS[budget.norm].size
+        exact, original, norm = perturbed.double(), clean.double(), BALLS[budget.norm].size
         outside = ~((exact >= 0) & (exact <= 1))
         exact = torch.where(exact.isfinite(), exact, original)
-        sizes = (float(size(each - original).max()) for each in (exact, rounded(exact)))
-        return cls(attack, budget, len(exact), int(outside.sum()), *sizes)
+        size, as_bytes = (float(norm(each - original).max()) for each in (exact, rounded(exact)))
+        return cls(attack, budget, len(exact), int(outside.sum()), size, as_bytes, tolerance)
 
 
 def rounded(images: Tensor) -> Tensor:
@@ -84,8 +88,8 @@ def in_box(measured: Sequence[Measured]) -> Check:
 
 
 def in_ball(measured: Sequence[Measured]) -> Check:
-    most = max(measured, key=excess)
-    over = excess(most) > TOLERANCE
+    most = max(measured, key=lambda each: excess(each) - each.tolerance)
+    over = excess(most) > most.tolerance
     return Check(
         BALL,
         "fail" if over else "pass",
@@ -99,8 +103,8 @@ def in_ball(measured: Sequence[Measured]) -> Check:
 def in_ball_as_bytes(measured: Sequence[Measured]) -> Check:
     """Rounding moves an image by up to half a level: leaving the ball by that alone is a warning."""
     most = max(measured, key=rounded_excess)
-    over = rounded_excess(most) > TOLERANCE
-    left_before = any(excess(each) > TOLERANCE for each in measured)
+    over = rounded_excess(most) > most.tolerance
+    left_before = any(excess(each) > each.tolerance for each in measured)
     return Check(
         BYTES,
         "fail" if left_before else "warn" if over else "pass",

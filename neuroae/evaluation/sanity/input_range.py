@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from ..scoring import Block, Scoring, answers
 from ..statistics import Accuracy
 from .check import Check, Verdict, worst
-from .epsilons import chance_of
+from .epsilons import ONE_CLASS, chance_of
 from .verdicts import Pairs
 
 INPUT_RANGE = "the model takes images in [0, 1]"
@@ -20,8 +20,11 @@ def input_range(model: nn.Module, block: Block, scoring: Scoring) -> Check:
 
     [0, 1] ought to be above chance and no worse than another scale; a model may refuse the others.
     """
+    chance = chance_of(block.labels.tolist())
+    if chance == 1:
+        return Check(INPUT_RANGE, "warn", ONE_CLASS, MEANING, "Evaluate images of several classes.")
     right = answered(model, block.images, block, scoring)
-    own, chance = Accuracy(sum(right.values()), len(right)), chance_of(block.labels.tolist())
+    own = Accuracy(sum(right.values()), len(right))
     told, numbers = [f"{own.value:.1%} right in [0, 1]"], {"[0, 1]": own.value, "chance": chance, "images": own.images}
     verdicts = [above(own, chance)]
     for name, images in other_scales(block.images).items():

@@ -1,7 +1,7 @@
 """What an attack may do, as checks and reports ask for it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,6 +20,10 @@ class Budget(NamedTuple):
         levels = 255 * self.epsilon
         whole = self.norm == "linf" and abs(levels - round(levels)) < 1e-6
         return f"{self.norm} {round(levels)}/255" if whole else f"{self.norm} {self.epsilon:.4g}"
+
+
+# Settings that may vary, and the step size of those that it goes with.
+VARIED = {"epsilon": ("epsilon", "step_size"), "steps": ("steps", "step_size"), "realizations": ("realizations",)}
 
 
 @dataclass(frozen=True)
@@ -54,3 +58,30 @@ class Threat:
         """The same for attacks that differ in the varied settings alone."""
         rest = {key: value for key, value in self.settings.items() if key not in varied}
         return json.dumps([self.access, self.crafting, rest], sort_keys=True)
+
+    def step(self, setting: str) -> float | None:
+        """The step size, beside epsilon where that is what varies."""
+        size = self.settings.get("step_size")
+        epsilon = self.settings.get("epsilon")
+        return round(size / epsilon, 9) if size and epsilon and setting == "epsilon" else size
+
+
+def families(threats: Iterable[Threat], setting: str) -> list[list[Threat]]:
+    """Attacks that differ in a setting alone, two at least, by its growing values.
+
+    The step size may go with it. Where several attacks have one value, those of equal steps belong together.
+    """
+    found = []
+    having = [threat for threat in threats if threat.settings.get(setting) is not None]
+    for own in grouped(having, lambda threat: threat.family(*VARIED[setting])):
+        one_each = len({threat.settings[setting] for threat in own}) == len(own)
+        found += [own] if one_each else grouped(own, lambda threat: threat.step(setting))
+    by_value = [{threat.settings[setting]: threat for threat in own} for own in found]
+    return [[own[value] for value in sorted(own)] for own in by_value if len(own) > 1]
+
+
+def grouped(threats: Iterable[Threat], key: Callable[[Threat], object]) -> list[list[Threat]]:
+    found: dict[object, list[Threat]] = {}
+    for threat in threats:
+        found.setdefault(key(threat), []).append(threat)
+    return list(found.values())

@@ -24,11 +24,7 @@ def conv_transpose(
     output_padding: list[int],
 ) -> tuple[int, int, int, int]:
     """(rows, C_out, H, W)."""
-    require_tensor("value", value, torch.float32, 4)
-    require(
-        value.shape == index.shape,
-        f"value has shape {tuple(value.shape)}, expected {tuple(index.shape)} as index has",
-    )
+    check_value(value, index)
     check_code_and_weight(index, count, weight, stride, padding)
     if bias is not None:
         require(
@@ -46,6 +42,14 @@ def conv_transpose(
     ]
     require(min(sizes) > 0, f"the output would be {sizes[0]} x {sizes[1]}, expected at least 1 x 1")
     return index.shape[0], weight.shape[1], sizes[0], sizes[1]
+
+
+def check_value(value: Tensor, index: Tensor) -> None:
+    require_tensor("value", value, torch.float32, 4)
+    require(
+        value.shape == index.shape,
+        f"value has shape {tuple(value.shape)}, expected {tuple(index.shape)} as index has",
+    )
 
 
 def conv_transpose_backward(

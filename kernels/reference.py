@@ -219,6 +219,7 @@ def conv_transpose_backward_weight(
     padding: list[int],
 ) -> tuple[Tensor, Tensor]:
     """Gradients to weight and bias, both float32; the weight's is channels_last."""
+    conv_shapes.check_value(value, index)
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     grad = masked(grad_output, output).float()
     dense = to_dense(value, index, weight.shape[0])

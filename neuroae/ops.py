@@ -67,6 +67,7 @@ def fake_conv_transpose_backward_value(
 def fake_conv_transpose_backward_weight(
     grad_output: Tensor, output: Tensor | None, index: Tensor, value: Tensor, count: Tensor, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
+    conv_shapes.check_value(value, index)
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, *rest)
     grad_weight = empty_channels_last(weight, weight.shape, torch.float32)
     return grad_weight, grad_weight.new_empty(weight.shape[1])

@@ -170,9 +170,11 @@ CODE_AND_WEIGHT = {
     "stride 0": ("stride", lambda _: [0, 1], ValueError, r"stride is \[0, 1\]"),
     "negative padding": ("padding", lambda _: [0, -1], ValueError, r"padding is \[0, -1\]"),
 }
-CONV = {
+VALUE = {
     "value of bfloat16": ("value", Tensor.bfloat16, TypeError, "value has dtype torch.bfloat16"),
     "other shapes": ("value", lambda x: x[..., :4], ValueError, "value has shape .*expected .*as index has"),
+}
+CONV = {
     "bias too long": ("bias", lambda x: x.repeat(2), ValueError, r"bias has shape \(14,\), expected \(7,\)"),
     "bias of bfloat16": ("bias", Tensor.bfloat16, TypeError, "bias has dtype torch.bfloat16, expected torch.float32"),
     "output_padding": ("output_padding", lambda _: [2, 0], ValueError, r"output_padding is \[2, 0\], expected 0 to"),
@@ -239,9 +241,9 @@ REFUSALS = {
     "draw": RANDOMNESS | DRAW,
     "encode": SELECT | RANDOMNESS | ENCODE,
     "encode_backward": ENCODE_BACKWARD,
-    "conv_transpose": CODE_AND_WEIGHT | CONV,
+    "conv_transpose": CODE_AND_WEIGHT | VALUE | CONV,
     "conv_transpose_backward_value": CODE_AND_WEIGHT | CONV_BACKWARD,
-    "conv_transpose_backward_weight": CODE_AND_WEIGHT | CONV_BACKWARD,
+    "conv_transpose_backward_weight": CODE_AND_WEIGHT | VALUE | CONV_BACKWARD,
     "dense_conv_transpose": DENSE | DENSE_WEIGHT,
     "dense_conv_transpose_backward_input": DENSE_OUTPUT | DENSE_WEIGHT | DENSE_BACKWARD_INPUT,
     "dense_conv_transpose_backward_weight": DENSE_OUTPUT | DENSE_BACKWARD_WEIGHT,

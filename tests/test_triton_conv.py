@@ -66,9 +66,9 @@ def test_gradient_to_weight_and_bias(dtype: torch.dtype, data: st.DataObject, re
 
 
 def test_gradients_are_float32_under_another_default_dtype(default_dtype: torch.dtype) -> None:
-    code = random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3))
+    index, value, count = random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3))
     weight, grad = torch.randn(9, 3, 5, 5, dtype=torch.float32), torch.randn(1, 3, 7, 7, dtype=torch.float32)
-    case = ConvCase(*code, weight, None, grad, [2, 2], [0, 0], [0, 0])
+    case = ConvCase(index, value.float(), count, weight, None, grad, [2, 2], [0, 0], [0, 0])
     found = run("conv_transpose_backward_weight", *case.weight_arguments(None))
     assert [gradient.dtype for gradient in found] == [torch.float32] * 2
 

@@ -102,6 +102,7 @@ def conv_transpose_backward_weight(
     stride: list[int],
     padding: list[int],
 ) -> tuple[Tensor, Tensor]:
+    conv_shapes.check_value(value, index)
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     index, value, grad_output = index.contiguous(), value.contiguous(), channels_last(grad_output)
     output = None if output is None else channels_last(output)

@@ -166,6 +166,7 @@ def conv_transpose_backward_weight(
     stride: list[int],
     padding: list[int],
 ) -> tuple[Tensor, Tensor]:
+    conv_shapes.check_value(value, index)
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
     check_index(index, weight.shape[0])
     grad_weight = torch.empty_like(weight, dtype=torch.float32, memory_format=torch.channels_last)

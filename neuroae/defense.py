@@ -12,6 +12,7 @@ from .encoder import SparseEncoder, check_integer
 from .kernels.surrogates import SURROGATES
 from .pretrained_model import PretrainedModel
 from .randomness import seed_tensor
+from .structure import is_altered
 
 AUTOENCODER_IDENTITY = "autoencoder-identity"
 
@@ -147,8 +148,7 @@ class Defense(PretrainedModel):
 
 def is_plain(model: nn.Module) -> TypeGuard[Defense]:
     """Whether a call is what ``Defense`` itself makes of the parts: no subclass, no other forward, no hooks on it."""
-    hooks = (model._forward_hooks, model._forward_pre_hooks, model._backward_hooks, model._backward_pre_hooks)
-    return type(model) is Defense and "forward" not in vars(model) and not any(hooks)
+    return type(model) is Defense and not is_altered(model)
 
 
 def share(module: Module) -> Module:

@@ -2,9 +2,12 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from itertools import chain
 
 from torch import nn
+
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 def structure(model: nn.Module) -> dict[str, str]:
@@ -27,6 +30,16 @@ def settings(module: nn.Module) -> str:
     asked = inspect.signature(type(module).__init__).parameters
     kept = {name: value for name, value in vars(module).items() if name in asked}
     return ", ".join(f"{name}={value!r}" for name, value in kept.items())
+
+
+def hooks(module: nn.Module) -> list[Callable[..., object]]:
+    """Those that a call of the module runs beside its forward."""
+    return [hook for kind in HOOKS for hook in getattr(module, kind, {}).values()]
+
+
+def is_altered(module: nn.Module) -> bool:
+    """Whether a call does something else than its class says: it has hooks, or a forward that was assigned to it."""
+    return "forward" in vars(module) or bool(hooks(module))
 
 
 def is_torchs(module: nn.Module) -> bool:

@@ -59,5 +59,3 @@ def write_array(path: Path, shape: tuple[int, ...], rows: Iterable[np.ndarray]) 
         np.lib.format.write_array_header_1_0(file, header)
         for row in rows:
             file.write(row.tobytes())
-        file.flush()
-        os.fsync(file.fileno())

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from ..defense import Defense
 from ..pretrained.description import describe
-from ..structure import is_torchs, structure
+from ..structure import hooks, is_altered, is_torchs, structure
 
 KNOWN_PACKAGES = {"torch", "torchvision", "neuroae"}
 KEPT_BY_TORCH = vars(nn.Module()).keys()
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -38,7 +37,7 @@ def as_bytes(tensor: Tensor) -> bytes:
 def settings(model: nn.Module) -> str:
     """Those that are not among the tensors; of models that we cannot describe, what they are made of, keep and run."""
     gradient = f"autoencoder_identity={model.autoencoder_identity} " if isinstance(model, Defense) else ""
-    if not any("forward" in vars(module) or any(hooks(module)) for module in model.modules()):
+    if not any(map(is_altered, model.modules())):
         try:
             return gradient + json.dumps(describe(model), sort_keys=True)
         except TypeError:
@@ -46,10 +45,6 @@ def settings(model: nn.Module) -> str:
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     kept = "".join(f"\n{line}" for line in attributes(model))
     return f"{gradient}{kind} {json.dumps(structure(model))}{kept}{code(model)}"
-
-
-def hooks(module: nn.Module) -> list[Callable[..., object]]:
-    return [hook for kind in HOOKS for hook in getattr(module, kind, {}).values()]
 
 
 def attributes(model: nn.Module) -> Iterator[str]:

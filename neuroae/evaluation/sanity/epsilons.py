@@ -15,8 +15,6 @@ from .verdicts import Pairs, Verdicts, strongest
 LARGE = 0.5
 FALLS = "accuracy falls with epsilon"
 CHANCE = "accuracy reaches chance at a large epsilon"
-
-
 ONE_CLASS = "not measured: all images are of one class, which one answer for all gets right"
 
 

@@ -18,6 +18,7 @@ namespace neuroae {
 namespace NEUROAE_ISA {
 
 constexpr int64_t kBlockBytes = 1 << 20;  // of a block's transformed inputs and products, for each thread
+constexpr int64_t kAhead = 4 * W;         // channels from those at work to those that are fetched into the cache
 
 // Tiles of 4 x 4 that cover `rows` maps of height x width, numbered by map, then from the top, then from the left.
 struct Tiling {
@@ -121,6 +122,7 @@ class InputTile {
             for (int j = 0; j < kInputs; ++j) point_to(place, i, j);
         for (int64_t c = 0; c < maps.channels; c += W) {
             const int64_t valid = std::min<int64_t>(W, maps.channels - c);
+            fetch_ahead(c);
             apply<InputTransform>(
                 [&](int i, int j) {
                     const int p = i * kInputs + j;
@@ -132,6 +134,11 @@ class InputTile {
     }
 
   private:
+    // The processor follows fewer streams than a tile has pixels. Two vectors of bfloat16 numbers are a cache line.
+    void fetch_ahead(int64_t c) {
+        if (c % (2 * W) != 0) return;
+        for (const T* pixel : pixels) __builtin_prefetch(pixel + c + kAhead);
+    }
     void point_to(const Tiling::Place& place, int i, int j) {
         const int64_t y = place.top + i - padding, x = place.left + j - padding;
         const bool inside = y >= 0 && y < maps.height && x >= 0 && x < maps.width;
@@ -154,7 +161,14 @@ void write_tile(const Block<float>& products, int64_t tile, const Tiling& tiling
                 const Filters& filters, T* out) {
     const int64_t height = std::min<int64_t>(kOutputs, tiling.height - place.top);
     const int64_t width = std::min<int64_t>(kOutputs, tiling.width - place.left);
+    const auto pixel = [&](int i, int j) {
+        const int64_t number = (place.row * tiling.height + place.top + i) * tiling.width + place.left + j;
+        return out + number * filters.outputs;
+    };
     for (int64_t k = 0; k < filters.outputs; k += W) {
+        if (k % (2 * W) == 0)
+            for (int i = 0; i < height; ++i)
+                for (int j = 0; j < width; ++j) __builtin_prefetch(pixel(i, j) + k + kAhead, 1);
         const int64_t valid = std::min<int64_t>(W, filters.outputs - k);
         const VF bias = filters.bias ? load_lanes(filters.bias + k, valid) : VF{};
         apply<OutputTransform>(
@@ -163,8 +177,7 @@ void write_tile(const Block<float>& products, int64_t tile, const Tiling& tiling
                 if (i >= height || j >= width) return;
                 y += bias;
                 if (filters.relu) y = rectified(y);
-                const int64_t pixel = (place.row * tiling.height + place.top + i) * tiling.width + place.left + j;
-                store_lanes(out + pixel * filters.outputs + k, y, valid);
+                store_lanes(pixel(i, j) + k, y, valid);
             });
     }
 }

@@ -80,19 +80,25 @@ struct FilterGradient {  // G^T
     }
 };
 
-// M x M^T for the matrix M of a transform: `read(i, j)` gives x, `write(i, j, v)` takes the result.
+// M x M^T for the matrix M of a transform: `read(i, j)` gives x, `write(i, j, v)` takes the result. Unrolled, or rows and
+// columns would be gathered through memory.
 template <class Transform, class Read, class Write>
 inline void apply(Read&& read, Write&& write) {
     VF columns[Transform::from][Transform::to];
+#pragma GCC unroll 6
     for (int j = 0; j < Transform::from; ++j) {
         VF column[Transform::from];
+#pragma GCC unroll 6
         for (int i = 0; i < Transform::from; ++i) column[i] = read(i, j);
         Transform::run(column, columns[j]);
     }
+#pragma GCC unroll 6
     for (int i = 0; i < Transform::to; ++i) {
         VF row[Transform::from], result[Transform::to];
+#pragma GCC unroll 6
         for (int j = 0; j < Transform::from; ++j) row[j] = columns[j][i];
         Transform::run(row, result);
+#pragma GCC unroll 6
         for (int j = 0; j < Transform::to; ++j) write(i, j, result[j]);
     }
 }

@@ -168,6 +168,14 @@ def test_torchvision_layout_is_read(tmp_path: Path, datasets: ModuleType) -> Non
         assert test.images.flatten(1).numpy().tobytes() == expected[:, 1:].tobytes()
 
 
+def test_torchvisions_folder_may_be_the_one_where_we_are(
+    tmp_path: Path, datasets: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_torchvision_folder(tmp_path)
+    monkeypatch.chdir(tmp_path / PYTHON_FOLDER)
+    assert len(load_dataset("cifar10", "test", ".")) == 5
+
+
 def test_foreign_pickles_are_refused_before_they_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchvision.datasets")
     write_torchvision_folder(tmp_path)

@@ -1,7 +1,9 @@
 """What is wrong with a folder of images: the error names it."""
 
 import shutil
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,18 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
+def sixteen_bit_rgb() -> bytes:
+    """A PNG of one pixel, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1 + 6))
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -33,6 +47,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.param(lambda path: path.write_text("no image"), "cannot identify image file", id="text"),
         pytest.param(
             lambda path: Image.new("I;16", (9, 9)).save(path, "PNG"), "more than 8 bits a channel", id="16-bit"
+        ),
+        pytest.param(
+            lambda path: path.write_bytes(sixteen_bit_rgb()), "more than 8 bits a channel", id="16-bit color"
         ),
     ],
 )

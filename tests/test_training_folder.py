@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from neuroae.cli import app
 from neuroae.presets import PRESETS
-from neuroae.pretrained import load_pretrained
+from neuroae.pretrained import load_pretrained, save_pretrained
 from neuroae.storage import claimed, load_json, save_json
 from neuroae.versions import versions
 
@@ -34,9 +34,11 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("neuroae.cli.train")
 
 
-def train(folder: Path, command: str) -> None:
+def train(folder: Path, command: str) -> str:
+    """What it prints."""
     common = ["train", "--dataset", "digits", "--limit", 40, "--hold-out", 8, "--epochs", 1, "--output", folder]
-    CliRunner().invoke(app, [str(word) for word in (*common, *COMMANDS[command])], catch_exceptions=False)
+    words = [str(word) for word in (*common, *COMMANDS[command])]
+    return CliRunner().invoke(app, words, catch_exceptions=False).stdout
 
 
 def kill(folder: Path, command: str, module: ModuleType, where: str) -> None:
@@ -91,6 +93,26 @@ def test_atoms_that_were_given_and_atoms_that_are_learned_are_two_trainings(
         with pytest.raises(ValueError, match=r"run\.json belongs to another run: dictionary is"):
             train(tmp_path / "second", "supervised")
         train(tmp_path / "second", "given")
+
+
+def test_learned_atoms_are_those_of_the_images_whatever_their_folder_is_called(
+    tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill(tmp_path, "supervised", module, "learn")
+    load = module.load_dataset
+    monkeypatch.setattr(module, "load_dataset", lambda *given: replace(load(*given), name="renamed"))
+    train(tmp_path, "supervised")
+    assert load_pretrained(tmp_path)[1]["run"]["images"] == 32
+
+
+def test_a_model_that_was_saved_in_the_place_of_the_trained_one_is_left_alone(
+    tmp_path: Path, module: ModuleType
+) -> None:
+    train(tmp_path, "plain")
+    save_pretrained(load_pretrained(tmp_path)[0], tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    assert train(tmp_path, "plain").strip() == f"{tmp_path} is trained already"
+    assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_the_folder_is_claimed_while_atoms_are_learned(

@@ -4,6 +4,7 @@ import importlib
 import json
 import shutil
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from neuroae import Defense
 from neuroae.cli import app
 from neuroae.data import ImageSet, load_dataset
+from neuroae.dictionary import save_dictionary
 from neuroae.presets import PRESETS
 from neuroae.pretrained import load_pretrained
 from neuroae.storage import load_tensors
@@ -112,6 +114,24 @@ def test_sizes_that_the_classifier_cannot_take_leave_nothing_behind(photos: Path
     given = ["train", "--dataset", "image-folder", "--data-dir", photos, "--hold-out", 2, "--image-size", 18]
     with pytest.raises(ValueError, match="images are 18 x 18, expected sides that are multiples of 4"):
         neuroae(*given, "--output", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((8, 3, 4, 4), "expected \\(B, 3, H, W\\)"),
+        ((8, 1, 9, 9), "images are 8 x 8, expected at least one patch, 9 x 9"),
+    ],
+    ids=["of color", "larger than the images"],
+)
+def test_atoms_that_do_not_fit_the_images_leave_nothing_behind(
+    tmp_path: Path, shape: tuple[int, ...], message: str
+) -> None:
+    path = tmp_path / "atoms.safetensors"
+    save_dictionary(path, torch.full(shape, prod(shape[1:]) ** -0.5))
+    with pytest.raises(ValueError, match=message):
+        neuroae("train", "--dataset", "digits", "--dictionary", path, "--top-t", 4, "--output", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

@@ -82,6 +82,20 @@ def test_no_images(digits: ImageSet, part: str) -> None:
         train_plain(untrained(), sets["data"], SETTINGS, validation=sets["validation"])
 
 
+def test_validation_images_that_do_not_fit_the_model(digits: ImageSet, tmp_path: Path) -> None:
+    """Before the first epoch, not at its end."""
+    validation = replace(digits, name="others", classes=(*digits.classes, "eleventh"))
+    with pytest.raises(ValueError, match="model answers with 10 classes, expected the 11 of others"):
+        train_plain(untrained(), digits, SETTINGS, Run(tmp_path / "run"), validation)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model", [nn.Flatten(), untrained().requires_grad_(False)], ids=["no weights", "frozen"])
+def test_a_model_with_nothing_to_learn(digits: ImageSet, model: nn.Module) -> None:
+    with pytest.raises(ValueError, match="no parameter that asks for a gradient"):
+        train_plain(model, digits, SETTINGS)
+
+
 def test_no_epochs_of_the_decoder(digits: ImageSet) -> None:
     with pytest.raises(ValueError, match=r"^decoder_epochs is 0, expected at least 1"):
         train_unsupervised(small_defense(), digits, SETTINGS, decoder_epochs=0)

@@ -5,12 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import typer
 from torch import Tensor, nn
 
 from .. import processes
 from ..classifiers import check_sides
-from ..contexts import Precision
+from ..contexts import Precision, drawing_from
 from ..data import DatasetName, ImageSet, load_dataset
 from ..defense import Defense
 from ..devices import choose_device
@@ -151,6 +152,7 @@ def train(
             return
         # Made before the folder is, so that settings that do not fit leave nothing behind.
         model = make_model(preset, images, any_atoms(preset, images) if to_learn else given, seed)
+        require_fit(model, images)
         if start is not None:
             start.copy_into(model)
         with taken(output, asked):
@@ -183,6 +185,13 @@ def make_model(preset: Preset, data: ImageSet, atoms: Tensor | None, seed: int) 
     if atoms is None:
         return make_classifier(preset, classes, seed)
     return make_defense(preset, atoms, (height, width), classes, seed)
+
+
+@torch.no_grad()
+def require_fit(model: nn.Module, data: ImageSet) -> None:
+    """Shows the model an image, so that its own errors come before anything is written."""
+    with drawing_from(0):
+        model.eval()(data.take(slice(1)).pixels())
 
 
 def identify(
@@ -263,5 +272,9 @@ def show_finished(output: Path, asked: dict[str, Any]) -> None:
     else:
         require_settings(output / CONFIG, notes.get("run", {}), asked)
     if processes.is_first():
-        score = notes["scores"][0]
-        print(f"{output} is trained already: {score['accuracy']:.1%} of {score['images']:,} images of {score['data']}")
+        # Whoever saves a model in the place of this one may know no score of it.
+        scored = [
+            f": {score['accuracy']:.1%} of {score['images']:,} images of {score['data']}"
+            for score in notes.get("scores", [])
+        ]
+        print(f"{output} is trained already{''.join(scored[:1])}")

@@ -1,6 +1,7 @@
 """CIFAR-10 from its official binary version, or from the folder that torchvision downloads."""
 
 import hashlib
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,9 @@ def cifar10(split: str, data_dir: Path, download: bool = False) -> ImageSet:
     for folder in (data_dir, data_dir / BINARY_FOLDER):
         if any((folder / name).exists() for name in FILES[split]):
             return from_binary(split, folder)
-    for folder in (data_dir, data_dir / PYTHON_FOLDER):
+    # torchvision asks for the folder by its name, which "." does not have.
+    named = Path(os.path.abspath(data_dir))
+    for folder in (named, named / PYTHON_FOLDER):
         if any((folder / name).exists() for name in PICKLED[split]):
             return from_torchvision(split, folder, download)
     if download:

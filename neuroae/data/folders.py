@@ -18,6 +18,7 @@ from .fetching import require_torchvision
 from .images import ImageSet
 
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
+SIXTEEN_BITS = (";16B", ";16L", ";16N")  # as Pillow calls them
 DECODING = f"RGB, shorter side resized, centre crop, Pillow {PIL.__version__}"
 
 
@@ -97,8 +98,8 @@ def list_images(folder: Path, image_size: int) -> Any:
 def load_rgb(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
-            # Pillow would cut what is brighter than 255 to white.
-            if image.mode.startswith(("I", "F")):
+            # Pillow would cut what is brighter than 255 to white, and the lower eight bits of a color.
+            if image.mode.startswith(("I", "F")) or any(layout in str(image.tile) for layout in SIXTEEN_BITS):
                 raise ValueError("it has more than 8 bits a channel")
             return image.convert("RGB")
     # Pillow's decoders tell of damage in many ways: OSError, SyntaxError, struct.error and others.

@@ -25,8 +25,10 @@ def check_task(task: nn.Module, data: ImageSet, settings: TrainingSettings) -> N
 
     Raises:
         TypeError: a weight is not float32, or its model answers with something else than a tensor.
-        ValueError: its logits are not those of the images' classes.
+        ValueError: no weight asks for a gradient, or its logits are not those of the images' classes.
     """
+    if not any(parameter.requires_grad for parameter in task.parameters()):
+        raise ValueError("the model holds no parameter that asks for a gradient, expected one to learn")
     for name, parameter in task.named_parameters():
         if parameter.dtype != torch.float32:
             raise TypeError(f"{name} is {parameter.dtype}, expected torch.float32, in which weights are learned")

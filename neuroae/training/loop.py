@@ -70,13 +70,15 @@ def fit(
     Raises:
         BlockingIOError: another run is at work in the folder.
         TypeError: the model answers with something else than a tensor, or the run's identity is nothing for JSON.
-        ValueError: there are no images, the model's classes are not theirs, or what the folder holds belongs to
-            another run.
+        ValueError: there are no images, or nothing to learn; the model's classes are not theirs, or what the folder
+            holds belongs to another run.
     """
     check_images("data", data)
     if validation is not None:
         check_images("validation", validation)
     check_task(task, data, settings)
+    if validation is not None:
+        check_task(task, validation, settings)
     identity = as_json_gives_it_back("run.identity", run.identity or {}) if run else {}
     with claimed(Path(run.folder)) if run and not run.held and processes.is_first() else nullcontext():
         return run_epochs(task, data, settings, stage, run, identity, validation)
@@ -177,9 +179,10 @@ def start(task: nn.Module, settings: TrainingSettings, steps_an_epoch: int) -> T
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    if settings.schedule == "constant":
-        return Trained(task, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0))
     steps = settings.epochs * steps_an_epoch
+    # A triangle of one step would be its foot, where nothing is learned.
+    if settings.schedule == "constant" or steps == 1:
+        return Trained(task, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0))
     rising = max(1, steps // 2)
     scheduler = torch.optim.lr_scheduler.CyclicLR(
         optimizer,

@@ -90,3 +90,13 @@ def test_projections_are_ieee(budgets: Any, setting: str) -> None:
 def test_bfloat16_output_is_rounded_to_nearest(budgets: Any) -> None:
     launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["conv_transpose bfloat16"]
     assert "cvt.rn.bf16" in budgets.compile_launch(launch, "sm_90").asm["ptx"]
+
+
+def test_the_generators_sums_wrap_where_overflows_are_asserted(budgets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRITON_DEBUG=1 looks for overflows in 64 bits; Philox's keys wrap around 32."""
+    launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["draw"]
+    options = launch.options | {"debug": True}
+    monkeypatch.setattr(budgets.Launch, "options", options)
+    code = budgets.compile_launch(launch, "sm_90").asm["ttir"]
+    assert "overflow detected" in code
+    assert not [key for key in (0x9E3779B9, 0xBB67AE85) if f"{key} : i64" in code]

@@ -14,8 +14,9 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
         c2 = (low_product >> 32).to(tl.uint32) ^ c3 ^ k1
         c1 = high_product.to(tl.uint32)
         c3 = low_product.to(tl.uint32)
-        k0 += 0x9E3779B9
-        k1 += 0xBB67AE85
+        # They wrap around, which is an error under TRITON_DEBUG=1 unless it is said.
+        k0 = tl.add(k0, 0x9E3779B9, sanitize_overflow=False)
+        k1 = tl.add(k1, 0xBB67AE85, sanitize_overflow=False)
     return c0, c1, c2, c3
 
 

@@ -128,8 +128,8 @@ def maps_struct(maps: Tensor, positive: Tensor | None) -> Maps:
 
 
 # Products of rounded numbers are for gradients alone. In the output they would change what the rest of a network sees:
-# the trained CIFAR-10 defense's gradient then keeps a median cosine of 0.67 with float32's, where rounding in the
-# gradient itself leaves 0.998.
+# images that the trained CIFAR-10 defense decodes would stray from float32's 2.8 times as far (root mean square) as
+# those of PyTorch's own bfloat16 convolution, where float32 products stay as near.
 def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     shape = conv_shapes.dense_conv_transpose(input, weight, bias)
     dtype, input, weight = input.dtype, channels_last(input), channels_last(weight)

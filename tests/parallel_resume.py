@@ -26,7 +26,7 @@ class Stopped(Exception):
 def untrained() -> Defense:
     torch.manual_seed(1)
     model = small_defense()
-    model.classifier = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    model.classifier = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.2), nn.Linear(64, 10))
     return model
 
 

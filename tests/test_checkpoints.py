@@ -19,7 +19,7 @@ from neuroae.data import ImageSet, load_dataset
 from neuroae.storage import claimed, load_tensors, save_tensors
 from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
 from neuroae.training import loop as training_loop
-from neuroae.training.checkpoint import Position, Trained, random_states, restore_random_states
+from neuroae.training.checkpoint import Position, Trained
 from saved_models import small_model
 
 
@@ -280,17 +280,6 @@ def test_tied_weights_go_on_bit_for_bit(digits: ImageSet, tmp_path: Path, monkey
     assert train_plain(second, digits, SETTINGS, Run(tmp_path)) == expected
     assert second.first.weight is second.last.weight
     assert_equal_states(second, whole)
-
-
-def test_random_states_are_those_of_the_device_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    second, states = torch.device("cuda", 1), {torch.device("cuda", 1): torch.tensor([7], dtype=torch.uint8)}
-    monkeypatch.setattr(torch.cuda, "get_rng_state", states.__getitem__)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state + 1}))
-    found = random_states(second)
-    assert found["random.cuda"].item() == 7
-    restore_random_states(found, second)
-    assert states[second].item() == 8
-    assert random_states(torch.device("cpu")).keys() == {"random.cpu"}
 
 
 def test_what_a_killed_write_left_is_removed(digits: ImageSet, tmp_path: Path) -> None:

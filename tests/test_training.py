@@ -1,6 +1,7 @@
 """Training: the schedule, the steps, fresh masks, scores, and what each method touches."""
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from neuroae.contexts import frozen
 from neuroae.data import ImageSet, load_dataset
 from neuroae.storage import load_tensors
 from neuroae.training import Run, TrainingSettings, train_plain, train_supervised, train_unsupervised
-from neuroae.training.batches import batches
-from neuroae.training.loop import fit, start
+from neuroae.training.batches import Batch, batches
+from neuroae.training.loop import fit, model_draws, start
 from neuroae.training.settings import SCHEDULES, Schedule
 from neuroae.training.tasks import FrozenAutoencoder, Objective
 
@@ -139,6 +140,21 @@ def test_masks_differ_at_every_step(digits: ImageSet, monkeypatch: pytest.Monkey
     # The first is of the check before the first step.
     assert len(set(seeds)) == len(seeds) == 1 + 2 * 4
     assert torch.cat([ids for _, ids in seen[1:5]]).sort().values.tolist() == list(range(len(digits)))
+
+
+def test_what_a_model_draws_follows_from_the_step_and_the_process(
+    digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = islice(batches(digits, QUICK, "defense", 0, CPU), 2)
+
+    def drawn(batch: Batch) -> list[float]:
+        with model_draws(batch):
+            return torch.rand(3).tolist()
+
+    here = drawn(first)
+    assert drawn(first) == here != drawn(second)
+    monkeypatch.setattr("neuroae.processes.rank", lambda: 1)
+    assert drawn(first) != here
 
 
 def test_supervised_training_learns_decoder_and_classifier(digits: ImageSet) -> None:

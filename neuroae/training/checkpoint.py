@@ -1,4 +1,4 @@
-"""A training run on disk: weights, optimizer, schedule, random states and position in one file.
+"""A training run on disk: weights, optimizer, schedule and position in one file.
 
 One file, so that what belongs together is replaced together: a kill leaves the old state or the new one.
 """
@@ -41,7 +41,6 @@ def save_checkpoint(path: Path, trained: Trained, position: Position, identity: 
     tensors = {f"task.{name}": tensor for name, tensor in trained.task.state_dict().items()}
     for number, state in optimizer["state"].items():
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items() if tensor is not None}
-    tensors |= random_states(device_of(trained))
     metadata = {
         "format": FORMAT,
         "identity": identity,
@@ -73,7 +72,6 @@ def load_checkpoint(path: Path, trained: Trained, identity: dict[str, Any]) -> P
         trained.optimizer.load_state_dict({"state": state, "param_groups": metadata["optimizer"]})
         lay_out(trained.optimizer)
         trained.scheduler.load_state_dict(metadata["scheduler"])
-        restore_random_states(tensors, device_of(trained))
         position = metadata["position"]
         history = [Epoch(**epoch) for epoch in position["history"]]
         return Position(position["epoch"], position["step"], history, Meter(**position["meter"]))
@@ -87,24 +85,6 @@ def lay_out(optimizer: torch.optim.Optimizer) -> None:
         for name, tensor in state.items():
             if tensor.shape == parameter.shape:
                 state[name] = torch.empty_like(parameter).copy_(tensor)
-
-
-def device_of(trained: Trained) -> torch.device:
-    return next(trained.task.parameters()).device
-
-
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """The states of torch's generators of the CPU and of the task's device, on which a model may draw."""
-    states = {"random.cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["random.cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def restore_random_states(tensors: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

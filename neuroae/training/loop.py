@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from .. import processes
-from ..contexts import autocast
+from ..contexts import autocast, drawing_from
 from ..data import ImageSet
 from ..dictionary import dictionary_digest
 from ..encoder import SparseEncoder
 from ..progress import progress_bar
+from ..randomness import derive_seed
 from ..storage import claimed, remove_leftovers
 from ..structure import structure
 from .batches import Batch, batches, steps_per_epoch
@@ -196,13 +197,22 @@ def start(task: nn.Module, settings: TrainingSettings, steps_an_epoch: int) -> T
 
 
 def step(module: nn.Module, trained: Trained, batch: Batch, precision: str, meter: Meter) -> None:
-    with autocast(precision, batch.images.device):
-        loss, logits = module(batch.images, batch.labels, batch.ids, batch.seed)
-    trained.optimizer.zero_grad(set_to_none=True)
-    (loss * batch.weight).backward()
+    with model_draws(batch):
+        with autocast(precision, batch.images.device):
+            loss, logits = module(batch.images, batch.labels, batch.ids, batch.seed)
+        trained.optimizer.zero_grad(set_to_none=True)
+        (loss * batch.weight).backward()
     trained.optimizer.step()
     trained.scheduler.step()
     meter.add(loss, logits, batch.labels, batch.weight)
+
+
+def model_draws(batch: Batch) -> AbstractContextManager[None]:
+    """What a model draws from torch's generators follows from the step and the process, as its masks do.
+
+    A run that goes on needs no state of theirs, and no two processes draw alike.
+    """
+    return drawing_from(derive_seed(batch.seed, "model", processes.rank()), batch.images.device)
 
 
 def finish_epoch(
@@ -241,7 +251,8 @@ def score(task: nn.Module, validation: ImageSet, settings: TrainingSettings, sta
     meter = Meter()
     unchanged = TrainingSettings(epochs=1, batch_size=VALIDATION_BATCH, seed=settings.seed)
     for batch in batches(validation, unchanged, f"{stage} validation", epoch, device):
-        loss, logits = task(batch.images, batch.labels, batch.ids, batch.seed)
+        with model_draws(batch):
+            loss, logits = task(batch.images, batch.labels, batch.ids, batch.seed)
         meter.add(loss, logits, batch.labels, batch.weight)
     meter.read()
     return meter

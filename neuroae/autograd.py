@@ -17,7 +17,7 @@ Code = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def code_backward(ctx: Any, grad_value: Tensor) -> Tensor:
     """Gradient from a code's values to the image tensor that ``remember_code`` saw."""
-    index, projection, atoms, norms, dead_zone = ctx.saved_tensors
+    index, projection, atoms, norms, dead_zone, _ = ctx.saved_tensors
     return ops.namespace(ctx.backend).encode_backward(
         grad_value.contiguous(), index, projection, atoms, norms, dead_zone, *ctx.backward_arguments
     )
@@ -30,7 +30,8 @@ def remember_code(
     index, _, projection, count = output
     ctx.mark_non_differentiable(index, projection, count)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(index, projection, *tensors)
+    # The images as well: what a derivative of the gradient would depend on.
+    ctx.save_for_backward(index, projection, *tensors, images)
     stride, surrogate, sigma, quantize, signed = rest
     ctx.backend = backend
     ctx.backward_arguments = (*images.shape[2:], stride, images.shape[0], surrogate, sigma, quantize, signed)
@@ -148,12 +149,13 @@ class ConvTranspose(Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         backend, index, value, count, receiver, _, weight, _, stride, padding, _, relu = inputs
         ctx.backend, ctx.stride, ctx.padding, ctx.dtype = backend, stride, padding, receiver.dtype
-        ctx.save_for_backward(index, value, count, weight, output if relu else None)
+        # The receiver as well: what a derivative of the gradient would depend on.
+        ctx.save_for_backward(index, value, count, weight, output if relu else None, receiver)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        index, value, count, weight, output = ctx.saved_tensors
+        index, value, count, weight, output, _ = ctx.saved_tensors
         _, _, wants_value, _, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         operations = ops.namespace(ctx.backend)
         grad_value = grad_weight = grad_bias = None

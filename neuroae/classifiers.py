@@ -69,10 +69,12 @@ class ResNet32(PretrainedModel):
         """(B, C, H, W) in [0, 1] to logits (B, num_classes).
 
         Raises:
-            ValueError: height or width is no multiple of 4: blocks that halve them would not fit their shortcuts.
+            ValueError: images are not (B, C, H, W) with the channels of ``mean``, or height or width is no multiple of
+                4: blocks that halve them would not fit their shortcuts.
         """
-        height, width = images.shape[-2:]
-        check_sides(height, width)
+        if images.dim() != 4 or images.shape[1] != self.mean.shape[1]:
+            raise ValueError(f"images has shape {tuple(images.shape)}, expected (B, {self.mean.shape[1]}, H, W)")
+        check_sides(*images.shape[2:])
         x = self.conv1(((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         x = self.block3(self.block2(self.block1(x)))
         x = F.leaky_relu(self.bn1(x), SLOPE)

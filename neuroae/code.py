@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from .autograd import Draw
@@ -50,6 +51,11 @@ class SparseCode:
         return to_dense(self.value, self.index, self.atoms)
 
 
+def version_of(images: Tensor) -> int | None:
+    """How often they were changed in place; None where PyTorch does not count."""
+    return None if torch.compiler.is_compiling() or images.is_inference() else images._version
+
+
 @dataclass(eq=False)
 class TopT:
     """A selection: the T coefficients of every patch from which realizations are drawn.
@@ -59,12 +65,14 @@ class TopT:
         projection: (B, m_h, m_w, T) float32, signed.
         images: the (B, C, H, W) images that were encoded, to which gradients go.
         encoder: the encoder that selected.
+        version: of the images then, which counts changes in place; None where it is not known.
     """
 
     atom: Tensor
     projection: Tensor
     images: Tensor
     encoder: SparseEncoder
+    version: int | None = None
 
     def draw(
         self,
@@ -86,11 +94,18 @@ class TopT:
 
         Returns:
             A code of count * B rows, realization r of image b in row r * B + b.
+
+        Raises:
+            RuntimeError: the images, which are to get the gradient, were changed in place since.
         """
         encoder = self.encoder
         device = self.atom.device
         batch = self.atom.shape[0]
         if receiver is None:
+            if self.images.requires_grad and self.version != version_of(self.images):
+                raise RuntimeError(
+                    "images were changed in place since they were selected from: gradients would be lost"
+                )
             receiver = self.images
         elif receiver.shape != (count * batch, *self.images.shape[1:]):
             raise ValueError(

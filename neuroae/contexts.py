@@ -29,6 +29,13 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast computes in, where it is on for tensors of this device; those without memory have none."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
 @contextmanager
 def repeatable() -> Iterator[None]:
     """Results that a run on the same machine repeats: float32 is float32, and cuDNN takes the same algorithms."""

@@ -12,7 +12,7 @@ from .encoder import SparseEncoder, check_integer
 from .kernels.surrogates import SURROGATES
 from .pretrained_model import PretrainedModel
 from .randomness import seed_tensor
-from .structure import is_altered
+from .structure import HOOKS, is_altered
 
 AUTOENCODER_IDENTITY = "autoencoder-identity"
 
@@ -25,7 +25,8 @@ class Defense(PretrainedModel):
     Dropout in the encoder is always on, so two calls give two answers unless a seed is given.
 
     Args:
-        encoder: makes the code.
+        encoder: makes the code. One realization comes from its ``encode``, several from its ``select``: a subclass
+            that changes the one changes the other as well.
         decoder: makes an image of it.
         classifier: takes images in [0, 1] to logits (normalization inside).
     """
@@ -93,7 +94,7 @@ class Defense(PretrainedModel):
             return self.decoder(code)
         with torch.no_grad():
             decoded = self.decoder(code)
-        return decoded + (images - images.detach())
+        return decoded + (images - images.detach()).to(decoded.dtype)
 
     @torch.no_grad()
     def predict_proba(
@@ -122,7 +123,7 @@ class Defense(PretrainedModel):
         return total / ensemble
 
     def with_surrogate(self, surrogate: str) -> "Defense":
-        """The same model, sharing all parameters, with another gradient.
+        """The same model with another gradient. Parts are shared: parameters, buffers, and whether they train.
 
         Args:
             surrogate: "identity", "smooth" or "smooth-normalized" for W-NFGA with that quantizer derivative, or
@@ -147,12 +148,16 @@ class Defense(PretrainedModel):
 
 
 def is_plain(model: nn.Module) -> TypeGuard[Defense]:
-    """Whether a call is what ``Defense`` itself makes of the parts: no subclass, no other forward, no hooks on it."""
-    return type(model) is Defense and not is_altered(model)
+    """Whether a call is what ``Defense`` and ``SparseEncoder`` make it: no subclass, no other forward, no hooks on
+    them."""
+    if type(model) is not Defense or type(model.encoder) is not SparseEncoder:
+        return False
+    return not is_altered(model) and not is_altered(model.encoder)
 
 
 def share(module: Module) -> Module:
-    """A shallow copy that shares parameters, buffers and submodules but has its own settings."""
+    """A shallow copy that shares parameters, buffers and submodules but has its own settings and hooks."""
     twin = copy.copy(module)
-    twin._modules = dict(module._modules)
+    for name in ("_modules", *HOOKS):
+        setattr(twin, name, copy.copy(getattr(module, name)))
     return twin

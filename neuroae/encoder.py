@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .autograd import Encode
-from .code import SparseCode, TopT
+from .code import SparseCode, TopT, version_of
 from .kernels import engine_name, interpreting, load_engine
 from .kernels.shapes import MAX_ATOMS
 from .kernels.surrogates import SURROGATES
@@ -66,40 +66,45 @@ class SparseEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_atoms(atoms)
-        check_integer("stride", stride, 1)
-        check_integer("top_t", top_t, 1, atoms.shape[0])
-        check_number("dropout_p", dropout_p, lambda p: 0 <= p < 1, "in [0, 1)")
-        check_number("epsilon", epsilon, lambda e: 0 <= e <= 1, "in [0, 1], on the scale of pixels in [0, 1]")
-        check_number("beta", beta, lambda b: b >= 0, "at least 0")
-        check_number("sigma", sigma, lambda s: s > 0, "above 0")
-        check_boolean("quantize", quantize)
-        check_boolean("signed", signed)
-        if surrogate not in SURROGATES:
-            raise ValueError(f"surrogate is {surrogate!r}, expected one of {', '.join(SURROGATES)}")
-        if backend != "auto":
-            load_engine(backend)
+        self.register_buffer("atoms", atoms.detach().clone(memory_format=torch.contiguous_format))
         self.stride = stride
         self.top_t = top_t
-        self.dropout_p = float(dropout_p)
-        self.epsilon = float(epsilon)
-        self.beta = float(beta)
+        self.dropout_p = dropout_p
+        self.epsilon = epsilon
+        self.beta = beta
         self.quantize = quantize
         self.signed = signed
         self.surrogate = surrogate
-        self.sigma = float(sigma)
+        self.sigma = sigma
         self.backend = backend
-        self.register_buffer("atoms", atoms.detach().clone(memory_format=torch.contiguous_format))
         self.register_buffer("norms", torch.empty(0), persistent=False)
         self.register_buffer("dead_zone", torch.empty(0), persistent=False)
         self.refresh_norms()
-        self.register_load_state_dict_pre_hook(before_load)
-        self.register_load_state_dict_post_hook(after_load)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Settings and atoms are checked whenever they are given; norms and dead zones follow."""
+        if name in SETTINGS:
+            SETTINGS[name](name, value)
+        if name == "atoms":
+            check_integer("top_t", self.top_t, 1, len(value))
+            value = value.detach().contiguous()
+        elif name == "top_t":
+            check_integer(name, value, 1, len(self.atoms))
+        elif name in FRACTIONS:
+            value = float(value)
+        super().__setattr__(name, value)
+        if name in ("atoms", "epsilon", "beta") and "dead_zone" in self._buffers:
+            # Views of one model share them.
+            vars(self)["_buffers"] = dict(self._buffers)
+            self.refresh_norms()
 
     def refresh_norms(self) -> None:
-        """Recomputes what follows from the atoms: their l1 norms and the dead zone of each."""
-        norms = self.atoms.double().abs().sum((1, 2, 3))
-        self.norms = norms.float()
-        self.dead_zone = (self.beta * self.epsilon * norms).float()
+        """Recomputes what follows from the atoms, their l1 norms and the dead zone of each: for who changes them in
+        place."""
+        with torch.inference_mode(False):
+            norms = self.atoms.double().abs().sum((1, 2, 3))
+            self.norms = norms.float()
+            self.dead_zone = (self.beta * self.epsilon * norms).float()
 
     def forward(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
         """One realization as a dense (B, L, m_h, m_w) float32 tensor, for any layer that takes one.
@@ -155,7 +160,7 @@ class SparseEncoder(nn.Module):
         images = self.checked(images)
         with torch.no_grad():
             atom, projection = ops.namespace(self.backend).select(images, self.atoms, self.stride, self.top_t)
-        return TopT(atom, projection, images, self)
+        return TopT(atom, projection, images, self, version_of(images))
 
     def checked(self, images: Tensor) -> Tensor:
         """The images in float32 and contiguous, or an error; their values are checked where they are read."""
@@ -199,6 +204,15 @@ class SparseEncoder(nn.Module):
             self._buffers[name] = moved.contiguous()
         return self
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Refuses a dictionary before anything of it is copied. Not a hook, which would go with a copy of this layer
+        and hold on to the layer itself."""
+        if prefix + "atoms" in state_dict:
+            check_atoms(state_dict[prefix + "atoms"])
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        self._buffers["atoms"] = self.atoms.contiguous()
+        self.refresh_norms()
+
     def extra_repr(self) -> str:
         count, channels, patch, _ = self.atoms.shape
         return (
@@ -206,18 +220,6 @@ class SparseEncoder(nn.Module):
             f"dropout_p={self.dropout_p}, epsilon={self.epsilon:.5g}, beta={self.beta}, quantize={self.quantize}, "
             f"signed={self.signed}, surrogate={self.surrogate!r}, sigma={self.sigma}, backend={self.backend!r}"
         )
-
-
-def before_load(_module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Refuses a dictionary before anything of it is copied."""
-    if prefix + "atoms" in state_dict:
-        check_atoms(state_dict[prefix + "atoms"])
-
-
-def after_load(module: nn.Module, _incompatible_keys: Any) -> None:
-    assert isinstance(module, SparseEncoder)
-    module.atoms = module.atoms.contiguous()
-    module.refresh_norms()
 
 
 def check_atoms(atoms: Tensor) -> None:
@@ -259,3 +261,30 @@ def check_boolean(name: str, value: object) -> None:
         kind = type(value)
         told = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
         raise TypeError(f"{name} is a {told}, expected a bool")
+
+
+def check_surrogate(name: str, value: object) -> None:
+    if value not in SURROGATES:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(SURROGATES)}")
+
+
+def check_backend(_name: str, value: str) -> None:
+    if value != "auto":
+        load_engine(value)
+
+
+FRACTIONS = ("dropout_p", "epsilon", "beta", "sigma")
+SETTINGS: dict[str, Callable[[str, Any], None]] = {
+    "atoms": lambda _, value: check_atoms(value),
+    "stride": lambda name, value: check_integer(name, value, 1),
+    "dropout_p": lambda name, value: check_number(name, value, lambda p: 0 <= p < 1, "in [0, 1)"),
+    "epsilon": lambda name, value: check_number(
+        name, value, lambda e: 0 <= e <= 1, "in [0, 1], on the scale of pixels in [0, 1]"
+    ),
+    "beta": lambda name, value: check_number(name, value, lambda b: b >= 0, "at least 0"),
+    "sigma": lambda name, value: check_number(name, value, lambda s: s > 0, "above 0"),
+    "quantize": check_boolean,
+    "signed": check_boolean,
+    "surrogate": check_surrogate,
+    "backend": check_backend,
+}

@@ -8,6 +8,7 @@ import hashlib
 import operator
 from typing import SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,8 @@ def check_seed(seed: SupportsIndex) -> None:
         operator.index(seed)
     except TypeError:
         raise TypeError(f"seed is a {type(seed).__name__}, expected an int") from None
+    if isinstance(seed, bool):
+        raise TypeError("seed is a bool, expected an int")
 
 
 def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
@@ -40,7 +43,7 @@ def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
         if seed.dtype != torch.int64 or seed.numel() != 1:
             raise TypeError(f"seed is a tensor of {seed.numel()} x {seed.dtype}, expected one torch.int64")
         return seed.to(device).reshape(())
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise TypeError(f"seed is a {type(seed).__name__}, expected an int, an int64 tensor or None")
     if not -SEED_LIMIT <= seed < SEED_LIMIT:
         raise ValueError(f"seed is {seed}, expected in [-2^63, 2^63)")

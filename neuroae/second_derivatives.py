@@ -15,6 +15,8 @@ RECORDED = torch.empty(0, requires_grad=True)
 class Refusal(Function):
     """The gradient as it is; its derivative, to any of what it may depend on, is an error."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(gradient: Tensor, *origins: Tensor) -> Tensor:
         # A view would not let itself be changed in place.
@@ -42,10 +44,10 @@ def once_differentiable(backward: Callable[..., tuple[Any, ...]]) -> Callable[..
             results = backward(ctx, *grads)
         if not torch.is_grad_enabled():
             return results
-        # A transform counts on its own tensors alone, and would return what is recorded besides them.
-        transformed = torch._C._are_functorch_transforms_active()
-        origins = (*grads, *ctx.saved_tensors) if transformed else (RECORDED,)
-        present = [tensor for tensor in origins if tensor is not None]
+        # A pass that is asked for certain gradients visits only what leads to them. A transform counts on its own
+        # tensors alone, and would return what is recorded besides them.
+        outside = () if torch._C._are_functorch_transforms_active() else (RECORDED,)
+        present = [tensor for tensor in (*grads, *ctx.saved_tensors, *outside) if tensor is not None]
         return tuple(None if result is None else Refusal.apply(result, *present) for result in results)
 
     return refusing

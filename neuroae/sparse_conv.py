@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .autograd import ConvTranspose
 from .code import SparseCode
+from .contexts import autocast_dtype
 from .kernels.conv_shapes import least_output
 
 
@@ -40,34 +41,37 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
             raise TypeError(f"input is a {type(input).__name__}, expected a SparseCode or a tensor")
         if input.atoms != self.in_channels:
             raise ValueError(f"input is a code over {input.atoms} atoms, expected {self.in_channels}")
-        if input.index.device != self.weight.device:
-            raise ValueError(f"input is on {input.index.device}, expected {self.weight.device}, where the weight is")
+        # Once: a parametrization may make another weight of itself each time.
+        weight, bias = self.weight, self.bias
+        if input.index.device != weight.device:
+            raise ValueError(f"input is on {input.index.device}, expected {weight.device}, where the weight is")
         if self.groups != 1 or self.dilation != (1, 1):
-            return self.forward(input.to_dense(), output_size, relu=relu)
-        device = self.weight.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
+            return self.forward(input.to_dense().to(weight.dtype), output_size, relu=relu)
+        dtype = autocast_dtype(weight.device) or weight.dtype
         return ConvTranspose.apply(
             input.backend,
             input.index,
             input.value,
             input.count,
-            self.weight,
-            self.bias,
-            self.weight.detach().to(dtype),
-            None if self.bias is None else self.bias.detach().to(dtype),
+            weight,
+            bias,
+            weight.detach().to(dtype),
+            None if bias is None else bias.detach().to(dtype),
             self.stride,
             self.padding,
-            self.sparse_output_padding(input, output_size),
+            self.sparse_output_padding(input, output_size, weight),
             relu,
         )
 
-    def sparse_output_padding(self, code: SparseCode, output_size: list[int] | None) -> tuple[int, ...]:
+    def sparse_output_padding(
+        self, code: SparseCode, output_size: list[int] | None, weight: Tensor
+    ) -> tuple[int, ...]:
         """Rows and columns added at the end, from ``output_size`` if given."""
         if output_size is None:
             return tuple(int(extra) for extra in self.output_padding)
         if len(output_size) < 2:
             raise ValueError(f"output_size is {output_size}, expected height and width")
-        sizes = least_output(code.index, self.weight, self.stride, [int(rows) for rows in self.padding])
+        sizes = least_output(code.index, weight, self.stride, [int(rows) for rows in self.padding])
         extra = tuple(wanted - size for wanted, size in zip(output_size[-2:], sizes, strict=True))
         if not all(0 <= more < step for more, step in zip(extra, self.stride, strict=True)):
             raise ValueError(f"output_size is {tuple(output_size[-2:])}, expected from {sizes} by less than a stride")

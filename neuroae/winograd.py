@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .autograd import DenseConvTranspose
+from .contexts import autocast_dtype
 from .devices import has_matrix_units
 from .kernels import engine_name
 
@@ -30,19 +31,21 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
         Returns:
             (rows, C_out, H + 2, W + 2), channels_last from the C++ engine.
         """
-        device = input.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
-        if output_size is not None or not self.suits(input, dtype):
+        # Once: a parametrization may make another weight of itself each time.
+        weight, bias = self.weight, self.bias
+        automatic = autocast_dtype(input.device)
+        dtype = automatic or weight.dtype
+        if output_size is not None or not self.suits(input, dtype) or (automatic and weight.dtype == torch.float64):
             dense = super().forward(input, output_size)
             return F.relu(dense) if relu else dense
-        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
-        return DenseConvTranspose.apply(input.to(dtype), weight, bias, relu)
+        return DenseConvTranspose.apply(input.to(dtype), weight.float(), None if bias is None else bias.float(), relu)
 
     def suits(self, input: Tensor, dtype: torch.dtype) -> bool:
         """Whether the C++ engine takes this layer and is the fastest for it, computing in ``dtype``."""
         plain = self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1) and self.groups == 1
         unpadded = self.padding == self.output_padding == (0, 0)
-        alike = torch.is_autocast_enabled("cpu") or input.dtype == dtype
+        # Autocast leaves float64 alone.
+        alike = input.dtype == dtype or (autocast_dtype(input.device) is not None and input.dtype != torch.float64)
         maps = input.device.type == "cpu" and input.dim() == 4
         return plain and unpadded and alike and maps and engine_is_faster(dtype)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attacked_models import Fixed, Noisy
 from models import Linear, random_images, small_defense
-from neuroae import Defense, resnet32
+from neuroae import Defense, SparseCode, SparseEncoder, derive_seed, resnet32
 from neuroae.attacks import (
     APGDSettings,
     PGDSettings,
@@ -20,6 +20,7 @@ from neuroae.attacks import (
     pgd,
     square,
 )
+from neuroae.attacks.realizations import takes_seeds
 from neuroae.classifiers import ResNet32
 from neuroae.evaluation import Attack
 from neuroae.evaluation.scoring import Scoring, answers
@@ -288,3 +289,33 @@ def test_infinite_losses_of_both_signs_are_no_number() -> None:
     labels = torch.zeros(6, dtype=torch.int64)
     found = eot_gradient(Extremes().eval(), images, labels, realizations=2, seed=0, image_ids=ids, loss="margin")
     assert found.loss.eq(-torch.inf).all()
+
+
+@pytest.mark.parametrize("model", [Linear(1, 8, 10), small_defense()], ids=["classifier", "defense"])
+def test_within_inference_mode_an_attack_is_refused(model: nn.Module) -> None:
+    """There is no gradient, and images would come back as they were."""
+    images, labels, ids = random_images()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"torch\.inference_mode rules out"):
+        pgd(model.eval(), images, labels, PGDSettings(steps=1, realizations=1), seed=0, image_ids=ids)
+
+
+class Changed(SparseEncoder):
+    """Of images that are brighter."""
+
+    def encode(self, images: Tensor, *arguments: object, **more: object) -> SparseCode:
+        return super().encode((images * 1.5).clamp(max=1), *arguments, **more)  # type: ignore[arg-type]
+
+
+def test_a_defense_with_an_encoder_of_ones_own_is_attacked_as_it_answers() -> None:
+    model, (images, _, ids) = small_defense(), random_images()
+    model.encoder = Changed(model.encoder.atoms, top_t=8, dropout_p=0.5, epsilon=0.02)
+    found = drawn_probabilities(model, images, draws=1, seed=5, image_ids=ids)
+    expected = model(images, seed=derive_seed(5, "realization", 0), image_ids=ids).softmax(-1)
+    torch.testing.assert_close(next(iter(found)), expected)
+
+
+def test_wrappers_pass_seeds_on() -> None:
+    model = small_defense()
+    assert takes_seeds(nn.DataParallel(model))
+    assert takes_seeds(torch.compile(model))
+    assert not takes_seeds(torch.compile(Linear(1, 8, 10)))

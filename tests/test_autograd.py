@@ -12,6 +12,7 @@ from conftest import unit_atoms
 from neuroae import SparseCode, SparseConvTranspose2d, SparseEncoder
 from neuroae.autograd import ConvTranspose
 from neuroae.kernels import reference
+from neuroae.winograd import WinogradConvTranspose2d
 
 
 @pytest.fixture
@@ -213,6 +214,49 @@ def test_differentiating_the_convolution_twice_is_an_error(
     (grad,) = torch.autograd.grad(value, images, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivatives"):
         (value + grad.norm()).backward()
+
+
+def encoded(encoder: SparseEncoder, x: Tensor) -> Tensor:
+    return encoder(x, seed=1)
+
+
+def drawn(encoder: SparseEncoder, x: Tensor) -> Tensor:
+    return encoder.encode(x, realizations=2, seed=1).value
+
+
+def decoded(encoder: SparseEncoder, x: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return WinogradConvTranspose2d(20, 5, 3)(encoder(x, seed=1))
+
+
+@losses
+@pytest.mark.parametrize("layer", [encoded, drawn, decoded], ids=lambda layer: layer.__name__)
+def test_second_derivatives_to_what_is_named_are_an_error(
+    encoder: SparseEncoder, images: Tensor, layer: Callable[..., Tensor], loss: Callable[[Tensor], Tensor]
+) -> None:
+    """Where inputs are named, autograd goes to these alone, and past whatever else was recorded."""
+    (grad,) = torch.autograd.grad(loss(layer(encoder, images)), images, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(grad.square().sum(), images)
+
+
+@losses
+@pytest.mark.parametrize("kind", [SparseConvTranspose2d, WinogradConvTranspose2d], ids=lambda kind: kind.__name__)
+def test_a_penalty_on_the_gradient_does_not_vanish(
+    encoder: SparseEncoder, images: Tensor, kind: Any, loss: Callable[[Tensor], Tensor]
+) -> None:
+    layer, code = kind(20, 6, 3), encoder.encode(images)
+    value = loss(layer(code if kind is SparseConvTranspose2d else code.to_dense()))
+    (grad,) = torch.autograd.grad(value, images, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        (value + grad.square().sum()).backward(inputs=list(layer.parameters()))
+
+
+def test_jacobians_of_function_transforms(encoder: SparseEncoder) -> None:
+    x = torch.rand(1, 3, 7, 7)
+    expected = torch.autograd.functional.jacobian(lambda x: encoder(x, seed=1).sum(1), x)
+    assert expected.any()
+    assert torch.equal(torch.func.jacrev(lambda x: encoder(x, seed=1).sum(1))(x), expected)
 
 
 def test_nested_function_transforms_are_an_error(encoder: SparseEncoder, images: Tensor) -> None:

@@ -79,3 +79,10 @@ def test_numbers_for_other_channels_are_refused() -> None:
 def test_sides_that_cannot_be_halved_twice_are_refused(height: int, width: int) -> None:
     with pytest.raises(ValueError, match=f"images are {height} x {width}, expected sides that are multiples of 4"):
         resnet32().eval()(torch.rand(1, 3, height, width))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 32, 32), (3, 32, 32), (2, 4, 32, 32)], ids=str)
+def test_images_of_other_channels_are_refused(shape: tuple[int, ...]) -> None:
+    """Normalization would broadcast a gray image to three channels, without a word."""
+    with pytest.raises(ValueError, match=r"images has shape .*, expected \(B, 3, H, W\)"):
+        resnet32()(torch.rand(shape))

@@ -113,3 +113,15 @@ def test_realizations_that_do_not_exist_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"realizations|count"):
         encoder.select(images).draw(start=start, count=count)
+
+
+def test_images_that_were_changed_since_get_no_gradient_of_others(encoder: SparseEncoder, images: Tensor) -> None:
+    changed = images * 1.0
+    selection = encoder.select(changed)
+    changed.mul_(0.5)
+    with pytest.raises(RuntimeError, match="images were changed in place since they were selected from"):
+        selection.draw(seed=1)
+    with torch.no_grad():
+        kept = encoder.select(images)
+        images.mul_(0.5)
+    kept.draw(seed=1, receiver=torch.empty_like(images))

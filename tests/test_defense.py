@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from conftest import unit_atoms
 from neuroae import Decoder, Defense, SparseConvTranspose2d, SparseEncoder
 from neuroae.code import SparseCode
+from neuroae.defense import is_plain
 
 
 class SmallDecoder(nn.Module):
@@ -228,3 +229,51 @@ def test_bfloat16_leaves_the_code_alone(model: Defense, images: Tensor) -> None:
     assert logits.dtype == torch.bfloat16
     assert probabilities.dtype == torch.float32
     torch.testing.assert_close(logits.float(), model(images, seed=1), rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("surrogate", ["identity", "autoencoder-identity"])
+def test_a_view_lives_without_its_original(model: Defense, images: Tensor, surrogate: str) -> None:
+    expected = model(images, seed=1)
+    view = model.with_surrogate(surrogate)
+    del model
+    copied = copy.deepcopy(view)
+    copied.load_state_dict(view.state_dict())
+    saved = io.BytesIO()
+    torch.save(view, saved)
+    saved.seek(0)
+    for twin in (copied, torch.load(saved, weights_only=False)):
+        twin.load_state_dict(view.state_dict())
+        assert torch.equal(twin(images, seed=1), expected)
+
+
+def test_a_view_has_hooks_and_a_dead_zone_of_its_own(model: Defense, images: Tensor) -> None:
+    expected, called = model(images, seed=1), []
+    view = model.with_surrogate("identity")
+    view.register_forward_hook(lambda *_: called.append("view"))
+    view.encoder.epsilon = 0.2
+    assert torch.equal(model(images, seed=1), expected)
+    assert not called
+    assert not torch.equal(view(images, seed=1), expected)
+    assert called == ["view"]
+
+
+def test_w_aiga_in_bfloat16(model: Defense, images: Tensor) -> None:
+    """The decoded image as it is, in its own dtype."""
+    model = model.bfloat16()
+    logits = model.with_surrogate("autoencoder-identity")(images, seed=1)
+    assert torch.equal(logits, model(images, seed=1))
+    logits.sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_what_is_changed_in_an_encoder_is_seen(model: Defense) -> None:
+    """Attacks on a plain defense go past its encoder's ``forward`` and hooks."""
+
+    class Other(SparseEncoder):
+        pass
+
+    assert is_plain(model)
+    model.encoder.register_forward_hook(lambda *_: None)
+    assert not is_plain(model)
+    model.encoder = Other(model.encoder.atoms, top_t=8)
+    assert not is_plain(model)

@@ -135,3 +135,61 @@ def test_an_encoder_without_storage_is_filled_by_loading(encoder: SparseEncoder,
     other = SparseEncoder(torch.empty(20, 3, 4, 4, device="meta"), top_t=8, dropout_p=0.5)
     other.to_empty(device="cpu").load_state_dict(encoder.state_dict())
     assert same_code(other.encode(images, seed=1), encoder.encode(images, seed=1))
+
+
+CHANGED: dict[str, Any] = {
+    "stride": 3,
+    "top_t": 4,
+    "dropout_p": 0.1,
+    "epsilon": 0.1,
+    "beta": 1.0,
+    "quantize": False,
+    "signed": False,
+    "surrogate": "identity",
+    "sigma": 0.5,
+    "backend": "reference",
+    "atoms": None,
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_setting_that_is_given_later_counts_as_if_it_had_been_given_at_first(
+    encoder: SparseEncoder, atoms: Tensor, images: Tensor, name: str
+) -> None:
+    value = unit_atoms(9, 3, 3).transpose(2, 3) if name == "atoms" else CHANGED[name]
+    settings = {"atoms": atoms, "top_t": 8, "dropout_p": 0.5} | {name: value}
+    setattr(encoder, name, value)
+    made = SparseEncoder(**settings)
+    assert repr(encoder) == repr(made)
+    assert encoder.atoms.is_contiguous()
+    assert all(map(torch.equal, encoder.buffers(), made.buffers()))
+    assert same_code(encoder.encode(images, seed=1), made.encode(images, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("epsilon", 8, ValueError, r"epsilon is 8, expected in \[0, 1\]"),
+        ("top_t", 21, ValueError, r"top_t is 21, expected in \[1, 20\]"),
+        ("atoms", torch.ones(20, 3, 4, 4), ValueError, "atoms has l2 norms"),
+        ("atoms", unit_atoms(5, 3, 4), ValueError, r"top_t is 8, expected in \[1, 5\]"),
+        ("surrogate", "smoth", ValueError, "surrogate is 'smoth'"),
+        ("quantize", 1, TypeError, "quantize is a int"),
+        ("backend", "nonsense", ValueError, "nonsense"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_setting_that_does_not_fit_is_refused_whenever_it_is_given(
+    encoder: SparseEncoder, name: str, value: object, error: type[Exception], message: str
+) -> None:
+    before = repr(encoder)
+    with pytest.raises(error, match=message):
+        setattr(encoder, name, value)
+    assert repr(encoder) == before
+
+
+def test_norms_made_in_inference_mode_train_afterwards(encoder: SparseEncoder, images: Tensor) -> None:
+    with torch.inference_mode():
+        encoder.load_state_dict(encoder.state_dict())
+    encoder(images.requires_grad_(), seed=1).sum().backward()
+    assert images.grad is not None

@@ -91,6 +91,17 @@ class Noisy(Linear):
         return super().forward(images) + 0.01 * torch.randn(10)
 
 
+class InPlace(Linear):
+    """Normalizes the images that it is given."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.sub_(0.5))
+
+
+def test_a_model_that_changes_its_images_does_not_draw() -> None:
+    assert not is_random(InPlace(1, 8, 10).eval(), random_data(20))
+
+
 def test_a_model_that_seldom_draws_is_random() -> None:
     class Seldom(Linear):
         def forward(self, images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Models as folders: what comes back, what float16 changes, and which names there are."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from neuroae import Defense
 from neuroae.classifiers import ResNet32
+from neuroae.evaluation.fingerprints import fingerprint
 from neuroae.pretrained import folders, load_pretrained, save_pretrained, shipped_names
 from neuroae.pretrained.half import rounded
 from neuroae.storage import load_tensors
@@ -187,3 +189,60 @@ def test_a_model_of_another_class_is_refused(shelf: Path) -> None:
         Defense.from_pretrained("two")
     with pytest.raises(ValueError, match=r"one holds a Defense, expected a ResNet32; use Defense\.from_pretrained"):
         ResNet32.from_pretrained("one")
+
+
+def test_the_gradient_of_the_identity_is_kept(tmp_path: Path) -> None:
+    model = small_model("defense").with_surrogate("autoencoder-identity")
+    model.save_pretrained(tmp_path)
+    assert Defense.from_pretrained(tmp_path).autoencoder_identity
+    small_model("defense").save_pretrained(tmp_path)
+    assert not Defense.from_pretrained(tmp_path).autoencoder_identity
+
+
+def wider_normalization(model: Defense) -> None:
+    model.classifier.bn1.eps = 1e-3
+
+
+def padded(model: Defense) -> None:
+    model.decoder.conv3.padding = (1, 1)
+
+
+def without_bias(model: Defense) -> None:
+    model.classifier.linear = nn.Linear(64, 10, bias=False)
+
+
+def parametrized(model: Defense) -> None:
+    nn.utils.parametrizations.weight_norm(model.decoder.conv3)
+
+
+def with_more(model: Defense) -> None:
+    model.encoder.register_buffer("more", torch.zeros(2))
+
+
+def nested(model: Defense) -> None:
+    model.decoder.conv3 = nn.Sequential(model.decoder.conv3)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (wider_normalization, r"classifier\.bn1 is BatchNorm2d"),
+        (padded, r"decoder\.conv3 is ConvTranspose2d"),
+        (without_bias, r"classifier\.linear is Linear"),
+        (parametrized, r"decoder\.conv3"),
+        (with_more, "encoder is SparseEncoder"),
+        (nested, r"decoder\.conv3 is a Sequential"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_model_that_would_come_back_as_another_is_not_saved(
+    tmp_path: Path, change: Callable[[Defense], object], part: str
+) -> None:
+    """Nor do evaluations take the two for one."""
+    model = small_model("defense")
+    before = fingerprint(model)
+    change(model)
+    with pytest.raises(TypeError, match=part):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert fingerprint(model) != before

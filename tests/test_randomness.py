@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -91,3 +92,14 @@ def test_images_are_numbered_from_zero_by_default() -> None:
 def test_other_image_ids_are_refused(image_ids: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         image_id_tensor(image_ids, 2, CPU)  # type: ignore[arg-type]
+
+
+def test_an_integer_of_numpy_is_a_seed() -> None:
+    assert seed_tensor(np.int64(-5), CPU) == seed_tensor(-5, CPU)
+    assert derive_seed(np.int64(3), "some") == derive_seed(3, "some")
+
+
+def test_truth_is_no_seed() -> None:
+    for take in (lambda: seed_tensor(True, CPU), lambda: derive_seed(True, "some")):
+        with pytest.raises(TypeError, match="seed is a bool, expected an int"):
+            take()

@@ -164,3 +164,32 @@ def test_a_code_on_another_device_than_the_weight_is_refused(code: SparseCode) -
     layer = SparseConvTranspose2d(30, 8, 4, 2, device="meta")
     with pytest.raises(ValueError, match="input is on cpu, expected meta, where the weight is"):
         layer(code)
+
+
+class Halved(nn.Module):
+    """Half of the weights, others each time."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * (torch.rand_like(weight) < 0.5)
+
+
+def test_a_random_weight_is_the_same_in_both_directions(code: SparseCode) -> None:
+    """The layer is linear in what it draws from: weight times gradient is the output."""
+    layer = SparseConvTranspose2d(30, 8, 3, bias=False)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Halved())
+    output = layer(code).sum()
+    output.backward()
+    original = layer.parametrizations.weight.original
+    assert (original * original.grad).sum().item() == pytest.approx(output.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"groups": 2}, {"dilation": 2}], ids=str)
+def test_what_takes_the_dense_layer_takes_it_in_the_weights_dtype(code: SparseCode, settings: dict[str, Any]) -> None:
+    layer = SparseConvTranspose2d(30, 8, 3, **settings).bfloat16()
+    assert layer(code).dtype == torch.bfloat16
+
+
+def test_shapes_without_memory() -> None:
+    layer = SparseConvTranspose2d(30, 8, 3, device="meta")
+    index, value, count = (tensor.to("meta") for tensor in random_code((3, 4, 6, 9), 30, torch.Generator()))
+    assert layer(SparseCode(index, value, value, count, atoms=30)).shape == (3, 8, 6, 8)

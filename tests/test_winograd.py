@@ -154,3 +154,32 @@ def test_an_empty_batch(engine: Any, layers: tuple[WinogradConvTranspose2d, nn.C
     assert output.shape == (0, 8, 7, 7)
     assert layer.weight.grad is not None
     assert layer.weight.grad.eq(0).all()
+
+
+def test_shapes_without_memory() -> None:
+    layer = WinogradConvTranspose2d(30, 8, 3, device="meta")
+    assert layer(torch.empty(2, 30, 5, 6, device="meta")).shape == (2, 8, 7, 8)
+
+
+def test_autocast_leaves_float64_alone() -> None:
+    layer, dense = twins(kernel_size=3)
+    x = torch.rand(2, 30, 5, 6, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = layer.double()(x), dense.double()(x)
+    assert found.dtype == expected.dtype == torch.float64
+    assert torch.equal(found, expected)
+
+
+def test_a_weight_is_asked_for_once() -> None:
+    asked = []
+
+    class Counted(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            asked.append(1)
+            return weight
+
+    layer, _ = twins(kernel_size=3)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Counted())
+    asked.clear()
+    layer(torch.rand(2, 30, 5, 6))
+    assert len(asked) == 1

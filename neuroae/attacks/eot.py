@@ -154,7 +154,13 @@ def realization_gradients(
     start: int,
     count: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each realization of each image by itself: (count * B, C, H, W) gradients, losses, log-probabilities."""
+    """Each realization of each image by itself: (count * B, C, H, W) gradients, losses, log-probabilities.
+
+    Raises:
+        RuntimeError: within ``torch.inference_mode``, which nothing within it can leave for the model's own tensors.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("attacks need gradients, which torch.inference_mode rules out; leave it, no_grad may stay")
     receiver = images.repeat(count, 1, 1, 1).requires_grad_()
     with torch.enable_grad():
         logits = realize(start, count, receiver)

@@ -13,6 +13,7 @@ from .checks import answered
 
 Realize = Callable[[int, int, Tensor], Tensor]
 SEEDED = {"seed", "image_ids"}
+WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 # What a pass costs beside its rows, on a CPU the packing of filters above all, on a GPU its launches, is little from
 # about so many rows on. Large images are not repeated for it: pixels are what takes memory.
 ROWS = {"cpu": 64, "cuda": 512}
@@ -69,7 +70,7 @@ def realizations_at_once(model: nn.Module, chunk: int | None, shape: torch.Size)
     if isinstance(rule, int):
         return rule
     rows, (images, _, height, width) = rows_at_once(model), shape
-    return max(1, min(rows // images, rows * PIXELS_A_ROW // (images * height * width)))
+    return max(1, min(rows, rows * PIXELS_A_ROW // (height * width)) // max(1, images))
 
 
 def chunk_rule(model: nn.Module, chunk: int | None) -> int | str:
@@ -87,9 +88,16 @@ def rows_at_once(model: nn.Module) -> int:
 def takes_seeds(model: nn.Module) -> bool:
     """Whether the model draws by seed and image id, as a ``Defense`` does."""
     try:
-        return set(inspect.signature(model.forward).parameters) >= SEEDED
+        return set(inspect.signature(unwrapped(model).forward).parameters) >= SEEDED
     except ValueError:  # a traced or loaded TorchScript module keeps no names
         return False
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model within torch.compile's or a parallel wrapper, which pass on whatever they are given."""
+    while type(model).__name__ in WRAPPERS:
+        model = getattr(model, WRAPPERS[type(model).__name__])
+    return model
 
 
 def batch_seed(model: nn.Module, seed: int, image_ids: Tensor) -> int:

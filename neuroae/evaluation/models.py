@@ -88,7 +88,7 @@ def is_random(model: nn.Module, data: ImageSet) -> bool:
     with repeatable(), torch.no_grad():
         realize = realizer(model, images, 0, ids)
         # A call each: rows of one batch may differ in their last bits without any draw.
-        first, *others = (realize(number, 1, images).float() for number in range(DRAWN))
+        first, *others = (realize(number, 1, images.clone()).float() for number in range(DRAWN))
     check_logits(first, len(images), int(data.labels.max()))
     return any(not torch.equal(first, other) for other in others)
 

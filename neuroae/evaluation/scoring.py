@@ -1,5 +1,6 @@
 """How images are judged: by realizations that no attack and no selection saw, in float32."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from ..attacks.realizations import batch_seed, takes_seeds
 from ..contexts import autocast
 from ..data import ImageSet
 from ..encoder import check_integer
-from ..randomness import check_seed, derive_seed
+from ..randomness import derive_seed
 from ..variants import FixedMasks
 
 
@@ -33,7 +34,7 @@ class Scoring:
 
     def __post_init__(self) -> None:
         check_integer("draws", self.draws, 1)
-        check_seed(self.seed)
+        check_integer("seed", self.seed, -math.inf)  # manifests hold no integer of numpy
         if self.deterministic and self.draws != 1:
             raise ValueError(f"draws is {self.draws}, expected 1 where masks are fixed: all draws would be the same")
 

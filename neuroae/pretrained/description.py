@@ -1,14 +1,17 @@
 """Models as settings that JSON holds, and back."""
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..classifiers import ResNet32, resnet32
+from ..contexts import drawing_from, float32_by_default
 from ..decoder import Decoder
-from ..defense import Defense
+from ..defense import AUTOENCODER_IDENTITY, Defense
 from ..encoder import SparseEncoder, check_atoms, check_boolean, check_integer, check_number
+from ..structure import settings as settings_of
 
 ATOMS = "encoder.atoms"
 ENCODER_SETTINGS = ("stride", "top_t", "dropout_p", "epsilon", "beta", "quantize", "signed", "surrogate", "sigma")
@@ -23,7 +26,37 @@ CLASSIFIER_SIZES = {"num_classes": ("linear.weight", 0), "in_channels": ("conv1.
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """What ``build`` needs beside the tensors, for a ``Defense`` of our decoder and ResNet-32 or a ResNet-32 alone."""
+    """What ``build`` needs beside the tensors, for a ``Defense`` of our decoder and ResNet-32 or a ResNet-32 alone.
+
+    Raises:
+        TypeError: a model that ``build`` makes of it would be another; the message names the part.
+    """
+    found = described(model)
+    try:
+        with drawing_from(0), float32_by_default():
+            twin = build(found | {"notes": {}}, model.state_dict())
+    except UnfitTensors as error:
+        raise TypeError(f"model has other tensors than a saved one holds: {error}") from error
+    here, there = made_of(model), made_of(twin)
+    for path in {**there, **here}:
+        if here.get(path) != there.get(path):
+            said = f"{here.get(path, 'missing')}, expected {there.get(path, 'nothing of that name')}"
+            raise TypeError(f"{path or 'model'} is {said}: a saved model holds no other")
+    return found
+
+
+def made_of(model: nn.Module) -> dict[str, str]:
+    """Each module by its path: what it is, and the settings and shapes that ``described`` does not tell."""
+    found = {}
+    for path, module in model.named_modules():
+        own = chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in own]
+        kept = "" if isinstance(module, SparseEncoder) else settings_of(module)
+        found[path] = f"{type(module).__name__}({kept}) of {', '.join(shapes) or 'no tensors'}"
+    return found
+
+
+def described(model: nn.Module) -> dict[str, Any]:
     # Of a subclass nothing would be kept but what it comes from.
     if type(model) is ResNet32:
         return {"model": "classifier", "classifier": describe_classifier(model)}
@@ -41,13 +74,16 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
 
 def describe_decoder(decoder: Decoder) -> dict[str, Any]:
-    first = decoder.conv1
+    first, last = decoder.conv1, decoder.conv3
+    for name, layer in {"conv1": first, "conv3": last}.items():
+        if not isinstance(layer, nn.ConvTranspose2d):
+            raise TypeError(f"decoder.{name} is a {type(layer).__name__}, expected a transposed convolution")
     return {
         "in_channels": first.in_channels,
         "kernel_size": first.kernel_size[0],
         "stride": first.stride[0],
         "image_size": list(decoder.image_size),
-        "out_channels": decoder.conv3.out_channels,
+        "out_channels": last.out_channels,
         "resize": decoder.resize,
     }
 
@@ -55,6 +91,8 @@ def describe_decoder(decoder: Decoder) -> dict[str, Any]:
 def describe_classifier(classifier: nn.Module) -> dict[str, Any]:
     if type(classifier) is not ResNet32:
         raise TypeError(f"classifier is a {type(classifier).__name__}, expected a ResNet-32")
+    if not isinstance(classifier.linear, nn.Linear) or not isinstance(classifier.conv1, nn.Conv2d):
+        raise TypeError("classifier has other layers than a ResNet-32")
     return {
         "name": "resnet32",
         "num_classes": classifier.linear.out_features,
@@ -83,9 +121,12 @@ def build(config: Any, tensors: Mapping[str, Tensor]) -> Defense | ResNet32:
     if kind == "classifier":
         return build_classifier(config["classifier"], tensors, "")
     require_fields("encoder.", config["encoder"], ENCODER_SETTINGS)
-    encoder = SparseEncoder(dictionary(tensors), **config["encoder"])
+    identity = config["encoder"]["surrogate"] == AUTOENCODER_IDENTITY
+    encoder = SparseEncoder(dictionary(tensors), **config["encoder"] | ({"surrogate": "smooth"} if identity else {}))
     decoder = build_decoder(config["decoder"], tensors)
-    return Defense(encoder, decoder, build_classifier(config["classifier"], tensors, "classifier."))
+    model = Defense(encoder, decoder, build_classifier(config["classifier"], tensors, "classifier."))
+    model.autoencoder_identity = identity
+    return model
 
 
 def require_fields(part: str, settings: Any, expected: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..contexts import float32_by_default
+from ..defense import AUTOENCODER_IDENTITY, Defense
 from ..storage import load_json, load_tensors, replacing, save_json, save_tensors
 from .card import model_card
 from .description import UnfitTensors, build, describe
@@ -23,8 +24,10 @@ def save_pretrained(
 ) -> None:
     """Writes a ``Defense`` of our decoder and ResNet-32, or a ResNet-32 alone; see ``Defense.save_pretrained``."""
     folder = Path(folder)
-    config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
     tensors = stored(model, half)
+    config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
+    if isinstance(model, Defense) and model.autoencoder_identity:
+        config["encoder"]["surrogate"] = AUTOENCODER_IDENTITY
     card = model_card(folder.resolve().name, model, tensors, config)
     with replacing(folder / WEIGHTS) as weights, replacing(folder / CARD) as page:
         save_tensors(weights, tensors)

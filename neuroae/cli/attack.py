@@ -63,18 +63,20 @@ def attack(
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(help="Another model to transfer attacks from, named as MODEL is; repeat for several."),
+        typer.Option(
+            help="Another model to transfer attacks from, besides MODEL, and named as it is; repeat for several."
+        ),
     ] = None,
     variant: Annotated[
         Variant | None,
         typer.Option(
             help="Craft on the ensemble as deployed, of which a realization is all E members, on the mean field "
             "(dropout replaced by its expectation), or on fixed masks. Sources that are classifiers stay as they are.",
-            show_default="one realization a gradient",
+            show_default="single realizations, of which --realizations are averaged",
         ),
     ] = None,
     loss: Annotated[LossName, typer.Option(help="That is raised.")] = "cross-entropy",
-    norm: Annotated[Norm, typer.Option(help="Of the perturbation; l2 needs --epsilon and --step-size.")] = "linf",
+    norm: Annotated[Norm, typer.Option(help="Of the perturbation; l2 needs --epsilon, and pgd --step-size.")] = "linf",
     epsilon: Annotated[
         list[float] | None,
         preset_option("epsilon", "Budget for pixels in [0, 1]; repeat for an attack with each.", min=0),

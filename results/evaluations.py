@@ -158,21 +158,34 @@ class Experiment:
     Attributes:
         attacks: made of the models.
         attacked: the model that is scored.
+        name: what tables call it.
         images: of the test set, from the front.
         block: images in a batch; restarts multiply it.
     """
 
     attacks: Callable[[Models], list[Attack]]
     attacked: Callable[[Models], nn.Module]
+    name: Callable[[Models], str]
     images: int
     block: int = 50
 
 
+DEFENSE: tuple[Callable[[Models], nn.Module], Callable[[Models], str]] = (
+    lambda models: models.attacked,
+    lambda models: Path(models.defense).name,
+)
 EXPERIMENTS = {
-    "table1": Experiment(table1, lambda models: models.attacked, 1000),
-    "precision": Experiment(precision_check, lambda models: models.attacked, 100),
-    "table3-undefended": Experiment(table3_undefended, lambda models: models.plain, 1000),
-    "table3-adversarial": Experiment(table3_adversarial, lambda models: models.adversarially_trained, 1000),
-    "table6": Experiment(table6, lambda models: models.attacked, 200, 10),
-    "beyond": Experiment(beyond, lambda models: models.attacked, 200),
+    "table1": Experiment(table1, *DEFENSE, 1000),
+    "precision": Experiment(precision_check, *DEFENSE, 100),
+    "table3-undefended": Experiment(
+        table3_undefended, lambda models: models.plain, lambda models: models.undefended, 1000
+    ),
+    "table3-adversarial": Experiment(
+        table3_adversarial,
+        lambda models: models.adversarially_trained,
+        lambda _: "adversarially trained ResNet-32",
+        1000,
+    ),
+    "table6": Experiment(table6, *DEFENSE, 200, 10),
+    "beyond": Experiment(beyond, *DEFENSE, 200),
 }

@@ -65,7 +65,7 @@ def main(
     attacked = chosen.attacked(models)
     data = load_dataset("cifar10", "test", data_dir).take(slice(limit or chosen.images))
     scoring = Scoring() if is_random(attacked, data) else Scoring(draws=1)
-    asked = Evaluation(attacked, data, chosen.attacks(models), scoring, chosen.block, experiment)
+    asked = Evaluation(attacked, data, chosen.attacks(models), scoring, chosen.block, chosen.name(models))
     folder = work / experiment
     with processes.group(asked.device):
         run_evaluation(asked, folder)

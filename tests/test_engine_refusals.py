@@ -11,6 +11,7 @@ import torch
 from models import Linear, small_defense
 from neuroae.attacks import PGDSettings
 from neuroae.evaluation import Attack, Evaluation, Scoring, attacks_from, run_evaluation
+from neuroae.evaluation.files import slug
 from neuroae.storage import claimed
 from small_evaluation import BUDGET, contents, random_data, small_evaluation
 
@@ -89,6 +90,12 @@ def test_records_of_nobody_knows_what_are_not_taken_for_done(tmp_path: Path, lef
     assert not (tmp_path / "manifest.json").exists()
 
 
+def test_what_was_measured_of_another_evaluation_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    (tmp_path / "sanity.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"holds sanity\.json and no manifest\.json"):
+        run_evaluation(small_evaluation(), tmp_path)
+
+
 def test_ensembles_and_many_draws_make_no_sense_where_masks_are_fixed() -> None:
     with pytest.raises(ValueError, match="draws is 10, expected 1 where masks are fixed"):
         Scoring(deterministic=True)
@@ -104,15 +111,25 @@ def test_ensembles_and_many_draws_make_no_sense_where_masks_are_fixed() -> None:
         ({"block": 0}, "block is 0"),
         ({"attacks": [Attack("Clean!", Linear(1, 8, 10).eval(), BUDGET)]}, r"attacks are named clean, Clean!"),
         ({"attacks": [Attack("?", Linear(1, 8, 10).eval(), BUDGET)]}, "names that differ in letters or digits"),
+        (
+            {"attacks": [Attack("a\nb", Linear(1, 8, 10).eval(), BUDGET)]},
+            r"named 'a\\nb', expected a name without control",
+        ),
         ({"model": small_defense().train()}, "model is in training mode"),
         ({"data": random_data(4).take(torch.tensor([1, 1]))}, "ids that differ"),
         ({"data": random_data(0)}, "data holds 0 images"),
     ],
-    ids=["block", "two names for one folder", "no name", "training mode", "one id twice", "no images"],
+    ids=["block", "two names for one folder", "no name", "two lines", "training mode", "one id twice", "no images"],
 )
 def test_what_cannot_be_evaluated_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(small_evaluation(), **change)  # type: ignore[arg-type]
+
+
+def test_names_in_any_script_have_a_folder() -> None:
+    assert slug("攻击") == "攻击"
+    assert slug("W-NFGA smooth, N_E 3") == "w-nfga-smooth-n-e-3"
+    replace(small_evaluation(), attacks=[Attack("攻击", Linear(1, 8, 10).eval(), BUDGET)])
 
 
 def test_numbers_that_are_no_integers_are_refused() -> None:

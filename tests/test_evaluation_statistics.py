@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta, norm
+from scipy.stats import beta, binomtest, norm
 
 from neuroae.evaluation import Accuracy, Record
 from neuroae.evaluation.statistics import (
     Estimate,
+    clopper_pearson,
     draw_accuracy,
     mean_over_images,
     papers_minimum,
@@ -103,8 +104,22 @@ def test_the_bootstrap_is_over_images() -> None:
     assert mean_over_images(values) == found
 
 
-def test_equal_images_have_no_spread() -> None:
-    assert mean_over_images(np.full(7, 0.5)) == Estimate(0.5, 0.5, 0.5)
+@given(st.integers(1, 50), st.integers(0, 50))
+def test_clopper_pearsons_interval_is_that_of_shares_as_well(images: int, doubled: int) -> None:
+    """Of whole numbers it is scipy's, and it grows with the share in between."""
+    correct = min(doubled, 2 * images) / 2
+    low, high = clopper_pearson(correct, images)
+    ends = [
+        binomtest(int(whole), images).proportion_ci(0.95, "exact") for whole in (np.floor(correct), np.ceil(correct))
+    ]
+    assert ends[0].low - 1e-9 <= low <= ends[1].low + 1e-9
+    assert ends[0].high - 1e-9 <= high <= ends[1].high + 1e-9
+
+
+def test_equal_images_have_a_spread_all_the_same() -> None:
+    """As much as if each were right or wrong: resampling finds none."""
+    found = mean_over_images(np.full(8, 0.5))
+    assert (found.low, found.high) == pytest.approx(Accuracy(4, 8).interval())
 
 
 @pytest.mark.parametrize("images", [1, 7, 1000])

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from neuroae.evaluation.statistics import Estimate
 from neuroae.reports import charts
+from neuroae.reports.rows import AttackRow
 from neuroae.reports.sweeps import Sweep, SweepPoint
 
 FOUND = [Estimate(0.5, 0.2, 0.9), Estimate(0.3, 0.25, 0.6)]
@@ -42,3 +43,29 @@ def test_persistence_and_votes_have_a_panel_each() -> None:
     for axis, expected in ((upper, persistent), (lower, majority)):
         np.testing.assert_allclose(axis.lines[0].get_xydata(), list(enumerate(expected["PGD"], 1)))
     assert upper.get_title(loc="left") != lower.get_title(loc="left")
+
+
+@pytest.mark.parametrize(
+    ("counts", "labels"),
+    [
+        ((1, 5, 20, 40), ["1", "5", "20", "40"]),
+        ((9, 10, 11, 12), ["9", "10", "11", "12"]),
+        ((1, 100, 101, 102, 1000), ["1", "100", "", "", "1000"]),
+        ((7,), ["7"]),
+    ],
+    ids=str,
+)
+def test_labels_that_would_touch_are_left_out(counts: tuple[float, ...], labels: list[str]) -> None:
+    assert charts.labels_apart(counts) == labels
+
+
+def test_a_long_name_takes_two_lines() -> None:
+    estimate = Estimate(0.5, 0.4, 0.6)
+    row = AttackRow.__new__(AttackRow)
+    fields = {"attack": "PGD of a name that is long, " * 5, "draws": 1, "vote": estimate, "draw": estimate}
+    for name, value in fields.items():
+        object.__setattr__(row, name, value)
+    (axis,) = charts.accuracy_chart([row]).axes
+    (title,) = [text for text in axis.texts if "PGD" in text.get_text()]
+    assert title.get_text().count("\n") == 1
+    assert title.get_fontsize() > 5.5

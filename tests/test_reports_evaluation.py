@@ -1,6 +1,7 @@
 """The report of an evaluation: its files, and what it says of evaluations that are not done."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from neuroae.evaluation.sanity.images import BALL
 from neuroae.reports import Report, probe_evaluation, write_report
 from neuroae.reports.evaluation_report import FIXED_MASKS, UNFINISHED
 from neuroae.reports.loading import image_pairs
-from neuroae.storage import load_json
+from neuroae.reports.sanity import PENDING
+from neuroae.storage import load_json, save_json
 
 FILES = ("summary.json", "results.csv", "results.md", "sanity.json", "report.html")
 
@@ -45,7 +47,7 @@ def test_a_report_is_files_that_agree(reported: Path) -> None:
     assert summary["data"]["images"] == 12
     assert summary["seconds"] == 10.0
     assert summary["sanity"] == report.verdicts
-    assert sum(report.verdicts.values()) == len(load_checks(reported / "sanity.json")) == 11
+    assert sum(report.verdicts.values()) == len(load_checks(reported / "sanity.json")) == 12
     with (reported / "results.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["attack"] for line in lines] == [row["attack"] for row in summary["attacks"] + summary["together"]]
@@ -109,7 +111,7 @@ def test_fixed_masks_are_reported_loudly(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_measured_again_is_kept(folder: Path) -> None:
-    before = Report.of(folder).checks
+    before = [check for check in Report.of(folder).checks if check != PENDING]
     probed = Check(INPUT_RANGE, "warn", "probed", "", numbers={"x": 1})
     save_checks(folder / "sanity.json", [*before, probed])
     for path in (folder / "images").rglob("*.safetensors"):
@@ -131,6 +133,60 @@ def test_probes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert all(check.measured for check in Report.of(tmp_path).checks if "gradient-free" not in check.name)
     monkeypatch.setattr("neuroae.reports.sanity.probe", None)
     probe_evaluation(evaluation, tmp_path)
+
+
+def test_until_they_are_made_probes_are_listed_as_missing(folder: Path) -> None:
+    assert PENDING in Report.of(folder).checks
+    write_report(folder)
+    assert PENDING in Report.of(folder).checks
+    save_checks(folder / "sanity.json", [Check(INPUT_RANGE, "warn", "one class", "")])
+    assert [check.found for check in Report.of(folder).checks if check.name == INPUT_RANGE] == ["one class"]
+
+
+def test_a_damaged_sanity_report_is_made_anew(folder: Path) -> None:
+    (folder / "sanity.json").write_text("[")
+    with pytest.warns(UserWarning, match=r"sanity\.json is not a JSON file: .*; it is made anew"):
+        assert PENDING in Report.of(folder).checks
+
+
+def test_images_that_a_killed_process_was_writing_are_passed_over(folder: Path) -> None:
+    for attack in ("clean", "transfer"):
+        (folder / "images" / attack / ".00000-abcd1234.safetensors").write_bytes(b"")
+    assert len(list(image_pairs(folder, "transfer"))) == len(list(image_pairs(folder, "clean")))
+
+
+def test_without_images_a_page_says_so(folder: Path) -> None:
+    shutil.rmtree(folder / "images")
+    with pytest.warns(UserWarning, match="holds no images: the page shows no examples"):
+        write_report(folder)
+    assert "<h2>Examples</h2>" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_evaluation_that_is_being_mended_is_unfinished(folder: Path) -> None:
+    whole = folder / "records.jsonl"
+    whole.write_text("".join(whole.read_text().splitlines(keepends=True)[:-1]))
+    assert UNFINISHED in Report.of(folder).warnings
+
+
+def test_seconds_come_from_the_parts_where_the_whole_is_lost(folder: Path) -> None:
+    expected = Report.of(folder).results.seconds
+    (folder / "times").mkdir(exist_ok=True)
+    (folder / "times.jsonl").rename(folder / "times" / "part-0.jsonl")
+    assert Report.of(folder).results.seconds == expected
+    assert sum(expected.values()) > 0
+
+
+@pytest.mark.parametrize("part", ["costs", "identity.order", "identity.attacks.transfer"])
+def test_a_manifest_that_lacks_something_is_named(folder: Path, part: str) -> None:
+    manifest = load_json(folder / "manifest.json")
+    *parents, name = part.split(".")
+    within = manifest
+    for parent in parents:
+        within = within[parent]
+    del within[name]
+    save_json(folder / "manifest.json", manifest)
+    with pytest.raises(ValueError, match=rf"manifest\.json is damaged: {part} is missing"):
+        Report.of(folder)
 
 
 def test_the_command_prints_the_table_and_the_checks(folder: Path) -> None:

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from evaluation_folder import CLEAN_IDENTITY, DRAWS, Asked, identity, record, share, write_evaluation
 from neuroae.evaluation import Record
-from neuroae.evaluation.statistics import vote_accuracy
+from neuroae.evaluation.statistics import Accuracy, vote_accuracy
 from neuroae.reports.draws import majority_curve, persistent_curve
 from neuroae.reports.evaluation_table import columns, markdown, to_csv
 from neuroae.reports.loading import load_so_far
 from neuroae.reports.pairs import pairing
 from neuroae.reports.rows import AttackRow, attack_rows, joint_rows
-from neuroae.reports.sweeps import common_words, sweeps
+from neuroae.reports.sweeps import shared, sweeps
 
 CLEAN = Asked([True] * 12, CLEAN_IDENTITY)
 ANSWERS = st.lists(st.tuples(*[st.integers(0, 2)] * DRAWS), min_size=1, max_size=6)
@@ -34,7 +34,7 @@ def test_a_row_holds_what_the_records_say(tmp_path: Path) -> None:
     clean, row = attack_rows(results)
     assert (row.attack, row.images, row.draws, row.gradients, row.forwards) == ("pgd", 12, DRAWS, 10, 0)
     assert (row.vote.value, row.vote.low, row.vote.high) == (0.25, *vote_accuracy(results.records["pgd"]).interval())
-    assert row.draw.value == row.draw.low == row.draw.high == 0.5
+    assert (row.draw.value, row.draw.low, row.draw.high) == (0.5, *Accuracy(6, 12).interval())
     assert row.persistent.value == 0
     assert row.unusable == pytest.approx(0.3)
     assert (row.linf, row.l2) == pytest.approx((0.1, 0.5))
@@ -171,7 +171,10 @@ SWEPT = {
     "clean": CLEAN,
     "PGD, epsilon 2": Asked(share(2, 12), identity(epsilon=0.2, step_size=0.02)),
     "PGD, epsilon 1": Asked(share(4, 12), identity(epsilon=0.1)),
-    "PGD, 9 steps": Asked(share(1, 12), identity(epsilon=0.1, steps=9, step_size=0.005)),
+    "PGD, 9 steps": Asked(share(1, 12), identity(epsilon=0.1, steps=9)),
+    "FGSM": Asked(share(7, 12), identity(epsilon=0.1, steps=1, step_size=0.1)),
+    "Square, draws 1": Asked(share(8, 12), {**identity(), "settings": {"epsilon": 0.3, "draws": 1}}),
+    "Square, draws 5": Asked(share(3, 12), {**identity(), "settings": {"epsilon": 0.3, "draws": 5}}),
     "PGD from other": Asked(share(6, 12), identity("transfer", epsilon=0.3)),
     "PGD in l2": Asked(share(6, 12), identity(epsilon=0.4, norm="l2")),
 }
@@ -179,26 +182,36 @@ SWEPT = {
 
 def test_settings_that_vary_alone_make_sweeps(tmp_path: Path) -> None:
     results = load_so_far(write_evaluation(tmp_path, SWEPT))
-    by_epsilon, by_steps = sweeps(results, attack_rows(results))
+    by_epsilon, by_steps, by_draws = sweeps(results, attack_rows(results))
     assert (by_epsilon.setting, by_steps.setting) == ("epsilon", "steps")
     points = {name: [(point.value, point.accuracy.value) for point in own] for name, own in by_epsilon.lines.items()}
-    assert points == {"PGD epsilon": [(0.0, 1.0), (0.1, 4 / 12), (0.2, 2 / 12)]}
+    assert points == {"PGD": [(0.0, 1.0), (0.1, 4 / 12), (0.2, 2 / 12)]}
     points = {name: [(point.value, point.accuracy.value) for point in own] for name, own in by_steps.lines.items()}
     assert points == {"PGD": [(5, 4 / 12), (9, 1 / 12)]}
+    points = {name: [(point.value, point.accuracy.value) for point in own] for name, own in by_draws.lines.items()}
+    assert points == {"Square": [(1, 8 / 12), (5, 3 / 12)]}
+
+
+def test_lines_without_a_common_name_have_those_of_their_ends(tmp_path: Path) -> None:
+    asked = {"clean": CLEAN, "one": Asked(share(2, 12), identity(epsilon=0.1))}
+    results = load_so_far(write_evaluation(tmp_path, asked | {"two": Asked(share(1, 12), identity(epsilon=0.2))}))
+    (sweep,) = sweeps(results, attack_rows(results))
+    assert list(sweep.lines) == ["one to two"]
 
 
 @pytest.mark.parametrize(
     ("names", "common"),
     [
-        (["PGD, 3 steps", "PGD, 5 steps"], "PGD steps"),
-        (["PGD, epsilon 0.1, steps 5", "PGD, epsilon 0.2, steps 5"], "PGD epsilon steps 5"),
-        (["default: PGD", "N_S 100: PGD"], "default: PGD"),
+        (["PGD, 3 steps", "PGD, 5 steps"], "PGD"),
+        (["PGD, epsilon 0.1, steps 5", "PGD, epsilon 0.2, steps 5"], "PGD, steps 5"),
+        (["default: PGD from other", "N_S 100: PGD from other"], "PGD from other"),
         (["W-NFGA smooth", "W-NFGA smooth, N_E 3"], "W-NFGA smooth"),
-        (["one", "two"], "one"),
+        (["PGD 3 of all", "PGD 5 of all"], "PGD of all"),
+        (["one", "two"], ""),
     ],
 )
 def test_families_are_named_by_the_words_they_share(names: list[str], common: str) -> None:
-    assert common_words(names) == common
+    assert shared(names) == common
 
 
 def rows_of(folder: Path, attacks: dict[str, Asked]) -> list[AttackRow]:
@@ -210,13 +223,14 @@ def test_the_table_shows_what_was_measured(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, {"clean": CLEAN, "pgd": Asked(share(3, 12), fields={"linf": 0.1, "zero": 1})})
     lines = markdown(rows).splitlines()
     header, _, clean, attacked = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
-    assert header[:6] == ["attack", "accuracy, E = 4", "95% interval", "E = 1", "95% interval", "all 4 draws right"]
+    assert header[:5] == ["attack", "accuracy, E = 4", "95% interval", "E = 1", "95% interval, E = 1"]
     assert clean[:3] == ["clean", "100.0%", "73.5% to 100.0%"]
     assert dict(zip(header, attacked, strict=True)) | {"95% interval": ""} == {
         "attack": "pgd",
         "accuracy, E = 4": "25.0%",
         "95% interval": "",
         "E = 1": "25.0%",
+        "95% interval, E = 1": "5.5% to 57.2%",
         "all 4 draws right": "25.0%",
         "images": "12",
         "gradients an image": "10",

@@ -17,6 +17,7 @@ from evaluation_folder import ATTACKS, CLEAN_IDENTITY, Asked, share, write_evalu
 from neuroae.reports import Report, write_report
 from neuroae.reports.examples import SHOWN, choose, class_name, examples, png
 from neuroae.reports.loading import load_so_far
+from neuroae.storage import load_json, save_json
 
 
 class Page(HTMLParser):
@@ -162,3 +163,12 @@ def test_pictures_of_any_number_of_channels(channels: int, shown: str) -> None:
 
 def test_answers_beyond_the_classes_of_the_data_have_numbers() -> None:
     assert [class_name(("cat", "dog"), number) for number in range(3)] == ["cat", "dog", "class 2"]
+
+
+def test_of_two_classes_of_one_name_the_wrong_one_is_wrong(tmp_path: Path) -> None:
+    """ImageNet has two kinds of cranes."""
+    folder = write_evaluation(tmp_path, ATTACKS)
+    save_json(folder / "manifest.json", load_json(folder / "manifest.json") | {"classes": ["crane"] * 3})
+    found = examples(load_so_far(folder))[1].images
+    assert {(example.label, example.answer) for example in found} == {("crane", "crane")}
+    assert [example.right for example in found] == [example.id < 8 for example in found]

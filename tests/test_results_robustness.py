@@ -14,7 +14,7 @@ from neuroae.attacks import PGDSettings
 from neuroae.evaluation import Accuracy, Attack, attacks_from, load_evaluation
 from neuroae.storage import load_json, save_tensors
 from results import autoencoder, corruption, ensemble, robustness, rounded
-from results.evaluations import EXPERIMENTS, Experiment, Models
+from results.evaluations import DEFENSE, EXPERIMENTS, Experiment, Models
 from results_data import cifar10_folder, small_cifar10_defense
 
 SMALL = PGDSettings(steps=1, realizations=2)
@@ -31,7 +31,7 @@ def probed() -> Iterator[list[tuple[str, Path]]]:
     found: list[tuple[str, Path]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(robustness, "probe_evaluation", lambda asked, work: found.append((asked.name, work)))
-        patch.setitem(EXPERIMENTS, "table1", Experiment(two_attacks, lambda m: m.attacked, IMAGES, 4))
+        patch.setitem(EXPERIMENTS, "table1", Experiment(two_attacks, *DEFENSE, IMAGES, 4))
         yield found
 
 
@@ -69,7 +69,7 @@ def test_an_experiment_is_probed_and_published_without_its_images(
 ) -> None:
     folder, result = done
     assert result.exit_code == 0, result.output
-    assert probed[0] == ("table1", folder / "work" / "table1")
+    assert probed[0] == ("defense", folder / "work" / "table1")
     published = folder / "found" / "table1"
     assert {path.name for path in published.iterdir()} == set(robustness.COMMITTED)
     assert (published / "records.jsonl").read_bytes() == (folder / "work" / "table1" / "records.jsonl").read_bytes()
@@ -89,7 +89,7 @@ def test_what_is_published_keeps_its_seconds(folder: Path) -> None:
 def test_a_classifier_answers_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It draws nothing, so 10 answers would be the same."""
     resnet32().eval().save_pretrained(folder / "plain")
-    only_clean = Experiment(lambda _: [], lambda models: models.plain, 2)
+    only_clean = Experiment(lambda _: [], lambda models: models.plain, lambda _: "plain", 2)
     monkeypatch.setitem(EXPERIMENTS, "table3-undefended", only_clean)
     result = evaluate(folder, "--undefended", folder / "plain", experiment="table3-undefended")
     assert result.exit_code == 0, result.output

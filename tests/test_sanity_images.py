@@ -72,6 +72,12 @@ def test_the_attack_that_does_worst_is_told_by_its_excess() -> None:
     assert check_images([within, *outside])[0].numbers["images"] == 10
 
 
+def test_images_without_a_budget_are_held_to_the_box() -> None:
+    box, *others = check_images([Measured.of("theirs", None, torch.rand(2, 1, 4, 4), torch.full((2, 1, 4, 4), 1.5))])
+    assert (box.verdict, box.numbers["outside"]) == ("fail", 32)
+    assert [(check.measured, check.advice) for check in others] == [(False, "Give --epsilon, and --norm.")] * 2
+
+
 def test_without_images_nothing_is_measured() -> None:
     assert [(check.verdict, check.measured) for check in check_images([])] == [("warn", False)] * 3
 

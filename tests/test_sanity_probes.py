@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evaluation_folder import records
 from models import Linear, random_images, small_defense
 from neuroae.attacks import PGDSettings, SquareSettings, eot_gradient
 from neuroae.data import ImageSet
@@ -200,7 +201,7 @@ def test_small_attacks_on_a_model_without_a_gradient_fail() -> None:
 def test_small_attacks_follow_the_attack_that_is_examined() -> None:
     model = small_defense()
     examined = Attack("one", model, replace(BUDGET, norm="l2", epsilon=2.0, loss="margin"), "bfloat16", "identity")
-    attacks = {attack.name: attack for attack in small_attacks(examined)}
+    attacks = {attack.name.removesuffix(" by one"): attack for attack in small_attacks(examined)}
     assert {attack.surrogate for attack in attacks.values()} == {"identity"}
     assert {attack.precision for attack in attacks.values()} == {"bfloat16"}
     assert {attack.settings.loss for attack in attacks.values()} == {"margin"}  # type: ignore[union-attr]
@@ -254,18 +255,27 @@ def test_the_attack_that_is_examined_has_single_draws_of_the_attacked_model_if_t
     model = small_defense()
     transfer = Attack("two", model, BUDGET, transfer="other")
     ensemble, own = Attack("three", model, BUDGET, variant="ensemble"), Attack("four", model, BUDGET)
-    assert examined([transfer, ensemble, own, replace(own, name="five")]) is own
-    assert examined([transfer, ensemble]) is ensemble
-    assert examined([transfer]) is transfer
-    assert examined([replace(transfer, settings=replace(BUDGET, realizations=1))]) is None
+    assert examined([transfer, ensemble, own, replace(own, name="five")], {}) is own
+    assert examined([transfer, ensemble], {}) is ensemble
+    assert examined([transfer], {}) is transfer
+    assert examined([replace(transfer, settings=replace(BUDGET, realizations=1))], {}) is None
+
+
+def test_of_attacks_of_a_kind_the_one_that_fools_most_is_examined() -> None:
+    model = small_defense()
+    attacks = [Attack(name, model, BUDGET) for name in ("weak", "strong", "as strong")]
+    fooled = {"weak": 1, "strong": 3, "as strong": 3}
+    found = {name: records(name, [image >= count for image in range(4)]) for name, count in fooled.items()}
+    assert examined(attacks, found).name == "strong"  # type: ignore[union-attr]
 
 
 def test_without_gradients_none_are_probed() -> None:
     model = small_defense()
-    assert examined([Attack("one", model, SquareSettings(0.1, 1, 1))]) is None
+    assert examined([Attack("one", model, SquareSettings(0.1, 1, 1))], {}) is None
     found = probe(model, answered_images(model), None, SCORING, unmeasured(SINGLE_DRAWS, FALLS))
     assert {check.name: check.verdict for check in found}[SINGLE_DRAWS] == "fail"
-    assert [check.name for check in found] == [INPUT_RANGE, SINGLE_DRAWS]
+    assert [check.name for check in found] == [INPUT_RANGE, SINGLE_DRAWS, NAME]
+    assert not found[-1].measured
 
 
 def test_probes_repeat(monkeypatch: pytest.MonkeyPatch) -> None:

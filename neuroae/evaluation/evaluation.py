@@ -44,6 +44,9 @@ class Evaluation:
         names = [attack.name for attack in self.all_attacks]
         if len({slug(name) for name in names}) < len(names) or not all(map(slug, names)):
             raise ValueError(f"attacks are named {', '.join(names)}; expected names that differ in letters or digits")
+        for name in names:
+            if not name.isprintable():
+                raise ValueError(f"an attack is named {name!r}, expected a name without control characters")
         if self.scoring.deterministic:
             self.refuse_ensembles()
 

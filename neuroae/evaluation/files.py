@@ -13,6 +13,7 @@ MANIFEST = "manifest.json"
 RECORDS = "records.jsonl"
 TIMES = "times.jsonl"
 IMAGES = "images"
+SANITY = "sanity.json"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Files:
         """Seconds that each block took; there when the evaluation is done."""
         return self.folder / TIMES
 
+    @property
+    def sanity(self) -> Path:
+        """What the sanity report measured, for the next report."""
+        return self.folder / SANITY
+
     def record_part(self, rank: int) -> Path:
         """Records that a process made, in the order in which it made them."""
         return self.folder / "records" / f"part-{rank}.jsonl"
@@ -56,7 +62,7 @@ class Files:
     def work(self) -> list[Path]:
         """What an evaluation leaves beside its manifest."""
         parts = [self.record_part(0).parent, self.time_part(0).parent, self.folder / IMAGES]
-        return [self.records, self.times, *parts]
+        return [self.records, self.times, self.sanity, *parts]
 
     def images(self, attack: str, block: int) -> Path:
         """The adversarial images of a block."""
@@ -71,8 +77,8 @@ class Files:
 
 
 def slug(attack: str) -> str:
-    """An attack's name as a folder's."""
-    return re.sub(r"[^a-z0-9]+", "-", attack.lower()).strip("-")
+    """An attack's name as a folder's: its letters, of any script, and digits."""
+    return re.sub(r"[\W_]+", "-", attack.lower()).strip("-")
 
 
 def save_images(path: Path, images: Tensor, ids: Tensor) -> None:

@@ -17,6 +17,8 @@ from .files import Files
 from .fingerprints import fingerprint
 
 FORMAT = 2
+WITHIN = ("model", "classes", "costs", "versions")
+IDENTITY = ("model", "data", "order", "attacks", "scoring", "block", "device", "engine", "threads")
 
 
 def require_agreement(asked: dict[str, Any], device: torch.device) -> None:
@@ -72,6 +74,17 @@ def load_manifest(files: Files) -> dict[str, Any]:
     manifest = load_json(files.manifest)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "identity" not in manifest:
         raise ValueError(f"{files.manifest} is not the manifest of an evaluation by this version")
+    identity, missing = manifest["identity"], [name for name in WITHIN if name not in manifest]
+    missing += [f"identity.{name}" for name in IDENTITY if name not in identity]
+    if not missing:
+        missing = [
+            f"{part}.{name}"
+            for name in identity["order"]
+            for part, known in {"identity.attacks": identity["attacks"], "costs": manifest["costs"]}.items()
+            if name not in known
+        ]
+    if missing:
+        raise ValueError(f"{files.manifest} is damaged: {', '.join(missing)} is missing")
     return manifest
 
 

@@ -1,5 +1,6 @@
 """What an evaluation found, as its folder keeps it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ def load_evaluation(folder: str | Path) -> Results:
     images = manifest["identity"]["data"]["images"]
     if any(len(found) != images for found in records.values()):
         raise ValueError(f"{files.records} is damaged: start the evaluation again to mend it")
-    seconds = dict.fromkeys(records, 0.0)
-    for line in read_lines(files.times):
-        seconds[line["attack"]] += line["seconds"]
-    return Results(files.folder, manifest, records, seconds)
+    return Results(files.folder, manifest, records, seconds_of(files, records))
+
+
+def seconds_of(files: Files, attacks: Iterable[str]) -> dict[str, float]:
+    """Each attack's, over all processes, from whatever the folder has of its blocks."""
+    taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_lines(path)}
+    return {name: sum(line["seconds"] for line in taken.values() if line["attack"] == name) for name in attacks}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import beta, bootstrap
 from torch import Tensor
 
 from .records import Record
@@ -34,8 +34,7 @@ class Accuracy:
 
     def interval(self) -> tuple[float, float]:
         """Clopper-Pearson 95% confidence interval: the images are taken as a sample, the verdicts as given."""
-        found = binomtest(self.correct, self.images).proportion_ci(CONFIDENCE, "exact")
-        return float(found.low), float(found.high)
+        return clopper_pearson(self.correct, self.images)
 
 
 @dataclass(frozen=True)
@@ -84,14 +83,13 @@ def persistent_accuracy(records: Sequence[Record], tries: int) -> Estimate:
 def mean_over_images(values: np.ndarray) -> Estimate:
     """The mean of one number an image, in [0, 1], with a bootstrap (BCa) that the same numbers repeat.
 
-    Where all are 0 or 1, the interval is Clopper and Pearson's: resampling equal numbers finds no spread. Percentiles
-    of resampled means, without the correction for bias and skewness, miss the mean of few images above 0 too often.
+    Where all are 0 or 1, the interval is Clopper and Pearson's, and so it is where all are equal: resampling these
+    finds no spread, and no numbers of their mean spread more than those that are 0 or 1. Percentiles of resampled
+    means, without the correction for bias and skewness, miss the mean of few images above 0 too often.
     """
     mean = float(values.mean())
-    if np.isin(values, (0, 1)).all():
-        return Estimate(mean, *Accuracy(round(values.sum()), len(values)).interval())
-    if np.ptp(values) == 0:
-        return Estimate(mean, mean, mean)
+    if np.isin(values, (0, 1)).all() or np.ptp(values) == 0:
+        return Estimate(mean, *clopper_pearson(float(values.sum()), len(values)))
     found = bootstrap(
         (values,),
         np.mean,
@@ -102,6 +100,14 @@ def mean_over_images(values: np.ndarray) -> Estimate:
         random_state=np.random.default_rng(0),
     ).confidence_interval
     return Estimate(mean, float(found.low), float(found.high))
+
+
+def clopper_pearson(correct: float, images: int) -> tuple[float, float]:
+    """The ends of the interval, for shares of images as well as for whole ones."""
+    tail, wrong = (1 - CONFIDENCE) / 2, images - correct
+    low = beta.ppf(tail, correct, wrong + 1) if correct else 0.0
+    high = beta.ppf(1 - tail, correct + 1, wrong) if wrong else 1.0
+    return float(low), float(high)
 
 
 def worst_case(attacks: Mapping[str, Sequence[Record]]) -> list[Record]:

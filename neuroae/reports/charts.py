@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, Literal
 
 import matplotlib
@@ -17,6 +18,7 @@ from .sweeps import Sweep
 # Narrow enough that letters stay legible on a phone.
 WIDTH = 5.2
 LETTERS = 70  # as many fit beside one another
+CLOSEST = 1 / 14  # of the axis, between two labels
 # Okabe and Ito's colors, which the color-blind tell apart; black and yellow are left out.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP*X"
@@ -34,8 +36,9 @@ def accuracy_chart(rows: Sequence[AttackRow]) -> str:
         heights = [number + 0.02 + 0.17 * place for number in range(len(rows))]
         draw_intervals(axis, found, heights, label, COLORS[place], MARKERS[place])
     for number, row in enumerate(rows):
-        size = min(8.5, 8.5 * LETTERS / len(row.attack))
-        title = axis.text(0, number - 0.22, row.attack, fontsize=size, va="center", parse_math=False)
+        lines = wrap(row.attack, max(LETTERS, len(row.attack) // 2 + 8))
+        size = min(8.5 if len(lines) == 1 else 7.5, 8.5 * LETTERS / max(map(len, lines)))
+        title = axis.text(0, number - 0.22, "\n".join(lines), fontsize=size, va="center", parse_math=False)
         title.set_in_layout(False)  # it would take its width from the axis
         axis.axhline(number + 0.55, color="0.75", linewidth=0.6)
     axis.set_ylim(len(rows) - 0.45, -0.45)
@@ -115,8 +118,18 @@ def style(number: int) -> dict[str, Any]:
 def count_axis(axis: Axes, counts: Sequence[float]) -> None:
     """Logarithmic, with marks where something was measured."""
     axis.set_xscale("log")
-    axis.set_xticks(counts, [f"{count:g}" for count in counts])
+    axis.set_xticks(counts, labels_apart(counts))
     axis.minorticks_off()
+
+
+def labels_apart(counts: Sequence[float]) -> list[str]:
+    """Of growing counts on a logarithmic axis: empty where a label would touch the one before."""
+    labels, last, apart = [], 0.0, (counts[-1] / counts[0]) ** CLOSEST
+    for count in counts:
+        near = last and count / last < apart
+        labels.append("" if near else f"{count:g}")
+        last = last if near else count
+    return labels
 
 
 def decorate(axis: Axes) -> None:

@@ -40,7 +40,7 @@ def columns(rows: Sequence[AttackRow]) -> list[Column]:
     if draws > 1:
         shown += [
             Column("E = 1", lambda row: f"{row.draw.value:.1%}"),
-            Column("95% interval", lambda row: interval(row.draw)),
+            Column("95% interval, E = 1", lambda row: interval(row.draw)),
             Column(f"all {draws} draws right", lambda row: f"{row.persistent.value:.1%}"),
         ]
     return [

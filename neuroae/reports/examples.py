@@ -38,7 +38,8 @@ class Example:
         id: the image's.
         image: as a PNG in a data URI.
         perturbation: likewise, amplified around gray; None for a clean image.
-        label, answer: names of the true class and of the vote's.
+        label, answer: names of the true class and of the vote's; two classes may have one name.
+        right: whether the vote is for the true class.
     """
 
     id: int
@@ -46,10 +47,7 @@ class Example:
     perturbation: str | None
     label: str
     answer: str
-
-    @property
-    def right(self) -> bool:
-        return self.label == self.answer
+    right: bool
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,7 @@ def examples_of(results: Results, attack: str, chosen: Sequence[int]) -> Example
                 png(GRAY + amplified * images[image].offset) if amplified else None,
                 class_name(classes, records[image].label),
                 class_name(classes, records[image].vote),
+                records[image].label == records[image].vote,
             )
             for image in chosen
             if image in images

@@ -1,16 +1,17 @@
 """An evaluation's folder, done or not, as the reports read it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
 from ..evaluation import CLEAN, Results, load_evaluation
-from ..evaluation.files import Files, slug
-from ..evaluation.lines import read_lines
+from ..evaluation.files import IMAGES, Files, slug
 from ..evaluation.manifest import load_manifest
 from ..evaluation.records import read_records
+from ..evaluation.results import seconds_of
 from ..storage import load_tensors
 
 
@@ -37,17 +38,17 @@ def load_so_far(folder: Path) -> Results:
         ValueError: a file is damaged, or nothing is recorded yet.
     """
     files = Files(folder)
-    if files.records.exists():
-        return load_evaluation(folder)
     manifest = load_manifest(files)
+    if files.records.exists():
+        # One that is being mended, or was stopped there, holds less than all.
+        with suppress(ValueError):
+            return load_evaluation(folder)
     known = {(record.attack, record.image): record for path in files.record_parts() for record in read_records(path)}
     if not known:
         raise ValueError(f"{folder} holds no records yet")
     names = manifest["identity"]["order"]
     records = {name: [known[key] for key in sorted(known) if key[0] == name] for name in names}
-    taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_lines(path)}
-    seconds = {name: sum(line["seconds"] for line in taken.values() if line["attack"] == name) for name in names}
-    return Results(folder, manifest, records, seconds)
+    return Results(folder, manifest, records, seconds_of(files, names))
 
 
 def is_finished(results: Results) -> bool:
@@ -57,8 +58,9 @@ def is_finished(results: Results) -> bool:
 
 def image_pairs(folder: Path, attack: str) -> Iterator[ImagePairs]:
     """The saved images of an attack beside the clean ones, a file after the other."""
-    for path in sorted((folder / "images" / slug(attack)).glob("*.safetensors")):
-        clean = folder / "images" / slug(CLEAN) / path.name
+    # What a killed process was writing begins with a dot.
+    for path in sorted((folder / IMAGES / slug(attack)).glob("[!.]*.safetensors")):
+        clean = folder / IMAGES / slug(CLEAN) / path.name
         if clean.exists():
             perturbed, _ = load_tensors(path)
             yield ImagePairs(perturbed["ids"], load_tensors(clean)[0]["images"], perturbed["images"])

@@ -19,7 +19,8 @@ def in_words(results: Results, name: str) -> str:
     source = attack.get("source") or {}
     words = [attack["method"], attack["access"]]
     words += [f"from {source['name']}"] if source.get("name") else []
-    words += [str(attack[key]) for key in ("surrogate", "variant", "precision") if attack.get(key)]
+    told = ("surrogate", "variant", "precision") if attack["gradients"] else ("variant", "precision")
+    words += [str(attack[key]) for key in told if attack.get(key)]
     settings = [f"{key} {shown(value)}" for key, value in attack.get("settings", {}).items() if value is not None]
     passes = [f"{attack[kind]:,} {kind} an image" for kind in ("gradients", "forwards") if attack[kind]]
     cost = results.budget(name)

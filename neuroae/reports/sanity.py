@@ -1,9 +1,11 @@
 """The sanity report of an evaluation's folder."""
 
+import warnings
 from pathlib import Path
 
 from ..contexts import repeatable
-from ..evaluation import Evaluation, Results
+from ..evaluation import CLEAN, Evaluation, Results
+from ..evaluation.files import Files
 from ..evaluation.ready_made import ball_tolerance
 from ..evaluation.sanity import (
     INPUT_RANGE,
@@ -21,7 +23,13 @@ from ..evaluation.sanity import (
 from ..evaluation.sanity.images import TOLERANCE
 from .loading import image_pairs, load_so_far
 
-SANITY = "sanity.json"
+PENDING = Check(
+    INPUT_RANGE,
+    "warn",
+    "not measured: the small experiments that need the model have not been made, on which further checks depend",
+    "They tell a weak attack from a strong defense.",
+    "Start the evaluation again, which makes what is missing.",
+)
 
 
 def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
@@ -29,13 +37,14 @@ def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
 
     Where the folder has them already, nothing is done.
     """
-    folder = Path(folder)
-    known = sanity_checks(load_so_far(folder))
+    results = load_so_far(Path(folder))
+    known = [check for check in sanity_checks(results) if check != PENDING]
     if any(check.name == INPUT_RANGE for check in known):
         return
+    attack = examined(evaluation.attacks, results.records)
     with repeatable():
-        found = probe(evaluation.model, evaluation.data, examined(evaluation.attacks), evaluation.scoring, known)
-    save_checks(folder / SANITY, merged(known, found))
+        found = probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known)
+    save_checks(Files(results.folder).sanity, merged(known, found))
 
 
 def sanity_checks(results: Results) -> list[Check]:
@@ -46,9 +55,18 @@ def sanity_checks(results: Results) -> list[Check]:
     threats = [Threat.of(name, results.attack(name)) for name in results.records]
     records = [record for own in results.records.values() for record in own]
     images = check_images(measure(results.folder, threats))
-    path = results.folder / SANITY
-    before = load_checks(path) if path.exists() else []
-    return merged(images + checks_from_records(records, threats, results.deterministic), before)
+    found = merged(images + checks_from_records(records, threats, results.deterministic), before(results.folder))
+    return found if any(check.name == INPUT_RANGE for check in found) else [*found, PENDING]
+
+
+def before(folder: Path) -> list[Check]:
+    """What the folder's report has; nothing where it is damaged, since all of it can be measured again."""
+    path = Files(folder).sanity
+    try:
+        return [check for check in load_checks(path) if check != PENDING] if path.exists() else []
+    except ValueError as error:
+        warnings.warn(f"{error}; it is made anew", stacklevel=2)
+        return []
 
 
 def tolerance(threat: Threat) -> float:
@@ -59,10 +77,10 @@ def tolerance(threat: Threat) -> float:
 
 
 def measure(folder: Path, threats: list[Threat]) -> list[Measured]:
-    """Every saved image with a budget, measured again."""
+    """Every saved image of an attack, measured again."""
     return [
         Measured.of(threat.name, threat.budget, pairs.clean, pairs.perturbed, tolerance(threat))
         for threat in threats
-        if threat.budget is not None
+        if threat.name != CLEAN
         for pairs in image_pairs(folder, threat.name)
     ]

@@ -1,8 +1,10 @@
 """Writes the report of an evaluation into its folder."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.files import IMAGES, Files
 from ..evaluation.sanity import save_checks
 from ..storage import replacing, save_json
 from .evaluation_report import Report
@@ -10,7 +12,6 @@ from .evaluation_table import NOTES, flat, to_csv
 from .page import page
 from .pairs import TITLE
 from .provenance import made_with
-from .sanity import SANITY
 
 SUMMARY = "summary.json"
 CSV = "results.csv"
@@ -30,8 +31,10 @@ def write_report(folder: str | Path) -> Report:
     """
     folder = Path(folder)
     report = Report.of(folder)
+    if not (folder / IMAGES).is_dir():
+        warnings.warn(f"{folder} holds no {IMAGES}: the page shows no examples", stacklevel=2)
     save_json(folder / SUMMARY, summary(report))
-    save_checks(folder / SANITY, report.checks)
+    save_checks(Files(folder).sanity, report.checks)
     write(folder / CSV, to_csv([*report.rows, *report.joint], report.results.deterministic, report.finished))
     write(folder / MARKDOWN, text(report))
     write(folder / PAGE, page(report))

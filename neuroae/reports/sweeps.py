@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from ..evaluation import CLEAN, Results
 from ..evaluation.sanity import Threat
-from ..evaluation.sanity.threat import families
+from ..evaluation.sanity.threat import families, valued
 from ..evaluation.statistics import Estimate
 from .rows import AttackRow
 
 LABELS = {
     "epsilon": "epsilon, for pixels in [0, 1]",
     "steps": "steps, N_S",
-    "realizations": "realizations a gradient, N_E",
+    "realizations": "realizations a gradient or query, N_E",
 }
 
 
@@ -46,8 +46,8 @@ def sweeps(results: Results, rows: Sequence[AttackRow]) -> list[Sweep]:
     for setting in LABELS:
         lines: dict[str, Sequence[SweepPoint]] = {}
         for names, points in lines_of(results, rows, setting):
-            common = common_words(names)
-            lines[names[0] if common in lines else common] = points
+            common = shared(names)
+            lines[common if common and common not in lines else f"{names[0]} to {names[-1]}"] = points
         if lines:
             found.append(Sweep(setting, lines))
     return found
@@ -60,17 +60,25 @@ def lines_of(
     by_name = {row.attack: row for row in rows}
     start = [SweepPoint(0.0, row.vote) for row in rows if row.attack == CLEAN and setting == "epsilon"]
     for family in families([Threat.of(name, results.attack(name)) for name in by_name], setting):
-        points = [SweepPoint(threat.settings[setting], by_name[threat.name].vote) for threat in family]
+        points = [SweepPoint(valued(threat, setting), by_name[threat.name].vote) for threat in family]
         yield [threat.name for threat in family], start + points
 
 
-def common_words(names: Sequence[str]) -> str:
-    """The words that all names share; of names of unequal length, those that they begin with.
+def shared(names: Sequence[str]) -> str:
+    """What all names say: the parts between commas that they share, or else the words; empty if there is nothing."""
+    return common(names, ", ", r", ") or common(names, " ", r"[\s,;:]+")
 
-    The first name where there are none.
-    """
-    split = [re.split(r"[\s,;:]+", name) for name in names]
-    shared = [column[0] if len(set(column)) == 1 else "" for column in zip(*split, strict=False)]
-    if len(set(map(len, split))) > 1:
-        shared = list(takewhile(bool, shared))
-    return " ".join(filter(None, shared)) or names[0]
+
+def common(names: Sequence[str], joint: str, separator: str) -> str:
+    """The parts that all names share; of names of unequal length, those that they begin with, or else end with."""
+    split = [re.split(separator, name) for name in names]
+    if len(set(map(len, split))) == 1:
+        return joint.join(filter(None, alike(split)))
+    first = takewhile(bool, alike(split))
+    last = takewhile(bool, alike([parts[::-1] for parts in split]))
+    return joint.join(first) or joint.join([*last][::-1])
+
+
+def alike(rows: Sequence[Sequence[str]]) -> list[str]:
+    """What the rows have in each place where all have the same, and nothing elsewhere."""
+    return [column[0] if len(set(column)) == 1 else "" for column in zip(*rows, strict=False)]

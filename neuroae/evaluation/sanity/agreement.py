@@ -15,6 +15,8 @@ from ..scoring import Block, Scoring
 from .check import Check, Verdict
 
 NAME = "gradients of independent draws agree"
+MEANING = "A gradient that other draws do not repeat is noise, and steps along it lead nowhere."
+NO_ATTACK = "Of a model that draws, evaluate an attack that follows gradients."
 COUNTS = (1, 5, 20, 40)
 # At a cosine of 1/2 an estimate holds as much signal as noise, at 1/10 a ninth of it.
 CLEAR, FAINT = 0.5, 0.1
@@ -44,10 +46,15 @@ def gradient_agreement(attack: Attack, block: Block, scoring: Scoring) -> Check:
         "cosine "
         + ", ".join(f"{value:.3f} at N_E {count}" for count, value in cosines.items())
         + f"; {attack.name}, mean over {len(block.ids)} images, judged at {judged}",
-        "A gradient that other draws do not repeat is noise, and steps along it lead nowhere.",
+        MEANING,
         "" if verdict == "pass" else advice(judged, cosine),
         {f"N_E {count}": value for count, value in cosines.items()} | {"judged": judged, "images": len(block.ids)},
     )
+
+
+def nothing_to_agree() -> Check:
+    """Where no attack averages gradients of draws."""
+    return Check(NAME, "warn", "not measured: no attack here averages gradients of several draws", MEANING, NO_ATTACK)
 
 
 def scaled(sums: Tensor) -> Tensor:

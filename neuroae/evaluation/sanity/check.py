@@ -56,8 +56,8 @@ def graded(value: float, warn: float, fail: float) -> Verdict:
 
 
 def merged(known: Iterable[Check], others: Iterable[Check]) -> list[Check]:
-    """The known checks, in place of one that did not measure another of its name that did, and then the others."""
-    left = {check.name: check for check in others if check.measured}
+    """The known checks, in place of one that did not measure another of its name, and then the others."""
+    left = {check.name: check for check in others}
     first = [check if check.measured else left.get(check.name, check) for check in known]
     names = {check.name for check in first}
     return first + [check for name, check in left.items() if name not in names]

@@ -1,5 +1,6 @@
 """What saved adversarial images are, measured again in double precision."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class Measured:
 
     Attributes:
         attack: its name.
-        budget: that they were to keep.
+        budget: that they were to keep, None where that is not known.
         images: how many.
         outside: of their numbers, those that are not in [0, 1], NaN included.
         size: the largest perturbation, in the norm of the budget; numbers that are not finite count as untouched.
@@ -38,19 +39,24 @@ class Measured:
     """
 
     attack: str
-    budget: Budget
+    budget: Budget | None
     images: int
     outside: int
     size: float
     rounded: float
     tolerance: float = TOLERANCE
 
+    @property
+    def epsilon(self) -> float:
+        """Infinite without a budget."""
+        return self.budget.epsilon if self.budget else math.inf
+
     @classmethod
     def of(
-        cls, attack: str, budget: Budget, clean: Tensor, perturbed: Tensor, tolerance: float = TOLERANCE
+        cls, attack: str, budget: Budget | None, clean: Tensor, perturbed: Tensor, tolerance: float = TOLERANCE
     ) -> "Measured":
         """Both (N, C, H, W) float32."""
-        exact, original, norm = perturbed.double(), clean.double(), BALLS[budget.norm].size
+        exact, original, norm = perturbed.double(), clean.double(), BALLS[budget.norm if budget else "linf"].size
         outside = ~((exact >= 0) & (exact <= 1))
         exact = torch.where(exact.isfinite(), exact, original)
         size, as_bytes = (float(norm(each - original).max()) for each in (exact, rounded(exact)))
@@ -65,9 +71,18 @@ def rounded(images: Tensor) -> Tensor:
 def check_images(measured: Sequence[Measured]) -> list[Check]:
     """Of all attacks together; each line names the attack that does worst."""
     if not measured:
-        found, advice = "not measured: no adversarial images with a budget are here", "Keep the adversarial images."
-        return [Check(name, "warn", found, meaning, advice) for name, meaning in MEANINGS.items()]
-    return [in_box(measured), in_ball(measured), in_ball_as_bytes(measured)]
+        return [
+            unmeasured(name, "no adversarial images are here", "Keep the adversarial images.") for name in MEANINGS
+        ]
+    bounded = [each for each in measured if each.budget]
+    if not bounded:
+        told, advice = "nothing says which ball the images were to keep", "Give --epsilon, and --norm."
+        return [in_box(measured), *(unmeasured(name, told, advice) for name in (BALL, BYTES))]
+    return [in_box(measured), in_ball(bounded), in_ball_as_bytes(bounded)]
+
+
+def unmeasured(name: str, reason: str, advice: str) -> Check:
+    return Check(name, "warn", f"not measured: {reason}", MEANINGS[name], advice)
 
 
 def in_box(measured: Sequence[Measured]) -> Check:
@@ -93,10 +108,10 @@ def in_ball(measured: Sequence[Measured]) -> Check:
     return Check(
         BALL,
         "fail" if over else "pass",
-        f"at most {most.size:.6f} of {most.budget.epsilon:.6f}, an excess of {excess(most):.1e}, under {most.attack}",
+        f"at most {most.size:.6f} of {most.epsilon:.6f}, an excess of {excess(most):.1e}, under {most.attack}",
         MEANINGS[BALL],
         "The attack leaves its ball: its accuracies do not count." if over else "",
-        {"size": most.size, "epsilon": most.budget.epsilon, "excess": excess(most)},
+        {"size": most.size, "epsilon": most.epsilon, "excess": excess(most)},
     )
 
 
@@ -108,19 +123,19 @@ def in_ball_as_bytes(measured: Sequence[Measured]) -> Check:
     return Check(
         BYTES,
         "fail" if left_before else "warn" if over else "pass",
-        f"at most {most.rounded:.6f} of {most.budget.epsilon:.6f}, an excess of {rounded_excess(most):.1e}, "
+        f"at most {most.rounded:.6f} of {most.epsilon:.6f}, an excess of {rounded_excess(most):.1e}, "
         f"under {most.attack}",
         MEANINGS[BYTES],
         "Score the rounded images as well. In l-infinity, whole levels of epsilon around 8-bit images lose nothing."
         if over
         else "",
-        {"size": most.rounded, "epsilon": most.budget.epsilon, "excess": rounded_excess(most)},
+        {"size": most.rounded, "epsilon": most.epsilon, "excess": rounded_excess(most)},
     )
 
 
 def excess(measured: Measured) -> float:
-    return measured.size - measured.budget.epsilon
+    return measured.size - measured.epsilon
 
 
 def rounded_excess(measured: Measured) -> float:
-    return measured.rounded - measured.budget.epsilon
+    return measured.rounded - measured.epsilon

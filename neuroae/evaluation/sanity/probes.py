@@ -1,7 +1,7 @@
 """The checks that need the model: small experiments on a few images."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -15,8 +15,9 @@ from ..attack import Attack, Clean, Perturbation
 from ..block import craft, judge
 from ..evaluation import device_of
 from ..models import is_random
+from ..records import Record
 from ..scoring import Block, Scoring
-from .agreement import gradient_agreement
+from .agreement import gradient_agreement, nothing_to_agree
 from .check import Check
 from .comparisons import ITERATIVE, compare
 from .epsilons import CHANCE, FALLS, LARGE, falls_with_epsilon, reaches_chance
@@ -52,7 +53,9 @@ def probe(
     checks = [input_range(model, Block.of(many, device_of(model)), own)]
     if SINGLE_DRAWS in missing:
         checks.append(one_draw(is_random(model, many)))
-    if attack is not None:
+    if attack is None:
+        checks.append(nothing_to_agree())
+    else:
         block = Block.of(few, device_of(model))
         checks.append(gradient_agreement(attack, block, own))
         if not attack.transfer and missing & {ITERATIVE.name, FALLS, CHANCE}:
@@ -60,8 +63,8 @@ def probe(
     return checks
 
 
-def examined(attacks: Iterable[Perturbation]) -> Attack | None:
-    """The first attack that follows gradients, None where there is none.
+def examined(attacks: Iterable[Perturbation], records: Mapping[str, Sequence[Record]]) -> Attack | None:
+    """The attack whose gradients fool the most images on the selection draws, None where none follows gradients.
 
     One on the attacked model comes before a transfer, and one on single realizations before those of a variant, whose
     draws are whole ensembles. Of these two, one that draws nothing has nothing to agree.
@@ -73,7 +76,12 @@ def examined(attacks: Iterable[Perturbation]) -> Attack | None:
         and isinstance(attack.settings, GradientSettings)
         and (attack.settings.realizations > 1 or not (attack.transfer or attack.variant))
     ]
-    return min(found, key=lambda attack: (bool(attack.transfer), attack.variant is not None), default=None)
+
+    def place(attack: Attack) -> tuple[bool, bool, int]:
+        fooled = sum(record.selection > 0 for record in records.get(attack.name, ()))
+        return bool(attack.transfer), attack.variant is not None, -fooled
+
+    return min(found, key=place, default=None)
 
 
 def attack_a_few(model: nn.Module, block: Block, attack: Attack, scoring: Scoring) -> list[Check]:
@@ -94,7 +102,10 @@ def attack_a_few(model: nn.Module, block: Block, attack: Attack, scoring: Scorin
 
 
 def small_attacks(attack: Attack) -> list[Attack]:
-    """One step at the attack's epsilon, several there and at half and twice of it, and in the ball that holds all."""
+    """One step at the attack's epsilon, several there and at half and twice of it, and in the ball that holds all.
+
+    Their names say whose gradients they follow.
+    """
     settings = attack.settings
     assert isinstance(settings, GradientSettings)
     base = PGDSettings(
@@ -110,7 +121,7 @@ def small_attacks(attack: Attack) -> list[Attack]:
     chosen = {f"PGD, {factor:g} epsilon": within(base, min(factor * base.epsilon, widest)) for factor in FACTORS}
     chosen[f"PGD, epsilon {LARGE:g}"] = replace(within(base, LARGE), norm="linf")
     chosen["FGSM"] = replace(base, steps=1, step_size=base.epsilon or base.step_size)
-    return [replace(attack, name=name, settings=own) for name, own in chosen.items()]
+    return [replace(attack, name=f"{name} by {attack.name}", settings=own) for name, own in chosen.items()]
 
 
 def within(settings: PGDSettings, epsilon: float) -> PGDSettings:

@@ -19,11 +19,12 @@ class Budget(NamedTuple):
     def __str__(self) -> str:
         levels = 255 * self.epsilon
         whole = self.norm == "linf" and abs(levels - round(levels)) < 1e-6
-        return f"{self.norm} {round(levels)}/255" if whole else f"{self.norm} {self.epsilon:.4g}"
+        return f"{self.norm} {round(levels)}/255" if whole else f"{self.norm} {self.epsilon:.6g}"
 
 
-# Settings that may vary, and the step size of those that it goes with.
-VARIED = {"epsilon": ("epsilon", "step_size"), "steps": ("steps", "step_size"), "realizations": ("realizations",)}
+# Settings that may vary, by all their names, and the step size of the one that it goes with.
+NAMES = {"epsilon": ("epsilon",), "steps": ("steps",), "realizations": ("realizations", "draws")}
+VARIED = NAMES | {"epsilon": ("epsilon", "step_size")}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Threat:
         epsilon = self.settings.get("epsilon")
         return None if epsilon is None else Budget(self.settings.get("norm", "linf"), epsilon)
 
+    def value(self, setting: str) -> float | None:
+        """Of a setting that may vary, whatever the attack calls it; None where it has no such setting."""
+        return next((self.settings[name] for name in NAMES[setting] if self.settings.get(name) is not None), None)
+
     def family(self, *varied: str) -> str:
         """The same for attacks that differ in the varied settings alone."""
         rest = {key: value for key, value in self.settings.items() if key not in varied}
@@ -69,15 +74,21 @@ class Threat:
 def families(threats: Iterable[Threat], setting: str) -> list[list[Threat]]:
     """Attacks that differ in a setting alone, two at least, by its growing values.
 
-    The step size may go with it. Where several attacks have one value, those of equal steps belong together.
+    The step size may go with epsilon. Where several attacks have one value, those of equal steps belong together.
     """
     found = []
-    having = [threat for threat in threats if threat.settings.get(setting) is not None]
+    having = [threat for threat in threats if threat.value(setting) is not None]
     for own in grouped(having, lambda threat: threat.family(*VARIED[setting])):
-        one_each = len({threat.settings[setting] for threat in own}) == len(own)
+        one_each = len({threat.value(setting) for threat in own}) == len(own)
         found += [own] if one_each else grouped(own, lambda threat: threat.step(setting))
-    by_value = [{threat.settings[setting]: threat for threat in own} for own in found]
+    by_value = [{valued(threat, setting): threat for threat in own} for own in found]
     return [[own[value] for value in sorted(own)] for own in by_value if len(own) > 1]
+
+
+def valued(threat: Threat, setting: str) -> float:
+    value = threat.value(setting)
+    assert value is not None
+    return value
 
 
 def grouped(threats: Iterable[Threat], key: Callable[[Threat], object]) -> list[list[Threat]]:

@@ -200,12 +200,20 @@ def conv_transpose_backward_value(
     ``output`` is given after a fused ReLU: the gradient passes where it is positive.
     """
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
-    grad = masked(grad_output, output).float()
+    grad = unambiguous(masked(grad_output, output).float())
     with full_precision(weight.device):
         dense = F.conv2d(grad, weight.float(), stride=stride, padding=padding)
     dense = dense[..., : index.shape[1], : index.shape[2]].permute(0, 2, 3, 1)
     picked = dense.gather(-1, index.long().clamp_min(0).contiguous())
     return picked.where(index >= 0, picked.new_zeros(()))
+
+
+def unambiguous(maps: Tensor) -> Tensor:
+    """The maps, in strides that say one thing: those of one channel may be channels_last and contiguous at once.
+
+    From such maps oneDNN (of PyTorch 2.14) reads what is not there, where it strides by 1 down and by 2 across.
+    """
+    return maps.clone(memory_format=torch.contiguous_format) if maps.shape[1] == 1 else maps
 
 
 def conv_transpose_backward_weight(
@@ -221,7 +229,7 @@ def conv_transpose_backward_weight(
     """Gradients to weight and bias, both float32; the weight's is channels_last."""
     conv_shapes.check_value(value, index)
     conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
-    grad = masked(grad_output, output).float()
+    grad = unambiguous(masked(grad_output, output).float())
     dense = to_dense(value, index, weight.shape[0])
     grad_weight = torch.empty_like(weight, dtype=torch.float32, memory_format=torch.channels_last)
     with full_precision(weight.device):

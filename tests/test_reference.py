@@ -194,3 +194,16 @@ def dropout_mask(case: Case, shape: torch.Size) -> Tensor:
         place = (case.start + realization, i * patches_w + j, atom)
         mask[row, atom, i, j] = oracle.is_kept(int(case.seed), image_id, *place, case.dropout_p)
     return mask
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["linear", "relu"])
+def test_gradients_of_one_channel_are_read_where_they_are(masked: bool) -> None:
+    """Their strides are channels_last's, of which oneDNN reads others with these of the convolution."""
+    grad, weight = torch.randn(5, 1, 8, 4), torch.randn(16, 1, 3, 3)
+    grad = torch.empty_strided(grad.shape, (32, 1, 4, 1)).copy_(grad)
+    index = torch.arange(16, dtype=torch.int16).expand(5, 6, 1, 16).contiguous()
+    count = torch.full((5, 6, 1), 16, dtype=torch.int32)
+    output = grad.new_ones(grad.shape) if masked else None
+    found = reference.conv_transpose_backward_value(grad, output, index, count, weight, [1, 2], [0, 0])
+    expected = F.conv2d(grad.double(), weight.double(), stride=[1, 2]).permute(0, 2, 3, 1)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)

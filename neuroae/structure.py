@@ -2,10 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 
-from torch import nn
+from torch import Tensor, nn
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -16,11 +16,15 @@ def structure(model: nn.Module) -> dict[str, str]:
 
 
 def described(module: nn.Module) -> str:
-    own = chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
-    tensors = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in own]
+    tensors = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in own_tensors(module)]
     # Addresses of functions and the like differ from process to process.
     kept = re.sub(r" at 0x[0-9a-fA-F]+", "", settings(module))
     return "; ".join([f"{type(module).__qualname__}({kept})", *tensors])
+
+
+def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Its parameters and buffers by name, without those of its parts."""
+    return chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
 
 
 def settings(module: nn.Module) -> str:

@@ -33,19 +33,19 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
         """
         # Once: a parametrization may make another weight of itself each time.
         weight, bias = self.weight, self.bias
-        automatic = autocast_dtype(input.device)
-        dtype = automatic or weight.dtype
-        if output_size is not None or not self.suits(input, dtype) or (automatic and weight.dtype == torch.float64):
+        dtype = autocast_dtype(input.device) or weight.dtype
+        if output_size is not None or not self.suits(input, weight, dtype):
             dense = super().forward(input, output_size)
             return F.relu(dense) if relu else dense
         return DenseConvTranspose.apply(input.to(dtype), weight.float(), None if bias is None else bias.float(), relu)
 
-    def suits(self, input: Tensor, dtype: torch.dtype) -> bool:
+    def suits(self, input: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
         """Whether the C++ engine takes this layer and is the fastest for it, computing in ``dtype``."""
         plain = self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1) and self.groups == 1
         unpadded = self.padding == self.output_padding == (0, 0)
-        # Autocast leaves float64 alone.
-        alike = input.dtype == dtype or (autocast_dtype(input.device) is not None and input.dtype != torch.float64)
+        # Autocast brings all but float64 to its own.
+        automatic = autocast_dtype(input.device) is not None
+        alike = torch.float64 not in (input.dtype, weight.dtype) if automatic else input.dtype == dtype
         maps = input.device.type == "cpu" and input.dim() == 4
         return plain and unpadded and alike and maps and engine_is_faster(dtype)
 

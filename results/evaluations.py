@@ -178,7 +178,7 @@ EXPERIMENTS = {
     "table1": Experiment(table1, *DEFENSE, 1000),
     "precision": Experiment(precision_check, *DEFENSE, 100),
     "table3-undefended": Experiment(
-        table3_undefended, lambda models: models.plain, lambda models: models.undefended, 1000
+        table3_undefended, lambda models: models.plain, lambda models: Path(models.undefended).name, 1000
     ),
     "table3-adversarial": Experiment(
         table3_adversarial,

@@ -1,7 +1,6 @@
 """Models as settings that JSON holds, and back."""
 
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from ..contexts import drawing_from, float32_by_default
 from ..decoder import Decoder
 from ..defense import AUTOENCODER_IDENTITY, Defense
 from ..encoder import SparseEncoder, check_atoms, check_boolean, check_integer, check_number
+from ..structure import own_tensors
 from ..structure import settings as settings_of
 
 ATOMS = "encoder.atoms"
@@ -49,8 +49,7 @@ def made_of(model: nn.Module) -> dict[str, str]:
     """Each module by its path: what it is, and the settings and shapes that ``described`` does not tell."""
     found = {}
     for path, module in model.named_modules():
-        own = chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
-        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in own]
+        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in own_tensors(module)]
         kept = "" if isinstance(module, SparseEncoder) else settings_of(module)
         found[path] = f"{type(module).__name__}({kept}) of {', '.join(shapes) or 'no tensors'}"
     return found

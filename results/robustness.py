@@ -68,11 +68,12 @@ def main(
     asked = Evaluation(attacked, data, chosen.attacks(models), scoring, chosen.block, chosen.name(models))
     folder = work / experiment
     with processes.group(asked.device):
+        first = processes.is_first()
         run_evaluation(asked, folder)
-        if processes.is_first():
-            probe_evaluation(asked, folder)
-            print(write_report(folder))
-            publish(folder, output / experiment)
+    if first:
+        probe_evaluation(asked, folder)
+        print(write_report(folder))
+        publish(folder, output / experiment)
 
 
 def publish(folder: Path, output: Path) -> None:

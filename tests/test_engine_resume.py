@@ -1,6 +1,7 @@
 """Stopping and going on, and several processes: the records are always those of one run that was not stopped."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from neuroae.data import load_dataset
 from neuroae.evaluation import Evaluation, Scoring, attacks_from, engine, run_evaluation
 from neuroae.evaluation.attack import Perturbation
 from neuroae.evaluation.files import load_images, save_images
+from neuroae.evaluation.lines import append_lines, read_lines
 from neuroae.storage import load_tensors, save_tensors
 from results_data import cifar10_folder, small_cifar10_defense
 from small_evaluation import BUDGET, contents, small_evaluation
@@ -242,6 +244,24 @@ def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(tmp_path: P
     run_evaluation(small_evaluation(), two)
     assert_same(two, whole)
     assert load_images(two / IMAGES, torch.tensor([14, 17, 20])).shape == (3, 1, 8, 8)
+
+
+def test_times_of_what_is_made_again_are_forgotten(tmp_path: Path) -> None:
+    """Also where another process made it first, whose file of times comes later in the alphabet."""
+    run_evaluation(small_evaluation(), tmp_path)
+    part = tmp_path / "times" / "part-0.jsonl"
+    lines = [line | {"seconds": 1000.0} for line in read_lines(part)]
+    part.unlink()
+    append_lines(tmp_path / "times" / "part-7.jsonl", lines)
+    shutil.rmtree(tmp_path / "images" / "w-aiga")
+    run_evaluation(small_evaluation(), tmp_path)
+    kept, again = (
+        [line["seconds"] for line in read_lines(tmp_path / "times.jsonl") if (line["attack"] == "W-AIGA") == other]
+        for other in (False, True)
+    )
+    assert set(kept) == {1000.0}
+    assert again
+    assert max(again) < 1000
 
 
 def test_what_is_made_again_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

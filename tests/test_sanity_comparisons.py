@@ -12,7 +12,15 @@ from models import Linear
 from neuroae.attacks import PGDSettings, SquareSettings
 from neuroae.evaluation import Attack
 from neuroae.evaluation.sanity import Threat
-from neuroae.evaluation.sanity.comparisons import COMPARISONS, GRADIENT_FREE, ITERATIVE, TRANSFER, Comparison, compare
+from neuroae.evaluation.sanity.comparisons import (
+    COMPARISONS,
+    GRADIENT_FREE,
+    ITERATIVE,
+    NOTHING_FOOLED,
+    TRANSFER,
+    Comparison,
+    compare,
+)
 from neuroae.evaluation.sanity.epsilons import falls_with_epsilon, reaches_chance
 from neuroae.evaluation.sanity.threat import families
 from neuroae.evaluation.sanity.verdicts import Pairs, Verdicts
@@ -57,6 +65,35 @@ def test_a_stronger_attack_that_does_worse_is_told(own: int, other: int, verdict
     assert check.verdict == verdict
     assert bool(check.advice) == (verdict != "pass")
     assert f"strong leaves {own / 40:.1%} and weak {other / 40:.1%} of 40 images" in check.found
+
+
+@pytest.mark.parametrize(
+    ("clean", "verdict"), [([True] * 8, "pass"), ([True] * 6 + [False] * 2, "warn")], ids=["all-right", "two-wrong"]
+)
+def test_attacks_that_fool_nothing_are_not_told_apart(clean: list[bool], verdict: str) -> None:
+    """An image that is wrong when clean is no attack's doing."""
+    attacks = [threat("strong"), threat("weak", "transfer")]
+    left = [True] * 6 + [False] * 2
+    check = compare(TRANSFER, attacks, verdicts(clean=clean, strong=left, weak=left))
+    assert check.verdict == verdict
+    assert ("neither fools one" in check.found) == (verdict == "warn")
+    assert check.advice == (NOTHING_FOOLED if verdict == "warn" else "")
+
+
+def test_advice_is_that_of_every_budget() -> None:
+    """Nothing is fooled at one, and a transfer does more at the other."""
+    budgets = [
+        (0.1, "white-box", "none"),
+        (0.1, "transfer", "no"),
+        (0.3, "white-box", "some"),
+        (0.3, "transfer", "more"),
+    ]
+    attacks = [threat(name, access, epsilon) for epsilon, access, name in budgets]
+    check = compare(
+        TRANSFER, attacks, verdicts(none=[True] * 40, no=[True] * 40, some=share(20, 40), more=share(5, 40))
+    )
+    assert check.verdict == "fail"
+    assert check.advice == f"{TRANSFER.advice} {NOTHING_FOOLED}"
 
 
 def test_a_search_is_set_beside_attacks_in_the_norm_that_it_knows() -> None:

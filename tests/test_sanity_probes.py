@@ -195,7 +195,7 @@ def test_small_attacks_on_a_model_without_a_gradient_fail() -> None:
 
     model = Hidden().eval()
     checks = attack_a_few(model, block_for(model, 40), Attack("one", model, BUDGET), SCORING)
-    assert {check.name: check.verdict for check in checks} == {ITERATIVE.name: "pass", FALLS: "warn", CHANCE: "fail"}
+    assert {check.name: check.verdict for check in checks} == {ITERATIVE.name: "warn", FALLS: "warn", CHANCE: "fail"}
 
 
 def test_small_attacks_follow_the_attack_that_is_examined() -> None:

@@ -79,17 +79,18 @@ def missing_blocks(files: Files, evaluation: Evaluation, known: Known) -> torch.
 
 
 def forget(files: Files, evaluation: Evaluation, missing: torch.Tensor, known: Known) -> None:
-    """Removes the records of blocks that are made again: of two for one image, nothing says which is the newer."""
-    again = {
-        (evaluation.all_attacks[row].name, image)
-        for row, block in missing.nonzero().tolist()
-        for image in evaluation.part(block).ids.tolist()
-    }
-    if not again.intersection(known):
-        return
-    for path in filter(Path.exists, files.record_parts()):
-        kept = [record for record in read_records(path) if (record.attack, record.image) not in again]
-        write_lines(path, map(record_line, kept))
+    """Removes records and times of blocks that are made again: of two, nothing says which is the newer."""
+    blocks = {(evaluation.all_attacks[row].name, block) for row, block in missing.nonzero().tolist()}
+    images = {(attack, image) for attack, block in blocks for image in evaluation.part(block).ids.tolist()}
+    if images.intersection(known):
+        for path in filter(Path.exists, files.record_parts()):
+            kept = [record for record in read_records(path) if (record.attack, record.image) not in images]
+            write_lines(path, map(record_line, kept))
+    for path in filter(Path.exists, files.time_parts()):
+        times = read_lines(path)
+        lasting = [line for line in times if (line["attack"], line["block"]) not in blocks]
+        if len(lasting) < len(times):
+            write_lines(path, map(sealed, lasting))
 
 
 def is_done(files: Files, evaluation: Evaluation, attack: str, block: int, known: Known) -> bool:

@@ -15,7 +15,8 @@ Accuracies are upper bounds: of the attacks that were tried, at the budgets that
 E draws answer as one vote (Clopper-Pearson over images); E = 1 is the mean over these draws (bootstrap over images).
 Who may ask again is stopped only by images that all draws answer rightly. The draws that score were seen by no attack
 and by no selection. Of several attacks of one budget, the worst of each image is chosen on other draws, and the lowest
-accuracy, which is the paper's rule, on the scoring draws themselves."""
+accuracy, which is the paper's rule, on the scoring draws themselves. Of the ensemble as deployed, a gradient is that
+of all its members."""
 
 
 class Column(NamedTuple):

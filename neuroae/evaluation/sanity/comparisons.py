@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from .check import Check, worst
+from ..records import CLEAN
+from .check import Check, Verdict, worst
 from .threat import Budget, Threat
 from .verdicts import Pairs, Verdicts, strongest
 
@@ -67,21 +68,33 @@ GRADIENT_FREE = Comparison(
     "Report the gradient-free attack's accuracy, and look for a better surrogate gradient.",
 )
 COMPARISONS = (ITERATIVE, TRANSFER, GRADIENT_FREE)
+NOTHING_FOOLED = "Compare attacks that fool some of the images: with more images, more steps or a larger epsilon."
 
 
 class Meeting(NamedTuple):
-    """The strongest attacks of two kinds at one budget, on the images that both have."""
+    """The strongest attacks of two kinds at one budget, on the images that both have.
+
+    Attributes:
+        fooled: images that one of them or both fool, of those that are right when clean.
+    """
 
     budget: Budget
     stronger: Verdicts
     weaker: Verdicts
     pairs: Pairs
+    fooled: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """Attacks that fool nothing are equals, and say nothing of each other."""
+        return self.pairs.verdict if self.fooled else "warn"
 
     def __str__(self) -> str:
         first, second, pairs = self.stronger.attack, self.weaker.attack, self.pairs
+        told = f"{pairs.first} against {pairs.second} fooled by one alone, p = {pairs.p:.2g}"
         return (
             f"{self.budget}: {first} leaves {pairs.first_accuracy:.1%} and {second} {pairs.second_accuracy:.1%} of "
-            f"{pairs.images:,} images ({pairs.first} against {pairs.second} fooled by one alone, p = {pairs.p:.2g})"
+            f"{pairs.images:,} images ({told if self.fooled else 'neither fools one'})"
         )
 
 
@@ -89,15 +102,18 @@ def compare(comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping
     """At every budget, the strongest attack of either kind; each is chosen on selection draws."""
     met = list(meetings(comparison, threats, verdicts))
     if not met:
-        found, advice = f"not measured: needs {comparison.missing}", f"Evaluate {comparison.missing}."
-        return Check(comparison.name, "warn", found, comparison.meaning, advice)
-    verdict = worst(meeting.pairs.verdict for meeting in met)
+        found = f"not measured: needs {comparison.missing}"
+        return Check(comparison.name, "warn", found, comparison.meaning, f"Evaluate {comparison.missing}.")
+    verdict = worst(meeting.verdict for meeting in met)
+    judged = [meeting.pairs.verdict for meeting in met if meeting.fooled]
+    advice = [comparison.advice] if worst(judged) != "pass" else []
+    advice += [NOTHING_FOOLED] if len(judged) < len(met) else []
     return Check(
         comparison.name,
         verdict,
         "; ".join(map(str, met)),
         comparison.meaning,
-        "" if verdict == "pass" else comparison.advice,
+        " ".join(advice),
         {f"{one.budget}: {name}": value for one in met for name, value in one.pairs._asdict().items()},
     )
 
@@ -110,7 +126,14 @@ def meetings(comparison: Comparison, threats: Iterable[Threat], verdicts: Mappin
             first, second = strongest(stronger), strongest(weaker)
             pairs = Pairs.of(first.right, second.right)
             if pairs is not None:
-                yield Meeting(budget, first, second, pairs)
+                yield Meeting(budget, first, second, pairs, fooled(first, second, verdicts.get(CLEAN)))
+
+
+def fooled(first: Verdicts, second: Verdicts, clean: Verdicts | None) -> int:
+    """Images that either fools, of those that are right when clean, or of all where that is not known."""
+    common = first.right.keys() & second.right.keys()
+    wrong = {image for image in common if not (first.right[image] and second.right[image])}
+    return len(wrong if clean is None else {image for image in wrong if clean.right.get(image, True)})
 
 
 def by_budget(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> dict[Budget, list[Threat]]:

@@ -122,7 +122,7 @@ def in_ball_as_bytes(measured: Sequence[Measured]) -> Check:
     left_before = any(excess(each) > each.tolerance for each in measured)
     return Check(
         BYTES,
-        "fail" if left_before else "warn" if over else "pass",
+        "pass" if not over else "fail" if left_before else "warn",
         f"at most {most.rounded:.6f} of {most.epsilon:.6f}, an excess of {rounded_excess(most):.1e}, "
         f"under {most.attack}",
         MEANINGS[BYTES],

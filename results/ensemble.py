@@ -138,7 +138,7 @@ def markdown(curves: Mapping[str, Sequence[Point]]) -> str:
 
 def picture(curves: Mapping[str, Sequence[Point]]) -> Figure:
     """Accuracy against E, a line a curve, with the 95% intervals as bands."""
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    figure = Figure(figsize=(5.5, 4.6), layout="constrained")
     axis = figure.subplots()
     for name, points in curves.items():
         sizes = [point.ensemble for point in points]
@@ -149,7 +149,7 @@ def picture(curves: Mapping[str, Sequence[Point]]) -> Figure:
     axis.set_xlabel("E, realizations averaged")
     axis.set_ylabel("accuracy in %, with its 95% interval")
     axis.grid(alpha=0.3)
-    axis.legend()
+    figure.legend(loc="outside upper left")
     return figure
 
 

@@ -1,7 +1,8 @@
 """Attacked images as files of 8 bits hold them: ``python -m results.rounded EVALUATION --data-dir DIR``.
 
 Attacks work on float32 pixels, and saving their images rounds each to one of 256 levels. Here the images of a finished
-evaluation are rounded and scored again on the draws that scored them, so that what changes is the rounding's doing.
+evaluation are scored again as they are and rounded, by one engine and on the draws that scored them, so that what
+changes is the rounding's doing.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,7 @@ from neuroae.attacks import round_to_8_bits
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import CLEAN, Accuracy, Results, Scoring, load_evaluation
 from neuroae.evaluation.block import sizes
-from neuroae.evaluation.scoring import Block, answers
-from neuroae.evaluation.statistics import vote_accuracy
+from neuroae.evaluation.scoring import answers
 from neuroae.markdown import table
 from neuroae.pretrained import load_pretrained
 from neuroae.progress import progress_bar
@@ -28,10 +28,10 @@ from results.provenance import in_words, provenance
 
 COLUMNS = ("attack", "float32", "8 bits", "95% interval", "images", "fooled no more", "newly fooled", "largest linf")
 NOTE = """\
-Accuracies are of the vote of E draws, the same draws before and after each image is rounded to 256 levels; the
-interval is Clopper and Pearson's, of the rounded images. Images are fooled no more where only the float32 pixels fool
-the model, and newly where only the rounded ones do. The last column is the largest difference of a rounded pixel to
-the clean one.
+Accuracies are of the vote of E draws, by the same engine and on the same draws before and after each image is rounded
+to 256 levels; the interval is Clopper and Pearson's, of the rounded images. Images are fooled no more where only the
+float32 pixels fool the model, and newly where only the rounded ones do. The last column is the largest difference of a
+rounded pixel to the clean one.
 
 Made by `python -m results.rounded EVALUATION --data-dir DIR`; `results.json` holds the numbers in full."""
 
@@ -76,19 +76,23 @@ def score_rounded(model: nn.Module, data: ImageSet, found: Results, name: str) -
     """
     identity = found.manifest["identity"]
     scoring = Scoring(**{key: identity["scoring"][key] for key in ("draws", "seed", "deterministic")})
-    images, right, largest = round_to_8_bits(found.images(name)), [], 0.0
+    images = found.images(name)
+    rounded = round_to_8_bits(images)
+    before: list[bool] = []
+    after: list[bool] = []
+    largest = 0.0
     with progress_bar(total=len(data), desc=name, unit="img") as progress:
         for start in range(0, len(data), identity["block"]):
             part = slice(start, start + identity["block"])
-            largest = max(largest, largest_difference(data.take(part), images[part]))
-            block = Block(images[part], data.labels[part], data.ids[part])
-            right += (answers(model, block.images, block.ids, scoring).vote == block.labels).tolist()
-            progress.update(len(block.ids))
-    before = [record.vote == record.label for record in found.records[name]]
-    pairs = list(zip(before, right, strict=True))
+            own = data.take(part)
+            largest = max(largest, largest_difference(own, rounded[part]))
+            for pixels, right in ((images, before), (rounded, after)):
+                right += (answers(model, pixels[part], own.ids, scoring).vote == own.labels).tolist()
+            progress.update(len(own.ids))
+    pairs = list(zip(before, after, strict=True))
     return Rounded(
-        vote_accuracy(found.records[name]),
-        Accuracy(sum(right), len(right)),
+        Accuracy(sum(before), len(before)),
+        Accuracy(sum(after), len(after)),
         pairs.count((False, True)),
         pairs.count((True, False)),
         largest,

@@ -23,8 +23,9 @@ NOTES = """\
 Paper: accuracy on the 10,000 test images of CIFAR-10, without interval; rows without it are not in the paper. Ours: on
 so many of them, from the front, with the Clopper-Pearson interval; a defense answers by the vote of 10 realizations
 that no attack saw. What has no number has not been measured by the experiments of its last column. PW-T is the lowest
-accuracy of its attacks, as in the paper; the worst of each image is chosen on draws that do not score. The worst case
-of Table 3 is the lowest number of one attack in its folders. Attacks on a defense's gradients were crafted in
+accuracy of its attacks, as in the paper, and in Table 6 the attack that was the lowest there, W-AIGA from the
+unquantized source; the worst of each image is chosen on draws that do not score. The worst case of Table 3 is the
+lowest number of one attack in its folders. Attacks on a defense's gradients were crafted in
 bfloat16, those on classifiers and Square in float32; all are scored in float32.{whose}
 
 Each folder holds the page of its evaluation (`report.html`), with more statistics, every record and the settings, or

@@ -122,9 +122,9 @@ def in_ball_as_bytes(measured: Sequence[Measured]) -> Check:
     left_before = any(excess(each) > each.tolerance for each in measured)
     return Check(
         BYTES,
-        "pass" if not over else "fail" if left_before else "warn",
+        "fail" if left_before else "warn" if over else "pass",
         f"at most {most.rounded:.6f} of {most.epsilon:.6f}, an excess of {rounded_excess(most):.1e}, "
-        f"under {most.attack}",
+        f"under {most.attack}{', rounded from images that leave it' if left_before else ''}",
         MEANINGS[BYTES],
         "Score the rounded images as well. In l-infinity, whole levels of epsilon around 8-bit images lose nothing."
         if over

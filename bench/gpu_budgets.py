@@ -39,6 +39,7 @@ from neuroae.kernels.triton.draw import draw_launch
 from neuroae.kernels.triton.encode import encode_launch
 from neuroae.kernels.triton.launch import Launch
 from neuroae.kernels.triton.select import select_launches
+from neuroae.kernels.triton.selection_backward import selection_backward_launches
 from neuroae.kernels.triton.tiles import fits_registers
 
 LEAST_WARPS = 8
@@ -169,6 +170,13 @@ def launches(setting: Setting) -> Iterator[tuple[str, Launch]]:
                 (value, index, projection), (atoms, *levels), images, setting.stride, surrogate, 0.25, True, True
             ),
         )
+    grad_code = meta(BATCH, side, side, setting.atoms)
+    *_, cut, back_projection, fold = selection_backward_launches(
+        grad_code, images, (atoms, *levels), images, setting.stride, setting.top_t, 0.02, quantize=True, signed=True
+    )
+    yield "selection_backward: cut", cut
+    yield "selection_backward: back projection", back_projection
+    yield "selection_backward: fold", fold
     for dtype in (torch.float32, torch.bfloat16):
         yield from layer_launches(setting, (index, value, count), dtype)
 

@@ -21,6 +21,7 @@ OPERATIONS = (
     "draw",
     "encode",
     "encode_backward",
+    "selection_backward",
     "conv_transpose",
     "conv_transpose_backward_value",
     "conv_transpose_backward_weight",

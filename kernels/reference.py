@@ -153,6 +153,73 @@ def encode_backward(
     return rows.reshape(len(rows) // max(images, 1), images, *rows.shape[1:]).sum(0).float()
 
 
+def selection_backward(
+    grad_code: Tensor,
+    images: Tensor,
+    atoms: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    stride: int,
+    top_t: int,
+    width: float,
+    quantize: bool,
+    signed: bool,
+) -> Tensor:
+    """Gradient to the image through membership in the top T, from the gradient to every entry of the dense code.
+
+    ``grad_code`` is (B, m_h, m_w, L) float32: entries that dropout removed or that were not selected count as well.
+    Returns (B, C, H, W) float32. Pixels that no patch covers get 0.
+    """
+    shapes.selection_backward(grad_code, images, atoms, norms, dead_zone, stride, top_t, width)
+    shapes.check_images(images)
+    projections = F.conv2d(images.double(), atoms.double(), stride=stride).permute(0, 2, 3, 1)
+    grad = membership_gradient(
+        projections, grad_code.double(), norms.double(), dead_zone.double(), top_t, width, quantize, signed
+    )
+    rows = F.conv_transpose2d(grad.permute(0, 3, 1, 2), atoms.double(), stride=stride)
+    missing_h, missing_w = images.shape[2] - rows.shape[2], images.shape[3] - rows.shape[3]
+    return F.pad(rows, (0, missing_w, 0, missing_h)).float().contiguous()
+
+
+def membership_gradient(
+    projections: Tensor,
+    grad_code: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    top_t: int,
+    width: float,
+    quantize: bool,
+    signed: bool,
+) -> Tensor:
+    """Derivative of sign(a) * norm * s((|a| - c) / width) along ``grad_code``, to the projections a: (..., L).
+
+    s is the logistic function. The cut c starts halfway between the T-th magnitude and the next, and moves so that
+    the sum of s over the patch stays: what one atom wins, others lose. Atoms in the dead zone take no part. With
+    T = L nothing is cut, and the dead zone of each atom, which does not move, stands in the place of c.
+    """
+    magnitudes = projections.abs()
+    everything = top_t == projections.shape[-1]
+    if everything and not quantize:
+        return torch.zeros_like(projections)
+    if everything:
+        cut = dead_zone
+    else:
+        largest = magnitudes.topk(top_t + 1, dim=-1).values
+        cut = (largest[..., top_t - 1 : top_t] + largest[..., top_t:]) / 2
+    distance = (magnitudes - cut) / width
+    closeness = torch.sigmoid(distance) * torch.sigmoid(-distance)
+    if quantize and not everything:
+        closeness = torch.where(magnitudes >= dead_zone, closeness, 0)
+    signs = projections.sign()
+    grad = closeness * (norms if quantize else magnitudes) * grad_code
+    if signed:
+        grad = grad * signs
+    if not everything:
+        total = closeness.sum(-1, keepdim=True)
+        grad = grad - closeness * torch.where(total > 0, grad.sum(-1, keepdim=True) / total, 0)
+    return signs * grad / width
+
+
 def to_dense(value: Tensor, index: Tensor, atoms: int) -> Tensor:
     """Code to tensor, (rows, L, m_h, m_w). What stands in unused slots adds nothing. Differentiable in value."""
     rows, patches_h, patches_w, _ = index.shape

@@ -5,6 +5,8 @@ implementation in every engine and by its fake (shape-only) version, and raises 
 are checked apart (``check_*``), in the engines only, since a fake tensor has none.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -135,6 +137,29 @@ def encode_backward(
     require(surrogate in SURROGATES, f"surrogate is {surrogate!r}, expected one of {', '.join(SURROGATES)}")
     require(sigma > 0, f"sigma is {sigma}, expected above 0")
     return images, atoms.shape[1], height, width
+
+
+def selection_backward(
+    grad_code: Tensor,
+    images: Tensor,
+    atoms: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    stride: int,
+    top_t: int,
+    width: float,
+) -> tuple[int, ...]:
+    """(B, C, H, W)."""
+    batch, patches_h, patches_w, _ = select(images, atoms, stride, top_t)
+    check_levels(norms, dead_zone, atoms.shape[0])
+    require_tensor("grad_code", grad_code, torch.float32, 4)
+    expected = (batch, patches_h, patches_w, atoms.shape[0])
+    require(
+        grad_code.shape == expected,
+        f"grad_code has shape {tuple(grad_code.shape)}, expected {expected}, a number for each patch and atom",
+    )
+    require(0 < width < math.inf, f"width is {width}, expected above 0 and finite")
+    return tuple(images.shape)
 
 
 def covered(atoms: Tensor, stride: int, patches_h: int, patches_w: int) -> tuple[int, int]:

@@ -23,6 +23,8 @@ SCHEMAS = {
     "encode_backward": "(Tensor grad_value, Tensor index, Tensor projection, Tensor atoms, Tensor norms, "
     "Tensor dead_zone, SymInt height, SymInt width, int stride, SymInt images, str surrogate, float sigma, "
     "bool quantize, bool signed) -> Tensor",
+    "selection_backward": "(Tensor grad_code, Tensor images, Tensor atoms, Tensor norms, Tensor dead_zone, "
+    "int stride, int top_t, float width, bool quantize, bool signed) -> Tensor",
     "conv_transpose": "(Tensor index, Tensor value, Tensor count, Tensor weight, Tensor? bias, int[2] stride, "
     "int[2] padding, int[2] output_padding, bool relu) -> Tensor",
     "conv_transpose_backward_value": "(Tensor grad_output, Tensor? output, Tensor index, Tensor count, "
@@ -50,6 +52,10 @@ def fake_encode(images: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor
 
 def fake_encode_backward(grad_value: Tensor, *arguments: Any) -> Tensor:
     return grad_value.new_empty(shapes.encode_backward(grad_value, *arguments[:-2]))
+
+
+def fake_selection_backward(grad_code: Tensor, images: Tensor, *arguments: Any) -> Tensor:
+    return images.new_empty(shapes.selection_backward(grad_code, images, *arguments[:-2]))
 
 
 def fake_conv_transpose(index: Tensor, value: Tensor, count: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
@@ -99,6 +105,7 @@ FAKES: dict[str, Callable[..., Any]] = {
     "draw": fake_draw,
     "encode": fake_encode,
     "encode_backward": fake_encode_backward,
+    "selection_backward": fake_selection_backward,
     "conv_transpose": fake_conv_transpose,
     "conv_transpose_backward_value": fake_conv_transpose_backward_value,
     "conv_transpose_backward_weight": fake_conv_transpose_backward_weight,

@@ -16,6 +16,8 @@ from strategies import Case, Code
 
 TOLERANCE = 1e-5
 ROUNDING = 2.0**-23
+# Of a projection in float32.
+PROJECTION_ERROR = 3e-7
 
 
 def assert_close(
@@ -104,6 +106,37 @@ def assert_same_code(actual: Code, case: Case, realization: int) -> None:
         near_dead_zone = (a.abs() - levels[1].double()).abs() <= tolerance(case, terms).gather(-1, slot)
         unexplained = (value != wanted) & ~near_dead_zone
         assert not unexplained.any(), f"value differs at {first(unexplained)} although the dead zone is far"
+
+
+def assert_same_selection_gradient(actual: Tensor, case: Case, grad_code: Tensor, width: float) -> None:
+    """An image gradient through the selection against the reference's.
+
+    Float32 rounds projections, and the logistic function of this width makes more of it the narrower it is.
+    """
+    expected = reference.selection_backward(*case.selection_arguments(grad_code, width))
+    if not len(case.images):
+        assert actual.shape == expected.shape
+        return
+    tolerance = TOLERANCE + PROJECTION_ERROR / width
+    terms = ROUNDING * selection_terms(case, grad_code, width)
+    allowed = (tolerance * expected.abs()).max().maximum(terms.max())
+    assert_close(actual, expected, "image gradient", allowed, rounding=1.0)
+
+
+def selection_terms(case: Case, grad_code: Tensor, width: float) -> Tensor:
+    """The sums behind the gradient with every term positive: the moving cut may take off nearly all."""
+    magnitudes = projections(case)[0].abs()
+    everything = case.top_t == len(case.atoms)
+    ordered = magnitudes.sort(-1, descending=True).values
+    cut = case.dead_zone if everything else ordered[..., case.top_t - 1 : case.top_t + 1].mean(-1, keepdim=True)
+    close = torch.cosh((magnitudes - cut) / (2 * width)) ** -2 / 4
+    if case.quantize and not everything:
+        close = close * (magnitudes >= case.dead_zone)
+    weighted = close * (case.norms if case.quantize else magnitudes) * grad_code.abs()
+    if not everything:
+        share = weighted.sum(-1, keepdim=True) / close.sum(-1, keepdim=True)
+        weighted = weighted + close * share.nan_to_num()
+    return F.conv_transpose2d((weighted / width).permute(0, 3, 1, 2), case.atoms.abs().double(), stride=case.stride)
 
 
 def assert_well_formed(code: Code, atoms: int) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -42,6 +44,10 @@ class Case:
         levels = (self.norms, self.dead_zone, self.seed, self.image_ids)
         settings = (self.stride, self.top_t, realization, self.dropout_p, self.quantize, self.signed)
         return self.images, self.atoms, *levels, *settings
+
+    def selection_arguments(self, grad_code: Tensor, width: float) -> tuple[Any, ...]:
+        tensors = (grad_code, self.images, self.atoms, self.norms, self.dead_zone)
+        return *tensors, self.stride, self.top_t, width, self.quantize, self.signed
 
 
 @dataclass
@@ -93,6 +99,24 @@ def cases(draw: st.DrawFn) -> Case:
     stride, shape = draw(image_shapes(channels, patch))
     images = draw(pictures(shape, generator))
     return draw(with_settings(images, atoms, stride, draw(st.sampled_from(DEAD_ZONES))))
+
+
+@st.composite
+def clear_cases(draw: st.DrawFn, most_atoms: int = 700) -> Case:
+    """No projection is so close to 0 or to the dead zone that rounding decides on which side it lies."""
+    channels, patch = draw(st.integers(1, 4)), draw(st.integers(1, 6))
+    counts = (st.integers(1, 9), st.integers(1, most_atoms), st.sampled_from((16, 32, 33)))
+    count = draw(st.one_of(*counts))
+    generator = draw(generators())
+    atoms = torch.randn(count, channels, patch, patch, generator=generator)
+    atoms /= atoms.square().sum((1, 2, 3), keepdim=True).sqrt()
+    stride, shape = draw(image_shapes(channels, patch))
+    images = draw(pictures(shape, generator))
+    case = draw(with_settings(images, atoms, stride, draw(st.sampled_from((0.0, 0.1, 0.3)))))
+    exact = F.conv2d(images.double(), atoms.double(), stride=stride).permute(0, 2, 3, 1).abs()
+    for distance in (exact, (exact - case.dead_zone).abs()):
+        assume(not ((distance > 0) & (distance < 1e-6)).any())
+    return case
 
 
 @st.composite

@@ -16,7 +16,7 @@ from conftest import unit_atoms
 from neuroae import kernels
 from neuroae.kernels import reference
 from neuroae.kernels.surrogates import SURROGATES
-from strategies import Case, Code, cases, exact_cases, generators
+from strategies import Case, Code, cases, clear_cases, exact_cases, generators
 
 CODE = ("index", "value", "projection", "count")
 SELECTION = ("atom", "projection")
@@ -41,6 +41,7 @@ def test_every_operation_runs_on_the_compiled_engine(engine: ModuleType, monkeyp
         "draw": case.draw_arguments(reference.select(*case.select_arguments())),
         "encode": case.encode_arguments(0),
         "encode_backward": backward_arguments(case, code, code[1], 2, "smooth"),
+        "selection_backward": case.selection_arguments(torch.rand(*code[3].shape, 40), 0.1),
         "conv_transpose": (code[0], code[1], code[3], case.atoms, None, [2, 2], [0, 0], [0, 0], False),
         "conv_transpose_backward_value": (case.images, None, code[0], code[3], case.atoms, [2, 2], [0, 0]),
         "conv_transpose_backward_weight": (case.images, None, *code[:2], code[3], case.atoms, [2, 2], [0, 0]),
@@ -109,6 +110,53 @@ def test_encode_backward(
     oracle.assert_agrees(engine.encode_backward, reference.encode_backward, arguments)
 
 
+WIDTHS = (0.02, 0.1, 1.0)
+
+
+@given(case=clear_cases(), width=st.sampled_from(WIDTHS), generator=generators())
+def test_selection_backward(engine: ModuleType, case: Case, width: float, generator: torch.Generator) -> None:
+    grad_code = random_grad_code(case, generator)
+    actual = engine.selection_backward(*case.selection_arguments(grad_code, width))
+    oracle.assert_same_selection_gradient(actual, case, grad_code, width)
+
+
+@given(case=exact_cases(), width=st.sampled_from(WIDTHS), generator=generators())
+def test_selection_backward_with_ties_at_the_cut(
+    engine: ModuleType, case: Case, width: float, generator: torch.Generator
+) -> None:
+    grad_code = random_grad_code(case, generator)
+    actual = engine.selection_backward(*case.selection_arguments(grad_code, width))
+    oracle.assert_same_selection_gradient(actual, case, grad_code, width)
+
+
+def random_grad_code(case: Case, generator: torch.Generator) -> Tensor:
+    atom, _ = reference.select(*case.select_arguments())
+    return torch.randn(*atom.shape[:3], len(case.atoms), generator=generator)
+
+
+def test_a_selection_gradient_does_not_depend_on_the_batch(engine: ModuleType) -> None:
+    if kernels.interpreting():
+        pytest.skip("NumPy's products, which the interpreter takes, round by place; tests/test_triton_selection.py")
+    case = small_case(images=7, atoms=257, top_t=30)
+    grad_code = random_grad_code(case, torch.Generator().manual_seed(1))
+    together = engine.selection_backward(*case.selection_arguments(grad_code, 0.05))
+    for rows in (torch.tensor([3, 6, 0, 2]), *torch.arange(7).split(1)):
+        part = replace(case, images=case.images[rows])
+        alone = engine.selection_backward(*part.selection_arguments(grad_code[rows], 0.05))
+        oracle.assert_identical((alone,), (together[rows],), ("image gradient",))
+
+
+def test_what_is_not_a_number_stays_in_its_image(engine: ModuleType) -> None:
+    case = small_case()
+    grad_code = random_grad_code(case, torch.Generator().manual_seed(1))
+    expected = engine.selection_backward(*case.selection_arguments(grad_code, 0.05))
+    grad_code[0, 1, 2, 3] = torch.nan
+    case.images[0] = 0  # where no projection has a sign
+    actual = engine.selection_backward(*case.selection_arguments(grad_code, 0.05))
+    assert actual[0].isnan().any()
+    assert torch.equal(actual[1], expected[1])
+
+
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_survivors_in_the_dead_zone_pass_the_gradient(engine: ModuleType, surrogate: str) -> None:
     case = small_case()
@@ -160,11 +208,13 @@ def test_threads_do_not_change_a_bit(engine: ModuleType) -> None:
         code = engine.encode(*case.encode_arguments(0))
         summed = engine.encode_backward(*backward_arguments(case, drawn, drawn[2], 5, "smooth"))
         apart = engine.encode_backward(*backward_arguments(case, drawn, drawn[2], 5 * case.count, "smooth"))
-        return *selection, *drawn, *code, summed, apart
+        grad_code = random_grad_code(case, torch.Generator().manual_seed(1))
+        through = engine.selection_backward(*case.selection_arguments(grad_code, 0.05))
+        return *selection, *drawn, *code, summed, apart, through
 
     alone = results()
     torch.set_num_threads(2)
-    names = (*SELECTION, *CODE, *CODE, "summed gradient", "gradients")
+    names = (*SELECTION, *CODE, *CODE, "summed gradient", "gradients", "selection gradient")
     oracle.assert_identical(results(), alone, names)
 
 

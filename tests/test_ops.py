@@ -14,7 +14,7 @@ from neuroae.kernels import OPERATIONS, reference
 
 LIBRARIES = ("neuroae", "neuroae_reference")
 CODE = {"index", "value", "projection", "count"}
-BATCHED = CODE | {"images", "image_ids", "atom", "grad_value", "grad_output", "output", "input"}
+BATCHED = CODE | {"images", "grad_code", "image_ids", "atom", "grad_value", "grad_output", "output", "input"}
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -51,7 +51,11 @@ def arguments() -> dict[str, dict[str, Any]]:
     }
     output = reference.conv_transpose(**conv)
     conv_backward = {"grad_output": torch.randn_like(output), "output": output, **code, "weight": weight, **geometry}
+    selection = {"stride": 2, "top_t": 5, "width": 0.1, **quantizer}
     return {
+        "selection_backward": {"grad_code": torch.randn(2, *count.shape[1:], 20), "images": images}
+        | dictionary
+        | selection,
         "select": {"images": images, "atoms": atoms, "stride": 2, "top_t": 5},
         "draw": draw,
         "encode": {"images": images, **encode},

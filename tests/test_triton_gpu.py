@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,21 @@ def test_gradients_of_real_sizes_repeat_to_the_bit(setting: str) -> None:
     for actual, expected in zip(gradients, reference.conv_transpose_backward_weight(*backward), strict=True):
         oracle.assert_close(actual, expected, "gradient to weight and bias")
     oracle.assert_identical(run("conv_transpose_backward_weight", *backward), gradients, ("weight", "bias"))
+
+
+@pytest.mark.parametrize("setting", SIZES)
+@pytest.mark.parametrize("quantize", [True, False], ids=["quantized", "not quantized"])
+def test_gradients_through_the_selection_repeat_to_the_bit(setting: str, quantize: bool) -> None:
+    """In every run, and for an image alone. A projection's rounding counts for more than 1e-5 in a narrow cut."""
+    case, width = replace(real_case(setting), quantize=quantize), 0.02
+    grad_code = torch.randn(oracle.projections(case)[0].shape)
+    arguments = case.selection_arguments(grad_code, width)
+    first = run("selection_backward", *arguments)
+    expected = reference.selection_backward(*arguments)
+    oracle.assert_close(first, expected, "image gradient", expected.abs(), oracle.TOLERANCE + 4e-7 / width)
+    assert torch.equal(first, run("selection_backward", *arguments))
+    alone = replace(case, images=case.images[1:2]).selection_arguments(grad_code[1:2], width)
+    assert torch.equal(first[1:2], run("selection_backward", *alone))
 
 
 ATOM_BEYOND = """

@@ -13,7 +13,7 @@ import pytest
 from neuroae.kernels import interpreting
 
 HERE = Path(__file__).parent
-FILES = ("test_triton_encoder.py", "test_triton_conv.py", "test_triton_philox.py")
+FILES = ("test_triton_encoder.py", "test_triton_selection.py", "test_triton_conv.py", "test_triton_philox.py")
 
 pytestmark = [
     pytest.mark.skipif(interpreting(), reason="already in the interpreter"),

@@ -1,6 +1,6 @@
 """The C++ engine: the operations of ``reference.py`` on CPU tensors, on ``torch.get_num_threads()`` threads."""
 
-from .codes import draw, encode, encode_backward, select
+from .codes import draw, encode, encode_backward, select, selection_backward
 from .convolutions import (
     conv_transpose,
     conv_transpose_backward_value,
@@ -25,4 +25,5 @@ __all__ = [
     "instruction_set",
     "library",
     "select",
+    "selection_backward",
 ]

@@ -1,4 +1,4 @@
-"""The encoder's operations: selection, draw, the fused encode, and the gradient to the image."""
+"""The encoder's operations: selection, draw, the fused encode, and the gradients to the image."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from .. import shapes
 from ..philox import drop_threshold
 from ..surrogates import SURROGATES
 from .calls import code_struct, empty, pointer, refuse_bad_index, run
-from .structures import Dictionary, Draws, Gradient, Images, Selection
+from .structures import Dictionary, Draws, Gradient, Images, Membership, Selection
 
 
 def image_struct(images: Tensor) -> Images:
@@ -120,4 +120,30 @@ def encode_backward(
         result.data_ptr(),
     )
     refuse_bad_index(status, index, atoms.shape[0])
+    return result
+
+
+def selection_backward(
+    grad_code: Tensor,
+    images: Tensor,
+    atoms: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    stride: int,
+    top_t: int,
+    width: float,
+    quantize: bool,
+    signed: bool,
+) -> Tensor:
+    shapes.selection_backward(grad_code, images, atoms, norms, dead_zone, stride, top_t, width)
+    if top_t == len(atoms) and not quantize:  # neither a cut nor a dead zone
+        shapes.check_images(images)
+        return empty(images.shape).zero_()
+    grad_code, images, atoms = grad_code.contiguous(), images.contiguous(), atoms.contiguous()
+    norms, dead_zone = norms.contiguous(), dead_zone.contiguous()
+    result = empty(images.shape)
+    dictionary = dictionary_struct(atoms, norms, dead_zone, stride)
+    membership = Membership(grad_code.data_ptr(), *grad_code.shape[1:3], top_t, width, quantize, signed)
+    if run("selection_backward", image_struct(images), dictionary, membership, result.data_ptr()):
+        shapes.check_images(images)
     return result

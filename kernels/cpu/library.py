@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from .. import EngineMissing
-from .structures import STRUCTURES, Code, Dictionary, Draws, Filters, Gradient, Images, Layer, Maps, Selection
+from .structures import (
+    STRUCTURES,
+    Code,
+    Dictionary,
+    Draws,
+    Filters,
+    Gradient,
+    Images,
+    Layer,
+    Maps,
+    Membership,
+    Selection,
+)
 
 FOLDER = Path(__file__).parent
 LIBRARY_NAME = "libneuroae_cpu.so"
@@ -23,6 +35,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "draw": (POINTER(Selection), POINTER(Dictionary), POINTER(Draws), POINTER(Code), c_int32),
     "encode": (POINTER(Images), POINTER(Dictionary), POINTER(Draws), POINTER(Code), c_int32),
     "encode_backward": (c_void_p, POINTER(Code), POINTER(Dictionary), POINTER(Gradient), c_void_p, c_int32),
+    "selection_backward": (POINTER(Images), POINTER(Dictionary), POINTER(Membership), c_void_p, c_int32),
     "conv_transpose": (POINTER(Code), POINTER(Layer), c_void_p, c_int32),
     "conv_transpose_backward_value": (c_void_p, c_void_p, POINTER(Code), POINTER(Layer), c_void_p, c_int32),
     "conv_transpose_backward_weight": (

@@ -59,6 +59,15 @@ class Gradient(Structure):
     ]
 
 
+class Membership(Structure):
+    _fields_ = [
+        *pointers("grad_code"),
+        *sizes("patches_h", "patches_w", "top_t"),
+        ("width", c_float),
+        *flags("quantize", "is_signed"),
+    ]
+
+
 class Layer(Structure):
     _fields_ = [
         *pointers("weight", "bias"),
@@ -84,4 +93,4 @@ class Filters(Structure):
     ]
 
 
-STRUCTURES = (Images, Dictionary, Draws, Selection, Code, Gradient, Layer, Maps, Filters)
+STRUCTURES = (Images, Dictionary, Draws, Selection, Code, Gradient, Membership, Layer, Maps, Filters)

@@ -14,6 +14,7 @@ from .conv_transpose_backward import conv_transpose_backward_value, conv_transpo
 from .draw import draw
 from .encode import encode
 from .select import select
+from .selection_backward import selection_backward
 
 __all__ = [
     "conv_transpose",
@@ -26,4 +27,5 @@ __all__ = [
     "encode",
     "encode_backward",
     "select",
+    "selection_backward",
 ]

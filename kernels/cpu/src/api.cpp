@@ -73,13 +73,14 @@ NEUROAE_API const char* neuroae_sources() { return NEUROAE_SOURCES; }
 
 // Their number, then each one's size: by these a caller without the sources knows structures that are not its own.
 NEUROAE_API const int64_t* neuroae_structure_sizes() {
-    static const int64_t sizes[] = {9,
+    static const int64_t sizes[] = {10,
                                     sizeof(Images),
                                     sizeof(Dictionary),
                                     sizeof(Draws),
                                     sizeof(Selection),
                                     sizeof(Code),
                                     sizeof(Gradient),
+                                    sizeof(Membership),
                                     sizeof(Layer),
                                     sizeof(Maps),
                                     sizeof(Filters)};
@@ -105,6 +106,13 @@ NEUROAE_API int32_t neuroae_encode_backward(const float* grad_value, const Code*
                                             const Gradient* gradient, float* out, int32_t threads) {
     return guarded([&](const Engine& engine) {
         return engine.encode_backward(grad_value, *code, *dictionary, *gradient, out, threads);
+    });
+}
+
+NEUROAE_API int32_t neuroae_selection_backward(const Images* images, const Dictionary* dictionary,
+                                               const Membership* membership, float* out, int32_t threads) {
+    return guarded([&](const Engine& engine) {
+        return engine.selection_backward(*images, *dictionary, *membership, out, threads);
     });
 }
 

@@ -43,9 +43,20 @@ inline bool patch_gradient(const float* grad_value, const Code& code, int64_t sl
     return true;
 }
 
+// Adds the gradient of patch (i, j), (C, n, n), to its place in an image.
+inline void add_patch(const float* source, const Dictionary& dictionary, int64_t i, int64_t j, int64_t height,
+                      int64_t width, float* image) {
+    const int64_t n = dictionary.patch;
+    for (int64_t channel = 0; channel < dictionary.channels; ++channel) {
+        float* target = image + (channel * height + i * dictionary.stride) * width + j * dictionary.stride;
+        for (int64_t y = 0; y < n; ++y, target += width, source += n)
+            for (int64_t x = 0; x < n; ++x) target[x] += source[x];
+    }
+}
+
 inline int32_t encode_backward(const float* grad_value, const Code& code, const Dictionary& dictionary,
                                const Gradient& gradient, float* out, int threads) {
-    const int64_t n = dictionary.patch, channels = dictionary.channels, length = channels * n * n;
+    const int64_t channels = dictionary.channels, length = channels * dictionary.patch * dictionary.patch;
     const int64_t height = gradient.height, width = gradient.width, image_size = channels * height * width;
     std::vector<int32_t> status(gradient.images, kOk);
     parallel_for(gradient.images, threads, [&](int64_t begin, int64_t end) {
@@ -60,14 +71,8 @@ inline int32_t encode_backward(const float* grad_value, const Code& code, const 
                         status[image] = kBadIndex;
                         continue;
                     }
-                    const int64_t top = p / code.patches_w * dictionary.stride;
-                    const int64_t left = p % code.patches_w * dictionary.stride;
-                    const float* source = patch.data();
-                    for (int64_t channel = 0; channel < channels; ++channel) {
-                        float* target = out + image * image_size + (channel * height + top) * width + left;
-                        for (int64_t y = 0; y < n; ++y, target += width, source += n)
-                            for (int64_t x = 0; x < n; ++x) target[x] += source[x];
-                    }
+                    add_patch(patch.data(), dictionary, p / code.patches_w, p % code.patches_w, height, width,
+                              out + image * image_size);
                 }
             }
         }

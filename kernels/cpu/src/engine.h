@@ -53,6 +53,13 @@ struct Gradient {
     double sigma;
 };
 
+struct Membership {
+    const float* grad_code;  // (images, m_h, m_w, L), of every entry of the dense code
+    int64_t patches_h, patches_w, top_t;
+    float width;  // of the logistic function that stands for the cut
+    int32_t quantize, is_signed;
+};
+
 struct Layer {
     const void* weight;  // (atoms, kernel_h, kernel_w, channels)
     const float* bias;   // (channels,) or null
@@ -88,6 +95,7 @@ struct Engine {
     int32_t (*encode)(const Images&, const Dictionary&, const Draws&, const Code&, int threads);
     int32_t (*encode_backward)(const float* grad_value, const Code&, const Dictionary&, const Gradient&, float* out,
                                int threads);
+    int32_t (*selection_backward)(const Images&, const Dictionary&, const Membership&, float* out, int threads);
     int32_t (*conv_transpose)(const Code&, const Layer&, void* out, int threads);
     int32_t (*conv_transpose_backward_value)(const void* grad, const void* output, const Code&, const Layer&,
                                              float* grad_value, int threads);

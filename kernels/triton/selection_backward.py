@@ -1,0 +1,453 @@
+"""Gradient to the images through membership in the top T (``membership_gradient`` of ``kernels/reference.py``).
+
+One kernel finds each patch's cut, and the share that the moving cut takes off every atom. The next one walks the
+atoms in tiles: it projects again, forms the gradients of the projections in registers, and multiplies them with the
+atoms. It writes the gradient of each patch's pixels, which the last kernel adds up at the pixels of the images. All
+sums have a fixed order, which depends on the shapes alone.
+
+The cut of a dictionary that does not fit in registers is searched as in ``select_large.py``, in a buffer of 256 MiB
+of projections, which is filled again until the batch is done.
+"""
+
+from collections.abc import Iterator
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import shapes
+from . import select_large, tiles
+from .launch import Launch
+from .project import patch_origins, project
+from .select import dictionary_constants, patch_arguments
+from .top_t import magnitudes, midpoint, narrow, row_reach, threshold, widest_interval
+
+# What a program of the back projection handles at once. MOST_SUMS leaves 16 patches to those of more than 128 pixels.
+MOST_PATCHES = 32
+MOST_ATOMS = 32
+MOST_PIXELS = 256
+MOST_SUMS = 4096
+# Pixels that a program of the fold owns.
+FOLD_TILE = 512
+
+
+@triton.jit
+def closeness(a, cut, least, exists, scale):
+    """s(u) s(-u) for u = (|a| - cut) * scale, s the logistic function; 0 for magnitudes below ``least``.
+
+    The product is the same for u and -u, so exp(-|u|), which does not overflow, is enough.
+    """
+    magnitude = tl.abs(a)
+    e = tl.exp(-tl.abs(magnitude - cut) * scale)
+    return tl.where(exists & (magnitude >= least), e / ((1.0 + e) * (1.0 + e)), 0.0)
+
+
+@triton.jit
+def signs(a):
+    return tl.where(a > 0, 1.0, tl.where(a < 0, -1.0, 0.0))
+
+
+@triton.jit
+def membership_derivative(a, norm, grad, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr):
+    """Derivative of the loss to each atom's membership: ``grad`` times the value of a member.
+
+    The sign is a factor, not a choice, so that NaN stays NaN where a projection is 0.
+    """
+    value = norm if QUANTIZE else tl.abs(a)
+    if SIGNED:
+        value *= signs(a)
+    return value * grad
+
+
+@triton.jit
+def load_levels(norms, dead_zone, atom, exists, QUANTIZE: tl.constexpr):
+    """Norms and dead zone; zeros without quantization, which uses no norms and lets every atom take part."""
+    if QUANTIZE:
+        return tl.load(norms + atom, mask=exists, other=0.0), tl.load(dead_zone + atom, mask=exists, other=0.0)
+    else:
+        return tl.zeros(atom.shape, tl.float32), tl.zeros(atom.shape, tl.float32)
+
+
+@triton.jit
+def least_reaching(bits, low):
+    """The least magnitude of each row that reaches ``low``, (rows, 1)."""
+    return tl.min(tl.where(bits >= low, bits, 0x7FFFFFFF), axis=1, keep_dims=True)
+
+
+@triton.jit
+def greatest_below(bits, low):
+    """The greatest magnitude of each row below ``low``, (rows, 1)."""
+    return tl.max(tl.where(bits < low, bits, 0), axis=1, keep_dims=True)
+
+
+@triton.jit
+def halfway(least, below, reached, TOP_T: tl.constexpr):
+    """The cut between the T-th magnitude, ``least``, and the next: ``below``, or another at ``least`` beyond T."""
+    following = tl.where(reached > TOP_T, least, below)
+    return 0.5 * least.to(tl.float32, bitcast=True) + 0.5 * following.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def moving_share(closeness_sum, weighted_sum):
+    """What the moving cut takes off each atom's derivative; where no atom takes part, both sums are 0."""
+    return weighted_sum / tl.where(closeness_sum > 0, closeness_sum, 1.0)
+
+
+@triton.jit(do_not_specialize=["scale", "height", "width", "patches_w", "patches", "total"])
+def cut_kernel(
+    grad_code,
+    images,
+    atoms,
+    norms,
+    dead_zone,
+    cuts,
+    shares,
+    scale: tl.float32,
+    height: tl.int32,
+    width: tl.int32,
+    patches_w: tl.int32,
+    patches: tl.int32,
+    total: tl.int32,
+    ATOMS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PATCH: tl.constexpr,
+    STRIDE: tl.constexpr,
+    TOP_T: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    PATCH_TILE: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+    PIXEL_SLICE: tl.constexpr,
+):
+    """Cut and moving share of every patch, (total,) each."""
+    first = tl.program_id(0) * PATCH_TILE
+    lane = tl.arange(0, PATCH_TILE)[:, None]
+    patch = first + lane
+    live = patch < total
+    origin = patch_origins(patch, height, width, patches_w, patches, CHANNELS, STRIDE)
+    a = project(images, atoms, origin, live, 0, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE)
+    atom = tl.arange(0, ATOM_TILE)[None, :]
+    exists = atom < ATOMS
+    bits = magnitudes(a, exists)
+    low = threshold(bits, TOP_T)
+    cut = halfway(least_reaching(bits, low), greatest_below(bits, low), row_reach(bits, low), TOP_T)
+
+    norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+    grad = tl.load(grad_code + first.to(tl.int64) * ATOMS + (lane * ATOMS + atom), mask=live & exists, other=0.0)
+    close = closeness(a, cut, dead, exists, scale)
+    weighted = close * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+    share = moving_share(tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True))
+    tl.store(cuts + patch, cut, mask=live)
+    tl.store(shares + patch, share, mask=live)
+
+
+@triton.jit(do_not_specialize=["scale", "first", "end"])
+def large_cut_kernel(
+    grad_code,
+    buffer,
+    norms,
+    dead_zone,
+    cuts,
+    shares,
+    scale: tl.float32,
+    first: tl.int32,
+    end: tl.int32,
+    ATOMS: tl.constexpr,
+    TOP_T: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    PATCH_TILE: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+):
+    """Cut and moving share of patches ``first`` to ``end`` - 1, whose projections are in ``buffer``."""
+    place = tl.program_id(0) * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
+    patch = first + place
+    live = patch < end
+    row = buffer + place * ATOMS
+    column = tl.arange(0, ATOM_TILE)[None, :]
+
+    low, high = widest_interval(PATCH_TILE)
+    while tl.max(high - low) > 1:
+        middle = midpoint(low, high)
+        reached = tl.zeros((PATCH_TILE, 1), tl.int32)
+        for first_atom in range(0, ATOMS, ATOM_TILE):
+            a, exists = select_large.load_projections(row, first_atom + column, live, ATOMS)
+            reached += row_reach(magnitudes(a, exists), middle)
+        low, high = narrow(low, high, middle, reached, TOP_T)
+
+    least = tl.full((PATCH_TILE, 1), 0x7FFFFFFF, tl.int32)
+    below = tl.zeros((PATCH_TILE, 1), tl.int32)
+    reached = tl.zeros((PATCH_TILE, 1), tl.int32)
+    for first_atom in range(0, ATOMS, ATOM_TILE):
+        a, exists = select_large.load_projections(row, first_atom + column, live, ATOMS)
+        bits = magnitudes(a, exists)
+        least = tl.minimum(least, least_reaching(bits, low))
+        below = tl.maximum(below, greatest_below(bits, low))
+        reached += row_reach(bits, low)
+    cut = halfway(least, below, reached, TOP_T)
+
+    grad_row = grad_code + patch.to(tl.int64) * ATOMS
+    close = tl.zeros((PATCH_TILE, ATOM_TILE), tl.float32)
+    weighted = tl.zeros((PATCH_TILE, ATOM_TILE), tl.float32)
+    for first_atom in range(0, ATOMS, ATOM_TILE):
+        atom = first_atom + column
+        a, exists = select_large.load_projections(row, atom, live, ATOMS)
+        norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+        grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
+        part = closeness(a, cut, dead, exists, scale)
+        close += part
+        weighted += part * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+    share = moving_share(tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True))
+    tl.store(cuts + patch, cut, mask=live)
+    tl.store(shares + patch, share, mask=live)
+
+
+@triton.jit(do_not_specialize=["scale", "height", "width", "patches_w", "patches", "total"])
+def back_projection_kernel(
+    grad_code,
+    images,
+    atoms,
+    norms,
+    dead_zone,
+    cuts,
+    shares,
+    grad_patches,
+    scale: tl.float32,
+    height: tl.int32,
+    width: tl.int32,
+    patches_w: tl.int32,
+    patches: tl.int32,
+    total: tl.int32,
+    ATOMS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PATCH: tl.constexpr,
+    STRIDE: tl.constexpr,
+    MOVES: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    PATCH_TILE: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+    PIXEL_SLICE: tl.constexpr,
+    PIXEL_TILE: tl.constexpr,
+):
+    """Gradient of each patch, (total, CHANNELS * PATCH * PATCH); without MOVES the dead zone is the cut."""
+    PIXELS: tl.constexpr = CHANNELS * PATCH * PATCH
+    PIXEL_GROUPS: tl.constexpr = (PIXELS + PIXEL_TILE - 1) // PIXEL_TILE
+    patch = tl.program_id(0) // PIXEL_GROUPS * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
+    pixel = tl.program_id(0) % PIXEL_GROUPS * PIXEL_TILE + tl.arange(0, PIXEL_TILE)[None, :]
+    column = tl.arange(0, ATOM_TILE)
+    live = patch < total
+    origin = patch_origins(patch, height, width, patches_w, patches, CHANNELS, STRIDE)
+    grad_row = grad_code + patch.to(tl.int64) * ATOMS
+    if MOVES:
+        cut = tl.load(cuts + patch, mask=live, other=0.0)
+        share = tl.load(shares + patch, mask=live, other=0.0)
+    result = tl.zeros((PATCH_TILE, PIXEL_TILE), tl.float32)
+    for first_atom in range(0, ATOMS, ATOM_TILE):
+        a = project(
+            images, atoms, origin, live, first_atom, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE
+        )
+        atom = first_atom + column[None, :]
+        exists = atom < ATOMS
+        norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+        grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
+        derivative = membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+        if MOVES:
+            grad = closeness(a, cut, dead, exists, scale) * (derivative - share)
+        else:
+            grad = closeness(a, dead, 0.0, exists, scale) * derivative
+        row = first_atom + column[:, None]
+        d = tl.load(atoms + row.to(tl.int64) * PIXELS + pixel, mask=(row < ATOMS) & (pixel < PIXELS), other=0.0)
+        # Without the factor here, Triton would add the products to ``result`` one by one, in a chain over all atoms.
+        result += tl.dot(signs(a) * grad, d, input_precision="ieee") * scale
+    tl.store(grad_patches + patch.to(tl.int64) * PIXELS + pixel, result, mask=live & (pixel < PIXELS))
+
+
+@triton.jit(do_not_specialize=["height", "width", "patches_h", "patches_w"])
+def fold_kernel(
+    grad_patches,
+    grad_images,
+    height: tl.int32,
+    width: tl.int32,
+    patches_h: tl.int32,
+    patches_w: tl.int32,
+    CHANNELS: tl.constexpr,
+    PATCH: tl.constexpr,
+    STRIDE: tl.constexpr,
+    FOLD_TILE: tl.constexpr,
+):
+    """At each pixel of an image the sum over the patches that cover it; 0 where none does."""
+    COVERING: tl.constexpr = (PATCH + STRIDE - 1) // STRIDE
+    size = CHANNELS * height * width
+    groups = tl.cdiv(size, FOLD_TILE)
+    image = (tl.program_id(0) // groups).to(tl.int64)
+    place = tl.program_id(0) % groups * FOLD_TILE + tl.arange(0, FOLD_TILE)
+    channel = place // (height * width)
+    y = place // width % height
+    x = place % width
+    grad = tl.zeros((FOLD_TILE,), tl.float32)
+    for covering in range(0, COVERING * COVERING):
+        i = y // STRIDE - covering // COVERING
+        j = x // STRIDE - covering % COVERING
+        ky = y - i * STRIDE
+        kx = x - j * STRIDE
+        inside = (place < size) & (ky < PATCH) & (kx < PATCH)
+        inside &= (i >= 0) & (i < patches_h) & (j >= 0) & (j < patches_w)
+        patch = (image * patches_h + i) * patches_w + j
+        entry = (channel * PATCH + ky) * PATCH + kx
+        grad += tl.load(grad_patches + patch * (CHANNELS * PATCH * PATCH) + entry, mask=inside, other=0.0)
+    tl.store(grad_images + image * size + place, grad, mask=place < size)
+
+
+def selection_backward(
+    grad_code: Tensor,
+    images: Tensor,
+    atoms: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    stride: int,
+    top_t: int,
+    width: float,
+    quantize: bool,
+    signed: bool,
+) -> Tensor:
+    shape = shapes.selection_backward(grad_code, images, atoms, norms, dead_zone, stride, top_t, width)
+    shapes.check_images(images)
+    if top_t == atoms.shape[0] and not quantize:
+        return images.new_zeros(shape)
+    grad_images = images.new_empty(shape)
+    for launch in selection_backward_launches(
+        grad_code, images, (atoms, norms, dead_zone), grad_images, stride, top_t, width, quantize, signed
+    ):
+        launch.run()
+    return grad_images
+
+
+def selection_backward_launches(
+    grad_code: Tensor,
+    images: Tensor,
+    dictionary: tuple[Tensor, Tensor, Tensor],
+    grad_images: Tensor,
+    stride: int,
+    top_t: int,
+    width: float,
+    quantize: bool,
+    signed: bool,
+) -> Iterator[Launch]:
+    """``dictionary`` is atoms, norms and dead zone; with T = L the code is quantized.
+
+    The last two launches are the back projection and the fold, those before them find the cuts.
+    """
+    atoms, norms, dead_zone = (tensor.contiguous() for tensor in dictionary)
+    sizes = patch_arguments(images, grad_code)
+    pictures = {"images": images.contiguous(), "atoms": atoms}
+    arguments: dict[str, Tensor | float] = {
+        "grad_code": grad_code.contiguous(),
+        "norms": norms,
+        "dead_zone": dead_zone,
+        "cuts": images.new_empty(sizes["total"]),
+        "shares": images.new_empty(sizes["total"]),
+        "scale": 1 / width,
+    }
+    constants = dictionary_constants(atoms, stride, top_t) | {"QUANTIZE": quantize, "SIGNED": signed}
+    moves = top_t < atoms.shape[0]
+    if moves:
+        yield from cut_launches(arguments, pictures, sizes, constants)
+    grad_patches = images.new_empty(sizes["total"], atoms[0].numel())
+    yield back_projection_launch(arguments | pictures | sizes, grad_patches, constants, moves)
+    yield fold_launch(grad_patches, grad_images, grad_code, constants)
+
+
+def cut_launches(
+    arguments: dict[str, Tensor | float],
+    pictures: dict[str, Tensor],
+    sizes: dict[str, int],
+    constants: dict[str, int],
+) -> Iterator[Launch]:
+    """``pictures`` are images and atoms, ``sizes`` says where patches lie, ``constants`` are ``cut_kernel``'s."""
+    if not tiles.fits_registers(constants["ATOMS"]):
+        yield from large_cut_launches(arguments, pictures, sizes, constants)
+        return
+    yield Launch(
+        cut_kernel,
+        tiles.blocks(sizes["total"], tiles.PATCH_TILE),
+        arguments | pictures | sizes,
+        # With more pixels at once, ptxas spills some bytes where it sees room for 24 warps.
+        constants | {"PIXEL_SLICE": tiles.LEAST_TERMS},
+        tiles.warps(tiles.PATCH_TILE * constants["ATOM_TILE"], 16),
+    )
+
+
+def large_cut_launches(
+    arguments: dict[str, Tensor | float],
+    pictures: dict[str, Tensor],
+    sizes: dict[str, int],
+    constants: dict[str, int],
+) -> Iterator[Launch]:
+    """Pairs of launches, each for a part of the batch: one fills the buffer, the other finds the cuts."""
+    count, tile, total = constants["ATOMS"], constants["ATOM_TILE"], sizes["total"]
+    step = min(select_large.BUFFER_NUMBERS // count, total)
+    buffer = pictures["images"].new_empty(step, count)
+    where = {name: sizes[name] for name in ("height", "width", "patches_w", "patches")}
+    shared = {name: constants[name] for name in ("ATOMS", "PATCH_TILE", "ATOM_TILE")}
+    projecting = {name: constants[name] for name in ("CHANNELS", "PATCH", "STRIDE", "PIXEL_SLICE")}
+    searching = {name: constants[name] for name in ("TOP_T", "QUANTIZE", "SIGNED")}
+    for first in range(0, total, max(step, 1)):
+        end = min(first + step, total)
+        part: dict[str, Tensor | int] = {"buffer": buffer, "first": first, "end": end}
+        groups = tiles.blocks(end - first, tiles.PATCH_TILE)
+        yield Launch(
+            select_large.project_kernel,
+            groups * tiles.blocks(count, tile),
+            pictures | where | part,
+            shared | projecting,
+            tiles.warps(tiles.PATCH_TILE * tile, 16),
+        )
+        yield Launch(
+            large_cut_kernel,
+            groups,
+            arguments | part,
+            shared | searching,
+            tiles.warps(tiles.PATCH_TILE * tile, 8),
+        )
+
+
+def back_projection_launch(
+    arguments: dict[str, Tensor | float], grad_patches: Tensor, constants: dict[str, int], moves: bool
+) -> Launch:
+    """``arguments`` are the kernel's without ``grad_patches``; without ``moves`` the cut is the dead zone."""
+    total, length = grad_patches.shape
+    pixel_tile = min(max(triton.next_power_of_2(length), 16), MOST_PIXELS)
+    patch_tile = min(MOST_SUMS // pixel_tile, MOST_PATCHES)
+    atom_tile = min(constants["ATOM_TILE"], MOST_ATOMS)
+    names = ("ATOMS", "CHANNELS", "PATCH", "STRIDE", "QUANTIZE", "SIGNED")
+    return Launch(
+        back_projection_kernel,
+        tiles.blocks(total, patch_tile) * tiles.blocks(length, pixel_tile),
+        arguments | {"grad_patches": grad_patches},
+        {name: constants[name] for name in names}
+        | {
+            "MOVES": moves,
+            "PATCH_TILE": patch_tile,
+            "ATOM_TILE": atom_tile,
+            "PIXEL_SLICE": tiles.pixel_slice(atom_tile),
+            "PIXEL_TILE": pixel_tile,
+        },
+        tiles.warps(patch_tile * pixel_tile, 16),
+    )
+
+
+def fold_launch(grad_patches: Tensor, grad_images: Tensor, grad_code: Tensor, constants: dict[str, int]) -> Launch:
+    images, channels, height, width = grad_images.shape
+    arguments = {
+        "grad_patches": grad_patches,
+        "grad_images": grad_images,
+        "height": height,
+        "width": width,
+        "patches_h": grad_code.shape[1],
+        "patches_w": grad_code.shape[2],
+    }
+    names = ("CHANNELS", "PATCH", "STRIDE")
+    programs = images * tiles.blocks(channels * height * width, FOLD_TILE)
+    tile = {"FOLD_TILE": FOLD_TILE}
+    return Launch(fold_kernel, programs, arguments, {name: constants[name] for name in names} | tile, 4)

@@ -1,15 +1,19 @@
-"""The operations with their gradients: W-NFGA (paper, section 4) and the transposed convolutions.
+"""The operations with their gradients: W-NFGA (paper, section 4), the selection's, and transposed convolutions.
 
 A class on codes takes the backend's name first, so that the backward pass runs on the engine of the forward pass. The
 surrogate gradients have no derivative of their own: whoever asks for a second derivative gets an error.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
 from . import ops
+from .kernels.reference import unambiguous
 from .second_derivatives import once_differentiable
 
 Code = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -119,11 +123,101 @@ class Draw(Function):
         return None, grad, *[None] * 15
 
 
+class MembershipSettings(NamedTuple):
+    """
+    Attributes:
+        stride, top_t, quantize, signed: of the encoder.
+        width: how far from the cut a projection counts.
+        factor: what the gradient is multiplied with.
+    """
+
+    stride: int
+    top_t: int
+    width: float
+    quantize: bool
+    signed: bool
+    factor: float
+
+
+def membership_gradient(
+    backend: str, grad_code: Tensor, images: Tensor, dictionary: Sequence[Tensor], settings: MembershipSettings
+) -> Tensor:
+    """From the gradient to every entry of the dense code, (B, L, m_h, m_w), to that of the images.
+
+    ``dictionary`` are atoms, norms and dead zone.
+    """
+    *arguments, factor = settings
+    grad = ops.namespace(backend).selection_backward(
+        grad_code.permute(0, 2, 3, 1).float().contiguous(), images, *dictionary, *arguments
+    )
+    return grad * factor
+
+
+class Membership(Function):
+    """Zeros in the shape of the dense code, (rows, L, m_h, m_w), whose gradient goes to images through the top T.
+
+    A code carries them beside its values: whoever uses the code as a dense tensor hands back the gradient to every
+    entry, those that were dropped or not selected included. ``receiver`` gets the image gradient as in ``Draw``;
+    ``images`` (B, C, H, W) are those that were selected from, without a gradient of their own.
+    """
+
+    @staticmethod
+    def forward(
+        backend: str,
+        receiver: Tensor,
+        images: Tensor,
+        atoms: Tensor,
+        norms: Tensor,
+        dead_zone: Tensor,
+        shape: tuple[int, int, int, int],
+        settings: MembershipSettings,
+    ) -> Tensor:
+        return images.new_zeros(()).expand(shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        backend, receiver, images, *dictionary, shape, settings = inputs
+        ctx.save_for_backward(images, *dictionary, receiver)
+        ctx.backend, ctx.settings = backend, settings
+        ctx.realizations, ctx.summed = shape[0] // max(len(images), 1), len(receiver) == len(images)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_code: Tensor) -> Any:
+        images, *dictionary, _ = ctx.saved_tensors
+        if ctx.summed:
+            grad_code = grad_code.unflatten(0, (ctx.realizations, len(images))).sum(0)
+        else:
+            images = images.repeat(ctx.realizations, 1, 1, 1)
+        grad = membership_gradient(ctx.backend, grad_code, images, dictionary, ctx.settings)
+        return None, grad, *[None] * 6
+
+
+class SmoothClamp(Function):
+    """ReLU and a clamp to [0, 1] whose gradient fades outside: 1 / (1 + (d / width)^2), d the distance to [0, 1]."""
+
+    @staticmethod
+    def forward(images: Tensor, width: float) -> Tensor:
+        return images.relu().clamp(0, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.width = inputs[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (images,) = ctx.saved_tensors
+        outside = (images - images.clamp(0, 1)).float() / ctx.width
+        return (grad / (1 + outside.square())).to(grad.dtype), None
+
+
 class ConvTranspose(Function):
     """Transposed convolution of a code, with ReLU inside when ``relu`` is set.
 
     ``weight`` and ``bias`` only receive the gradients, in their own dtype; ``cast_weight`` and ``cast_bias`` are what
-    is computed with.
+    is computed with. ``membership`` (see ``Membership``) receives the gradient to every entry of the dense code.
     """
 
     @staticmethod
@@ -140,6 +234,7 @@ class ConvTranspose(Function):
         padding: tuple[int, int],
         output_padding: tuple[int, int],
         relu: bool,
+        membership: Tensor | None,
     ) -> Tensor:
         return ops.namespace(backend).conv_transpose(
             index, value, count, cast_weight, cast_bias, stride, padding, output_padding, relu
@@ -147,7 +242,7 @@ class ConvTranspose(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        backend, index, value, count, receiver, _, weight, _, stride, padding, _, relu = inputs
+        backend, index, value, count, receiver, _, weight, _, stride, padding, _, relu, _ = inputs
         ctx.backend, ctx.stride, ctx.padding, ctx.dtype = backend, stride, padding, receiver.dtype
         # The receiver as well: what a derivative of the gradient would depend on.
         ctx.save_for_backward(index, value, count, weight, output if relu else None, receiver)
@@ -156,11 +251,19 @@ class ConvTranspose(Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         index, value, count, weight, output, _ = ctx.saved_tensors
-        _, _, wants_value, _, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        _, _, wants_value, _, wants_weight, wants_bias, *_, wants_membership = ctx.needs_input_grad
         operations = ops.namespace(ctx.backend)
-        grad_value = grad_weight = grad_bias = None
-        if output is not None and wants_value and (wants_weight or wants_bias):
+        grad_value = grad_weight = grad_bias = grad_membership = None
+        if output is not None and wants_value + (wants_weight or wants_bias) + wants_membership > 1:
             grad_output, output = grad_output.where(output > 0, 0), None
+        if wants_membership:
+            grad_membership = dense_code_gradient(
+                grad_output if output is None else grad_output.where(output > 0, 0),
+                weight,
+                ctx.stride,
+                ctx.padding,
+                index.shape[1:3],
+            )
         if wants_value:
             grad_value = operations.conv_transpose_backward_value(
                 grad_output, output, index, count, weight, ctx.stride, ctx.padding
@@ -178,7 +281,20 @@ class ConvTranspose(Function):
             grad_weight if wants_weight else None,
             grad_bias if wants_bias else None,
             *[None] * 6,
+            grad_membership,
         )
+
+
+def dense_code_gradient(
+    grad_output: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int], patches: Sequence[int]
+) -> Tensor:
+    """Gradient to every entry of the dense code of a transposed convolution: (rows, L, m_h, m_w), the weight's dtype.
+
+    ``grad_output`` (rows, C_out, H, W) is that before the ReLU, ``weight`` (L, C_out, k_h, k_w).
+    """
+    with torch.autocast(weight.device.type, enabled=False):
+        dense = F.conv2d(unambiguous(grad_output), weight, stride=stride, padding=padding)
+    return dense[..., : patches[0], : patches[1]]
 
 
 class DenseConvTranspose(Function):

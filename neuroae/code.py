@@ -31,6 +31,8 @@ class SparseCode:
         count: (rows, m_h, m_w) int32, the number of survivors.
         atoms: L, the number of atoms in the dictionary.
         backend: the engine that made it, and that runs what is done with it.
+        membership: under the surrogate "selection" zeros of shape (rows, L, m_h, m_w), which take no memory and carry
+            the dense code's gradient to the images; None under any other.
     """
 
     index: Tensor
@@ -39,6 +41,7 @@ class SparseCode:
     count: Tensor
     atoms: int
     backend: str = "auto"
+    membership: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -48,7 +51,13 @@ class SparseCode:
 
     def to_dense(self) -> Tensor:
         """The (rows, L, m_h, m_w) float32 tensor that this code stands for; differentiable."""
-        return to_dense(self.value, self.index, self.atoms)
+        dense = to_dense(self.value, self.index, self.atoms)
+        return dense + self.membership if self.carries_membership else dense
+
+    @property
+    def carries_membership(self) -> bool:
+        """Whether a gradient through the selection is asked for."""
+        return self.membership is not None and self.membership.requires_grad
 
 
 def version_of(images: Tensor) -> int | None:
@@ -111,7 +120,7 @@ class TopT:
             raise ValueError(
                 f"receiver has shape {tuple(receiver.shape)}, expected {(count * batch, *self.images.shape[1:])}"
             )
-        index, value, projection, survivors = Draw.apply(
+        code = Draw.apply(
             encoder.backend,
             receiver,
             self.atom,
@@ -127,7 +136,7 @@ class TopT:
             encoder.dropout_p,
             encoder.quantize,
             encoder.signed,
-            encoder.surrogate,
+            encoder.value_surrogate,
             encoder.sigma,
         )
-        return SparseCode(index, value, projection, survivors, encoder.atoms.shape[0], encoder.backend)
+        return encoder.make_code(code, self.images, receiver)

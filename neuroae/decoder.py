@@ -1,12 +1,18 @@
 """The CNN decoder (paper, section 2.3): from the sparse code back to the size of the image."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .autograd import SmoothClamp
 from .code import SparseCode
+from .encoder import check_number
 from .sparse_conv import SparseConvTranspose2d
 from .winograd import WinogradConvTranspose2d
+
+CLAMP_WIDTH = 10.0
 
 
 class Decoder(nn.Module):
@@ -19,6 +25,9 @@ class Decoder(nn.Module):
         image_size: height and width of the output, or one number for both.
         out_channels: C, the image's channels.
         resize: enlarge the first layer's output to image_size + 2 (bicubic), as the published Imagenette decoder does.
+        clamp_width: of the surrogate "selection" alone: where it is asked for a gradient, the last ReLU and the clamp
+            pass 1 / (1 + (d / clamp_width)^2), d the distance of their input to [0, 1]. Most pixels of a trained
+            decoder are 0 or 1, where the true derivative is 0.
     """
 
     def __init__(
@@ -29,27 +38,42 @@ class Decoder(nn.Module):
         image_size: int | tuple[int, int] = 32,
         out_channels: int = 3,
         resize: bool = False,
+        clamp_width: float = CLAMP_WIDTH,
     ) -> None:
         super().__init__()
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         self.resize = resize
+        self.clamp_width = clamp_width
         self.conv1 = SparseConvTranspose2d(in_channels, 300, kernel_size, stride)
         self.conv2 = WinogradConvTranspose2d(300, 100, 3)
         self.conv3 = nn.ConvTranspose2d(100, out_channels, 3)
         for layer in (self.conv2, self.conv3):
             layer.to(memory_format=torch.channels_last)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "clamp_width":
+            check_number(name, value, lambda width: width > 0, "above 0")
+        super().__setattr__(name, value)
+
     def extra_repr(self) -> str:
-        return f"image_size={self.image_size}, resize={self.resize}"
+        width = "" if self.clamp_width == CLAMP_WIDTH else f", clamp_width={self.clamp_width:.5g}"
+        return f"image_size={self.image_size}, resize={self.resize}{width}"
 
     def forward(self, code: SparseCode | Tensor) -> Tensor:
         """A SparseCode or dense (rows, L, m_h, m_w) tensor to (rows, C, H, W) in [0, 1]."""
-        hidden = self.conv1(code, relu=True)
+        smooth = isinstance(code, SparseCode) and code.carries_membership
+        return self.finish(self.conv1(code, relu=True), smooth)
+
+    def finish(self, hidden: Tensor, smooth: bool) -> Tensor:
+        """The image from the first layer's output (rows, 300, h, w).
+
+        ``smooth`` asks for the backward pass of ``clamp_width`` in place of the true one.
+        """
         if self.resize:
             size = [side + 2 for side in self.image_size]
             hidden = F.interpolate(hidden, size, mode="bicubic", align_corners=False)
-        hidden = self.conv2(hidden, relu=True)
-        return crop(F.relu(self.conv3(hidden)), self.image_size).clamp(0, 1)
+        image = crop(self.conv3(self.conv2(hidden, relu=True)), self.image_size)
+        return SmoothClamp.apply(image, self.clamp_width) if smooth else F.relu(image).clamp(0, 1)
 
 
 def crop(images: Tensor, size: tuple[int, ...]) -> Tensor:

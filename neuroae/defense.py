@@ -1,6 +1,7 @@
 """Encoder, decoder and classifier as one model (paper, Figure 1), with ensembling (section 2.4, eq. 8)."""
 
 import copy
+from collections.abc import Callable
 from typing import TypeGuard, TypeVar
 
 import torch
@@ -8,10 +9,10 @@ from torch import Tensor, nn
 
 from .code import SparseCode, TopT
 from .decoder import Decoder
-from .encoder import SparseEncoder, check_integer
-from .kernels.surrogates import SURROGATES
+from .encoder import ENCODER_SURROGATES, SELECTION, SparseEncoder, check_integer
 from .pretrained_model import PretrainedModel
 from .randomness import seed_tensor
+from .selection_gradient import SelectionGradient, is_shareable
 from .structure import HOOKS, is_altered
 
 AUTOENCODER_IDENTITY = "autoencoder-identity"
@@ -87,14 +88,17 @@ class Defense(PretrainedModel):
         Raises:
             ValueError: the images are not of the size that the decoder makes; it would crop them without a word.
         """
-        if isinstance(self.decoder, Decoder) and images.shape[2:] != self.decoder.image_size:
-            (height, width), expected = images.shape[2:], self.decoder.image_size
-            raise ValueError(f"images are {height} x {width}, expected {expected[0]} x {expected[1]}, the decoder's")
+        self.require_size(images)
         if not self.autoencoder_identity:
             return self.decoder(code)
         with torch.no_grad():
             decoded = self.decoder(code)
         return decoded + (images - images.detach()).to(decoded.dtype)
+
+    def require_size(self, images: Tensor) -> None:
+        if isinstance(self.decoder, Decoder) and images.shape[2:] != self.decoder.image_size:
+            (height, width), expected = images.shape[2:], self.decoder.image_size
+            raise ValueError(f"images are {height} x {width}, expected {expected[0]} x {expected[1]}, the decoder's")
 
     @torch.no_grad()
     def predict_proba(
@@ -122,21 +126,27 @@ class Defense(PretrainedModel):
         assert total is not None
         return total / ensemble
 
-    def with_surrogate(self, surrogate: str) -> "Defense":
+    def with_surrogate(
+        self, surrogate: str, *, selection_width: float | None = None, clamp_width: float | None = None
+    ) -> "Defense":
         """The same model with another gradient. Parts are shared: parameters, buffers, and whether they train.
 
         Args:
-            surrogate: "identity", "smooth" or "smooth-normalized" for W-NFGA with that quantizer derivative, or
-                "autoencoder-identity" for W-AIGA, which treats the whole autoencoder as the identity.
+            surrogate: "selection" for the gradient through the top T, "identity", "smooth" or "smooth-normalized"
+                for W-NFGA with that quantizer derivative, or "autoencoder-identity" for W-AIGA, which treats the
+                whole autoencoder as the identity.
+            selection_width: of "selection" (see ``SparseEncoder``); None keeps the encoder's.
+            clamp_width: of "selection" (see ``Decoder``); None keeps the decoder's.
 
         Raises:
-            ValueError: the surrogate is unknown.
+            ValueError: the surrogate is unknown, or a width does not fit it or the decoder.
             TypeError: ``forward`` was assigned to this instance.
         """
-        if surrogate not in (*SURROGATES, AUTOENCODER_IDENTITY):
-            raise ValueError(
-                f"surrogate is {surrogate!r}, expected one of {', '.join((*SURROGATES, AUTOENCODER_IDENTITY))}"
-            )
+        known = (*ENCODER_SURROGATES, AUTOENCODER_IDENTITY)
+        if surrogate not in known:
+            raise ValueError(f"surrogate is {surrogate!r}, expected one of {', '.join(known)}")
+        if surrogate != SELECTION and (selection_width is not None or clamp_width is not None):
+            raise ValueError(f"surrogate is {surrogate!r}, expected {SELECTION!r} with a selection or clamp width")
         if "forward" in vars(self):
             raise TypeError("forward was assigned to the model itself, whose gradient it keeps; give it to a subclass")
         model = share(self)
@@ -144,7 +154,35 @@ class Defense(PretrainedModel):
         if not model.autoencoder_identity:
             model.encoder = share(self.encoder)
             model.encoder.surrogate = surrogate
+        if selection_width is not None:
+            model.encoder.selection_width = selection_width
+        if clamp_width is not None:
+            if not isinstance(self.decoder, Decoder):
+                raise ValueError(f"decoder is a {type(self.decoder).__name__}, expected a Decoder with a clamp width")
+            decoder = share(self.decoder)
+            decoder.clamp_width = clamp_width
+            model.decoder = decoder
         return model
+
+    def shared_gradient(
+        self, images: Tensor, seed: int, image_ids: Tensor, weigh: Callable[[Tensor], Tensor]
+    ) -> SelectionGradient | None:
+        """How attacks take one gradient of many realizations at less than the price of each (``SelectionGradient``).
+
+        None where realizations share nothing: under other surrogates, and in models with parts of one's own.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            seed, image_ids: of the draws.
+            weigh: from the gradients of realizations (rows, C, H, W) to what each adds to the sum.
+        """
+        if self.autoencoder_identity or self.encoder.surrogate != SELECTION or not is_plain(self):
+            return None
+        decoder = self.decoder
+        if type(decoder) is not Decoder or is_altered(decoder) or not is_shareable(decoder.conv1):
+            return None
+        self.require_size(images)
+        return SelectionGradient(self.encoder, decoder, self.classifier, images, seed, image_ids, weigh)
 
 
 def is_plain(model: nn.Module) -> TypeGuard[Defense]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ops
-from .autograd import Encode
+from .autograd import Code, Encode, Membership, MembershipSettings
 from .code import SparseCode, TopT, version_of
 from .kernels import engine_name, interpreting, load_engine
 from .kernels.shapes import MAX_ATOMS
@@ -16,6 +16,10 @@ from .kernels.surrogates import SURROGATES
 from .randomness import image_id_tensor, seed_tensor
 
 UNIT_NORM_TOLERANCE = 1e-4
+SELECTION = "selection"
+ENCODER_SURROGATES = (*SURROGATES, SELECTION)
+# Of epsilon times the mean l1 norm, which is how far an attack moves a typical projection.
+WIDTH_SHARE = 0.1
 
 Backend = Literal["auto", "reference", "cpu", "triton"]
 
@@ -36,9 +40,12 @@ class SparseEncoder(nn.Module):
         beta: the dead zone is |a| < beta * epsilon * norm, with norm the atom's l1 norm (eq. 3).
         quantize: False passes projections instead of sign * norm.
         signed: False takes magnitudes first, as the published code did: values are 0 or +norm.
-        surrogate: derivative used for the quantizer in the backward pass: "identity", "smooth" (eq. 9) or
-            "smooth-normalized" (the published code's).
+        surrogate: what the backward pass takes for the derivative. "identity", "smooth" (eq. 9) and
+            "smooth-normalized" (the published code's) stand for the quantizer's and pass through the survivors alone
+            (W-NFGA, section 4). "selection" follows how atoms enter and leave the top T, and goes to all of them.
         sigma: width of the smooth surrogates.
+        selection_width: of the surrogate "selection": how far from the T-th magnitude an atom counts, on the scale of
+            projections. None is a tenth of epsilon times the mean l1 norm of the atoms, 0.02 at the paper's settings.
         backend: "auto" takes the engine of the images' device; "reference", "cpu" or "triton" insist on one.
 
     Raises:
@@ -63,6 +70,7 @@ class SparseEncoder(nn.Module):
         surrogate: str = "smooth",
         sigma: float = 0.25,
         backend: Backend = "auto",
+        selection_width: float | None = None,
     ) -> None:
         super().__init__()
         check_atoms(atoms)
@@ -77,6 +85,7 @@ class SparseEncoder(nn.Module):
         self.surrogate = surrogate
         self.sigma = sigma
         self.backend = backend
+        self.selection_width = selection_width
         self.register_buffer("norms", torch.empty(0), persistent=False)
         self.register_buffer("dead_zone", torch.empty(0), persistent=False)
         self.refresh_norms()
@@ -105,6 +114,8 @@ class SparseEncoder(nn.Module):
             norms = self.atoms.double().abs().sum((1, 2, 3))
             self.norms = norms.float()
             self.dead_zone = (self.beta * self.epsilon * norms).float()
+            # A number, since reading one from a GPU would wait for it in every call.
+            self.default_selection_width = 0.0 if norms.is_meta else WIDTH_SHARE * self.epsilon * float(norms.mean())
 
     def forward(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
         """One realization as a dense (B, L, m_h, m_w) float32 tensor, for any layer that takes one.
@@ -136,7 +147,7 @@ class SparseEncoder(nn.Module):
         if realizations != 1:
             return self.select(images).draw(seed, image_ids, count=realizations)
         images = self.checked(images)
-        index, value, projection, count = Encode.apply(
+        code = Encode.apply(
             self.backend,
             images,
             self.atoms,
@@ -150,10 +161,10 @@ class SparseEncoder(nn.Module):
             self.dropout_p,
             self.quantize,
             self.signed,
-            self.surrogate,
+            self.value_surrogate,
             self.sigma,
         )
-        return SparseCode(index, value, projection, count, self.atoms.shape[0], self.backend)
+        return self.make_code(code, images, images)
 
     def select(self, images: Tensor) -> TopT:
         """Projection and top T only, to draw many realizations from: ``select(images).draw(seed, count=40)``."""
@@ -161,6 +172,54 @@ class SparseEncoder(nn.Module):
         with torch.no_grad():
             atom, projection = ops.namespace(self.backend).select(images, self.atoms, self.stride, self.top_t)
         return TopT(atom, projection, images, self, version_of(images))
+
+    @property
+    def value_surrogate(self) -> str:
+        """The stand-in for the derivative of the survivors' values."""
+        return "identity" if self.surrogate == SELECTION else self.surrogate
+
+    def make_code(self, parts: Code, images: Tensor, receiver: Tensor) -> SparseCode:
+        """Index, value, projection and count as a code, with what carries its gradient through the selection.
+
+        ``images`` (B, C, H, W) were encoded; ``receiver`` gets the gradient (see ``TopT.draw``).
+        """
+        index, value, projection, count = parts
+        atoms, membership = self.atoms.shape[0], None
+        if self.surrogate == SELECTION:
+            if self.quantize:
+                value = value.detach()
+            rows, patches_h, patches_w, _ = index.shape
+            membership = Membership.apply(
+                self.backend,
+                receiver,
+                images.detach(),
+                self.atoms,
+                self.norms,
+                self.dead_zone,
+                (rows, atoms, patches_h, patches_w),
+                self.membership_settings(),
+            )
+        return SparseCode(index, value, projection, count, atoms, self.backend, membership)
+
+    def membership_settings(self) -> MembershipSettings:
+        # Unquantized, the survivors' values have a derivative of their own. Beside it the gradient of entering counts
+        # as often as dropout leaves a coefficient.
+        factor = 1.0 if self.quantize else 1 - self.dropout_p
+        return MembershipSettings(
+            self.stride, self.top_t, self.resolved_selection_width(), self.quantize, self.signed, factor
+        )
+
+    def resolved_selection_width(self) -> float:
+        """``selection_width``, or what None stands for.
+
+        Raises:
+            ValueError: it is None and epsilon is 0, from which no width follows.
+        """
+        if self.selection_width is not None:
+            return self.selection_width
+        if self.epsilon == 0:
+            raise ValueError("selection_width is None and epsilon is 0, expected a width above 0")
+        return self.default_selection_width
 
     def checked(self, images: Tensor) -> Tensor:
         """The images in float32 and contiguous, or an error; their values are checked where they are read."""
@@ -219,6 +278,7 @@ class SparseEncoder(nn.Module):
             f"atoms={count}, patch={channels} x {patch} x {patch}, stride={self.stride}, top_t={self.top_t}, "
             f"dropout_p={self.dropout_p}, epsilon={self.epsilon:.5g}, beta={self.beta}, quantize={self.quantize}, "
             f"signed={self.signed}, surrogate={self.surrogate!r}, sigma={self.sigma}, backend={self.backend!r}"
+            + ("" if self.selection_width is None else f", selection_width={self.selection_width:.5g}")
         )
 
 
@@ -264,8 +324,13 @@ def check_boolean(name: str, value: object) -> None:
 
 
 def check_surrogate(name: str, value: object) -> None:
-    if value not in SURROGATES:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(SURROGATES)}")
+    if value not in ENCODER_SURROGATES:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(ENCODER_SURROGATES)}")
+
+
+def check_selection_width(name: str, value: float | None) -> None:
+    if value is not None:
+        check_number(name, value, lambda width: width > 0, "above 0")
 
 
 def check_backend(_name: str, value: str) -> None:
@@ -286,5 +351,6 @@ SETTINGS: dict[str, Callable[[str, Any], None]] = {
     "quantize": check_boolean,
     "signed": check_boolean,
     "surrogate": check_surrogate,
+    "selection_width": check_selection_width,
     "backend": check_backend,
 }

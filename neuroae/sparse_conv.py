@@ -61,6 +61,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
             self.padding,
             self.sparse_output_padding(input, output_size, weight),
             relu,
+            input.membership,
         )
 
     def sparse_output_padding(

@@ -1,12 +1,12 @@
 """Other views of a random model, each a module like it, for attacks and for debugging."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from .attacks.realizations import takes_seeds
-from .code import SparseCode
 from .contexts import drawing_from
 from .defense import Defense, is_plain, share
 from .encoder import check_integer
@@ -70,7 +70,8 @@ class MeanField(nn.Module):
         """Logits (B, classes)."""
         code = self.encoder.encode(images, seed=0)
         kept = 1 - self.model.encoder.dropout_p
-        expected = SparseCode(code.index, code.value * kept, code.projection, code.count, code.atoms, code.backend)
+        membership = None if code.membership is None else code.membership * kept
+        expected = replace(code, value=code.value * kept, membership=membership)
         logits: Tensor = self.model.classifier(self.model.decode(expected, images))
         return logits
 

@@ -139,6 +139,7 @@ def conv(code: SparseCode, inputs: dict[str, Tensor], relu: bool) -> Tensor:
         inputs["weight"].detach(),
         inputs["bias"].detach(),
         *settings,
+        None,
     )
     return output
 

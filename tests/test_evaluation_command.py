@@ -55,7 +55,7 @@ def attacked(*arguments: object, output: Path) -> Results:
 def test_all_modes_and_sources_by_default(models: Path, tmp_path: Path) -> None:
     sources = ["--source", models / "other", "--source", models / "plain"]
     found = attacked(models / "defense", *QUICK, *sources, "--epsilon", 0.1, "--restarts", 2, output=tmp_path)
-    own = ["W-NFGA identity", "W-NFGA smooth", "W-AIGA"]
+    own = ["W-NFGA identity", "W-NFGA smooth", "W-AIGA", "selection"]
     assert list(found.records) == ["clean", *own, *(f"{name} from other" for name in own), "PGD from plain"]
     assert found.model == "defense"
     assert {len(records) for records in found.records.values()} == {4}

@@ -1,6 +1,6 @@
 """Expectation over transformation: gradients averaged over a model's own randomness (paper, eq. 5, section 5.1)."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,8 @@ def eot_gradient(
         start: the first realization.
         chunk: realizations in memory at a time; None decides by the number of images (``realizations_at_once``).
         average: "normalized" is the paper's, the mean of gradients that were each divided by their l2 norm; "mean"
-            is the plain mean; "sign" the mean of their signs.
+            is the plain mean; "sign" the mean of their signs. Under the surrogate "selection" gradients of
+            realizations are divided, or reduced to signs, at the image that the decoder makes: there they part.
         loss: a key of ``LOSSES``.
         targets: (B,) int64, classes to be taken for; None is untargeted.
     """
@@ -110,31 +111,122 @@ def estimated(
 
     An attack does either once and not in every step: reading the arguments makes a GPU wait.
     """
-    total = torch.zeros_like(images)
+    if torch.is_inference_mode_enabled():
+        # Nothing within it can leave it for the model's own tensors.
+        raise RuntimeError("attacks need gradients, which torch.inference_mode rules out; leave it, no_grad may stay")
     losses = torch.zeros(len(images), dtype=torch.float32, device=images.device)
     counted = torch.zeros_like(losses)
     log_total: Tensor | None = None
-    zero = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    invalid = torch.zeros_like(zero)
-    realize = realizer(model, images, seed, image_ids)
+    weigh = Weighing(average, len(images), images.device)
+    gradient = gradient_of_realizations(model, images, seed, image_ids, weigh)
     at_once = realizations_at_once(model, chunk, images.shape)
     for first in range(start, start + realizations, at_once):
         count = min(at_once, start + realizations - first)
-        found = realization_gradients(realize, images, labels, targets, highest, loss, first, count)
-        for gradient, value, log_probabilities in zip(*(part.split(len(images)) for part in found), strict=True):
-            peak = gradient.abs().amax((1, 2, 3))
-            valid = peak.isfinite()
-            zero += peak == 0
-            invalid += ~valid
-            total += torch.where(valid[:, None, None, None], weighed(gradient, peak, average), 0)
-            told = ~value.isnan()
-            losses += torch.where(told, value, 0)
-            counted += told
+        chunk_results = add_realizations(gradient, labels, targets, highest, loss, first, count)
+        for value, log_probabilities in zip(*(part.split(len(images)) for part in chunk_results), strict=True):
+            is_number = ~value.isnan()
+            losses += torch.where(is_number, value, 0)
+            counted += is_number
             log_total = with_draw(log_total, log_probabilities)
     assert log_total is not None
     # Plus and minus infinity are NaN together, as none at all is.
     losses = torch.where((losses / counted).isnan(), -torch.inf, losses / counted)
-    return GradientEstimate(total / realizations, losses, vote_margin(log_total, labels, targets), zero, invalid)
+    margin = vote_margin(log_total, labels, targets)
+    return GradientEstimate(gradient.finish() / realizations, losses, margin, weigh.zero, weigh.invalid)
+
+
+def add_realizations(
+    gradient: "GradientOfRealizations",
+    labels: Tensor,
+    targets: Tensor | None,
+    highest: int,
+    loss: LossName,
+    start: int,
+    count: int,
+) -> tuple[Tensor, Tensor]:
+    """Takes in a few realizations; returns their losses, (count * B,), and log-probabilities, without a graph."""
+    with torch.enable_grad():
+        logits = gradient.logits(start, count)
+        check_logits(logits, count * len(labels), highest)
+        logits = logits.float()
+        repeated = None if targets is None else targets.repeat(count)
+        losses = LOSSES[loss](logits, labels.repeat(count), repeated)
+    gradient.add(losses)
+    return losses.detach(), logits.detach().log_softmax(-1)
+
+
+class Weighing:
+    """What the gradients of realizations add to their sum, and how many are of no use.
+
+    Attributes:
+        zero, invalid: (B,) int64, so far (see ``GradientEstimate``).
+    """
+
+    def __init__(self, average: Average, images: int, device: torch.device) -> None:
+        self.average = average
+        self.zero = torch.zeros(images, dtype=torch.int64, device=device)
+        self.invalid = torch.zeros_like(self.zero)
+
+    def __call__(self, gradients: Tensor) -> Tensor:
+        """From (count * B, C, H, W), one realization after another, to the same shape; 0 for those of no use."""
+        return torch.cat([self.weigh_one(gradient) for gradient in gradients.split(len(self.zero))])
+
+    def weigh_one(self, gradient: Tensor) -> Tensor:
+        peak = gradient.abs().amax((1, 2, 3))
+        valid = peak.isfinite()
+        self.zero += peak == 0
+        self.invalid += ~valid
+        return torch.where(valid[:, None, None, None], weighed(gradient, peak, self.average), 0)
+
+
+class GradientOfRealizations(Protocol):
+    """How a model's realizations become one gradient. A model may offer its own by a method ``shared_gradient``.
+
+    That method takes (images, seed, image_ids, weigh) and returns such an object, or None where it has nothing to
+    offer. ``weigh`` is a ``Weighing``; it sees the gradients of realizations where the object lets them meet.
+    """
+
+    def logits(self, start: int, count: int) -> Tensor:
+        """(count * B, classes) of realizations start .. start + count - 1, realization r of image b in r * B + b."""
+
+    def add(self, losses: Tensor) -> None:
+        """Takes in the gradients of the latest logits' losses, (count * B,)."""
+
+    def finish(self) -> Tensor:
+        """(B, C, H, W) float32, the sum over realizations at the images."""
+
+
+class GradientsAtImages:
+    """Of any model: the gradient of every realization goes all the way to the images, and is weighed there."""
+
+    def __init__(self, realize: Realize, images: Tensor, weigh: Weighing) -> None:
+        self.realize, self.images, self.weigh = realize, images, weigh
+        self.total = torch.zeros_like(images)
+
+    def logits(self, start: int, count: int) -> Tensor:
+        self.receiver = self.images.repeat(count, 1, 1, 1).requires_grad_()
+        return self.realize(start, count, self.receiver)
+
+    def add(self, losses: Tensor) -> None:
+        gradients = torch.zeros_like(self.receiver)
+        if losses.requires_grad:  # a model may have no gradient at all, as a comparison has none
+            ones = torch.ones_like(losses)
+            (gradients,) = torch.autograd.grad(losses, self.receiver, ones, allow_unused=True, materialize_grads=True)
+        for gradient in self.weigh(gradients).split(len(self.images)):
+            self.total += gradient
+        del self.receiver
+
+    def finish(self) -> Tensor:
+        return self.total
+
+
+def gradient_of_realizations(
+    model: nn.Module, images: Tensor, seed: int, image_ids: Tensor, weigh: Weighing
+) -> GradientOfRealizations:
+    """The model's own way where it has one, and otherwise that of any model."""
+    offer = getattr(model, "shared_gradient", None)
+    shared: GradientOfRealizations | None = None if offer is None else offer(images, seed, image_ids, weigh)
+    return GradientsAtImages(realizer(model, images, seed, image_ids), images, weigh) if shared is None else shared
 
 
 def weighed(gradient: Tensor, peak: Tensor, average: Average) -> Tensor:
@@ -142,34 +234,3 @@ def weighed(gradient: Tensor, peak: Tensor, average: Average) -> Tensor:
     if average == "normalized":
         return unit_l2(gradient, peak)
     return gradient.sign() if average == "sign" else gradient
-
-
-def realization_gradients(
-    realize: Realize,
-    images: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
-    highest: int,
-    loss: LossName,
-    start: int,
-    count: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Each realization of each image by itself: (count * B, C, H, W) gradients, losses, log-probabilities.
-
-    Raises:
-        RuntimeError: within ``torch.inference_mode``, which nothing within it can leave for the model's own tensors.
-    """
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("attacks need gradients, which torch.inference_mode rules out; leave it, no_grad may stay")
-    receiver = images.repeat(count, 1, 1, 1).requires_grad_()
-    with torch.enable_grad():
-        logits = realize(start, count, receiver)
-        check_logits(logits, len(receiver), highest)
-        logits = logits.float()
-        repeated = None if targets is None else targets.repeat(count)
-        values = LOSSES[loss](logits, labels.repeat(count), repeated)
-        total = values.sum()
-    if not total.requires_grad:  # the model has no gradient at all, as a comparison has none
-        return torch.zeros_like(receiver), values, logits.log_softmax(-1)
-    (gradients,) = torch.autograd.grad(total, receiver, allow_unused=True, materialize_grads=True)
-    return gradients, values.detach(), logits.detach().log_softmax(-1)

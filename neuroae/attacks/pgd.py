@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from ..contexts import frozen
 from .attempts import Perturbed
-from .balls import BALLS
+from .balls import BALLS, unit_l2
 from .checks import check_settings
 from .restarts import Restarts
 from .settings import PGDSettings
@@ -23,6 +24,7 @@ def pgd(
     targets: Tensor | None = None,
     judge: nn.Module | None = None,
     progress: Callable[[int], object] = int,
+    after_step: Callable[[int, Tensor], object] | None = None,
 ) -> Perturbed:
     """Perturbs images so that the model's loss rises. Every step draws fresh realizations.
 
@@ -38,6 +40,7 @@ def pgd(
         judge: the model that is to be fooled, where the attack is crafted on another: the worst restart of an image
             is that which most fools the judge. None is ``model``.
         progress: called after every step with the gradient passes that it took, in images times realizations.
+        after_step: called with the number of steps that are done and the points, (restarts * B, C, H, W).
 
     Raises:
         TypeError, ValueError: an argument does not fit (see ``check_inputs``).
@@ -46,8 +49,14 @@ def pgd(
     restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, judge, progress)
     ball = BALLS[settings.norm]
     points = restarts.starts()
+    velocity = torch.zeros_like(points)
     with frozen(model):
         for step in range(settings.steps):
-            rise = ball.direction(restarts.gradient(points, step).gradient)
-            points = ball.project(points + settings.step_size * rise, restarts.clean, settings.epsilon)
+            gradient = restarts.gradient(points, step).gradient
+            if settings.momentum:
+                gradient = velocity = settings.momentum * velocity + unit_l2(gradient)
+            rise = settings.size_of_step(step) * ball.direction(gradient)
+            points = ball.project(points + rise, restarts.clean, settings.epsilon)
+            if after_step is not None:
+                after_step(step + 1, points)
     return restarts.worst(points)

@@ -69,6 +69,15 @@ def mean_margin(
     return vote_margin(total, labels, targets)
 
 
+def likeliest_wrong_class(
+    model: nn.Module, images: Tensor, labels: Tensor, draws: int, seed: int, image_ids: Tensor
+) -> Tensor:
+    """(B,) int64, the class other than the label to which the vote of ``draws`` realizations gives most."""
+    with torch.no_grad():
+        mean = mean_probabilities(model, images, draws, seed, image_ids)
+    return mean.scatter(-1, labels[:, None], -1).argmax(-1)
+
+
 def mean_loss(
     model: nn.Module,
     images: Tensor,

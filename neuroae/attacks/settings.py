@@ -1,6 +1,8 @@
 """How much each attack may do: budgets on the scale of pixels in [0, 1], and the passes that they cost."""
 
+import math
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from ..encoder import check_integer, check_number
 from .balls import NORMS, Norm
@@ -8,6 +10,8 @@ from .checks import check_choice
 from .eot import AVERAGES, Average
 from .losses import LOSS_NAMES, LossName
 
+Schedule = Literal["constant", "cosine"]
+SCHEDULES = get_args(Schedule)
 R_FGSM_STEP = 1.25
 # Of APGD's steps, in percent: the first checkpoint, and by how much the distances between them shrink, down to which.
 FIRST_CHECKPOINT, SHORTER, SHORTEST = 22, 3, 6
@@ -31,6 +35,9 @@ class PGDSettings:
         chunk: realizations in memory at a time; None decides by the number of images.
         selection: draws that choose the worst attempt on each image; None takes as many as ``realizations``, which
             are too few where the attack is crafted on a model that draws nothing, to fool one that does.
+        momentum: a step goes along the gradient, of unit l2 norm, plus so many times the direction of the step before;
+            in [0, 1), 0 follows the gradient alone.
+        schedule: "constant", or "cosine" for steps that shrink along half a cosine, from ``step_size`` towards 0.
     """
 
     epsilon: float = 8 / 255
@@ -44,9 +51,13 @@ class PGDSettings:
     random_start: bool = False
     chunk: int | None = None
     selection: int | None = None
+    momentum: float = 0.0
+    schedule: Schedule = "constant"
 
     def __post_init__(self) -> None:
         check_gradient_settings(self)
+        check_number("momentum", self.momentum, lambda share: 0 <= share < 1, "in [0, 1)")
+        check_choice("schedule", self.schedule, SCHEDULES)
         check_number("step_size", self.step_size, lambda size: size > 0 or size == self.epsilon == 0, "above 0")
 
     @classmethod
@@ -59,6 +70,21 @@ class PGDSettings:
         """One step of 1.25 times the budget from a random point of the ball (Wong et al., 2020)."""
         return cls(epsilon, R_FGSM_STEP * epsilon, steps=1, realizations=realizations, random_start=True)
 
+    @classmethod
+    def selection_recipe(cls, **settings: Any) -> "PGDSettings":
+        """For the gradient through the selection: few realizations a step, whose noise momentum averages.
+
+        ``settings`` replace those of the recipe. ``PGDSettings.selection(...)`` is the same.
+        """
+        recipe: dict[str, Any] = {"realizations": 2, "loss": "margin", "momentum": 0.75}
+        return cls(**recipe | settings)
+
+    def size_of_step(self, step: int) -> float:
+        """Of the step with this number, from 0 on."""
+        if self.schedule == "constant":
+            return self.step_size
+        return self.step_size * (1 + math.cos(math.pi * step / self.steps)) / 2
+
     @property
     def gradients(self) -> int:
         """Gradient passes an image: N_S N_R N_E."""
@@ -68,6 +94,10 @@ class PGDSettings:
     def forwards(self) -> int:
         """Forward passes an image, for the selection of the worst restart."""
         return self.restarts * selection_draws(self) if self.restarts > 1 else 0
+
+
+# On the class the recipe, on its instances the field of that name: an instance's own attribute comes first.
+PGDSettings.selection = PGDSettings.selection_recipe  # type: ignore[assignment, method-assign]
 
 
 @dataclass(frozen=True)

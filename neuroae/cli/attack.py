@@ -11,19 +11,20 @@ from torch import nn
 from .. import processes
 from ..attacks import Average, LossName
 from ..attacks.balls import Norm
+from ..attacks.settings import Schedule
 from ..contexts import Precision
 from ..data import DatasetName, ImageSet, load_dataset
 from ..defense import Defense
 from ..devices import choose_device
 from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation
-from ..evaluation.attack import Perturbation, Variant
+from ..evaluation.attack import Perturbation, Variant, Widths
 from ..evaluation.models import is_random, load_model, require_fixable
 from ..evaluation.modes import check_modes
 from ..evaluation.ready_made import load_ready_made
 from ..presets import PRESETS
 from ..reports.sanity import probe_evaluation
 from ..reports.saving import PAGE, write_report
-from .methods import TITLES, Budget, named_by_settings, repeated
+from .methods import TITLES, WITHOUT_GRADIENTS, Budget, named_by_settings, repeated
 from .options import DataDir, Device, Download, ImageSize, Limit, Seed, preset_option
 
 
@@ -75,7 +76,9 @@ def attack(
             show_default="single realizations, of which --realizations are averaged",
         ),
     ] = None,
-    loss: Annotated[LossName, typer.Option(help="That is raised.")] = "cross-entropy",
+    loss: Annotated[
+        LossName | None, typer.Option(help="That is raised.", show_default="cross-entropy; --mode selection: margin")
+    ] = None,
     norm: Annotated[Norm, typer.Option(help="Of the perturbation; l2 needs --epsilon, and pgd --step-size.")] = "linf",
     epsilon: Annotated[
         list[float] | None,
@@ -100,7 +103,35 @@ def attack(
             min=1,
             help="N_E, draws averaged in a gradient or a query; 1 where the source draws nothing. Repeat for an "
             "attack with each.",
-            show_default="40; square: 10",
+            show_default="40; --mode selection: 2; square: 10",
+        ),
+    ] = None,
+    momentum: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Of PGD: how much of the direction of the last step goes into the next.",
+            show_default="0; --mode selection: 0.75",
+        ),
+    ] = None,
+    schedule: Annotated[
+        Schedule | None,
+        typer.Option(help="Of PGD's step size, constant or falling along a cosine.", show_default="constant"),
+    ] = None,
+    selection_width: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Of --mode selection: how far from the T-th magnitude an atom counts.",
+            show_default="the model's, a tenth of epsilon times the mean l1 norm of its atoms",
+        ),
+    ] = None,
+    clamp_width: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Of --mode selection: how far outside of [0, 1] the decoder's gradient falls to a half.",
+            show_default="the model's, 10",
         ),
     ] = None,
     average: Annotated[
@@ -152,12 +183,13 @@ def attack(
 
     def budget(size: float, count: int | None, averaged: int | None) -> Budget:
         step = preset.step_at(size) if step_size is None else step_size
-        return Budget(size, step, count, restarts, random_start, averaged, average, loss, norm, queries)
+        rest = (average, loss, norm, queries, momentum, schedule)
+        return Budget(size, step, count, restarts, random_start, averaged, *rest)
 
     budgets = [
         budget(*chosen) for chosen in product(epsilon or [preset.epsilon], steps or (None,), realizations or (None,))
     ]
-    settings = {method: [budget.settings(method) for budget in budgets] for method in methods}
+    widths = Widths(selection_width, clamp_width)
     swept = repeated(epsilon=epsilon, steps=steps, realizations=realizations)
     attacked = load_model(model).to(where)
     # By the names that tables give them; the attacked model's own attacks need none.
@@ -168,25 +200,25 @@ def attack(
         _, data = data.hold_out(hold_out, seed)
     random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
     attacks: list[Perturbation] = []
-    for name, each in sources.items():
-        for method, family in settings.items():
-            crafted = [
-                attack
-                for chosen in family
-                if chosen.gradients or not name
-                for attack in attacks_from(
-                    each,
-                    chosen,
-                    modes,
-                    precision,
-                    name,
-                    of_defense(variant, each, sources),
-                    random[name],
-                    TITLES[method],
-                    random[""],
-                )
-            ]
-            attacks += named_by_settings(crafted, swept) if swept else crafted
+    for (name, each), method in product(sources.items(), methods):
+        crafted = [
+            attack
+            for budget, own in product(budgets, modes_of(each, method, modes))
+            if not (name and method in WITHOUT_GRADIENTS)  # a search has nothing to transfer
+            for attack in attacks_from(
+                each,
+                budget.settings(method, own),
+                [own] if own else [],
+                precision,
+                name,
+                of_defense(variant, each, sources),
+                random[name],
+                TITLES[method],
+                random[""],
+                widths,
+            )
+        ]
+        attacks += named_by_settings(crafted, swept) if swept else crafted
     if images:
         attacks.append(load_ready_made(images, data, norm, epsilon[0] if epsilon else None))
     scoring = Scoring(ensemble or (10 if random[""] else 1), seed, deterministic)
@@ -198,6 +230,11 @@ def attack(
         probe_evaluation(evaluation, output)
         print(write_report(output))
         print(f"\npage: {output / PAGE}")
+
+
+def modes_of(source: nn.Module, method: str, modes: Sequence[str]) -> Sequence[str]:
+    """The modes that make attacks of their own; "" where there is but one, on a classifier or without gradients."""
+    return modes if isinstance(source, Defense) and method not in WITHOUT_GRADIENTS else [""]
 
 
 def of_defense(variant: Variant | None, source: nn.Module, sources: Mapping[str, nn.Module]) -> Variant | None:

@@ -6,10 +6,12 @@ from typing import Any
 
 from ..attacks import APGDSettings, Average, LossName, PGDSettings, SquareSettings
 from ..attacks.balls import Norm
-from ..attacks.settings import R_FGSM_STEP
+from ..attacks.settings import R_FGSM_STEP, Schedule
+from ..encoder import SELECTION
 from ..evaluation.attack import Attack, AttackSettings
 
 TITLES = {"pgd": "PGD", "fgsm": "FGSM", "r-fgsm": "R+FGSM", "apgd": "APGD", "square": "Square"}
+WITHOUT_GRADIENTS = ("square",)
 # Options of which several values make several attacks, and the settings that they decide.
 SWEPT = {"epsilon": ("epsilon",), "steps": ("steps",), "realizations": ("realizations", "draws")}
 
@@ -25,20 +27,26 @@ class Budget:
     random_start: bool
     realizations: int | None
     average: Average
-    loss: LossName
+    loss: LossName | None
     norm: Norm
     queries: int
+    momentum: float | None = None
+    schedule: Schedule | None = None
 
-    def settings(self, method: str) -> AttackSettings:
-        """Those of a method.
+    def settings(self, method: str, mode: str = "") -> AttackSettings:
+        """Those of a method, under a mode of ``evaluation.MODES`` or none.
 
         Raises:
             ValueError: there is no such method, or they do not fit it.
         """
         steps, common = given(steps=self.steps), self.gradient_settings()
+        if method != "pgd" and (self.momentum is not None or self.schedule is not None):
+            raise ValueError(f"momentum and schedule are of the attack 'pgd', and attack is {method!r}")
         match method:
             case "pgd":
-                return PGDSettings(step_size=self.step_size, **steps, **common)
+                common |= given(momentum=self.momentum, schedule=self.schedule)
+                kind = PGDSettings.selection_recipe if mode == SELECTION else PGDSettings
+                return kind(step_size=self.step_size, **steps, **common)
             case "fgsm":
                 return PGDSettings(step_size=self.epsilon, steps=1, **common)
             case "r-fgsm":
@@ -57,13 +65,12 @@ class Budget:
             "restarts": self.restarts,
             "random_start": self.random_start,
             "average": self.average,
-            "loss": self.loss,
             "norm": self.norm,
-            **given(realizations=self.realizations),
+            **given(realizations=self.realizations, loss=self.loss),
         }
 
 
-def given(**options: int | None) -> dict[str, Any]:
+def given(**options: object) -> dict[str, Any]:
     """Those options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 

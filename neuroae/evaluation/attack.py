@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import nn
 
 from ..attacks import APGDSettings, Perturbed, PGDSettings, SquareSettings, apgd, pgd, square
 from ..attacks.checks import check_mode
-from ..attacks.realizations import chunk_rule
+from ..attacks.prediction import likeliest_wrong_class
+from ..attacks.realizations import batch_seed, chunk_rule
 from ..contexts import PRECISIONS, autocast
+from ..decoder import Decoder
 from ..defense import AUTOENCODER_IDENTITY, Defense
+from ..encoder import SELECTION
 from ..randomness import derive_seed
 from ..variants import Ensemble, MeanField
 from .fingerprints import fingerprint
@@ -23,6 +26,18 @@ METHODS: dict[type, Callable[..., Perturbed]] = {PGDSettings: pgd, APGDSettings:
 Variant = Literal["ensemble", "mean-field", "fixed-masks"]
 VARIANTS = get_args(Variant)
 Progress = Callable[[int], object]
+# Settings that came later, by the value under which an attack is the one that it was without them.
+ADDED = {"momentum": 0.0, "schedule": "constant"}
+
+
+class Widths(NamedTuple):
+    """Of the surrogate "selection"; None keeps those of the model (see ``Defense.with_surrogate``)."""
+
+    selection_width: float | None = None
+    clamp_width: float | None = None
+
+
+DEFAULT_WIDTHS = Widths()
 
 
 class Perturbation(Protocol):
@@ -58,6 +73,8 @@ class Attack:
             "mean-field" has dropout replaced by its expectation; "fixed-masks" draws the same masks in every call.
             None is the source itself, one realization a gradient.
         transfer: the source's name where it is not the attacked model.
+        widths: of the surrogate "selection".
+        targeted: aims at the wrong class that the attacked model finds likeliest in the clean image.
     """
 
     name: str
@@ -67,6 +84,8 @@ class Attack:
     surrogate: str | None = None
     variant: Variant | None = None
     transfer: str = ""
+    widths: Widths = DEFAULT_WIDTHS
+    targeted: bool = False
 
     def __post_init__(self) -> None:
         if type(self.settings) not in METHODS:
@@ -100,7 +119,7 @@ class Attack:
         model = self.source
         if isinstance(model, Defense):
             if self.surrogate is not None:
-                model = model.with_surrogate(self.surrogate)
+                model = model.with_surrogate(self.surrogate, **self.widths._asdict())
             if self.variant == "ensemble":
                 return Ensemble(model, scoring.draws)
             if self.variant == "mean-field":
@@ -108,6 +127,7 @@ class Attack:
         return fixed(model, scoring, ids) if scoring.deterministic or self.variant == "fixed-masks" else model
 
     def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+        targets = targets_of(model, block, scoring) if self.targeted else None
         with autocast(self.precision, block.images.device):
             return METHODS[type(self.settings)](
                 self.crafting_model(scoring, block.ids),
@@ -116,6 +136,7 @@ class Attack:
                 self.settings,
                 seed=derive_seed(scoring.seed, f"craft {self.name}"),
                 image_ids=block.ids,
+                targets=targets,
                 judge=fixed(model, scoring, block.ids) if scoring.deterministic else model,
                 progress=progress,
             )
@@ -128,8 +149,10 @@ class Attack:
             "source": {"name": self.transfer, "kind": type(self.source).__name__}
             | {"fingerprint": fingerprint(self.source)},
             "surrogate": self.surrogate or own_surrogate(self.source),
+            **self.resolved_widths(),
             "variant": self.variant,
             "precision": self.precision,
+            **({"targeted": True} if self.targeted else {}),
             "settings": self.decisive_settings(),
             "gradients": self.settings.gradients,
             "forwards": self.settings.forwards,
@@ -137,8 +160,24 @@ class Attack:
 
     def decisive_settings(self) -> dict[str, Any]:
         """The settings as JSON holds them, with what decides how many realizations are drawn at once."""
-        found = asdict(self.settings)
-        return found | {"chunk": chunk_rule(self.source, found["chunk"])} if "chunk" in found else found
+        settings = {name: value for name, value in asdict(self.settings).items() if value != ADDED.get(name)}
+        if "chunk" in settings:
+            settings["chunk"] = chunk_rule(self.source, settings["chunk"])
+        return settings
+
+    def resolved_widths(self) -> dict[str, float]:
+        """Those of the surrogate "selection", where that is followed."""
+        model = self.source
+        if not isinstance(model, Defense) or (self.surrogate or own_surrogate(model)) != SELECTION:
+            return {}
+        model = model.with_surrogate(SELECTION, **self.widths._asdict())
+        widths = {"selection_width": model.encoder.resolved_selection_width()}
+        return widths | ({"clamp_width": model.decoder.clamp_width} if isinstance(model.decoder, Decoder) else {})
+
+
+def targets_of(model: nn.Module, block: Block, scoring: Scoring) -> torch.Tensor:
+    seed = batch_seed(model, derive_seed(scoring.seed, "targets"), block.ids)
+    return likeliest_wrong_class(model, block.images, block.labels, scoring.draws, seed, block.ids)
 
 
 class Clean:

@@ -1,4 +1,4 @@
-"""The paper's attack modes (section 4): whose gradient is followed, and how it gets through the autoencoder."""
+"""Attack modes, the paper's (section 4) and ours: how the gradient gets through the autoencoder."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -9,26 +9,29 @@ from ..attacks import APGDSettings, SquareSettings
 from ..attacks.settings import selection_draws
 from ..classifiers import ResNet32
 from ..defense import AUTOENCODER_IDENTITY, Defense
-from .attack import Attack, AttackSettings, Variant
+from ..encoder import SELECTION
+from .attack import DEFAULT_WIDTHS, Attack, AttackSettings, Variant, Widths
 
-MODES = {
+PAPERS_MODES = {
     "w-nfga-identity": ("W-NFGA identity", "identity"),
     "w-nfga-smooth": ("W-NFGA smooth", "smooth"),
     "w-aiga": ("W-AIGA", AUTOENCODER_IDENTITY),
 }
+MODES = PAPERS_MODES | {SELECTION: ("selection", SELECTION)}
 DETERMINISTIC_VARIANTS = ("mean-field", "fixed-masks")
 
 
 def attacks_from(
     source: nn.Module,
     settings: AttackSettings,
-    modes: Collection[str] = tuple(MODES),
+    modes: Collection[str] = tuple(PAPERS_MODES),
     precision: str = "float32",
     transfer: str = "",
     variant: Variant | None = None,
     random: bool | None = None,
     method: str = "PGD",
     random_target: bool = True,
+    widths: Widths = DEFAULT_WIDTHS,
 ) -> list[Attack]:
     """Attacks crafted on ``source``: with gradients one a mode from a ``Defense``, and one from any other model.
 
@@ -38,7 +41,7 @@ def attacks_from(
     Args:
         source: the attacked model itself (white box), or another (transfer).
         settings: of the attack; where the crafting model draws nothing, one realization is enough and is what it gets.
-        modes: keys of ``MODES``.
+        modes: keys of ``MODES``; the paper's by default.
         precision: while gradients are taken. A search compares answers, whose differences bfloat16 rounds away, so it
             is in float32.
         transfer: where the source is not the attacked model, its name, for tables.
@@ -48,6 +51,7 @@ def attacks_from(
             finds out).
         method: what the attack is called in tables; PGD is not named where a mode says enough.
         random_target: whether the attacked model draws; where it is not the crafting one, many draws then choose.
+        widths: of the mode "selection".
 
     Raises:
         ValueError: a mode is unknown, or it is not said of another model than ours whether it draws.
@@ -65,7 +69,8 @@ def attacks_from(
     for mode in modes:
         title, surrogate = MODES[mode]
         name = named("" if method == "PGD" else method, title, *ending)
-        attacks.append(Attack(name, source, settings, precision, surrogate, variant, transfer))
+        chosen = widths if surrogate == SELECTION else DEFAULT_WIDTHS
+        attacks.append(Attack(name, source, settings, precision, surrogate, variant, transfer, chosen))
     return attacks
 
 

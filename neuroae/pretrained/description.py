@@ -1,13 +1,13 @@
 """Models as settings that JSON holds, and back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..classifiers import ResNet32, resnet32
 from ..contexts import drawing_from, float32_by_default
-from ..decoder import Decoder
+from ..decoder import CLAMP_WIDTH, Decoder
 from ..defense import AUTOENCODER_IDENTITY, Defense
 from ..encoder import SparseEncoder, check_atoms, check_boolean, check_integer, check_number
 from ..structure import own_tensors
@@ -15,6 +15,10 @@ from ..structure import settings as settings_of
 
 ATOMS = "encoder.atoms"
 ENCODER_SETTINGS = ("stride", "top_t", "dropout_p", "epsilon", "beta", "quantize", "signed", "surrogate", "sigma")
+LATER_SETTINGS: dict[type, dict[str, Any]] = {
+    SparseEncoder: {"selection_width": None},
+    Decoder: {"clamp_width": CLAMP_WIDTH},
+}
 PARTS = {"defense": ("encoder", "decoder", "classifier"), "classifier": ("classifier",)}
 # Sizes by the tensor and its dimension that have them too.
 DECODER_SIZES = {
@@ -62,7 +66,7 @@ def described(model: nn.Module) -> dict[str, Any]:
     if type(model) is Defense and type(model.encoder) is SparseEncoder and type(model.decoder) is Decoder:
         return {
             "model": "defense",
-            "encoder": {name: getattr(model.encoder, name) for name in ENCODER_SETTINGS},
+            "encoder": describe_encoder(model.encoder),
             "decoder": describe_decoder(model.decoder),
             "classifier": describe_classifier(model.classifier),
         }
@@ -70,6 +74,10 @@ def described(model: nn.Module) -> dict[str, Any]:
     if isinstance(model, Defense):
         kind += f" of {', '.join(type(part).__name__ for part in model.children())}"
     raise TypeError(f"model is a {kind}, expected a ResNet32, or a Defense of SparseEncoder, Decoder and ResNet32")
+
+
+def describe_encoder(encoder: SparseEncoder) -> dict[str, Any]:
+    return {name: getattr(encoder, name) for name in ENCODER_SETTINGS} | later_settings(encoder)
 
 
 def describe_decoder(decoder: Decoder) -> dict[str, Any]:
@@ -84,7 +92,14 @@ def describe_decoder(decoder: Decoder) -> dict[str, Any]:
         "image_size": list(decoder.image_size),
         "out_channels": last.out_channels,
         "resize": decoder.resize,
+        **later_settings(decoder),
     }
+
+
+def later_settings(part: nn.Module) -> dict[str, Any]:
+    """Settings that came after the first folders were written, where they are not what those folders mean."""
+    values = {name: getattr(part, name) for name in LATER_SETTINGS[type(part)]}
+    return {name: value for name, value in values.items() if value != LATER_SETTINGS[type(part)][name]}
 
 
 def describe_classifier(classifier: nn.Module) -> dict[str, Any]:
@@ -119,7 +134,7 @@ def build(config: Any, tensors: Mapping[str, Tensor]) -> Defense | ResNet32:
     require_fields("", config, ("model", "notes", *PARTS[kind]))
     if kind == "classifier":
         return build_classifier(config["classifier"], tensors, "")
-    require_fields("encoder.", config["encoder"], ENCODER_SETTINGS)
+    require_fields("encoder.", config["encoder"], ENCODER_SETTINGS, LATER_SETTINGS[SparseEncoder])
     identity = config["encoder"]["surrogate"] == AUTOENCODER_IDENTITY
     encoder = SparseEncoder(dictionary(tensors), **config["encoder"] | ({"surrogate": "smooth"} if identity else {}))
     decoder = build_decoder(config["decoder"], tensors)
@@ -128,7 +143,7 @@ def build(config: Any, tensors: Mapping[str, Tensor]) -> Defense | ResNet32:
     return model
 
 
-def require_fields(part: str, settings: Any, expected: Iterable[str]) -> None:
+def require_fields(part: str, settings: Any, expected: Iterable[str], optional: Collection[str] = ()) -> None:
     """Refuses settings that lack a field or have one too many; the error names it, after its part."""
     if not isinstance(settings, dict):
         raise TypeError(f"{part.rstrip('.')} is a {type(settings).__name__}, expected fields by name")
@@ -136,7 +151,7 @@ def require_fields(part: str, settings: Any, expected: Iterable[str]) -> None:
     for field in (*fields, *settings):
         if field not in settings:
             raise ValueError(f"{part}{field} is missing")
-        if field not in fields:
+        if field not in fields and field not in optional:
             raise ValueError(f"{part}{field} is unknown, expected {', '.join(fields)}")
 
 
@@ -150,7 +165,7 @@ def dictionary(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def build_decoder(settings: dict[str, Any], tensors: Mapping[str, Tensor]) -> Decoder:
-    require_fields("decoder.", settings, (*DECODER_SIZES, "stride", "image_size", "resize"))
+    require_fields("decoder.", settings, (*DECODER_SIZES, "stride", "image_size", "resize"), LATER_SETTINGS[Decoder])
     size = settings["image_size"]
     if not isinstance(size, list) or len(size) != 2:
         raise ValueError(f"decoder.image_size is {size!r}, expected height and width")

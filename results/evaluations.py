@@ -6,10 +6,11 @@ activation/quantization; the source for B-T is an adversarially trained classifi
 experiment first asks for it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,9 +18,12 @@ from torch import nn
 from neuroae import Defense
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
 from neuroae.attacks.settings import GradientSettings
+from neuroae.encoder import SELECTION
 from neuroae.evaluation import Attack, attacks_from
-from neuroae.evaluation.attack import Variant
+from neuroae.evaluation.attack import Perturbation, Variant
 from neuroae.pretrained import load_pretrained
+from results.parts import NARROW, WIDE, FixedCut, StraightThrough, with_part
+from results.snapshots import snapshots
 from results.weights import classifier_of
 
 CRAFTED = "bfloat16"
@@ -152,6 +156,80 @@ def beyond(models: Models) -> list[Attack]:
     return attacks + attacks_from(model, SquareSettings(queries=1000, draws=10), method="Square")
 
 
+def of_selection(model: Defense, name: str, **settings: Any) -> Attack:
+    (attack,) = attacks_from(model, PGDSettings.selection_recipe(**settings), [SELECTION], CRAFTED)
+    return replace(attack, name=name)
+
+
+def selection(models: Models) -> list[Attack]:
+    """The gradient through the selection: its recipe, with more of everything, other losses, and a target."""
+    model = models.attacked
+    return [
+        of_selection(model, "selection"),
+        of_selection(model, "selection, cross-entropy", loss="cross-entropy"),
+        replace(of_selection(model, "selection, targeted"), targeted=True),
+        of_selection(model, "selection, N_E 10", realizations=10),
+        of_selection(model, "selection, N_S 100", steps=100),
+        of_selection(model, "selection, N_E 40", realizations=40),
+    ]
+
+
+def selection_of_sources(model: Defense) -> list[Attack]:
+    """On the unsupervised defenses, as white-box attacks."""
+    return [of_selection(model, "selection"), of_selection(model, "selection, N_E 10", realizations=10)]
+
+
+def selection_parts(models: Models) -> list[Attack]:
+    """What each part of the gradient does at the recipe's budget."""
+    model = models.attacked
+    others = {
+        "true clamp": model.with_surrogate(SELECTION, clamp_width=NARROW),
+        "identity for the clamp": model.with_surrogate(SELECTION, clamp_width=WIDE),
+        "fixed cut": with_part(model, FixedCut),
+        "straight-through top T": with_part(model, StraightThrough),
+    }
+    return [
+        of_selection(model, "selection"),
+        *(
+            Attack(f"selection, {name}", source, PGDSettings.selection_recipe(**more), CRAFTED)
+            for name, source in others.items()
+            for more in [{"realizations": 3} if name.startswith("straight") else {}]
+        ),
+    ]
+
+
+def compared(models: Models, name: str, **settings: Any) -> list[Attack]:
+    """The attacks whose curves are drawn: ours and the paper's two, with these settings, which ``name`` says."""
+    paper = PGDSettings(**{"realizations": 10} | settings)
+    (white_box,) = attacks_from(models.attacked, paper, ("w-nfga-smooth",), CRAFTED)
+    (transfer,) = attacks_from(models.unquantized_source, paper, ("w-aiga",), CRAFTED, UNQUANTIZED)
+    ours = of_selection(models.attacked, "selection", **settings)
+    return [replace(attack, name=f"{attack.name}, {name}") for attack in (ours, white_box, transfer)]
+
+
+def curve_epsilon(models: Models) -> list[Attack]:
+    """At 0 nothing is attacked: those are the clean images."""
+    sizes = (1, 2, 4, 8, 16)
+    return [
+        attack
+        for size in sizes
+        for attack in compared(models, f"epsilon {size}/255", epsilon=size / 255, step_size=size / 8 / 225)
+    ]
+
+
+def curve_realizations(models: Models) -> list[Attack]:
+    return [
+        attack for count in (1, 2, 5, 10, 20, 40) for attack in compared(models, f"N_E {count}", realizations=count)
+    ]
+
+
+def curve_steps(models: Models) -> list[Perturbation]:
+    """One run of the largest number of steps each, seen along the way."""
+    counts = (1, 2, 5, 10, 20, 50, 100, 200)
+    runs = compared(models, "N_S", steps=counts[-1], realizations=2)
+    return [step for attack in runs for step in snapshots(attack, counts)]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """
@@ -163,7 +241,7 @@ class Experiment:
         block: images in a batch; restarts multiply it.
     """
 
-    attacks: Callable[[Models], list[Attack]]
+    attacks: Callable[[Models], Sequence[Perturbation]]
     attacked: Callable[[Models], nn.Module]
     name: Callable[[Models], str]
     images: int
@@ -188,4 +266,21 @@ EXPERIMENTS = {
     ),
     "table6": Experiment(table6, *DEFENSE, 200, 10),
     "beyond": Experiment(beyond, *DEFENSE, 200),
+    "selection": Experiment(selection, *DEFENSE, 1000),
+    "selection-unsupervised": Experiment(
+        lambda models: selection_of_sources(models.quantized_source),
+        lambda models: models.quantized_source,
+        lambda models: Path(models.unsupervised).name,
+        1000,
+    ),
+    "selection-unquantized": Experiment(
+        lambda models: selection_of_sources(models.unquantized_source),
+        lambda models: models.unquantized_source,
+        lambda models: Path(models.unquantized).name,
+        1000,
+    ),
+    "selection-parts": Experiment(selection_parts, *DEFENSE, 200),
+    "curve-epsilon": Experiment(curve_epsilon, *DEFENSE, 200),
+    "curve-steps": Experiment(curve_steps, *DEFENSE, 200),
+    "curve-realizations": Experiment(curve_realizations, *DEFENSE, 200),
 }

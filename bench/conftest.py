@@ -69,11 +69,12 @@ def compare(benchmark: BenchmarkFixture, rounds: int) -> Compare:
         aim: float | None = None,
         most_rounds: int = 1000,
         device: str = "cpu",
+        lower: bool = False,
     ) -> Comparison:
         count = min(rounds, most_rounds)
         seconds = interleaved({"ours": ours, **alternatives}, count)
         ratios = {name: ratio(seconds[name], seconds["ours"]) for name in alternatives}
-        row = Comparison(what, statistics.median(seconds["ours"]) / images * 1e3, ratios, bound, aim)
+        row = Comparison(what, statistics.median(seconds["ours"]) / images * 1e3, ratios, bound, aim, lower)
         REPORT.comparisons.append(row)
         benchmark.extra_info.update(
             what=what,

@@ -29,6 +29,43 @@ class Quantize(torch.autograd.Function):
         return grad * norms / (2 * ctx.sigma) * bumps, None, None, None
 
 
+class SelectThrough(torch.autograd.Function):
+    """The survivors' code forward; backward the derivative of a smooth top T whose cut moves (docs/broken.md)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, a: Tensor, code: Tensor, norms: Tensor, dead_zone: Tensor, top_t: int, width: float
+    ) -> Tensor:
+        ctx.save_for_backward(a, norms, dead_zone)
+        ctx.top_t, ctx.width = top_t, width
+        return code.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        a, norms, dead_zone = ctx.saved_tensors
+        magnitudes = a.abs()
+        largest = magnitudes.topk(ctx.top_t + 1, dim=1).values
+        distance = (magnitudes - (largest[:, -2:-1] + largest[:, -1:]) / 2) / ctx.width
+        close = torch.sigmoid(distance) * torch.sigmoid(-distance)
+        close = torch.where(magnitudes >= dead_zone, close, torch.zeros_like(close))
+        share = close * norms * a.sign() * grad
+        share = share - close * share.sum(1, keepdim=True) / close.sum(1, keepdim=True)
+        return a.sign() * share / ctx.width, None, None, None, None, None
+
+
+class SmoothClamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, width: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.width = width
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return grad / (1 + ((x - x.clamp(0, 1)) / ctx.width) ** 2), None
+
+
 class EagerEncoder(nn.Module):
     """The encoder's settings and atoms, computed densely."""
 
@@ -44,7 +81,11 @@ class EagerEncoder(nn.Module):
         top = projections.abs().topk(settings.top_t, dim=1).indices
         kept = torch.zeros_like(projections).scatter(1, top, projections.gather(1, top))
         dropped = F.dropout(kept, settings.dropout_p, training=True) * (1 - settings.dropout_p)
-        return Quantize.apply(dropped, self.norms, self.dead_zone, settings.sigma)
+        if settings.surrogate != "selection":
+            return Quantize.apply(dropped, self.norms, self.dead_zone, settings.sigma)
+        code = torch.where(dropped.abs() >= self.dead_zone, dropped.sign() * self.norms, torch.zeros_like(dropped))
+        width = settings.resolved_selection_width()
+        return SelectThrough.apply(projections, code.detach(), self.norms, self.dead_zone, settings.top_t, width)
 
 
 class EagerDefense(nn.Module):
@@ -56,17 +97,19 @@ class EagerDefense(nn.Module):
         self.conv1 = dense_twin(decoder.conv1)
         self.conv2 = dense_twin(decoder.conv2)
         self.conv3 = dense_twin(decoder.conv3)
-        self.size = decoder.image_size
+        self.size, self.clamp_width = decoder.image_size, decoder.clamp_width
         self.classifier = classifier
 
     def first_layer(self, dense: Tensor) -> Tensor:
         return F.relu(self.conv1(dense))
 
     def forward(self, images: Tensor) -> Tensor:
-        hidden = F.relu(self.conv3(F.relu(self.conv2(self.first_layer(self.encoder(images))))))
+        hidden = self.conv3(F.relu(self.conv2(self.first_layer(self.encoder(images)))))
         top, left = ((hidden.shape[2 + i] - self.size[i]) // 2 for i in range(2))
         cropped = hidden[:, :, top : top + self.size[0], left : left + self.size[1]]
-        return self.classifier(cropped.clamp(0, 1))
+        if self.encoder.settings.surrogate == "selection":
+            return self.classifier(SmoothClamp.apply(cropped, self.clamp_width))
+        return self.classifier(F.relu(cropped).clamp(0, 1))
 
 
 def dense_twin(layer: nn.ConvTranspose2d) -> nn.ConvTranspose2d:

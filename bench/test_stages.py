@@ -17,6 +17,7 @@ from bench.machine import machine
 from bench.measure import Action, interleaved
 from bench.report import Report, Stage
 from bench.settings import CIFAR10, images, ours
+from neuroae.autograd import dense_code_gradient
 
 B = CIFAR10.batch
 FLOAT, INDEX = 4, 2
@@ -112,12 +113,32 @@ def classifier(run: Pass) -> Case:
     return Case(lambda: torch.autograd.grad(network(x).sum(), x), 2 * counter.get_total_flops(), 2 * x.nbytes)
 
 
+def first_layer_to_all_atoms(run: Pass) -> Case:
+    """The dense backward pass of the first layer, once a step of the attack through the selection."""
+    towards, weight = torch.ones_like(run.hidden1), run.weight.detach()
+    moved = towards.nbytes + weight.nbytes + FLOAT * run.patches * run.atoms
+    operations = 2 * run.patches * run.atoms * run.taps
+    return Case(lambda: dense_code_gradient(towards, weight, (2, 2), (0, 0), (15, 15)), operations, moved)
+
+
+def selection_backward(run: Pass) -> Case:
+    """Projections once more, the gradient to them, and back to the pixels."""
+    encoder = run.encoder
+    grad_code = torch.ones(*run.code.count.shape, run.atoms)
+    arguments = (grad_code, run.images, encoder.atoms, encoder.norms, encoder.dead_zone, 2, encoder.top_t, 0.02)
+    operations = 4 * run.patches * run.atoms * run.length
+    backward = torch.ops.neuroae.selection_backward
+    return Case(lambda: backward(*arguments, True, True), operations, grad_code.nbytes + 2 * run.images.nbytes)
+
+
 STAGES: dict[str, Callable[[Pass], Case]] = {
     "encode (projection, top T, draw)": encode,
     "draw one more realization": draws,
     "encoder backward": encoder_backward,
     "first layer, forward": first_layer,
     "first layer, backward to the code": first_layer_backward,
+    "first layer, backward to all atoms": first_layer_to_all_atoms,
+    "selection backward": selection_backward,
     "second layer, fwd + input grad": second_layer,
     "third layer, fwd + input grad": third_layer,
     "ResNet-32, forward + image gradient": classifier,

@@ -23,7 +23,7 @@ def test_demo_trains_attacks_and_reports(tmp_path: Path, capsys: pytest.CaptureF
     attacks = {model: [outcome.name for outcome in found] for model, found in outcomes.items()}
     assert attacks == {
         "undefended": ["clean", "PGD"],
-        "defense": ["clean", "W-NFGA identity", "W-NFGA smooth", "W-AIGA from unsupervised"],
+        "defense": ["clean", "W-NFGA identity", "W-NFGA smooth", "W-AIGA from unsupervised", "selection"],
     }
     for model, found in outcomes.items():
         assert [len(outcome.labels) for outcome in found] == [12, *[9] * (len(found) - 1)]
@@ -32,7 +32,7 @@ def test_demo_trains_attacks_and_reports(tmp_path: Path, capsys: pytest.CaptureF
             distance = (outcome.images - found[0].images[:9]).abs().max()
             assert 0 < distance <= TINY.preset.epsilon + 2**-24
     printed = capsys.readouterr()
-    assert printed.out.count("| defense") == 4
+    assert printed.out.count("| defense") == 5
     assert f"picture: {tmp_path / PICTURE}" in printed.out
     assert "img/s, accuracy=" in printed.err
     assert (tmp_path / PICTURE).stat().st_size > 10_000

@@ -129,6 +129,30 @@ def test_the_papers_settings_are_the_defaults(models: Path, tmp_path: Path, monk
     assert (evaluation.scoring.draws, evaluation.block, len(evaluation.data)) == (10, 64, 500)
 
 
+def test_the_selections_recipe_is_the_default_of_its_mode(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--limit", 2, "--ensemble", 2, "--mode", "selection", "--steps", 2]
+    plain = attacked(models / "defense", *few, output=tmp_path / "plain").attack("selection")
+    wanted = {"realizations": 2, "loss": "margin", "momentum": 0.75, "steps": 2, "average": "normalized"}
+    assert {name: plain["settings"][name] for name in wanted} == wanted
+    assert plain["surrogate"] == "selection"
+    assert plain["clamp_width"] == 10
+    options = ["--realizations", 3, "--loss", "dlr", "--momentum", 0, "--schedule", "cosine"]
+    widths = ["--selection-width", 0.3, "--clamp-width", 4]
+    changed = attacked(models / "defense", *few, *options, *widths, output=tmp_path / "changed").attack("selection")
+    wanted = {"realizations": 3, "loss": "dlr", "schedule": "cosine"}
+    assert {name: changed["settings"][name] for name in wanted} == wanted
+    assert "momentum" not in changed["settings"]
+    assert (changed["selection_width"], changed["clamp_width"]) == (0.3, 4)
+
+
+def test_a_classifier_has_no_modes(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--limit", 2, "--steps", 1, "--mode", "selection"]
+    found = attacked(models / "plain", *few, output=tmp_path)
+    assert list(found.records) == ["clean", "PGD"]
+    assert found.attack("PGD")["settings"]["loss"] == "cross-entropy"
+    assert "momentum" not in found.attack("PGD")["settings"]
+
+
 def test_repeated_options_make_an_attack_for_each_combination(models: Path, tmp_path: Path) -> None:
     values = ["--epsilon", 0.05, "--epsilon", 0.1, "--realizations", 1, "--realizations", 3]
     few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--ensemble", 2, "--mode", "w-aiga", "--queries", 2]
@@ -286,6 +310,9 @@ def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
         (["defense", "--deterministic", "--ensemble", "5"], "draws is 5, expected 1 where masks are fixed"),
         (["defense", "--deterministic", "--variant", "ensemble"], "makes no sense where masks are fixed"),
         (["defense", "--source", "nowhere"], "unknown name 'nowhere'"),
+        (["defense", "--mode", "selection", "--momentum", "1"], "momentum is 1.0, expected in [0, 1)"),
+        (["defense", "--mode", "selection", "--selection-width", "0"], "selection_width is 0.0, expected above 0"),
+        (["defense", "--attack", "apgd", "--momentum", "0.5"], "momentum and schedule are of the attack 'pgd'"),
         (["nowhere:model"], "there is no module 'nowhere'"),
         (["defense", "--device", "warp"], "device is 'warp'"),
         (["defense", "--images", "no.safetensors"], "no.safetensors is missing"),

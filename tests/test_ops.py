@@ -240,11 +240,25 @@ DENSE_BACKWARD_WEIGHT = {
     "flat gradient": ("grad_output", lambda x: x.flatten(), ValueError, "grad_output has shape .*expected 4 dimen"),
     "no channels": ("grad_output", lambda x: x[:, :0], ValueError, "grad_output has no channels"),
 }
+SELECTION_BACKWARD = {
+    "gradient of other patches": (
+        "grad_code",
+        lambda x: x[:, 1:],
+        ValueError,
+        r"grad_code has shape .*expected \(2, 3, 5, 20\), a number for each patch and atom",
+    ),
+    "gradient of other atoms": ("grad_code", lambda x: x[..., 1:], ValueError, "grad_code has shape"),
+    "gradient of float64": ("grad_code", Tensor.double, TypeError, "grad_code has dtype torch.float64"),
+    "width of 0": ("width", lambda _: 0.0, ValueError, "width is 0.0, expected above 0 and finite"),
+    "infinite width": ("width", lambda _: float("inf"), ValueError, "width is inf, expected above 0 and finite"),
+    "too few norms": ("norms", lambda x: x[1:], ValueError, "norms and dead_zone hold 19 and 20 numbers"),
+}
 REFUSALS = {
     "select": SELECT,
     "draw": RANDOMNESS | DRAW,
     "encode": SELECT | RANDOMNESS | ENCODE,
     "encode_backward": ENCODE_BACKWARD,
+    "selection_backward": SELECT | SELECTION_BACKWARD,
     "conv_transpose": CODE_AND_WEIGHT | VALUE | CONV,
     "conv_transpose_backward_value": CODE_AND_WEIGHT | CONV_BACKWARD,
     "conv_transpose_backward_weight": CODE_AND_WEIGHT | VALUE | CONV_BACKWARD,

@@ -9,9 +9,11 @@ import torchattacks
 from torch import Tensor, nn
 
 from attacked_models import distance
+from digits_defense import BUDGET, digits, digits_defense
 from models import random_images, small_defense
-from neuroae.attacks import PGDSettings, pgd
+from neuroae.attacks import PGDSettings, mean_probabilities, pgd
 from neuroae.attacks.losses import cross_entropy
+from neuroae.evaluation.sanity.verdicts import Pairs
 from neuroae.variants import FixedMasks
 from results_data import small_cifar10_defense
 
@@ -128,3 +130,30 @@ def test_our_pgd_is_theirs_on_fixed_masks(norm: str, attack: Attack) -> None:
     theirs = attack(FixedMasks(model, 5).eval(), images, labels)
     assert ((ours - theirs).abs() < 1e-5).float().mean() > 0.99
     assert distance(ours, images, norm).min() > STEP
+
+
+ON_DIGITS = {
+    "foolbox": lambda model, images, labels: foolbox.attacks.LinfPGD(abs_stepsize=BUDGET / 8, steps=20)(
+        foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), images, labels, epsilons=BUDGET
+    )[1],
+    "torchattacks": of_torchattacks("PGD", eps=BUDGET, alpha=BUDGET / 8, steps=20),
+}
+
+
+@pytest.mark.parametrize("w_nfga", ["identity", "smooth"])
+@pytest.mark.parametrize("attack", ON_DIGITS.values(), ids=ON_DIGITS)
+def test_the_selection_leaves_significantly_less_than_w_nfga(attack: Attack, w_nfga: str) -> None:
+    """Of the same images, judged by ten draws that no attack saw."""
+    model, (images, labels) = digits_defense(), digits("test", 150)
+    ids = torch.arange(len(images))
+
+    def right(surrogate: str) -> dict[int, bool]:
+        torch.manual_seed(1)
+        attacked = attack(model.with_surrogate(surrogate), images, labels)
+        votes = mean_probabilities(model, attacked, 10, 5, ids).argmax(-1)
+        return dict(enumerate((votes == labels).tolist()))
+
+    pairs = Pairs.of(right("selection"), right(w_nfga))
+    assert pairs is not None
+    assert pairs.first_accuracy < pairs.second_accuracy
+    assert pairs.p < 0.01

@@ -20,7 +20,9 @@ from neuroae.evaluation.sanity.epsilons import CHANCE, FALLS
 from neuroae.evaluation.sanity.input_range import input_range
 from neuroae.evaluation.sanity.probes import attack_a_few, small_attacks
 from neuroae.evaluation.sanity.randomness import SINGLE_DRAWS
+from neuroae.evaluation.sanity.selection import selection_checks
 from neuroae.evaluation.scoring import Block
+from results_data import small_cifar10_defense
 
 BUDGET = PGDSettings(0.1, 0.05, steps=2, realizations=5)
 SCORING = Scoring(draws=2, seed=4)
@@ -241,7 +243,7 @@ def test_images_sorted_by_class_are_probed_from_every_class(monkeypatch: pytest.
     checks = probe(model, data, Attack("one", model, BUDGET), SCORING, unmeasured(CHANCE))
     assert checks[0].name == INPUT_RANGE
     assert checks[0].verdict == "pass"
-    assert seen[0].tolist() == [0] * 8 + [1] * 8
+    assert seen[0].tolist() == [0] * 32 + [1] * 32
 
 
 def test_of_a_transfer_only_the_gradients_are_examined() -> None:
@@ -284,3 +286,27 @@ def test_probes_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     data, attack = answered_images(model, 4), Attack("one", model, BUDGET)
     wanted = unmeasured(SINGLE_DRAWS, FALLS, CHANCE, ITERATIVE.name)
     assert probe(model, data, attack, SCORING, wanted) == probe(model, data, attack, SCORING, wanted)
+
+
+def test_what_gradients_through_the_survivors_cannot_see_is_measured() -> None:
+    model = small_cifar10_defense()
+    images, labels, ids = random_images(3, channels=3, size=32)
+    block = Block(images, labels, ids)
+    nn.init.constant_(model.decoder.conv3.bias, -100.0)
+    model.encoder.epsilon = 1.0
+    clamp, cut = selection_checks(model, block, SCORING, through_selection=False)
+    assert (clamp.verdict, clamp.numbers["share"]) == ("warn", 1.0)
+    assert cut.verdict == "warn"
+    exact = F.conv2d(images, model.encoder.atoms, stride=2).abs()
+    largest = exact.sort(dim=1, descending=True).values
+    middle = largest[:, model.encoder.top_t - 1 : model.encoder.top_t + 1].mean(1, keepdim=True)
+    near = (exact - middle).abs() <= model.encoder.norms[:, None, None]
+    assert cut.numbers["share"] == pytest.approx(float(near.float().mean()), abs=1e-6)
+    seen = selection_checks(model, block, SCORING, through_selection=True)
+    assert [check.verdict for check in seen] == ["pass", "pass"]
+    nn.init.constant_(model.decoder.conv3.bias, 0.5)
+    nn.init.zeros_(model.decoder.conv3.weight)
+    model.encoder.epsilon = 1e-6
+    quiet = selection_checks(model, block, SCORING, through_selection=False)
+    assert [check.verdict for check in quiet] == ["pass", "pass"]
+    assert selection_checks(small_defense(), block, SCORING, through_selection=False) == []

@@ -12,6 +12,7 @@ from ..attacks import PGDSettings
 from ..classifiers import ResNet32
 from ..data import ImageSet, load_dataset
 from ..defense import Defense
+from ..encoder import SELECTION
 from ..evaluation import Attack, Outcome, attacks_from, evaluate
 from ..presets import PRESETS, Preset, make_classifier, make_defense, make_dictionary
 from ..randomness import derive_seed
@@ -90,8 +91,10 @@ def train_models(train: ImageSet, preset: Preset, seed: int) -> Models:
 def attack_models(models: Models, test: ImageSet, settings: DemoSettings, seed: int) -> dict[str, list[Outcome]]:
     preset = settings.preset
     budget = PGDSettings(preset.epsilon, preset.step_size, settings.steps, realizations=settings.realizations)
+    recipe = PGDSettings.selection_recipe(epsilon=preset.epsilon, step_size=preset.step_size, steps=settings.steps)
     on_defense = attacks_from(models.defense, budget, ("w-nfga-identity", "w-nfga-smooth"))
     on_defense += attacks_from(models.unsupervised, budget, ("w-aiga",), transfer="unsupervised")
+    on_defense += attacks_from(models.defense, recipe, (SELECTION,))
     attacked = test.take(slice(settings.attacked_images))
 
     def outcomes(title: str, model: nn.Module, attacks: list[Attack], ensemble: int) -> list[Outcome]:

@@ -4,7 +4,9 @@ import warnings
 from pathlib import Path
 
 from ..contexts import repeatable
-from ..evaluation import CLEAN, Evaluation, Results
+from ..encoder import SELECTION
+from ..evaluation import CLEAN, Attack, Evaluation, Results
+from ..evaluation.attack import Perturbation
 from ..evaluation.files import Files
 from ..evaluation.ready_made import ball_tolerance
 from ..evaluation.sanity import (
@@ -43,8 +45,14 @@ def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
         return
     attack = examined(evaluation.attacks, results.records)
     with repeatable():
-        found = probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known)
+        through_selection = any(follows_selection(one) for one in evaluation.attacks)
+        found = probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known, through_selection)
     save_checks(Files(results.folder).sanity, merged(known, found))
+
+
+def follows_selection(attack: Perturbation) -> bool:
+    """Whether it follows the attacked model's own gradient through the selection."""
+    return isinstance(attack, Attack) and not attack.transfer and attack.identity()["surrogate"] == SELECTION
 
 
 def sanity_checks(results: Results) -> list[Check]:

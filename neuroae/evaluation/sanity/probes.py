@@ -23,34 +23,43 @@ from .comparisons import ITERATIVE, compare
 from .epsilons import CHANCE, FALLS, LARGE, falls_with_epsilon, reaches_chance
 from .input_range import input_range
 from .randomness import SINGLE_DRAWS, one_draw
+from .selection import selection_checks
 from .threat import Threat
 from .verdicts import Verdicts
 
 ANSWERED = 100
-ATTACKED = 16
+# Enough to tell attacks apart of which one leaves 15 points more, at few realizations, so that it takes no longer.
+ATTACKED = 64
 STEPS = 20
-REALIZATIONS = 20
+REALIZATIONS = 5
 # All steps together are so many radii long: they cross the ball and have room to turn.
 REACH = 2.5
 FACTORS = (0.5, 1.0, 2.0)
 
 
 def probe(
-    model: nn.Module, data: ImageSet, attack: Attack | None, scoring: Scoring, known: Sequence[Check]
+    model: nn.Module,
+    data: ImageSet,
+    attack: Attack | None,
+    scoring: Scoring,
+    known: Sequence[Check],
+    through_selection: bool = False,
 ) -> list[Check]:
     """The input's range, the agreement of gradients, and what records do not tell of draws, steps and epsilons.
 
     Args:
         model: that was attacked.
-        data: 100 images from its front, or from that of each class, are answered, and 16 attacked.
+        data: 100 images from its front, or from that of each class, are answered, and 64 attacked.
         attack: whose gradients are examined; None examines none.
         scoring: as in the evaluation. The seeds of the probes follow from its seed and are their own.
         known: the checks from records; what these measured is not measured again.
+        through_selection: an attack of the evaluation follows the surrogate "selection".
     """
     own = replace(scoring, seed=derive_seed(scoring.seed, "probe"))
     missing = {check.name for check in known if not check.measured}
     many, few = (data.limited(count) for count in (ANSWERED, ATTACKED))
     checks = [input_range(model, Block.of(many, device_of(model)), own)]
+    checks += selection_checks(model, Block.of(few, device_of(model)), own, through_selection)
     if SINGLE_DRAWS in missing:
         checks.append(one_draw(is_random(model, many)))
     if attack is None:
@@ -116,6 +125,7 @@ def small_attacks(attack: Attack) -> list[Attack]:
         loss=settings.loss,
         norm=settings.norm,
         chunk=settings.chunk,
+        momentum=settings.momentum if isinstance(settings, PGDSettings) else 0.0,
     )
     widest = 1.0 if base.norm == "linf" else math.inf
     chosen = {f"PGD, {factor:g} epsilon": within(base, min(factor * base.epsilon, widest)) for factor in FACTORS}

@@ -70,6 +70,14 @@ BEYOND = (
     "APGD W-AIGA from unquantized",
     "Square",
 )
+SELECTION = (
+    "selection",
+    "selection, cross-entropy",
+    "selection, targeted",
+    "selection, N_E 10",
+    "selection, N_E 40",
+    "selection, N_S 100",
+)
 ENTRIES = (
     Entry.of("1", DEFENSE, "clean", 80.06, "table1", "clean"),
     Entry.of("1", DEFENSE, "W-NFGA identity", 63.72, "table1", "W-NFGA identity"),
@@ -84,12 +92,20 @@ ENTRIES = (
     Entry("3", "PGD adversarially trained", "worst case", 42.05, ("worst_case", "table3-adversarial"), LOWEST),
     Entry.of("3", DEFENSE, "clean", 80.06, "table1", "clean"),
     Entry("3", DEFENSE, "worst case", 39.53, ("table1",), LOWEST),
+    Entry("3", DEFENSE, "lowest with selection", None, ("table1", "selection"), LOWEST),
     Entry.of("6", DEFENSE, "PW-T, default", 39.53, "table6", "default"),
     Entry.of("6", DEFENSE, "PW-T, N_S 100", 38.93, "table6", "N_S 100"),
     Entry.of("6", DEFENSE, "PW-T, N_E 100", 39.25, "table6", "N_E 100"),
     Entry.of("6", DEFENSE, "PW-T, N_R 10", 39.38, "table6", "N_R 10"),
+    *(Entry.of("", DEFENSE, name, None, "selection", name) for name in SELECTION),
+    *(
+        Entry.of("", source, f"{name} of {source}", None, f"selection-{source}", name)
+        for source in ("unsupervised", "unquantized")
+        for name in ("clean", "selection", "selection, N_E 10")
+    ),
     *(Entry.of("", DEFENSE, name, None, "beyond", name) for name in BEYOND),
     Entry.of("", DEFENSE, "worst of each image over all attacks", None, "worst_of_all", WORST),
+    Entry.of("", DEFENSE, "worst of each image, Table 1 and selection", None, "worst_of_1000", WORST),
 )
 
 

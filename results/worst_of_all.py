@@ -14,7 +14,7 @@ import typer
 
 from neuroae.evaluation import CLEAN, Record, Results, load_evaluation
 from neuroae.evaluation.files import RECORDS
-from neuroae.evaluation.statistics import draw_accuracy, vote_accuracy, worst_case
+from neuroae.evaluation.statistics import draw_accuracy, persistent_accuracy, vote_accuracy, worst_case
 from neuroae.markdown import table
 from neuroae.reports.provenance import digest
 from neuroae.reports.rows import budgets, on_common_images
@@ -22,12 +22,22 @@ from neuroae.storage import save_json
 from results.command import run
 from results.page import write_page
 
-EVALUATIONS = ("table1", "table6", "beyond")
+EVALUATIONS = ("table1", "table6", "beyond", "selection")
 WORST = "worst of each image"
-COLUMNS = ("attack", "accuracy", "95% interval", "E = 1", "95% interval", "worst of")
+COLUMNS = (
+    "attack",
+    "accuracy",
+    "95% interval",
+    "E = 1",
+    "95% interval",
+    "all draws right",
+    "95% interval",
+    "worst of",
+)
 NOTE = """\
 Accuracies are of the {images:,} images that all of the evaluations attacked: of one vote of the scoring draws
-(Clopper-Pearson) and of one draw (mean over the draws, bootstrap over images). The last column counts the images to
+(Clopper-Pearson), of one draw (mean over the draws, bootstrap over images), and of an attacker who may ask as often as
+there are draws and needs one wrong answer (images that all draws answer rightly). The last column counts the images to
 which an attack does most harm on the selection draws, no attack among them; the last row scores each image under its
 own. The budget is {budget}.
 
@@ -35,16 +45,16 @@ Made by `python -m results.worst_of_all` of {evaluations}; `results.json` holds 
 The model's {digest}."""
 
 
-def load_done(work: Path) -> dict[str, Results]:
-    """``EVALUATIONS``.
+def load_done(work: Path, names: Sequence[str] = EVALUATIONS) -> dict[str, Results]:
+    """The evaluations of these names.
 
     Raises:
         ValueError: one is not done, or they differ in the model, a source, the data set, the scoring or the budget.
     """
-    missing = [name for name in EVALUATIONS if not (work / name / RECORDS).exists()]
+    missing = [name for name in names if not (work / name / RECORDS).exists()]
     if missing:
-        raise ValueError(f"{work} lacks {', '.join(missing)} of the evaluations {', '.join(EVALUATIONS)}")
-    found = {name: load_evaluation(work / name) for name in EVALUATIONS}
+        raise ValueError(f"{work} lacks {', '.join(missing)} of the evaluations {', '.join(names)}")
+    found = {name: load_evaluation(work / name) for name in names}
     require_one(
         "model", {name: results.manifest["identity"]["model"]["fingerprint"] for name, results in found.items()}
     )
@@ -94,8 +104,16 @@ def numbers(attack: str, records: Sequence[Record], chosen: int) -> dict[str, An
     vote, draw = vote_accuracy(records), draw_accuracy(records)
     low, high = vote.interval()
     one_draw = {"draw": draw.value, "draw_low": draw.low, "draw_high": draw.high}
+    lasting = persistent_accuracy(records, vote_draws(records))
+    persistent = {"persistent": lasting.value, "persistent_low": lasting.low, "persistent_high": lasting.high}
     accuracy = {"accuracy": vote.value, "low": low, "high": high}
-    return {"attack": attack, "images": vote.images, "correct": vote.correct, **accuracy, **one_draw, "chosen": chosen}
+    counts = {"images": vote.images, "correct": vote.correct}
+    return {"attack": attack, **counts, **accuracy, **one_draw, **persistent, "chosen": chosen}
+
+
+def vote_draws(records: Sequence[Record]) -> int:
+    """How many draws each image was scored by."""
+    return min(len(record.draws) for record in records)
 
 
 def rows(attacks: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
@@ -109,16 +127,26 @@ def rows(attacks: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
 
 
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    vote, draw = (f"{row[low]:.1%} to {row[high]:.1%}" for low, high in (("low", "high"), ("draw_low", "draw_high")))
-    return row["attack"], f"{row['accuracy']:.1%}", vote, f"{row['draw']:.1%}", draw, f"{row['chosen']:,}"
+    numbers = []
+    for value, low, high in (
+        ("accuracy", "low", "high"),
+        ("draw", "draw_low", "draw_high"),
+        ("persistent", "persistent_low", "persistent_high"),
+    ):
+        numbers += [f"{row[value]:.1%}", f"{row[low]:.1%} to {row[high]:.1%}"]
+    return row["attack"], *numbers, f"{row['chosen']:,}"
 
 
 def main(
     work: Annotated[Path, typer.Option(help="Folder with the evaluations' folders.")] = Path("runs"),
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option(help="Evaluation to join; repeat for several.", show_default=", ".join(EVALUATIONS)),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("results/worst_of_all"),
 ) -> None:
     """Join the finished evaluations of the defense, and score the worst of each image over all of their attacks."""
-    found = load_done(work)
+    found = load_done(work, evaluation or EVALUATIONS)
     measured = rows(joined(found))
     first = next(iter(found.values()))
     model = first.manifest["identity"]["model"]

@@ -30,6 +30,7 @@ def work(tmp_path: Path) -> Path:
     write_evaluation(tmp_path / "work" / "table1", first)
     write_evaluation(tmp_path / "work" / "table6", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "none": asked(RIGHT)})
     write_evaluation(tmp_path / "work" / "beyond", second)
+    write_evaluation(tmp_path / "work" / "selection", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "through": asked(RIGHT)})
     return tmp_path / "work"
 
 
@@ -42,18 +43,21 @@ def test_each_image_counts_by_its_worst_attack_of_all_evaluations(work: Path, tm
     assert result.exit_code == 0, result.output
     found = load_json(output / "results.json")
     rows = {row["attack"]: row for row in found["rows"]}
-    assert list(rows) == ["clean", "table1: one", "table1: two", "table6: none", "beyond: one", "worst of each image"]
+    attacks = ["table1: one", "table1: two", "table6: none", "beyond: one", "selection: through"]
+    assert list(rows) == ["clean", *attacks, "worst of each image"]
     assert {row["images"] for row in rows.values()} == {4}
-    assert [row["correct"] for row in rows.values()] == [4, 3, 3, 4, 3, 1]
-    assert [row["chosen"] for row in rows.values()] == [1, 1, 1, 0, 1, 4]
+    assert [row["correct"] for row in rows.values()] == [4, 3, 3, 4, 3, 4, 1]
+    assert [row["chosen"] for row in rows.values()] == [1, 1, 1, 0, 1, 0, 4]
     worst = rows["worst of each image"]
     assert (worst["accuracy"], worst["low"], worst["high"]) == (0.25, *Accuracy(1, 4).interval())
     assert worst["draw"] == 0.25
+    assert worst["persistent"] == 0.25
     assert found["fingerprint"] == "a" * 64
     assert {name: each["images"] for name, each in found["evaluations"].items()} == {
         "table1": 6,
         "table6": 6,
         "beyond": 4,
+        "selection": 6,
     }
     page = (output / "README.md").read_text()
     assert result.stdout.strip() in page
@@ -103,5 +107,9 @@ def test_sources_of_one_name_must_be_one(work: Path) -> None:
 
 def test_one_that_is_missing_is_named(work: Path) -> None:
     (work / "beyond" / "records.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"lacks beyond of the evaluations table1, table6, beyond"):
+    with pytest.raises(ValueError, match=r"lacks beyond of the evaluations table1, table6, beyond, selection"):
         load_done(work)
+
+
+def test_some_of_the_evaluations_may_be_asked_for(work: Path) -> None:
+    assert list(load_done(work, ("selection", "table1"))) == ["selection", "table1"]

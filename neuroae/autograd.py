@@ -286,14 +286,14 @@ class ConvTranspose(Function):
 
 
 def dense_code_gradient(
-    grad_output: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int], patches: Sequence[int]
+    grad_output: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], patches: Sequence[int]
 ) -> Tensor:
     """Gradient to every entry of the dense code of a transposed convolution: (rows, L, m_h, m_w), the weight's dtype.
 
     ``grad_output`` (rows, C_out, H, W) is that before the ReLU, ``weight`` (L, C_out, k_h, k_w).
     """
     with torch.autocast(weight.device.type, enabled=False):
-        dense = F.conv2d(unambiguous(grad_output), weight, stride=stride, padding=padding)
+        dense = F.conv2d(unambiguous(grad_output), weight, stride=tuple(stride), padding=tuple(padding))
     return dense[..., : patches[0], : patches[1]]
 
 

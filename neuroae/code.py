@@ -52,7 +52,7 @@ class SparseCode:
     def to_dense(self) -> Tensor:
         """The (rows, L, m_h, m_w) float32 tensor that this code stands for; differentiable."""
         dense = to_dense(self.value, self.index, self.atoms)
-        return dense + self.membership if self.carries_membership else dense
+        return dense if self.membership is None or not self.carries_membership else dense + self.membership
 
     @property
     def carries_membership(self) -> bool:

@@ -111,9 +111,9 @@ class SelectionGradient:
         """The sum of the weighed gradients, at the images: (B, C, H, W) float32."""
         assert self.hidden_sum is not None
         encoder, layer, weight = self.encoder, self.decoder.conv1, self.cast_weight()
-        grad_code = dense_code_gradient(
-            self.hidden_sum.to(weight.dtype), weight, layer.stride, layer.padding, self.selection.atom.shape[1:3]
-        )
+        padding = [int(rows) for rows in layer.padding]
+        patches = self.selection.atom.shape[1:3]
+        grad_code = dense_code_gradient(self.hidden_sum.to(weight.dtype), weight, layer.stride, padding, patches)
         dictionary = (encoder.atoms, encoder.norms, encoder.dead_zone)
         settings = encoder.membership_settings()
         return self.value_sum + membership_gradient(encoder.backend, grad_code, self.images, dictionary, settings)

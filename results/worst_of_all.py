@@ -6,7 +6,7 @@ scoring draws say under that attack.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,9 @@ import typer
 
 from neuroae.evaluation import CLEAN, Record, Results, load_evaluation
 from neuroae.evaluation.files import RECORDS
+from neuroae.evaluation.sanity import Check, Threat
+from neuroae.evaluation.sanity.comparisons import GRADIENT_FREE, TRANSFER, compare
+from neuroae.evaluation.sanity.verdicts import Verdicts
 from neuroae.evaluation.statistics import draw_accuracy, persistent_accuracy, vote_accuracy, worst_case
 from neuroae.markdown import table
 from neuroae.reports.provenance import digest
@@ -93,6 +96,18 @@ def joined(found: Mapping[str, Results]) -> dict[str, list[Record]]:
     return on_common_images(attacks)
 
 
+def comparisons(found: Mapping[str, Results], attacks: Mapping[str, Sequence[Record]]) -> list[Check]:
+    """The sanity report's comparisons of white-box attacks with others, over the attacks of all evaluations."""
+    threats = [
+        replace(Threat.of(name, results.attack(name)), name=f"{evaluation}: {name}")
+        for evaluation, results in found.items()
+        for name in results.records
+        if name != CLEAN
+    ]
+    verdicts = {name: Verdicts(name, records) for name, records in attacks.items()}
+    return [compare(comparison, threats, verdicts) for comparison in (TRANSFER, GRADIENT_FREE)]
+
+
 def numbers(attack: str, records: Sequence[Record], chosen: int) -> dict[str, Any]:
     """Counts, and fractions in [0, 1], as JSON holds them.
 
@@ -147,17 +162,21 @@ def main(
 ) -> None:
     """Join the finished evaluations of the defense, and score the worst of each image over all of their attacks."""
     found = load_done(work, evaluation or EVALUATIONS)
-    measured = rows(joined(found))
+    attacks = joined(found)
+    measured = rows(attacks)
+    checks = comparisons(found, attacks)
     first = next(iter(found.values()))
     model = first.manifest["identity"]["model"]
     made = {
         name: {"images": len(own.records[CLEAN]), "versions": own.manifest["versions"]} for name, own in found.items()
     }
-    save_json(output / "results.json", model | {"evaluations": made, "rows": measured})
+    numbers_and_checks = {"rows": measured, "checks": [asdict(check) for check in checks]}
+    save_json(output / "results.json", model | {"evaluations": made} | numbers_and_checks)
     text = table(COLUMNS, map(cells, measured))
     (budget,) = budgets(first)
     note = NOTE.format(images=measured[0]["images"], budget=budget, evaluations=", ".join(found), digest=digest(model))
-    write_page(output, "The worst of each image over all attacks", [text, note])
+    lines = "\n".join(f"- {check.line}" for check in checks)
+    write_page(output, "The worst of each image over all attacks", [text, lines, note])
     print(text)
 
 

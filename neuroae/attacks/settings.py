@@ -97,7 +97,7 @@ class PGDSettings:
 
 
 # On the class the recipe, on its instances the field of that name: an instance's own attribute comes first.
-PGDSettings.selection = PGDSettings.selection_recipe  # type: ignore[assignment, method-assign]
+PGDSettings.selection = PGDSettings.selection_recipe  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

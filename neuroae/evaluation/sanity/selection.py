@@ -8,7 +8,7 @@ from ...defense import Defense
 from ...kernels.reference import project
 from ...randomness import derive_seed
 from ..scoring import Block, Scoring
-from .check import Check
+from .check import Check, Verdict
 
 CLAMP = "the decoder's gradient is not clamped away"
 CUT = "atoms are far from the cut of the top T"
@@ -61,5 +61,6 @@ def judged(name: str, share: float, most: float, through_selection: bool) -> Che
     what = "of decoded pixels are exactly 0 or 1" if name == CLAMP else "of atoms lie within epsilon * norm of the cut"
     meaning = CLAMP_MEANING if name == CLAMP else CUT_MEANING
     seen = "; attacks through the selection see them" if through_selection else ""
-    verdict, advice = ("pass", "") if share <= most or through_selection else ("warn", ADVICE)
-    return Check(name, verdict, f"{share:.1%} {what}{seen}", meaning, advice, {"share": share})
+    passed = share <= most or through_selection
+    verdict: Verdict = "pass" if passed else "warn"
+    return Check(name, verdict, f"{share:.1%} {what}{seen}", meaning, "" if passed else ADVICE, {"share": share})

@@ -13,6 +13,8 @@ from neuroae.attacks import eot_gradient, mean_margin
 from neuroae.attacks.eot import AVERAGES
 from neuroae.attacks.losses import LOSS_NAMES
 from neuroae.attacks.realizations import realizations_at_once, realizer
+from neuroae.selection_gradient import SelectionGradient
+from results_data import small_cifar10_defense
 
 MODELS = pytest.mark.parametrize("model", [small_defense, Noisy], ids=["defense", "draws from torch's generator"])
 
@@ -95,6 +97,27 @@ def test_a_chunk_is_gone_before_the_next_one_comes(average: str, monkeypatch: py
     monkeypatch.setattr(type(model), "realize", recorded)
     eot_gradient(model, images, labels, realizations=4, seed=0, image_ids=ids, chunk=2, average=average)
     assert len(living) == 4
+
+
+@pytest.mark.parametrize("quantize", [True, False], ids=["quantized", "unquantized"])
+def test_nothing_of_a_chunk_stays_when_realizations_are_added_up(
+    quantize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But the sum before the decoder's first layer."""
+    model = small_cifar10_defense(quantize=quantize).with_surrogate("selection")
+    images, labels, ids = random_images(2, channels=3, size=32)
+    logits, living = SelectionGradient.logits, []
+
+    def recorded(self, *arguments):  # type: ignore[no-untyped-def]
+        assert not [reference for reference in living if reference() is not None]
+        answer = logits(self, *arguments)
+        parts = (answer, self.hidden, self.decoded, self.seen, self.code.index)
+        living.extend(weakref.ref(tensor) for tensor in parts)
+        return answer
+
+    monkeypatch.setattr(SelectionGradient, "logits", recorded)
+    eot_gradient(model, images, labels, realizations=6, seed=0, image_ids=ids, chunk=2)
+    assert len(living) == 15
 
 
 @pytest.mark.parametrize(

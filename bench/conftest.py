@@ -8,24 +8,31 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.measure import Action, interleaved, ratio
+from bench.measure import LIMIT, Action, interleaved, ratio
 from bench.report import Comparison, Report
 from neuroae.kernels import engine_name
 from neuroae.memory import keep_freed_memory
 
 REPORT = Report()
+MOST_ROUNDS, LIMIT_SECONDS = 15, 6.0
 
 Compare = Callable[..., Comparison]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rounds", type=int, default=15, help="timed calls of each alternative (default: 15)")
+    parser.addoption(
+        "--rounds",
+        type=int,
+        help=f"timed calls of each alternative (default: as many as {LIMIT_SECONDS} seconds allow, from 3 to "
+        f"{MOST_ROUNDS})",
+    )
     parser.addoption("--threads", type=int, default=2, help="threads for both sides (default: 2)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Both sides run in memory as the command line keeps it."""
     keep_freed_memory()
+    LIMIT.seconds = LIMIT_SECONDS if config.getoption("--rounds") is None else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -46,6 +53,20 @@ def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _announce(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each benchmark's own lines as it ends; the tables come at the end, and after an interrupt as well."""
+    before = len(REPORT.comparisons), len(REPORT.stages)
+    yield
+    lines = Report(REPORT.comparisons[before[0] :], REPORT.stages[before[1] :]).rows()
+    manager = request.config.pluginmanager
+    terminal, capture = manager.getplugin("terminalreporter"), manager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        for line in lines:
+            terminal.ensure_newline()
+            terminal.write_line(line)
+
+
 @pytest.fixture
 def report() -> Report:
     return REPORT
@@ -53,7 +74,8 @@ def report() -> Report:
 
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("--rounds"))
+    asked = request.config.getoption("--rounds")
+    return MOST_ROUNDS if asked is None else int(asked)
 
 
 @pytest.fixture
@@ -86,7 +108,7 @@ def compare(benchmark: BenchmarkFixture, rounds: int) -> Compare:
             bound=bound,
             aim=aim,
         )
-        benchmark.pedantic(ours, rounds=count, warmup_rounds=0)
+        benchmark.pedantic(ours, rounds=len(seconds["ours"]), warmup_rounds=0)
         return row
 
     return run

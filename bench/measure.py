@@ -21,20 +21,55 @@ class Ratio:
         return f"{self.median:.{digits}f}x ({self.low:.{digits}f}-{self.high:.{digits}f})"
 
 
-def interleaved(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every action in every round, A B C A B C ..., after as many uncounted rounds, 10 at most.
+@dataclass(frozen=True)
+class Part:
+    """An action that does one of so many equal shares of the work: its time is multiplied."""
 
-    One uncounted call is too few: on a virtual machine, memory that was never used is several times slower at first.
+    action: Action
+    shares: float
+
+    def __call__(self) -> object:
+        return self.action()
+
+
+@dataclass
+class Limit:
+    """How long the rounds of one comparison may take; three are made in any case. None asks for all rounds."""
+
+    seconds: float | None = None
+
+
+LIMIT = Limit()
+LEAST_ROUNDS, UNCOUNTED = 3, 2
+
+
+def interleaved(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every action in every round, A B C A B C ..., after two uncounted rounds, or one of long actions.
+
+    One uncounted call is too few for short ones: on a virtual machine, memory that was never used is several times
+    slower at first.
     """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for counted in range(-min(rounds, 10), rounds):
+    started, uncounted = time.perf_counter(), 0
+    while uncounted < min(rounds, UNCOUNTED) and not (uncounted and spent(started, uncounted + 1)):
+        for action in actions.values():
+            action()
+        uncounted += 1
+    started = time.perf_counter()
+    for done in range(rounds):
+        if done >= LEAST_ROUNDS and spent(started, 1 + 1 / done):
+            break
         for name, action in actions.items():
             start = time.perf_counter()
             action()
-            elapsed = time.perf_counter() - start
-            if counted >= 0:
-                seconds[name].append(elapsed)
+            shares = action.shares if isinstance(action, Part) else 1
+            seconds[name].append(shares * (time.perf_counter() - start))
     return seconds
+
+
+def spent(started: float, factor: float) -> bool:
+    """Whether the limit would be passed when ``factor`` times as long as since ``started`` is over."""
+    return LIMIT.seconds is not None and factor * (time.perf_counter() - started) > LIMIT.seconds
 
 
 def ratio(alternative: list[float], ours: list[float]) -> Ratio:

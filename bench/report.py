@@ -53,28 +53,33 @@ class Report:
     def lines(self) -> list[str]:
         return [*self.comparison_lines(), *self.stage_lines(), *(["", *self.notes] if self.notes else [])]
 
+    def rows(self) -> list[str]:
+        """The lines of the tables without their heads."""
+        return [comparison_line(row) for row in self.comparisons] + [stage_line(row) for row in self.stages]
+
     def comparison_lines(self) -> list[str]:
         if not self.comparisons:
             return []
-        lines = [f"{'what':58} {'ours':>16}  {'ratio: median (min-max)':44} {'bound':>6} {'aim':>6}"]
-        for row in self.comparisons:
-            ratios = ", ".join(f"{name} {ratio}" for name, ratio in row.ratios.items())
-            sign = "<" if row.lower_is_better else ">"
-            bound = f"{sign}{row.bound:g}" if row.bound is not None else ""
-            aim = f"{sign}{row.aim:g}" if row.aim is not None else ""
-            lines.append(
-                f"{row.what:58} {row.milliseconds:7.3f} {row.unit:8}  {ratios:44} {bound:>6} {aim:>6} {row.verdict}"
-            )
-        return lines
+        head = f"{'what':58} {'ours':>16}  {'ratio: median (min-max)':44} {'bound':>6} {'aim':>6}"
+        return [head, *map(comparison_line, self.comparisons)]
 
     def stage_lines(self) -> list[str]:
         if not self.stages:
             return []
         head = f"{'stage (CIFAR-10, batch 64)':40} {'Mop/image':>10} {'MB/image':>9} {'rate':>9}"
-        lines = ["", head + f" {'floor ms':>9} {'ours ms':>9} {'ours/floor':>10}"]
-        for row in self.stages:
-            lines.append(
-                f"{row.name:40} {row.operations / 1e6:10.2f} {row.bytes / 1e6:9.3f} {row.rate:>9} {row.floor:9.4f} "
-                f"{row.milliseconds:9.4f} {row.milliseconds / row.floor:10.1f}"
-            )
-        return lines
+        return ["", head + f" {'floor ms':>9} {'ours ms':>9} {'ours/floor':>10}", *map(stage_line, self.stages)]
+
+
+def comparison_line(row: Comparison) -> str:
+    ratios = ", ".join(f"{name} {ratio}" for name, ratio in row.ratios.items())
+    sign = "<" if row.lower_is_better else ">"
+    bound = f"{sign}{row.bound:g}" if row.bound is not None else ""
+    aim = f"{sign}{row.aim:g}" if row.aim is not None else ""
+    return f"{row.what:58} {row.milliseconds:7.3f} {row.unit:8}  {ratios:44} {bound:>6} {aim:>6} {row.verdict}"
+
+
+def stage_line(row: Stage) -> str:
+    return (
+        f"{row.name:40} {row.operations / 1e6:10.2f} {row.bytes / 1e6:9.3f} {row.rate:>9} {row.floor:9.4f} "
+        f"{row.milliseconds:9.4f} {row.milliseconds / row.floor:10.1f}"
+    )

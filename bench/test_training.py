@@ -87,4 +87,4 @@ def test_share_of_data_loading(benchmark: BenchmarkFixture, rounds: int, report:
         )
     )
     benchmark.extra_info.update(share=vars(share), bound=LARGEST_SHARE)
-    benchmark.pedantic(lambda: next(source), rounds=rounds)
+    benchmark.pedantic(lambda: next(source), rounds=3)

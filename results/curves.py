@@ -3,7 +3,7 @@
     python -m results.curves
 
 reads the evaluations ``curve-epsilon``, ``curve-steps`` and ``curve-realizations``, and for 40 realizations
-``selection`` and ``table1``, all on the images that the curves have.
+``selection-more`` and ``table1``, all on the images that the curves have.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ AXES = {"epsilon": "epsilon / 255", "steps": "steps N_S", "realizations": "reali
 MARKS = {"epsilon": ", epsilon ", "steps": ", N_S ", "realizations": ", N_E "}
 # With 40 realizations the attacks were evaluated on more images: the names there, by line.
 AT_40 = {
-    "selection": ("selection", "selection, N_E 40"),
+    "selection": ("selection-more", "selection, N_E 40"),
     "W-NFGA smooth": ("table1", "W-NFGA smooth"),
     "W-AIGA from unquantized": ("table1", "W-AIGA from unquantized"),
 }

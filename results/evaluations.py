@@ -162,13 +162,20 @@ def of_selection(model: Defense, name: str, **settings: Any) -> Attack:
 
 
 def selection(models: Models) -> list[Attack]:
-    """The gradient through the selection: its recipe, with more of everything, other losses, and a target."""
+    """The gradient through the selection: its recipe, another loss, a target, and more realizations."""
     model = models.attacked
     return [
         of_selection(model, "selection"),
         of_selection(model, "selection, cross-entropy", loss="cross-entropy"),
         replace(of_selection(model, "selection, targeted"), targeted=True),
         of_selection(model, "selection, N_E 10", realizations=10),
+    ]
+
+
+def selection_more(models: Models) -> list[Attack]:
+    """Much more of steps or of realizations."""
+    model = models.attacked
+    return [
         of_selection(model, "selection, N_S 100", steps=100),
         of_selection(model, "selection, N_E 40", realizations=40),
     ]
@@ -267,6 +274,7 @@ EXPERIMENTS = {
     "table6": Experiment(table6, *DEFENSE, 200, 10),
     "beyond": Experiment(beyond, *DEFENSE, 200),
     "selection": Experiment(selection, *DEFENSE, 1000),
+    "selection-more": Experiment(selection_more, *DEFENSE, 1000),
     "selection-unsupervised": Experiment(
         lambda models: selection_of_sources(models.quantized_source),
         lambda models: models.quantized_source,

@@ -75,9 +75,8 @@ SELECTION = (
     "selection, cross-entropy",
     "selection, targeted",
     "selection, N_E 10",
-    "selection, N_E 40",
-    "selection, N_S 100",
 )
+MORE = ("selection, N_S 100", "selection, N_E 40")
 ENTRIES = (
     Entry.of("1", DEFENSE, "clean", 80.06, "table1", "clean"),
     Entry.of("1", DEFENSE, "W-NFGA identity", 63.72, "table1", "W-NFGA identity"),
@@ -98,6 +97,7 @@ ENTRIES = (
     Entry.of("6", DEFENSE, "PW-T, N_E 100", 39.25, "table6", "N_E 100"),
     Entry.of("6", DEFENSE, "PW-T, N_R 10", 39.38, "table6", "N_R 10"),
     *(Entry.of("", DEFENSE, name, None, "selection", name) for name in SELECTION),
+    *(Entry.of("", DEFENSE, name, None, "selection-more", name) for name in MORE),
     *(
         Entry.of("", source, f"{name} of {source}", None, f"selection-{source}", name)
         for source in ("unsupervised", "unquantized")

@@ -26,7 +26,7 @@ def work(tmp_path: Path) -> Path:
         names = {f"{line}, {mark} {value}": 3 - i for line in LINES for i, value in enumerate(values)}
         evaluation(tmp_path / f"curve-{axis}", names)
     evaluation(tmp_path / "curve-realizations", {f"{line}, N_E 10": 2 for line in LINES})
-    evaluation(tmp_path / "selection", {"selection, N_E 40": 1}, images=6)
+    evaluation(tmp_path / "selection-more", {"selection, N_E 40": 1}, images=6)
     evaluation(tmp_path / "table1", dict.fromkeys(LINES[1:], 3), images=6)
     return tmp_path
 

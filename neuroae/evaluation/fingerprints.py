@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from ..defense import Defense
 from ..pretrained.description import describe
-from ..structure import hooks, is_altered, is_torchs, structure
+from ..structure import KEPT_BY_TORCH, hooks, is_altered, is_torchs, structure
 
 KNOWN_PACKAGES = {"torch", "torchvision", "neuroae"}
-KEPT_BY_TORCH = vars(nn.Module()).keys()
 
 
 def fingerprint(model: nn.Module) -> str:

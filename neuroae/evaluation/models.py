@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..attacks.checks import check_logits
+from ..attacks.checks import check_logits, refusing_learners
 from ..attacks.realizations import realizer, takes_seeds
 from ..contexts import repeatable
 from ..data import ImageSet
@@ -82,10 +82,10 @@ def is_random(model: nn.Module, data: ImageSet) -> bool:
     """Whether some of 8 draws of the model answer differently to some of the first images.
 
     Raises:
-        ValueError: the model does not give logits of the images' classes.
+        ValueError: the model does not give logits of the images' classes, or runs a normalization in training mode.
     """
     images, _, ids = Block.of(data.take(slice(PROBED)), device_of(model))
-    with repeatable(), torch.no_grad():
+    with repeatable(), torch.no_grad(), refusing_learners():
         realize = realizer(model, images, 0, ids)
         # A call each: rows of one batch may differ in their last bits without any draw.
         first, *others = (realize(number, 1, images.clone()).float() for number in range(DRAWN))

@@ -5,24 +5,30 @@ from pathlib import Path
 
 from ..contexts import repeatable
 from ..evaluation import CLEAN, Evaluation, Results
+from ..evaluation.evaluation import device_of
 from ..evaluation.files import Files
 from ..evaluation.ready_made import ball_tolerance
 from ..evaluation.sanity import (
+    BATCHES,
     INPUT_RANGE,
     Check,
     Measured,
     Threat,
+    batch_independence,
     check_images,
     checks_from_records,
     examined,
     load_checks,
     merged,
+    one_at_a_time,
     probe,
     save_checks,
 )
 from ..evaluation.sanity.images import TOLERANCE
+from ..evaluation.scoring import Block
 from .loading import image_pairs, load_so_far
 
+COMPARED = 16
 PENDING = Check(
     INPUT_RANGE,
     "warn",
@@ -39,12 +45,25 @@ def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """
     results = load_so_far(Path(folder))
     known = [check for check in sanity_checks(results) if check != PENDING]
-    if any(check.name == INPUT_RANGE for check in known):
-        return
-    attack = examined(evaluation.attacks, results.records)
+    names = {check.name for check in known}
+    found = []
     with repeatable():
-        found = probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known)
-    save_checks(Files(results.folder).sanity, merged(known, found))
+        if BATCHES not in names:
+            found.append(probe_batches(evaluation))
+        if INPUT_RANGE not in names:
+            attack = examined(evaluation.attacks, results.records)
+            found += probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known)
+    if found:
+        save_checks(Files(results.folder).sanity, merged(known, found))
+
+
+def probe_batches(evaluation: Evaluation) -> Check:
+    """Of as many images as a block has, but few."""
+    if evaluation.block == 1:
+        return one_at_a_time()
+    few = evaluation.data.limited(min(COMPARED, evaluation.block))
+    block = Block.of(few, device_of(evaluation.model))
+    return batch_independence(evaluation.model, block, evaluation.scoring)
 
 
 def sanity_checks(results: Results) -> list[Check]:

@@ -1,5 +1,6 @@
 """The manifest of an evaluation: what was asked, what it was made with, and what a gradient costs."""
 
+import hashlib
 import json
 import zlib
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from .. import processes
 from ..defense import Defense
 from ..kernels import engine_name
-from ..storage import load_json, require_empty, require_same, save_json
+from ..storage import FolderReplacedError, load_json, require_empty, require_same, save_json
 from ..versions import versions
 from .attack import Attack
 from .behavior import behaviors, require_alike
@@ -19,6 +20,8 @@ from .files import Files
 from .fingerprints import fingerprint, state_fingerprint
 
 FORMAT = 2
+# So many of them fit into an int64, in which processes tell each other.
+STAMP_DIGITS = 15
 WITHIN = ("model", "classes", "costs", "versions")
 IDENTITY = ("model", "data", "order", "attacks", "scoring", "block", "device", "engine", "threads")
 
@@ -62,10 +65,30 @@ def open_manifest(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -
         "classes": evaluation.data.classes,
         "identity": asked,
         "behavior": answers,
+        "stamp": stamp_of({"identity": asked, "behavior": answers}),
         "costs": costs,
         "versions": [versions()],
     }
     save_json(files.manifest, manifest)
+
+
+def stamp_of(parts: dict[str, Any]) -> str:
+    """What tells an evaluation's records and images from those of any other."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:STAMP_DIGITS]
+
+
+def require_manifest(files: Files) -> None:
+    """Refuses to go on where the manifest is gone or is another evaluation's.
+
+    Raises:
+        FolderReplacedError: so it is.
+    """
+    there = load_json(files.manifest).get("stamp", "") if files.manifest.exists() else None
+    if there != files.stamp:
+        raise FolderReplacedError(
+            f"{files.manifest} {'is gone' if there is None else 'is of another evaluation by now'}, so that nothing "
+            "more is written; start this evaluation again, in another folder"
+        )
 
 
 def require_own(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -> None:

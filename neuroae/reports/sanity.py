@@ -7,6 +7,7 @@ from ..contexts import repeatable
 from ..evaluation import CLEAN, Evaluation, Results
 from ..evaluation.evaluation import device_of
 from ..evaluation.files import Files
+from ..evaluation.manifest import require_manifest
 from ..evaluation.ready_made import ball_tolerance
 from ..evaluation.sanity import (
     BATCHES,
@@ -54,6 +55,7 @@ def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
             attack = examined(evaluation.attacks, results.records)
             found += probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known)
     if found:
+        require_manifest(Files(results.folder, results.manifest.get("stamp", "")))
         save_checks(Files(results.folder).sanity, merged(known, found))
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -37,9 +38,14 @@ def check_mode(name: str, model: nn.Module) -> None:
 
     Other parts may be: dropout, say, that a defense keeps on.
     """
-    if model.training:
+    if is_training(model):
         raise ValueError(f"{name} is in training mode, expected evaluation mode; call {name}.eval()")
     for path, module in every_module(model):
+        if has_fixed_mode(module) and learns(module):
+            raise ValueError(
+                f"{'.'.join(filter(None, (name, path)))} was exported in training mode, expected evaluation mode; "
+                "export it again after eval()"
+            )
         if learns(module):
             raise ValueError(
                 f"{name}.{path} is in training mode, expected evaluation mode; call {name}.eval()"
@@ -69,13 +75,35 @@ def refusing_learners() -> Iterator[None]:
         handle.remove()
 
 
+def is_training(model: nn.Module) -> bool:
+    """Of a model whose mode is fixed, as in frozen TorchScript, what it does tells, not a flag (see ``learns``)."""
+    return bool(getattr(model, "training", False)) and not has_fixed_mode(model)
+
+
+def has_fixed_mode(module: nn.Module) -> bool:
+    """Whether it is one of torch.export's, whose operations know their mode, and whose ``eval()`` raises."""
+    return isinstance(module, GraphModule) and "eval" in vars(module)
+
+
 def learns(module: nn.Module) -> bool:
     """Whether it is a normalization that changes its running statistics, or takes those of the batch, by its mode."""
+    if isinstance(module, GraphModule) and has_fixed_mode(module):
+        return any(map(updates_statistics, module.graph.nodes))
     if not getattr(module, "training", False):
         return False
     if isinstance(module, torch.jit.ScriptModule):
         return "BatchNorm" in getattr(module, "original_name", "")
     return isinstance(module, _BatchNorm) or (isinstance(module, _NormBase) and module.track_running_stats)
+
+
+def updates_statistics(node: Node) -> bool:
+    """Whether an operation of a graph is a normalization in training mode, with running statistics."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.name.rpartition("::")[2].lstrip("_").endswith(("batch_norm", "instance_norm")):
+        return False
+    given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
+    in_training = given.get("training", given.get("use_input_stats")) is True
+    return in_training and given.get("running_mean") is not None
 
 
 def is_registered(model: nn.Module, module: nn.Module) -> bool:

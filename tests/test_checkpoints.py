@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from killed_run import SETTINGS, untrained
 from models import small_defense
-from neuroae import Defense
+from neuroae import Defense, resnet32
 from neuroae.data import ImageSet, load_dataset
 from neuroae.storage import claimed, load_tensors, save_tensors
 from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
@@ -331,3 +331,20 @@ def test_positions_that_no_training_comes_to_are_refused(
     with pytest.raises(ValueError, match=rf"{path.name} holds no position of this run: {message}"):
         train_plain(model, digits, SETTINGS, run)
     assert_equal_states(model, untrained())
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["now", "of an earlier version"])
+def test_a_classifier_goes_on_with_its_constants(
+    digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    few, settings, run = digits.take(slice(4)), replace(SETTINGS, epochs=1, batch_size=4), Run(tmp_path)
+    train_plain(resnet32(10, 1, (0.1,), (0.4,)), few, settings, run)
+    if earlier:
+        path = tmp_path / "checkpoint-classifier.safetensors"
+        tensors, metadata = load_tensors(path)
+        del metadata["modules"]
+        save_tensors(path, tensors, metadata)
+    model = resnet32(10, 1, (0.5,), (0.5,))
+    with stopped_after(monkeypatch, 0):
+        train_plain(model, few, settings, run)
+    assert float(model.mean) == pytest.approx(0.5 if earlier else 0.1)

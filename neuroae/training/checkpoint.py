@@ -4,6 +4,7 @@ One file, so that what belongs together is replaced together: a kill leaves the 
 """
 
 import math
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ class Trained:
 def save_checkpoint(path: Path, trained: Trained, position: Position, identity: dict[str, Any]) -> None:
     """Writes the run's state; ``identity`` says what the run is, and a file with another is not continued."""
     optimizer = trained.optimizer.state_dict()
-    tensors = {f"task.{name}": tensor for name, tensor in trained.task.state_dict().items()}
+    weights = trained.task.state_dict()
+    tensors = {f"task.{name}": tensor for name, tensor in weights.items()}
     for number, state in optimizer["state"].items():
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items() if tensor is not None}
     metadata = {
@@ -50,6 +52,8 @@ def save_checkpoint(path: Path, trained: Trained, position: Position, identity: 
         "position": asdict(position),
         "optimizer": optimizer["param_groups"],
         "scheduler": trained.scheduler.state_dict(),
+        # What modules keep of themselves beside their tensors, as a classifier its mean and std.
+        "modules": weights._metadata,
     }
     save_tensors(path, tensors, metadata)
 
@@ -79,12 +83,15 @@ def load_checkpoint(
     try:
         position = position_of(metadata["position"])
         require_position(path, position, settings, images, metadata["scheduler"]["last_epoch"])
-        trained.task.load_state_dict(below("task.", tensors))
-        state: dict[int, dict[str, Tensor]] = {}
+        weights = OrderedDict(below("task.", tensors))
+        if "modules" in metadata:  # checkpoints of earlier versions have none
+            weights._metadata = metadata["modules"]  # type: ignore[attr-defined]
+        trained.task.load_state_dict(weights)
+        momenta: dict[int, dict[str, Tensor]] = {}
         for name, tensor in below("optimizer.", tensors).items():
             number, key = name.split(".", 1)
-            state.setdefault(int(number), {})[key] = tensor
-        trained.optimizer.load_state_dict({"state": state, "param_groups": metadata["optimizer"]})
+            momenta.setdefault(int(number), {})[key] = tensor
+        trained.optimizer.load_state_dict({"state": momenta, "param_groups": metadata["optimizer"]})
         lay_out(trained.optimizer)
         trained.scheduler.load_state_dict(metadata["scheduler"])
         return position

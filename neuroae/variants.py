@@ -130,13 +130,14 @@ class FixedBatch(nn.Module):
         filled = torch.arange(-(-count // self.size) * self.size, device=images.device) % count
         logits = []
         for rows in filled.split(self.size):
-            rest = {name: value[rows] if is_column(value, count) else value for name, value in arguments.items()}
+            rest = {name: part(value, rows, count) for name, value in arguments.items()}
             logits.append(self.model(images[rows], **rest))
         return torch.cat(logits)[:count]
 
 
-def is_column(value: object, count: int) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
+def part(value: object, rows: Tensor, count: int) -> object:
+    """These rows of what has one for each of ``count`` images, and anything else as it is."""
+    return value[rows] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == count else value
 
 
 def check_defense(model: Defense) -> None:

@@ -25,6 +25,7 @@ from neuroae.storage import (
     save_tensors,
 )
 from neuroae.training import Run, loop, train_plain
+from saved_models import small_model
 from small_evaluation import contents, small_evaluation
 
 
@@ -80,6 +81,18 @@ def test_a_claim_within_a_claim_ends_alone(tmp_path: Path) -> None:
         make_anew(folder)
         with pytest.raises(FolderReplacedError):
             save_json(folder / "file", 1)
+
+
+def test_an_orphaned_training_leaves_anothers_model_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with claimed(folder):
+        shutil.rmtree(folder)
+        with claimed(folder):
+            small_model("classifier").save_pretrained(folder)
+        before = contents(folder)
+        with pytest.raises(FolderReplacedError):
+            small_model("classifier").save_pretrained(folder)
+    assert contents(folder) == before
 
 
 def other_evaluation() -> Evaluation:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..attacks.checks import refusing_learners
 from ..attacks.realizations import realizer
-from ..contexts import autocast
+from ..contexts import autocast, frozen
 from ..randomness import derive_seed
 from ..storage import ANOTHER_FOLDER
 from .attack import Attack
@@ -114,8 +114,9 @@ def behavior(model: nn.Module, block: Block, seed: int) -> Behavior:
     """The first few rows of the block's answers: a model may depend on the number of images."""
     with autocast("float32", block.images.device), refusing_learners():
         try:
-            logits, gradient = with_gradient(model, block, seed)
-        except RuntimeError:  # it changes its images in place, or has operations without a derivative
+            with frozen(model):
+                logits, gradient = with_gradient(model, block, seed)
+        except RuntimeError:  # its images change in place, or there is no derivative, or no memory for it
             with torch.no_grad():
                 logits = answers(model, block, seed, block.images.clone())
             gradient = torch.empty(0)

@@ -53,7 +53,7 @@ def save_checkpoint(path: Path, trained: Trained, position: Position, identity: 
         "optimizer": optimizer["param_groups"],
         "scheduler": trained.scheduler.state_dict(),
         # What modules keep of themselves beside their tensors, as a classifier its mean and std.
-        "modules": weights._metadata,
+        "modules": weights._metadata,  # type: ignore[attr-defined]
     }
     save_tensors(path, tensors, metadata)
 

@@ -1,5 +1,9 @@
 """Classifiers that follow the decoder."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,14 +48,27 @@ class PreActivationUnit(nn.Module):
         return x
 
 
+@dataclass(frozen=True)
+class Normalization:
+    """The constants that a classifier was made with, for when its buffers hold nothing, as on the meta device."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class ResNet32(PretrainedModel):
-    """The ResNet-32 of Madry et al. (2018): 16-16-32-64 filters, 5 units a block. See ``resnet32``."""
+    """The ResNet-32 of Madry et al. (2018): 16-16-32-64 filters, 5 units a block. See ``resnet32``.
+
+    ``mean`` and ``std`` are no entries of the state_dict, whose names are the published ones. They travel in its
+    metadata, which ``torch.save`` keeps: weights that are loaded come with the constants that they were trained with.
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, num_classes: int, in_channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
+        self.made_with = Normalization(mean, std)
         self.register_buffer("mean", torch.tensor(mean).reshape(1, in_channels, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, in_channels, 1, 1), persistent=False)
         self.conv1 = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
@@ -80,6 +97,57 @@ class ResNet32(PretrainedModel):
         x = F.leaky_relu(self.bn1(x), SLOPE)
         return self.linear(x.mean((2, 3)))
 
+    def normalization(self) -> dict[str, Tensor]:
+        """``mean`` and ``std``, from the arguments where the buffers are on the meta device."""
+        if not self.mean.is_meta:
+            return {"mean": self.mean, "std": self.std}
+        constants = asdict(self.made_with).items()
+        with torch.device("cpu"):
+            return {name: torch.tensor(values).reshape(self.mean.shape) for name, values in constants}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # By value, since ``to_empty`` copies nothing, and no file would bring the constants back.
+        constants = self.normalization()
+        super()._apply(fn, recurse)
+        if not self.mean.is_meta:
+            with torch.no_grad():
+                for name, value in constants.items():
+                    self.get_buffer(name).copy_(value)
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            constants = {name: value.flatten().tolist() for name, value in self.normalization().items()}
+            destination._metadata[prefix[:-1]].update(constants)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        weight = f"{prefix}conv1.weight"
+        constants = self.normalization()
+        if self.mean.is_meta and local_metadata.get("assign_to_params_buffers") and weight in state_dict:
+            for name, value in constants.items():
+                self.register_buffer(name, value.to(state_dict[weight].device), persistent=False)
+        for name in constants:
+            values = local_metadata.get(name)
+            if values is not None and len(values) != self.mean.shape[1]:
+                error_msgs.append(f"{prefix}{name} has {len(values)} channels, expected {self.mean.shape[1]}")
+            elif values is not None and not self.mean.is_meta:
+                buffer = self.get_buffer(name)
+                with torch.no_grad():
+                    buffer.copy_(torch.tensor(values, device=buffer.device).reshape(buffer.shape))
+
 
 def check_sides(height: int, width: int) -> None:
     """Refuses images that two halvings do not divide."""
@@ -103,7 +171,7 @@ def resnet32(
     Args:
         num_classes: length of the logits.
         in_channels: channels of the images, as many as ``mean`` and ``std`` have numbers.
-        mean, std: of the pixels in [0, 1], per channel; not part of the state_dict.
+        mean, std: of the pixels in [0, 1], per channel; not among the state_dict's entries, but in its metadata.
     """
     if len(mean) != in_channels or len(std) != in_channels:
         raise ValueError(f"mean and std hold {len(mean)} and {len(std)} numbers, expected {in_channels} channels")

@@ -18,18 +18,31 @@ from torch import Tensor
 
 LONGEST_SHOWN = 200
 LOCK = ".lock"
+# The folders that this process works in, and their lock files as the system tells files apart: another run's has
+# another number, since a file that is open keeps its own though it was removed.
+CLAIMS: dict[Path, tuple[int, int]] = {}
 ANOTHER_FOLDER = "Use another folder, or remove this one to start anew"
+
+
+class FolderReplacedError(OSError):
+    """The folder that a run works in was removed, or another run has made it anew."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends well, and vanishes otherwise."""
+    """A temporary file beside ``path`` that takes its place when the block ends well, and vanishes otherwise.
+
+    Raises:
+        FolderReplacedError: ``path`` is in a folder that this process claimed and that is another run's by now.
+    """
+    require_claim(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
+        require_claim(path)
         temporary.chmod(0o666 & ~current_umask())
         flush(temporary)
         os.replace(temporary, path)
@@ -53,6 +66,8 @@ def flush(path: Path) -> None:
 def claimed(folder: Path) -> Iterator[None]:
     """Keeps a second run out of the folder; the claim ends with the block, or with the process that was killed in it.
 
+    What is written into the folder within the block is refused where the folder has been removed or replaced.
+
     Raises:
         BlockingIOError: another run is at work there.
     """
@@ -65,9 +80,48 @@ def claimed(folder: Path) -> Iterator[None]:
             f"another run is at work in {folder}: wait until it has ended, or use another folder"
         ) from None
     try:
-        yield
+        with watched(folder):
+            yield
     finally:
         lock.release()
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[None]:
+    """Holds what this process writes into the folder to the claim that stands there, its own or its group's."""
+    place, lock = Path(os.path.abspath(folder)), lock_of(folder)
+    before = CLAIMS.get(place)
+    if lock is not None:
+        CLAIMS[place] = lock
+    try:
+        yield
+    finally:
+        CLAIMS.pop(place, None)
+        if before is not None:
+            CLAIMS[place] = before
+
+
+def require_claim(path: Path) -> None:
+    """Refuses to write to ``path`` where it is in a claimed folder that is no longer the one that was claimed.
+
+    Raises:
+        FolderReplacedError: so it is.
+    """
+    for folder in Path(os.path.abspath(path)).parents:
+        if folder in CLAIMS and CLAIMS[folder] != lock_of(folder):
+            raise FolderReplacedError(
+                f"{folder} was removed or replaced while this run was at work in it, so that {path.name} is not "
+                "written; start this run again, in another folder if another run has this one"
+            )
+
+
+def lock_of(folder: Path) -> tuple[int, int] | None:
+    """Device and number of the folder's lock file; None where there is none."""
+    try:
+        status = (folder / LOCK).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def remove_leftovers(path: Path) -> None:

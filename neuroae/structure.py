@@ -2,11 +2,14 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
+from types import CellType, FunctionType, MethodType
 
 from torch import Tensor, nn
 
+KEPT_BY_TORCH = vars(nn.Module()).keys()
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -48,3 +51,45 @@ def is_altered(module: nn.Module) -> bool:
 
 def is_torchs(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.")
+
+
+def every_module(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The model's modules by path, with those in its lists, dictionaries and functions, which ``eval()`` misses."""
+    seen: set[int] = set()
+    waiting: list[tuple[str, object]] = [("", model)]
+    while waiting:
+        path, value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            yield path, value
+        waiting += [(f"{path}.{name}" if path else str(name), part) for name, part in parts(value)]
+
+
+def parts(value: object) -> Iterable[tuple[object, object]]:
+    """What a module, a container or a function holds, by name or position; nothing of any other object."""
+    if isinstance(value, nn.Module):
+        kept = {} if is_torchs(value) else vars(value)
+        attributes = ((name, part) for name, part in kept.items() if name not in KEPT_BY_TORCH or name == "forward")
+        return [*value.named_children(), *attributes, *(("hook", hook) for hook in hooks(value))]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return enumerate(value)
+    if isinstance(value, dict):
+        return value.items()
+    if isinstance(value, partial):
+        return enumerate((value.func, value.args, value.keywords))
+    if isinstance(value, MethodType):
+        return [("__self__", value.__self__), ("__func__", value.__func__)]
+    if isinstance(value, FunctionType):
+        closed = zip(value.__code__.co_freevars, map(content, value.__closure__ or ()), strict=True)
+        return [*closed, ("defaults", value.__defaults__), ("defaults", value.__kwdefaults__)]
+    return ()
+
+
+def content(cell: CellType) -> object:
+    """What a function's cell holds; None where that is not assigned yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None

@@ -106,6 +106,40 @@ class FixedMasks(nn.Module):
         return logits
 
 
+class FixedBatch(nn.Module):
+    """Any number of images to logits, by a model that takes batches of one size alone.
+
+    A batch goes in parts of that size; what the last one lacks is filled up with images of the batch, whose logits
+    are dropped.
+
+    Args:
+        model: in evaluation mode.
+        size: images that it takes.
+    """
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        super().__init__()
+        check_integer("size", size, 1)
+        self.model, self.size = model, size
+        # Not by eval(), which models with a fixed mode do not have.
+        self.training = False
+
+    def forward(self, images: Tensor, **arguments: object) -> Tensor:
+        """(B, C, H, W) images to logits (B, classes); arguments that hold a number for each image go with them."""
+        count = len(images)
+        filled = torch.arange(-(-count // self.size) * self.size, device=images.device) % count
+        logits = []
+        for rows in filled.split(self.size):
+            rest = {name: part(value, rows, count) for name, value in arguments.items()}
+            logits.append(self.model(images[rows], **rest))
+        return torch.cat(logits)[:count]
+
+
+def part(value: object, rows: Tensor, count: int) -> object:
+    """These rows of what has one for each of ``count`` images, and anything else as it is."""
+    return value[rows] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == count else value
+
+
 def check_defense(model: Defense) -> None:
     if not isinstance(model, Defense):
         raise TypeError(f"model is a {type(model).__name__}, expected a Defense")

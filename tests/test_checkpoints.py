@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from killed_run import SETTINGS, untrained
 from models import small_defense
-from neuroae import Defense
+from neuroae import Defense, resnet32
 from neuroae.data import ImageSet, load_dataset
 from neuroae.storage import claimed, load_tensors, save_tensors
 from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
@@ -293,3 +293,58 @@ def test_a_folder_where_another_training_is_at_work_is_refused(digits: ImageSet,
     with claimed(tmp_path), pytest.raises(BlockingIOError, match="another run is at work"):
         train_plain(untrained(), digits, SETTINGS, Run(tmp_path))
     assert train_plain(untrained(), digits, SETTINGS, Run(tmp_path))
+
+
+POSITIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "an epoch before the first": ({"epoch": -1}, r"epoch is -1, expected in \[0, 2\]"),
+    "an epoch after the last": ({"epoch": 3}, r"epoch is 3, expected in \[0, 2\]"),
+    "a fraction of an epoch": ({"epoch": 1.0}, "epoch is a float, expected an int"),
+    "a step before the first": ({"step": -1}, r"step is -1, expected in \[0, 5\]"),
+    "a step after the last": ({"step": 6}, r"step is 6, expected in \[0, 5\]"),
+    "a step after the last epoch": ({"epoch": 2, "step": 1}, r"step is 1, expected in \[0, 0\]"),
+    "without history": ({"history": []}, r"epochs of the history is \[\], expected \[1\]"),
+    "more images than steps": ({"meter": {"seen": 72}}, "meter.seen is 72, expected 48"),
+    "more right answers than images": ({"meter": {"correct": 49}}, r"meter.correct is 49, expected in \[0, 48\]"),
+    "less than nothing": ({"meter": {"classified": -1}}, "meter.classified is -1"),
+    "an infinite loss": ({"meter": {"loss": torch.inf}}, "meter.loss is inf, expected a finite number"),
+    "a step that the schedule has not made": (
+        {"step": 2, "meter": {"seen": 32, "classified": 32, "correct": 0}},
+        "steps of the schedule is 8, expected 7",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", POSITIONS)
+def test_positions_that_no_training_comes_to_are_refused(
+    digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    run = Run(tmp_path, seconds=0)
+    with stopped_after(monkeypatch, 8), pytest.raises(Killed):
+        train_plain(untrained(), digits, SETTINGS, run)
+    path = tmp_path / "checkpoint-classifier.safetensors"
+    tensors, metadata = load_tensors(path)
+    position, (fields, message) = metadata["position"], POSITIONS[change]
+    assert (position["epoch"], position["step"]) == (1, 3)
+    changed = position | fields | {"meter": position["meter"] | fields.get("meter", {})}
+    save_tensors(path, tensors, metadata | {"position": changed})
+    model = untrained()
+    with pytest.raises(ValueError, match=rf"{path.name} holds no position of this run: {message}"):
+        train_plain(model, digits, SETTINGS, run)
+    assert_equal_states(model, untrained())
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["now", "of an earlier version"])
+def test_a_classifier_goes_on_with_its_constants(
+    digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    few, settings, run = digits.take(slice(4)), replace(SETTINGS, epochs=1, batch_size=4), Run(tmp_path)
+    train_plain(resnet32(10, 1, (0.1,), (0.4,)), few, settings, run)
+    if earlier:
+        path = tmp_path / "checkpoint-classifier.safetensors"
+        tensors, metadata = load_tensors(path)
+        del metadata["modules"]
+        save_tensors(path, tensors, metadata)
+    model = resnet32(10, 1, (0.5,), (0.5,))
+    with stopped_after(monkeypatch, 0):
+        train_plain(model, few, settings, run)
+    assert float(model.mean) == pytest.approx(0.5 if earlier else 0.1)

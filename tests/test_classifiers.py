@@ -1,5 +1,7 @@
 """ResNet-32: the published weights and their accuracy, normalization, shapes, refusals."""
 
+import copy
+import io
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from models import small_defense
 from neuroae import resnet32
 from neuroae.classifiers import CIFAR10_MEAN, CIFAR10_STD
 
@@ -48,7 +51,7 @@ def test_depth() -> None:
 def test_images_are_normalized_inside() -> None:
     model = resnet32().eval()
     bare = resnet32(mean=(0.0,) * 3, std=(1.0,) * 3).eval()
-    bare.load_state_dict(model.state_dict())
+    bare.load_state_dict(dict(model.state_dict()))  # weights alone, without the constants that come with them
     images = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(numbers).reshape(1, 3, 1, 1) for numbers in (CIFAR10_MEAN, CIFAR10_STD))
     torch.testing.assert_close(model(images), bare((images - mean) / std))
@@ -86,3 +89,81 @@ def test_images_of_other_channels_are_refused(shape: tuple[int, ...]) -> None:
     """Normalization would broadcast a gray image to three channels, without a word."""
     with pytest.raises(ValueError, match=r"images has shape .*, expected \(B, 3, H, W\)"):
         resnet32()(torch.rand(shape))
+
+
+OTHERS = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def saved_and_loaded(model: nn.Module) -> dict[str, Tensor]:
+    """As by ``torch.save``."""
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    state: dict[str, Tensor] = torch.load(file, weights_only=True)
+    return state
+
+
+@pytest.mark.parametrize("how", [saved_and_loaded, nn.Module.state_dict], ids=["file", "memory"])
+def test_weights_come_with_the_constants_that_they_were_trained_with(how) -> None:  # type: ignore[no-untyped-def]
+    trained, model = resnet32(**OTHERS).eval(), resnet32().eval()
+    model.load_state_dict(how(trained))
+    assert torch.equal(model(IMAGES), trained(IMAGES))
+
+
+def test_constants_that_were_changed_in_place_come_too() -> None:
+    trained, model = resnet32().eval(), resnet32().eval()
+    trained.mean += 0.1
+    model.load_state_dict(saved_and_loaded(trained))
+    assert torch.equal(model(IMAGES), trained(IMAGES))
+
+
+def test_a_part_of_a_model_comes_with_its_constants_too() -> None:
+    def defense(**constants: tuple[float, ...]) -> nn.Module:
+        model = small_defense(channels=3)
+        model.classifier = resnet32(**constants)
+        return model.eval()
+
+    trained, model = defense(**OTHERS), defense()
+    model.load_state_dict(saved_and_loaded(trained))
+    assert model.classifier.mean.flatten().tolist() == pytest.approx(OTHERS["mean"])
+    assert model.classifier.std.flatten().tolist() == pytest.approx(OTHERS["std"])
+
+
+def test_weights_without_constants_leave_the_models_own() -> None:
+    trained, model = resnet32(), resnet32(**OTHERS)
+    model.load_state_dict(dict(trained.state_dict()))
+    assert model.mean.flatten().tolist() == pytest.approx(OTHERS["mean"])
+
+
+def test_constants_of_other_channels_are_refused() -> None:
+    state = resnet32().state_dict()
+    state._metadata[""]["mean"] = [0.5]  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="mean has 1 channels, expected 3"):
+        resnet32().load_state_dict(state)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["alone", "part"])
+@pytest.mark.parametrize("meta", [False, True], ids=["from memory", "from meta"])
+def test_emptied_models_keep_their_constants(meta: bool, nested: bool) -> None:
+    trained = resnet32(**OTHERS).eval()
+    with torch.device("meta" if meta else "cpu"):
+        model = resnet32(**OTHERS).eval()
+    (nn.Sequential(model) if nested else model).to_empty(device="cpu")
+    model.load_state_dict(dict(trained.state_dict()))
+    assert torch.equal(model(IMAGES), trained(IMAGES))
+
+
+def test_weights_may_be_assigned_to_a_model_without_memory() -> None:
+    trained = resnet32(**OTHERS).eval()
+    for state in (trained.state_dict(), dict(trained.state_dict())):
+        with torch.device("meta"):
+            model = resnet32(**OTHERS).eval()
+        model.load_state_dict(state, assign=True)
+        assert torch.equal(model(IMAGES), trained(IMAGES))
+
+
+def test_copies_and_precisions_keep_the_constants() -> None:
+    model = resnet32(**OTHERS)
+    assert copy.deepcopy(model).half().mean.flatten().tolist() == pytest.approx(OTHERS["mean"], abs=1e-3)
+    assert model.double().std.flatten().tolist() == pytest.approx(OTHERS["std"])

@@ -104,6 +104,7 @@ def test_gradients_selection_and_scoring_never_share_a_mask(tmp_path: Path, monk
     two = replace(BUDGET, restarts=2)
     attacks = attacks_from(asked.model, two, ["w-aiga", "w-nfga-smooth"])
     monkeypatch.setattr(manifest, "relative_cost", lambda *_: None)
+    monkeypatch.setattr(manifest, "behaviors", lambda *_: {})
     monkeypatch.setattr(Defense, "realize", recorded)
     run_evaluation(replace(asked, attacks=attacks), tmp_path)
     # A step of each attack; the choice among the restarts of each, the choice among attacks, and the scoring.

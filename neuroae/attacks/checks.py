@@ -1,10 +1,15 @@
 """What every attack asks of its arguments."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.fx import GraphModule, Node
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from ..structure import every_module
 
 BOX_TOLERANCE = 1e-6
 ID_LIMIT = 2**32
@@ -29,15 +34,80 @@ def check_inputs(
 
 
 def check_mode(name: str, model: nn.Module) -> None:
-    """Refuses a model in training mode, and one with batch normalization that is: it would learn from the attack.
+    """Refuses a model in training mode, and one with a normalization that is: it would learn from the attack.
 
     Other parts may be: dropout, say, that a defense keeps on.
     """
-    if model.training:
+    if is_training(model):
         raise ValueError(f"{name} is in training mode, expected evaluation mode; call {name}.eval()")
-    for path, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and module.training:
-            raise ValueError(f"{name}.{path} is in training mode, expected evaluation mode; call {name}.eval()")
+    for path, module in every_module(model):
+        if has_fixed_mode(module) and learns(module):
+            raise ValueError(
+                f"{'.'.join(filter(None, (name, path)))} was exported in training mode, expected evaluation mode; "
+                "export it again after eval()"
+            )
+        if learns(module):
+            raise ValueError(
+                f"{name}.{path} is in training mode, expected evaluation mode; call {name}.eval()"
+                + ("" if is_registered(model, module) else f", and {name}.{path}.eval(), which that does not reach")
+            )
+
+
+@contextmanager
+def refusing_learners() -> Iterator[None]:
+    """Refuses, while the block runs models, every normalization in training mode, whatever object hides it.
+
+    Raises:
+        ValueError: one is run.
+    """
+
+    def refuse(module: nn.Module, _: object) -> None:
+        if learns(module):
+            raise ValueError(
+                f"model runs a {type(module).__name__} in training mode, expected evaluation mode; "
+                "call eval() of that module, which model.eval() does not reach"
+            )
+
+    handle = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def is_training(model: nn.Module) -> bool:
+    """Of a model whose mode is fixed, as in frozen TorchScript, what it does tells, not a flag (see ``learns``)."""
+    return bool(getattr(model, "training", False)) and not has_fixed_mode(model)
+
+
+def has_fixed_mode(module: nn.Module) -> bool:
+    """Whether it is one of torch.export's, whose operations know their mode, and whose ``eval()`` raises."""
+    return isinstance(module, GraphModule) and "eval" in vars(module)
+
+
+def learns(module: nn.Module) -> bool:
+    """Whether it is a normalization that changes its running statistics, or takes those of the batch, by its mode."""
+    if isinstance(module, GraphModule) and has_fixed_mode(module):
+        return any(map(updates_statistics, module.graph.nodes))
+    if not getattr(module, "training", False):
+        return False
+    if isinstance(module, torch.jit.ScriptModule):
+        return "BatchNorm" in getattr(module, "original_name", "")
+    return isinstance(module, _BatchNorm) or (isinstance(module, _NormBase) and module.track_running_stats)
+
+
+def updates_statistics(node: Node) -> bool:
+    """Whether an operation of a graph is a normalization in training mode, with running statistics."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.name.rpartition("::")[2].lstrip("_").endswith(("batch_norm", "instance_norm")):
+        return False
+    given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
+    in_training = given.get("training", given.get("use_input_stats")) is True
+    return in_training and given.get("running_mean") is not None
+
+
+def is_registered(model: nn.Module, module: nn.Module) -> bool:
+    return any(module is each for each in model.modules())
 
 
 def check_settings(settings: object, expected: type) -> None:

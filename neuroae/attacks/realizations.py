@@ -1,7 +1,9 @@
 """One draw after another from a model's randomness, whatever kind of model it is."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,12 @@ from .checks import answered
 
 Realize = Callable[[int, int, Tensor], Tensor]
 SEEDED = {"seed", "image_ids"}
-WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "FixedBatch": "model",
+}
 # What a pass costs beside its rows, on a CPU the packing of filters above all, on a GPU its launches, is little from
 # about so many rows on. Large images are not repeated for it: pixels are what takes memory.
 ROWS = {"cpu": 64, "cuda": 512}
@@ -30,13 +37,14 @@ def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> 
     draws for an image may then depend on the batch.
 
     Raises:
-        TypeError: where the function is called, the model answers with something else than a tensor.
+        TypeError: where the function is called, the model answers with something else than a tensor, or its numbers
+            are of another type than the images, which it does not cast.
     """
     if is_plain(model):
         selection = model.encoder.select(images)
 
         def together(start: int, count: int, receiver: Tensor) -> Tensor:
-            with drawing_from(derive_seed(seed, "realization", start), images.device):
+            with drawing_from(derive_seed(seed, "realization", start), images.device), explaining_dtypes(model):
                 return answered(model.realize(selection, seed, image_ids, start, count, receiver))
 
         return together
@@ -45,13 +53,29 @@ def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> 
 
     def one(rows: Tensor, realization: int) -> Tensor:
         own = derive_seed(seed, "realization", realization)
-        with drawing_from(own, images.device):
+        with drawing_from(own, images.device), explaining_dtypes(model):
             return answered(model(rows, seed=own, **given) if given else model(rows))
 
     def one_by_one(start: int, count: int, receiver: Tensor) -> Tensor:
         return torch.cat([one(rows, start + number) for number, rows in enumerate(receiver.split(len(images)))])
 
     return one_by_one
+
+
+@contextmanager
+def explaining_dtypes(model: nn.Module) -> Iterator[None]:
+    """Says what to do where a model of half or double precision stumbles over images in float32."""
+    try:
+        yield
+    except RuntimeError as error:
+        tensors = chain(model.parameters(), model.buffers())
+        others = sorted({str(tensor.dtype) for tensor in tensors if tensor.is_floating_point()} - {"torch.float32"})
+        if others and "type" in str(error):
+            raise TypeError(
+                f"model is in {', '.join(others)} and does not cast images, which are in torch.float32: call "
+                "model.float(), or put it into a module that casts them, and the logits back"
+            ) from error
+        raise
 
 
 def realizations_at_once(model: nn.Module, chunk: int | None, shape: torch.Size) -> int:
@@ -89,7 +113,7 @@ def takes_seeds(model: nn.Module) -> bool:
     """Whether the model draws by seed and image id, as a ``Defense`` does."""
     try:
         return set(inspect.signature(unwrapped(model).forward).parameters) >= SEEDED
-    except ValueError:  # a traced or loaded TorchScript module keeps no names
+    except (ValueError, TypeError):  # a traced, loaded or frozen TorchScript module keeps no names
         return False
 
 

@@ -18,7 +18,7 @@ from ..defense import Defense
 from ..devices import choose_device
 from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation
 from ..evaluation.attack import Perturbation, Variant, Widths
-from ..evaluation.models import is_random, load_model, require_fixable
+from ..evaluation.models import for_any_batch, is_random, load_model, require_fixable
 from ..evaluation.modes import check_modes
 from ..evaluation.ready_made import load_ready_made
 from ..presets import PRESETS
@@ -191,13 +191,15 @@ def attack(
     ]
     widths = Widths(selection_width, clamp_width)
     swept = repeated(epsilon=epsilon, steps=steps, realizations=realizations)
-    attacked = load_model(model).to(where)
     # By the names that tables give them; the attacked model's own attacks need none.
-    sources = {"": attacked} | {name: load_model(path).to(where) for name, path in named(source or []).items()}
+    sources = {"": load_model(model).to(where)}
+    sources |= {name: load_model(path).to(where) for name, path in named(source or []).items()}
     data = load_dataset(dataset, "train" if hold_out else "test", data_dir, download, image_size)
     data = data.limited(limit)
     if hold_out:
         _, data = data.hold_out(hold_out, seed)
+    sources = {name: for_any_batch(name or model, each, data, block) for name, each in sources.items()}
+    attacked = sources[""]
     random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
     attacks: list[Perturbation] = []
     for (name, each), method in product(sources.items(), methods):

@@ -17,7 +17,7 @@ from ..defense import AUTOENCODER_IDENTITY, Defense
 from ..encoder import SELECTION
 from ..randomness import derive_seed
 from ..variants import Ensemble, MeanField
-from .fingerprints import fingerprint
+from .fingerprints import state_fingerprint
 from .records import CLEAN
 from .scoring import Block, Scoring, fixed
 
@@ -147,7 +147,7 @@ class Attack:
             "family": self.family,
             "access": "transfer" if self.transfer else self.family,
             "source": {"name": self.transfer, "kind": type(self.source).__name__}
-            | {"fingerprint": fingerprint(self.source)},
+            | {"fingerprint": state_fingerprint(self.source)},
             "surrogate": self.surrogate or own_surrogate(self.source),
             **self.resolved_widths(),
             "variant": self.variant,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,22 @@ import torch
 
 from .. import processes
 from ..contexts import repeatable
-from ..storage import claimed, replacing
+from ..storage import claimed, replacing, watched
 from ..versions import note_versions
 from .attack import Perturbation
 from .block import craft, judge
 from .evaluation import Evaluation
 from .files import Files, load_images, save_images
 from .lines import append_lines, read_lines, sealed
-from .manifest import identity, load_manifest, note_seconds, open_manifest, require_agreement
+from .manifest import (
+    STAMP_DIGITS,
+    identity,
+    load_manifest,
+    note_seconds,
+    open_manifest,
+    require_agreement,
+    require_manifest,
+)
 from .progress import Bar
 from .records import Record, append_records, read_records, record_line
 from .results import Results, load_evaluation
@@ -36,6 +45,7 @@ def run_evaluation(evaluation: Evaluation, folder: str | Path) -> Results:
         ValueError: the folder belongs to an evaluation with other settings; the message says which. Or the processes
             were started with different evaluations.
         BlockingIOError: another run is at work in the folder.
+        FolderReplacedError: the folder was removed or replaced while this run was at work in it.
     """
     folder = Path(folder)
     asked = identity(evaluation)
@@ -50,20 +60,29 @@ def complete(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -> Non
     if processes.is_first():
         files.remove_leftovers()
         open_manifest(files, evaluation, asked)
+    files = replace(files, stamp=shared_stamp(files, evaluation.device))
     known = read_known(files) if processes.is_first() else {}
     missing = missing_blocks(files, evaluation, known)
     if processes.is_first() and bool(missing.any()):
         note_versions(files.manifest, load_manifest(files))
-    work(files, evaluation, share(missing), known)
+    with nullcontext() if processes.is_first() else watched(files.folder):
+        work(files, evaluation, share(missing), known)
     processes.wait_for_all()
     if processes.is_first():
         merge(files, evaluation)
     processes.wait_for_all()
 
 
+def shared_stamp(files: Files, device: torch.device) -> str:
+    """The manifest's, which the first process tells the others; empty in folders of earlier versions."""
+    stamp = load_manifest(files).get("stamp", "") if processes.is_first() else ""
+    number = int(processes.total(torch.tensor(int(stamp or "0", 16)), device).item())
+    return f"{number:0{STAMP_DIGITS}x}" if number else ""
+
+
 def read_known(files: Files) -> Known:
     """Records that are there, by attack and image."""
-    records = (record for path in files.record_parts() for record in read_records(path))
+    records = (record for path in files.record_parts() for record in read_records(path, files.stamp))
     return {(record.attack, record.image): record for record in records}
 
 
@@ -84,7 +103,9 @@ def forget(files: Files, evaluation: Evaluation, missing: torch.Tensor, known: K
     images = {(attack, image) for attack, block in blocks for image in evaluation.part(block).ids.tolist()}
     if images.intersection(known):
         for path in filter(Path.exists, files.record_parts()):
-            kept = [record for record in read_records(path) if (record.attack, record.image) not in images]
+            kept = [
+                record for record in read_records(path, files.stamp) if (record.attack, record.image) not in images
+            ]
             write_lines(path, map(record_line, kept))
     for path in filter(Path.exists, files.time_parts()):
         times = read_lines(path)
@@ -98,7 +119,7 @@ def is_done(files: Files, evaluation: Evaluation, attack: str, block: int, known
     if any((attack, image) not in known for image in ids.tolist()):
         return False
     try:
-        load_images(files.images(attack, block), ids)
+        load_images(files.images(attack, block), ids, files.stamp)
     except (OSError, ValueError):
         return False
     return True
@@ -136,8 +157,11 @@ def finish_block(files: Files, evaluation: Evaluation, attack: Perturbation, blo
     started = time.perf_counter()
     part, rank = evaluation.load(block), processes.rank()
     found = craft(attack, evaluation.model, part, evaluation.scoring, progress.crafting)
-    save_images(files.images(attack.name, block), found.images, part.ids)
-    records = judge(evaluation.model, attack.name, part, found, evaluation.scoring)
+    require_manifest(files)
+    save_images(files.images(attack.name, block), found.images, part.ids, files.stamp)
+    judged = judge(evaluation.model, attack.name, part, found, evaluation.scoring)
+    records = [replace(record, stamp=files.stamp) for record in judged]
+    require_manifest(files)
     took = {"attack": attack.name, "block": block, "seconds": time.perf_counter() - started}
     append_lines(files.time_part(rank), [took])
     append_records(files.record_part(rank), records)

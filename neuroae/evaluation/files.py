@@ -21,9 +21,11 @@ class Files:
     """
     Attributes:
         folder: of the evaluation.
+        stamp: of the evaluation, which records and images carry; empty in folders of earlier versions.
     """
 
     folder: Path
+    stamp: str = ""
 
     @property
     def manifest(self) -> Path:
@@ -81,17 +83,25 @@ def slug(attack: str) -> str:
     return re.sub(r"[\W_]+", "-", attack.lower()).strip("-")
 
 
-def save_images(path: Path, images: Tensor, ids: Tensor) -> None:
-    """Writes a block of (B, C, H, W) float32 images and their ids, with a checksum."""
-    save_tensors(path, {"images": images, "ids": ids}, {"crc32": checksum(images)})
+def save_images(path: Path, images: Tensor, ids: Tensor, stamp: str = "") -> None:
+    """Writes a block of (B, C, H, W) float32 images and their ids, with a checksum and the evaluation's stamp."""
+    whose = {"crc32": checksum(images)}
+    # In one entry, since safetensors writes several in any order, and files of one evaluation are equal to the byte.
+    save_tensors(path, {"images": images, "ids": ids}, {"of": whose | {"stamp": stamp}} if stamp else whose)
 
 
-def load_images(path: Path, ids: Tensor) -> Tensor:
+def load_images(path: Path, ids: Tensor, stamp: str | None = None) -> Tensor:
     """The images that ``save_images`` wrote.
+
+    Args:
+        path: of the file.
+        ids: that it has to hold.
+        stamp: of the evaluation whose images they have to be; None is any.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or holds images of other ids.
+        ValueError: it is damaged, or holds images of other ids or of another evaluation; without a stamp they are
+            anyone's.
     """
     tensors, metadata = load_tensors(path)
     try:
@@ -100,7 +110,10 @@ def load_images(path: Path, ids: Tensor) -> Tensor:
         raise ValueError(f"{path} does not hold a block of images: {error} is missing") from error
     if found.tolist() != ids.tolist():
         raise ValueError(f"{path} holds other images than expected")
-    if metadata.get("crc32") != checksum(images):
+    whose = metadata.get("of", metadata)
+    if stamp is not None and whose.get("stamp", "") not in ("", stamp):
+        raise ValueError(f"{path} holds images of another evaluation, {whose['stamp']}, expected {stamp or 'none'}")
+    if whose.get("crc32") != checksum(images):
         raise ValueError(f"{path} is damaged: its images do not fit their checksum")
     return images
 

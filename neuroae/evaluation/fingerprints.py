@@ -14,28 +14,54 @@ from torch import Tensor, nn
 
 from ..defense import Defense
 from ..pretrained.description import describe
-from ..structure import hooks, is_altered, is_torchs, structure
+from ..structure import KEPT_BY_TORCH, hooks, is_altered, is_torchs, structure
 
+Function = FunctionType | BuiltinFunctionType | MethodType
 KNOWN_PACKAGES = {"torch", "torchvision", "neuroae"}
-KEPT_BY_TORCH = vars(nn.Module()).keys()
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hexadecimal digest of a model's settings, parameters and buffers; the same in every process."""
-    digest = hashlib.sha256(settings(model).encode())
+    """Hexadecimal digest of a model's settings, parameters, buffers and code; the same in every process."""
+    return digest_of(settings(model), model)
+
+
+def state_fingerprint(model: nn.Module) -> str:
+    """The same without code, which may change where what it does stays, and with packed weights.
+
+    Of a model that is described by its settings it is the same digest.
+    """
+    packed = "".join(f"\n{name} {in_words(value, unnamed)}" for name, value in packed_state(model).items())
+    return digest_of(settings(model, with_code=False) + packed, model)
+
+
+def digest_of(text: str, model: nn.Module) -> str:
+    digest = hashlib.sha256(text.encode())
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(as_bytes(tensor))
     return digest.hexdigest()
 
 
+def packed_state(model: nn.Module) -> dict[str, object]:
+    """What a model saves beside parameters and buffers: weights that are packed for integers, and extra state."""
+    known = {name for name, _ in chain(model.named_parameters(), model.named_buffers())}
+    return {name: value for name, value in model.state_dict().items() if name not in known}
+
+
 def as_bytes(tensor: Tensor) -> bytes:
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
     # By way of bytes, since numpy has no bfloat16.
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-def settings(model: nn.Module) -> str:
-    """Those that are not among the tensors; of models that we cannot describe, what they are made of, keep and run."""
+def settings(model: nn.Module, with_code: bool = True) -> str:
+    """Those that are not among the tensors; of models that we cannot describe, what they are made of, keep and run.
+
+    Args:
+        model: any.
+        with_code: whether the source of functions and classes counts, of models that we cannot describe.
+    """
     gradient = f"autoencoder_identity={model.autoencoder_identity} " if isinstance(model, Defense) else ""
     if not any(map(is_altered, model.modules())):
         try:
@@ -43,26 +69,35 @@ def settings(model: nn.Module) -> str:
         except TypeError:
             pass
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    kept = "".join(f"\n{line}" for line in attributes(model))
-    return f"{gradient}{kind} {json.dumps(structure(model))}{kept}{code(model)}"
+    kept = "".join(f"\n{line}" for line in attributes(model, named if with_code else unnamed))
+    return f"{gradient}{kind} {json.dumps(structure(model))}{kept}{code(model) if with_code else ''}"
 
 
-def attributes(model: nn.Module) -> Iterator[str]:
+def attributes(model: nn.Module, describe_function: Callable[[Function], str | None]) -> Iterator[str]:
     """What modules other than PyTorch's keep beside their parameters and buffers, and the hooks of all modules."""
     for path, module in model.named_modules():
         own = {} if is_torchs(module) else vars(module)
         for name, value in sorted(own.items()):
-            told = None if name in KEPT_BY_TORCH and name != "forward" else in_words(value)
+            told = None if name in KEPT_BY_TORCH and name != "forward" else in_words(value, describe_function)
             if told is not None:
                 yield f"{path} {name} {told}"
-        yield from (f"{path} hook {in_words(hook)}" for hook in hooks(module))
+        yield from (f"{path} hook {in_words(hook, describe_function)}" for hook in hooks(module))
         if isinstance(module, torch.jit.ScriptModule):
             # Without lines of files, and the numbers that tell classes of one name apart.
             yield f"{path} {re.sub(r' *#.*|___torch_mangle_[0-9]+[.]', '', str(module.inlined_graph))}"
 
 
-def in_words(value: object) -> str | None:
-    """Numbers and words as they are, tensors and arrays by a digest, functions by name and source; else None."""
+def named(function: Function) -> str:
+    """A function by its name and source."""
+    return f"{function.__module__}.{function.__qualname__} {source(function) or ''}"
+
+
+def unnamed(_: Function) -> None:
+    """Where functions do not count."""
+
+
+def in_words(value: object, describe_function: Callable[[Function], str | None]) -> str | None:
+    """Numbers and words as they are, tensors and arrays by a digest, functions as they are described; else None."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, Tensor):
@@ -70,11 +105,11 @@ def in_words(value: object) -> str | None:
     if isinstance(value, (np.ndarray, np.generic)):
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     if isinstance(value, (FunctionType, BuiltinFunctionType, MethodType)):
-        return f"{value.__module__}.{value.__qualname__} {source(value) or ''}"
+        return describe_function(value)
     if isinstance(value, (list, tuple)):
-        each = [in_words(part) for part in value]
+        each = [in_words(part, describe_function) for part in value]
     elif isinstance(value, dict):
-        each = [in_words(part) for pair in value.items() for part in pair]
+        each = [in_words(part, describe_function) for pair in value.items() for part in pair]
     else:
         return None
     return None if None in each else f"{type(value).__name__} {each}"

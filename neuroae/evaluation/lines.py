@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..storage import require_claim
+
 
 def sealed(value: dict[str, Any]) -> str:
     """A line: the checksum of the JSON, and the JSON."""
@@ -24,7 +26,12 @@ def unsealed(line: str) -> dict[str, Any] | None:
 
 
 def append_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
-    """Adds lines to a file and waits until they are on the disk."""
+    """Adds lines to a file and waits until they are on the disk.
+
+    Raises:
+        FolderReplacedError: the file is in a folder that this process claimed and that is another run's by now.
+    """
+    require_claim(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         # A killed process may have left half a line, which would spoil the next one too.

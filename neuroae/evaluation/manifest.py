@@ -1,5 +1,6 @@
 """The manifest of an evaluation: what was asked, what it was made with, and what a gradient costs."""
 
+import hashlib
 import json
 import zlib
 from typing import Any
@@ -9,14 +10,18 @@ import torch
 from .. import processes
 from ..defense import Defense
 from ..kernels import engine_name
-from ..storage import load_json, require_empty, require_same, save_json
+from ..storage import FolderReplacedError, load_json, require_empty, require_same, save_json
 from ..versions import versions
+from .attack import Attack
+from .behavior import behaviors, require_alike
 from .cost import relative_cost
 from .evaluation import Evaluation
 from .files import Files
-from .fingerprints import fingerprint
+from .fingerprints import fingerprint, state_fingerprint
 
 FORMAT = 2
+# So many of them fit into an int64, in which processes tell each other.
+STAMP_DIGITS = 15
 WITHIN = ("model", "classes", "costs", "versions")
 IDENTITY = ("model", "data", "order", "attacks", "scoring", "block", "device", "engine", "threads")
 
@@ -39,13 +44,15 @@ def open_manifest(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -
         asked: its ``identity``.
 
     Raises:
-        ValueError: there is one of an evaluation with other settings, which the message names, or the file is
-            something else; or there is none beside records of which nobody knows what was asked.
+        ValueError: there is one of an evaluation with other settings or of models that answer otherwise, which the
+            message names, or the file is something else; or there is none beside records of which nobody knows what
+            was asked.
     """
     if files.manifest.exists():
-        require_same(files.manifest, load_manifest(files)["identity"], asked)
+        require_own(files, evaluation, asked)
         return
     require_empty(files.manifest, files.work())
+    answers = behaviors(evaluation)
     first = evaluation.load(0)
     costs = {}
     for attack in evaluation.all_attacks:
@@ -57,10 +64,54 @@ def open_manifest(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -
         "model": evaluation.name,
         "classes": evaluation.data.classes,
         "identity": asked,
+        "behavior": answers,
+        "stamp": stamp_of({"identity": asked, "behavior": answers}),
         "costs": costs,
         "versions": [versions()],
     }
     save_json(files.manifest, manifest)
+
+
+def stamp_of(parts: dict[str, Any]) -> str:
+    """What tells an evaluation's records and images from those of any other."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:STAMP_DIGITS]
+
+
+def require_manifest(files: Files) -> None:
+    """Refuses to go on where the manifest is gone or is another evaluation's.
+
+    Raises:
+        FolderReplacedError: so it is.
+    """
+    there = load_json(files.manifest).get("stamp", "") if files.manifest.exists() else None
+    if there != files.stamp:
+        raise FolderReplacedError(
+            f"{files.manifest} {'is gone' if there is None else 'is of another evaluation by now'}, so that nothing "
+            "more is written; start this evaluation again, in another folder"
+        )
+
+
+def require_own(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -> None:
+    """Refuses a manifest of another evaluation: by its settings, and by what its models answer.
+
+    Folders of earlier versions kept no answers; there a model is known by its fingerprint with its code.
+    """
+    manifest = load_manifest(files)
+    if "behavior" in manifest:
+        require_same(files.manifest, manifest["identity"], asked)
+        require_alike(files.manifest, manifest["behavior"], evaluation)
+    else:
+        require_same(files.manifest, manifest["identity"], with_code(asked, evaluation))
+
+
+def with_code(asked: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+    """The identity as earlier versions wrote it, with models' code in their fingerprints."""
+    earlier: dict[str, Any] = json.loads(json.dumps(asked))
+    earlier["model"]["fingerprint"] = fingerprint(evaluation.model)
+    for attack in evaluation.attacks:
+        if isinstance(attack, Attack):
+            earlier["attacks"][attack.name]["source"]["fingerprint"] = fingerprint(attack.source)
+    return earlier
 
 
 def note_seconds(files: Files, seconds: float) -> None:
@@ -92,7 +143,7 @@ def identity(evaluation: Evaluation) -> dict[str, Any]:
     """What decides the records to the bit, but for the versions, in the form in which JSON gives it back."""
     device = evaluation.device.type
     found = {
-        "model": {"kind": type(evaluation.model).__name__, "fingerprint": fingerprint(evaluation.model)},
+        "model": {"kind": type(evaluation.model).__name__, "fingerprint": state_fingerprint(evaluation.model)},
         "data": {
             "name": evaluation.data.name,
             "images": len(evaluation.data),

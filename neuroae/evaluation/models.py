@@ -11,11 +11,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..attacks.checks import check_logits
+from ..attacks.checks import check_logits, is_training, refusing_learners
 from ..attacks.realizations import realizer, takes_seeds
+from ..classifiers import ResNet32
 from ..contexts import repeatable
 from ..data import ImageSet
+from ..defense import Defense
 from ..pretrained import load_pretrained
+from ..variants import FixedBatch
 from .evaluation import device_of
 from .scoring import Block
 
@@ -43,7 +46,7 @@ def load_model(name: str) -> nn.Module:
         model = find_function(module, function)()
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returned a {type(model).__name__}, expected a torch.nn.Module")
-    if model.training:
+    if is_training(model):
         raise ValueError(f"{name} returned a model in training mode, expected evaluation mode; call model.eval()")
     return model
 
@@ -78,14 +81,54 @@ def current_folder_first() -> Iterator[None]:
         sys.path.remove(folder)
 
 
+def for_any_batch(name: str, model: nn.Module, data: ImageSet, block: int) -> nn.Module:
+    """The model itself, or behind ``FixedBatch`` where it takes batches of ``block`` images and not any number.
+
+    Args:
+        name: of the model, for errors.
+        model: in evaluation mode.
+        data: images to try it on.
+        block: images that it is to take.
+
+    Raises:
+        ValueError: it takes neither.
+    """
+    if isinstance(model, Defense | ResNet32):
+        return model
+    refusals = (refusal(model, data, count) for count in (1, 2, PROBED))
+    refused = next((error for error in refusals if error is not None), None)
+    if refused is None:
+        return model
+    if refusal(model, data, block) is None:
+        return FixedBatch(model, block)
+    if isinstance(refused, ValueError | TypeError):
+        raise refused
+    said = str(refused).partition("\n")[0] or type(refused).__name__
+    raise ValueError(
+        f"{name} takes neither any number of images nor batches of {block} ({said}); a model that takes batches of "
+        "one size needs that as --block"
+    ) from refused
+
+
+def refusal(model: nn.Module, data: ImageSet, count: int) -> Exception | None:
+    """The error with which a model refuses a batch of so many images."""
+    images, _, ids = Block.of(data.take(torch.arange(count) % len(data)), device_of(model))
+    try:
+        with repeatable(), torch.no_grad():
+            realizer(model, images, 0, ids)(0, 1, images.clone())
+    except Exception as error:  # models have ways of their own to refuse
+        return error
+    return None
+
+
 def is_random(model: nn.Module, data: ImageSet) -> bool:
     """Whether some of 8 draws of the model answer differently to some of the first images.
 
     Raises:
-        ValueError: the model does not give logits of the images' classes.
+        ValueError: the model does not give logits of the images' classes, or runs a normalization in training mode.
     """
     images, _, ids = Block.of(data.take(slice(PROBED)), device_of(model))
-    with repeatable(), torch.no_grad():
+    with repeatable(), torch.no_grad(), refusing_learners():
         realize = realizer(model, images, 0, ids)
         # A call each: rows of one batch may differ in their last bits without any draw.
         first, *others = (realize(number, 1, images.clone()).float() for number in range(DRAWN))

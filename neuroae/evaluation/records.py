@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from .lines import append_lines, read_lines, sealed
 
@@ -25,6 +26,7 @@ class Record:
         gradients, forwards: passes that crafting took, realizations counted one by one; on the ensemble as deployed,
             whole ensembles, as K in the manifest counts them.
         zero, invalid: gradient passes without a usable gradient (zero throughout; NaN or infinite).
+        stamp: of the evaluation, as its manifest has it; empty in the folders of earlier versions.
     """
 
     attack: str
@@ -39,17 +41,29 @@ class Record:
     forwards: int
     zero: int
     invalid: int
+    stamp: str = ""
 
 
 def record_line(record: Record) -> str:
-    return sealed(asdict(record))
+    return sealed(fields_of(record))
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """As lines hold them; without a stamp they are those of earlier versions."""
+    return {name: value for name, value in asdict(record).items() if name != "stamp" or value}
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
     """Adds lines to a file and waits until they are on the disk."""
-    append_lines(path, map(asdict, records))
+    append_lines(path, map(fields_of, records))
 
 
-def read_records(path: Path) -> list[Record]:
-    """The whole records of a file; damaged lines are left out, to be made again. No file gives none."""
-    return [Record(**fields | {"draws": tuple(fields["draws"])}) for fields in read_lines(path)]
+def read_records(path: Path, stamp: str = "") -> list[Record]:
+    """The whole records of a file; damaged lines and those of other evaluations are left out, to be made again.
+
+    Args:
+        path: of the file; no file gives none.
+        stamp: of the evaluation, empty where its manifest has none. Records without a stamp are anyone's.
+    """
+    records = [Record(**fields | {"draws": tuple(fields["draws"])}) for fields in read_lines(path)]
+    return [record for record in records if record.stamp in ("", stamp)]

@@ -55,9 +55,12 @@ class Results:
         """(N, C, H, W) float32, as they were scored; the order is that of the records."""
         ids = torch.tensor([record.image for record in self.records[name]])
         block = self.manifest["identity"]["block"]
-        files = Files(self.folder)
+        files = Files(self.folder, self.manifest.get("stamp", ""))
         return torch.cat(
-            [load_images(files.images(name, number), part) for number, part in enumerate(ids.split(block))]
+            [
+                load_images(files.images(name, number), part, files.stamp)
+                for number, part in enumerate(ids.split(block))
+            ]
         )
 
 
@@ -73,7 +76,7 @@ def load_evaluation(folder: str | Path) -> Results:
     if not files.records.exists():
         raise FileNotFoundError(f"{files.records} is missing: the evaluation is not done; start it again to go on")
     records: dict[str, list[Record]] = {name: [] for name in manifest["identity"]["order"]}
-    for record in read_records(files.records):
+    for record in read_records(files.records, manifest.get("stamp", "")):
         records[record.attack].append(record)
     images = manifest["identity"]["data"]["images"]
     if any(len(found) != images for found in records.values()):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..evaluation import Results
-from ..evaluation.sanity import VERDICTS, Check
+from ..evaluation.sanity import BATCHES, VERDICTS, Check
 from .evaluation_table import markdown
 from .loading import is_finished, load_so_far
 from .pairs import Pairing, pairing
@@ -14,6 +14,10 @@ from .rows import AttackRow, attack_rows, joint_rows
 from .sanity import sanity_checks
 
 FIXED_MASKS = "FIXED MASKS, for debugging: these results say nothing about the random model."
+BATCH_DEPENDENT = (
+    "NOT ROBUSTNESS: the model answers an image by the images beside it, so these accuracies hold for these batches "
+    "alone; see the sanity report."
+)
 UNFINISHED = "UNFINISHED: accuracies are of the images that are done, which may not be the same for all attacks."
 
 
@@ -47,7 +51,12 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """What must be known before any number is read."""
-        found = {FIXED_MASKS: self.results.deterministic, UNFINISHED: not self.finished}
+        dependent = any(check.name == BATCHES and check.verdict == "fail" for check in self.checks)
+        found = {
+            FIXED_MASKS: self.results.deterministic,
+            BATCH_DEPENDENT: dependent,
+            UNFINISHED: not self.finished,
+        }
         return [text for text, holds in found.items() if holds]
 
     @property

@@ -43,7 +43,8 @@ def load_so_far(folder: Path) -> Results:
         # One that is being mended, or was stopped there, holds less than all.
         with suppress(ValueError):
             return load_evaluation(folder)
-    known = {(record.attack, record.image): record for path in files.record_parts() for record in read_records(path)}
+    parts = (read_records(path, manifest.get("stamp", "")) for path in files.record_parts())
+    known = {(record.attack, record.image): record for records in parts for record in records}
     if not known:
         raise ValueError(f"{folder} holds no records yet")
     names = manifest["identity"]["order"]

@@ -7,24 +7,31 @@ from ..contexts import repeatable
 from ..encoder import SELECTION
 from ..evaluation import CLEAN, Attack, Evaluation, Results
 from ..evaluation.attack import Perturbation
+from ..evaluation.evaluation import device_of
 from ..evaluation.files import Files
+from ..evaluation.manifest import require_manifest
 from ..evaluation.ready_made import ball_tolerance
 from ..evaluation.sanity import (
+    BATCHES,
     INPUT_RANGE,
     Check,
     Measured,
     Threat,
+    batch_independence,
     check_images,
     checks_from_records,
     examined,
     load_checks,
     merged,
+    one_at_a_time,
     probe,
     save_checks,
 )
 from ..evaluation.sanity.images import TOLERANCE
+from ..evaluation.scoring import Block
 from .loading import image_pairs, load_so_far
 
+COMPARED = 16
 PENDING = Check(
     INPUT_RANGE,
     "warn",
@@ -41,13 +48,27 @@ def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """
     results = load_so_far(Path(folder))
     known = [check for check in sanity_checks(results) if check != PENDING]
-    if any(check.name == INPUT_RANGE for check in known):
-        return
-    attack = examined(evaluation.attacks, results.records)
+    names = {check.name for check in known}
+    found = []
     with repeatable():
-        through_selection = any(follows_selection(one) for one in evaluation.attacks)
-        found = probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known, through_selection)
-    save_checks(Files(results.folder).sanity, merged(known, found))
+        if BATCHES not in names:
+            found.append(probe_batches(evaluation))
+        if INPUT_RANGE not in names:
+            attack = examined(evaluation.attacks, results.records)
+            through_selection = any(follows_selection(one) for one in evaluation.attacks)
+            found += probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known, through_selection)
+    if found:
+        require_manifest(Files(results.folder, results.manifest.get("stamp", "")))
+        save_checks(Files(results.folder).sanity, merged(known, found))
+
+
+def probe_batches(evaluation: Evaluation) -> Check:
+    """Of as many images as a block has, but few."""
+    if evaluation.block == 1:
+        return one_at_a_time()
+    few = evaluation.data.limited(min(COMPARED, evaluation.block))
+    block = Block.of(few, device_of(evaluation.model))
+    return batch_independence(evaluation.model, block, evaluation.scoring)
 
 
 def follows_selection(attack: Perturbation) -> bool:

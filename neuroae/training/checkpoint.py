@@ -3,6 +3,8 @@
 One file, so that what belongs together is replaced together: a kill leaves the old state or the new one.
 """
 
+import math
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..encoder import check_integer, check_number
 from ..storage import load_tensors, require_same, save_tensors
 from .history import Epoch, Meter
+from .settings import TrainingSettings
 
 FORMAT = 2
 
@@ -38,7 +42,8 @@ class Trained:
 def save_checkpoint(path: Path, trained: Trained, position: Position, identity: dict[str, Any]) -> None:
     """Writes the run's state; ``identity`` says what the run is, and a file with another is not continued."""
     optimizer = trained.optimizer.state_dict()
-    tensors = {f"task.{name}": tensor for name, tensor in trained.task.state_dict().items()}
+    weights = trained.task.state_dict()
+    tensors = {f"task.{name}": tensor for name, tensor in weights.items()}
     for number, state in optimizer["state"].items():
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items() if tensor is not None}
     metadata = {
@@ -47,15 +52,27 @@ def save_checkpoint(path: Path, trained: Trained, position: Position, identity: 
         "position": asdict(position),
         "optimizer": optimizer["param_groups"],
         "scheduler": trained.scheduler.state_dict(),
+        # What modules keep of themselves beside their tensors, as a classifier its mean and std.
+        "modules": weights._metadata,  # type: ignore[attr-defined]
     }
     save_tensors(path, tensors, metadata)
 
 
-def load_checkpoint(path: Path, trained: Trained, identity: dict[str, Any]) -> Position:
+def load_checkpoint(
+    path: Path, trained: Trained, identity: dict[str, Any], settings: TrainingSettings, images: int
+) -> Position:
     """Puts the run's state back, and returns its position.
 
+    Args:
+        path: of the file.
+        trained: that the state is put into.
+        identity: of the run.
+        settings: of the run, whose epochs and steps the position has to be among.
+        images: a pass of the run goes over so many.
+
     Raises:
-        ValueError: the file is damaged, or belongs to another run; the message says what differs.
+        ValueError: the file is damaged, holds a position that no run of these settings comes to, or belongs to
+            another run; the message says what differs.
     """
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != FORMAT:
@@ -64,19 +81,61 @@ def load_checkpoint(path: Path, trained: Trained, identity: dict[str, Any]) -> P
         raise ValueError(f"{path} does not say which run it belongs to")
     require_same(path, metadata["identity"], identity)
     try:
-        trained.task.load_state_dict(below("task.", tensors))
-        state: dict[int, dict[str, Tensor]] = {}
+        position = position_of(metadata["position"])
+        require_position(path, position, settings, images, metadata["scheduler"]["last_epoch"])
+        weights = OrderedDict(below("task.", tensors))
+        if "modules" in metadata:  # checkpoints of earlier versions have none
+            weights._metadata = metadata["modules"]  # type: ignore[attr-defined]
+        trained.task.load_state_dict(weights)
+        momenta: dict[int, dict[str, Tensor]] = {}
         for name, tensor in below("optimizer.", tensors).items():
             number, key = name.split(".", 1)
-            state.setdefault(int(number), {})[key] = tensor
-        trained.optimizer.load_state_dict({"state": state, "param_groups": metadata["optimizer"]})
+            momenta.setdefault(int(number), {})[key] = tensor
+        trained.optimizer.load_state_dict({"state": momenta, "param_groups": metadata["optimizer"]})
         lay_out(trained.optimizer)
         trained.scheduler.load_state_dict(metadata["scheduler"])
-        position = metadata["position"]
-        history = [Epoch(**epoch) for epoch in position["history"]]
-        return Position(position["epoch"], position["step"], history, Meter(**position["meter"]))
+        return position
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold the state of this run: {error!r}") from error
+
+
+def position_of(kept: dict[str, Any]) -> Position:
+    history = [Epoch(**epoch) for epoch in kept["history"]]
+    return Position(kept["epoch"], kept["step"], history, Meter(**kept["meter"]))
+
+
+def require_position(
+    path: Path, position: Position, settings: TrainingSettings, images: int, scheduled: object
+) -> None:
+    """Refuses a position that training does not come to: it would begin again, end early, or count passes twice.
+
+    Args:
+        path: of the checkpoint, named in the error.
+        position: that it holds.
+        settings: of the run.
+        images: of a pass.
+        scheduled: steps that the schedule of the learning rate has made.
+    """
+    steps = math.ceil(images / settings.batch_size)
+    meter = position.meter
+    try:
+        check_integer("epoch", position.epoch, 0, settings.epochs)
+        check_integer("step", position.step, 0, 0 if position.epoch == settings.epochs else steps)
+        numbers = [epoch.number for epoch in position.history]
+        require_equal("epochs of the history", numbers, list(range(1, position.epoch + 1)))
+        require_equal("meter.seen", meter.seen, min(position.step * settings.batch_size, images))
+        check_integer("meter.classified", meter.classified, 0, meter.seen)
+        check_integer("meter.correct", meter.correct, 0, meter.classified)
+        check_number("meter.loss", meter.loss, lambda _: True, "a finite number")
+        check_number("meter.seconds", meter.seconds, lambda seconds: seconds >= 0, "at least 0")
+        require_equal("steps of the schedule", scheduled, position.epoch * steps + position.step)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no position of this run: {error}") from error
+
+
+def require_equal(name: str, value: object, expected: object) -> None:
+    if value != expected:
+        raise ValueError(f"{name} is {value}, expected {expected}")
 
 
 def lay_out(optimizer: torch.optim.Optimizer) -> None:

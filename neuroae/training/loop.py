@@ -124,7 +124,7 @@ def run_epochs(
     identity = own | apart(identity, own)
     position = Position()
     if path and path.exists():
-        position = load_checkpoint(path, trained, identity)
+        position = load_checkpoint(path, trained, identity, settings, len(data))
     require_one_position(position, device)
     if path and processes.is_first():
         remove_leftovers(path)

@@ -105,7 +105,8 @@ def comparisons(found: Mapping[str, Results], attacks: Mapping[str, Sequence[Rec
         if name != CLEAN
     ]
     verdicts = {name: Verdicts(name, records) for name, records in attacks.items()}
-    return [compare(comparison, threats, verdicts) for comparison in (TRANSFER, GRADIENT_FREE)]
+    checks = [compare(comparison, threats, verdicts) for comparison in (TRANSFER, GRADIENT_FREE)]
+    return [check for check in checks if check.measured]
 
 
 def numbers(attack: str, records: Sequence[Record], chosen: int) -> dict[str, Any]:

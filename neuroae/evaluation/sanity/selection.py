@@ -10,8 +10,8 @@ from ...randomness import derive_seed
 from ..scoring import Block, Scoring
 from .check import Check, Verdict
 
-CLAMP = "the decoder's gradient is not clamped away"
-CUT = "atoms are far from the cut of the top T"
+CLAMP = "an attack gets through the clamp of the decoder"
+CUT = "an attack follows atoms across the cut of the top T"
 CLAMP_MEANING = "Where a pixel of the decoded image is 0 or 1 the clamp's derivative is 0, and no gradient passes."
 CUT_MEANING = (
     "An attack moves atoms in and out of the top T. Gradients through the survivors alone (W-NFGA) send nothing there."

@@ -1,6 +1,7 @@
 """``neuroae train``: train a defense, or the classifier alone."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -155,6 +156,7 @@ def train(
         require_fit(model, images)
         if start is not None:
             start.copy_into(model)
+            start.compare_classes(images)
         with taken(output, asked):
             if to_learn:
                 given = learned_atoms(preset, images, output, seed)
@@ -163,7 +165,7 @@ def train(
             run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update, held=True)
             history = learn(method, model.to(where), preset, images, settings, run, validation)
             if processes.is_first():
-                finish(output, model, scored, history, identity, start, seed)
+                finish(output, model, images.classes, scored, history, identity, start, seed)
 
 
 def refuse_unused(method: Method, decoder_epochs: int | None, **encoder: object) -> None:
@@ -239,6 +241,7 @@ def learn(
 def finish(
     output: Path,
     model: nn.Module,
+    classes: Sequence[str],
     scored: ImageSet,
     history: list[Epoch],
     identity: dict[str, Any],
@@ -251,6 +254,7 @@ def finish(
     first, *later = load_run(output)["versions"]
     notes = {
         "run": identity,
+        "classes": list(classes),
         "scores": [{"data": scored.name, "ensemble": ensemble, **asdict(row)}],
         "seconds": sum(identity["images"] / epoch.images_per_second for epoch in history),
         "epochs": [asdict(epoch) for epoch in history],

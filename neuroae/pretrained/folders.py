@@ -10,6 +10,7 @@ from ..contexts import float32_by_default
 from ..defense import AUTOENCODER_IDENTITY, Defense
 from ..storage import load_json, load_tensors, replacing, save_json, save_tensors
 from .card import model_card
+from .classes import load_class_names
 from .description import UnfitTensors, build, describe
 from .half import require_finite, restored, stored
 
@@ -56,6 +57,16 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, An
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
     return model.eval(), notes
+
+
+def pretrained_classes(name_or_folder: str | Path) -> tuple[str, ...] | None:
+    """The names of a saved model's classes, in the order of its logits; None where an earlier version kept none.
+
+    Raises:
+        FileNotFoundError: there is no such name or folder.
+        ValueError: the configuration is damaged.
+    """
+    return load_class_names(find(name_or_folder) / CONFIG)
 
 
 def find(name_or_folder: str | Path) -> Path:

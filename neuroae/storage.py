@@ -1,6 +1,7 @@
 """Files: written whole or not at all, read with errors that name them. Nothing here unpickles."""
 
 import glob
+import hashlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from torch import Tensor
 
 LONGEST_SHOWN = 200
 LOCK = ".lock"
+DIGESTS = "tensor_sha256"
 ANOTHER_FOLDER = "Use another folder, or remove this one to start anew"
 
 
@@ -88,6 +90,8 @@ def current_umask() -> int:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
     """Writes safetensors; each metadata value is stored as JSON. Tensors come back contiguous, each by itself.
 
+    A digest of each tensor is written too, by which ``load_tensors`` knows damage.
+
     Raises:
         OSError: the file cannot be written, as where the disk is full.
     """
@@ -95,9 +99,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    text = {name: json.dumps(value) for name, value in (metadata or {}).items()}
+    digests = {name: tensor_digest(tensor) for name, tensor in copies.items()}
+    text = {name: json.dumps(value) for name, value in {**(metadata or {}), DIGESTS: digests}.items()}
     # Not by its save_file, which writes beside the file by a name of its own: a kill would leave that for ever.
-    content = safetensors.torch.save(copies, text)
+    content = ordered_header(safetensors.torch.save(copies, text))
     with replacing(path) as temporary:
         try:
             temporary.write_bytes(content)
@@ -105,8 +110,32 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
             raise OSError(f"{path} cannot be written: {error}") from error
 
 
+def ordered_header(content: bytes) -> bytes:
+    """The same safetensors, its metadata in the order of their names: the library's changes with the process."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """Hexadecimal SHA-256 of the dtype, the shape and the numbers of a contiguous tensor on the CPU."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    if tensor.numel():
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)  # as bytes, since NumPy has no bfloat16
+    return digest.hexdigest()
+
+
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file written by ``save_tensors``; metadata of other writers may stay text."""
+    """Tensors and metadata of a file written by ``save_tensors``; metadata of other writers may stay text.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged: no whole safetensors, or a tensor that does not fit its digest. Files of other
+            writers and earlier versions have no digests.
+    """
     require_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -114,7 +143,23 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = {name: parsed(text) for name, text in (file.metadata() or {}).items()}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    if DIGESTS in metadata:
+        check_digests(path, tensors, metadata.pop(DIGESTS))
     return tensors, metadata
+
+
+def check_digests(path: Path, tensors: Mapping[str, Tensor], digests: Any) -> None:
+    if not isinstance(digests, dict) or digests.keys() != tensors.keys():
+        raise ValueError(f"{path} is damaged: its digests are not those of its tensors")
+    for name, tensor in tensors.items():
+        if digests[name] != tensor_digest(tensor):
+            raise ValueError(f"{path} is damaged: {name} does not fit its digest")
+
+
+def has_digests(path: Path) -> bool:
+    """Whether damage to the tensors of a file, which can be loaded, would be noticed."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        return DIGESTS in (file.metadata() or {})
 
 
 def parsed(text: str) -> Any:

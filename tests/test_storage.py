@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and folders have one run at a time."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
-from neuroae.storage import claimed, load_json, load_tensors, remove_leftovers, replacing, save_json, save_tensors
+from neuroae.storage import (
+    claimed,
+    has_digests,
+    load_json,
+    load_tensors,
+    remove_leftovers,
+    replacing,
+    save_json,
+    save_tensors,
+)
 
 
 def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
@@ -31,6 +42,67 @@ def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+NUMBERS = {
+    "decoder.weight": torch.arange(6.0).reshape(2, 3),
+    "half": torch.ones(4, dtype=torch.bfloat16),
+    "steps": torch.tensor(3),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_one_flipped_bit_is_noticed_and_the_tensor_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "file.safetensors"
+    save_tensors(path, NUMBERS, {"note": 1})
+    content = bytearray(path.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    start, end = json.loads(content[8 : 8 + length])[name]["data_offsets"]
+    for place in (start, end - 1):
+        content[8 + length + place] ^= 4
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"file\.safetensors is damaged: {name} does not fit its digest"):
+            load_tensors(path)
+        content[8 + length + place] ^= 4
+    path.write_bytes(content)
+    assert torch.equal(load_tensors(path)[0][name], NUMBERS[name])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b'"F32","shape":[2,3]', b'"F32","shape":[3,2]'), (b'"half":{', b'"half_":{'), (b'"BF16"', b'"F16"')],
+    ids=["shape", "name", "dtype"],
+)
+def test_a_changed_header_is_noticed(tmp_path: Path, before: bytes, after: bytes) -> None:
+    path = tmp_path / "file.safetensors"
+    save_tensors(path, NUMBERS)
+    content = path.read_bytes()
+    assert content.count(before) == 1
+    length = int.from_bytes(content[:8], "little")
+    changed = content[8 : 8 + length].replace(before, after)
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + length :])
+    with pytest.raises(ValueError, match=r"file\.safetensors is damaged: "):
+        load_tensors(path)
+
+
+def test_files_of_other_writers_have_no_digests(tmp_path: Path) -> None:
+    safetensors.torch.save_file(NUMBERS, tmp_path / "other.safetensors", {"format": "pt"})
+    save_tensors(tmp_path / "own.safetensors", NUMBERS)
+    assert load_tensors(tmp_path / "other.safetensors")[1] == {"format": "pt"}
+    assert not has_digests(tmp_path / "other.safetensors")
+    assert has_digests(tmp_path / "own.safetensors")
+
+
+def test_every_process_writes_the_same_bytes(tmp_path: Path) -> None:
+    """The library orders metadata by a hash that differs from process to process."""
+    program = "import sys, torch; from pathlib import Path; from neuroae.storage import save_tensors\n"
+    program += "save_tensors(Path(sys.argv[1]), {'a': torch.zeros(2)}, {str(number): 'some' for number in range(9)})"
+    contents = set()
+    for number in range(2):
+        path = tmp_path / f"{number}.safetensors"
+        subprocess.run([sys.executable, "-c", program, path], check=True)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
 
 
 @pytest.mark.parametrize("existing", [True, False])

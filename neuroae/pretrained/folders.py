@@ -1,6 +1,7 @@
 """A model's folder: written, found and read. Nothing is unpickled."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import nn
 
 from ..contexts import float32_by_default
 from ..defense import AUTOENCODER_IDENTITY, Defense
-from ..storage import load_json, load_tensors, replacing, save_json, save_tensors
+from ..storage import has_digests, load_json, load_tensors, replacing, save_json, save_tensors
 from .card import model_card
 from .classes import load_class_names
 from .description import UnfitTensors, build, describe
@@ -43,6 +44,12 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, An
     folder = find(name_or_folder)
     config = load_json(folder / CONFIG)
     tensors, _ = load_tensors(folder / WEIGHTS)
+    if not has_digests(folder / WEIGHTS):
+        warnings.warn(
+            f"{folder / WEIGHTS} holds no digests of its tensors, as files of earlier versions do not: damage would "
+            "go unnoticed; save_pretrained adds them",
+            stacklevel=2,
+        )
     try:
         with float32_by_default():
             model = build(config, tensors)

@@ -1,5 +1,6 @@
 """Files: written whole or not at all, read with errors that name them. Nothing here unpickles."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -20,35 +21,68 @@ from torch import Tensor
 LONGEST_SHOWN = 200
 LOCK = ".lock"
 DIGESTS = "tensor_sha256"
+# What file systems without a way to flush answer: those of FUSE, SMB and some networks, of folders above all.
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 ANOTHER_FOLDER = "Use another folder, or remove this one to start anew"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends well, and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    """A temporary file beside ``path`` that takes its place when the block ends well, and vanishes otherwise.
+
+    Raises:
+        OSError: the file cannot be written, as where the disk is full; the message names it.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~current_umask())
-        flush(temporary)
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            temporary.chmod(0o666 & ~current_umask())
+            flush(temporary)
+            os.replace(temporary, path)
         if os.name == "posix":  # elsewhere folders cannot be opened
-            flush(path.parent)
+            with naming(path):
+                flush(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in errors of the system that name none, or its temporary file, which is gone by then."""
+    try:
+        yield
+    except OSError as error:
+        temporary = Path(str(error.filename)).name.startswith(f".{path.stem}-")
+        if error.errno is None or not (error.filename is None or temporary):
+            raise
+        raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from error
+
+
 def flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk: a power cut leaves what was there or what is."""
+    """Waits until a file, or the names in a folder, are on the disk: a power cut leaves what was there or what is.
+
+    Some file systems cannot promise that, and then nothing is waited for.
+    """
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)
+
+
+def sync(handle: int) -> None:
+    """``os.fsync`` of an open file or folder, where the file system has it."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 @contextmanager
@@ -61,7 +95,8 @@ def claimed(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        with naming(folder / LOCK):
+            lock.acquire(timeout=0)
     except Timeout:
         raise BlockingIOError(
             f"another run is at work in {folder}: wait until it has ended, or use another folder"
@@ -104,10 +139,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     # Not by its save_file, which writes beside the file by a name of its own: a kill would leave that for ever.
     content = ordered_header(safetensors.torch.save(copies, text))
     with replacing(path) as temporary:
-        try:
-            temporary.write_bytes(content)
-        except OSError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
+        temporary.write_bytes(content)
 
 
 def ordered_header(content: bytes) -> bytes:

@@ -1,12 +1,14 @@
 """Files are written whole or not at all, and folders have one run at a time."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from neuroae.evaluation.lines import append_lines
 from neuroae.storage import (
     claimed,
     has_digests,
@@ -135,6 +138,70 @@ def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(tmp_path: Pat
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
+
+
+WRITERS = {
+    "JSON": lambda path: save_json(path, "some text" * 10_000),
+    "tensors": lambda path: save_tensors(path, {"large": torch.zeros(10_000)}),
+    "lines": lambda path: append_lines(path, [{"some": "text" * 10_000}]),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_full_disk_is_an_error_that_names_the_file_whatever_is_written(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"{tmp_path}/some\.file cannot be written: File too large") as caught:
+            write(tmp_path / "some.file")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_file_system_that_flushes_nothing_is_written_to(
+    tmp_path: Path, write: Callable[[Path], None], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(tmp_path / "some.file")
+    assert [path.name for path in tmp_path.iterdir()] == ["some.file"]
+    assert (tmp_path / "some.file").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_disk_that_fails_is_an_error_that_names_the_file(
+    tmp_path: Path, write: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=rf"{tmp_path}/some\.file cannot be written: Input/output error"):
+        write(tmp_path / "some.file")
+
+
+def test_a_folder_that_takes_no_files_is_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mkstemp(prefix: str, suffix: str, dir: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir / f"{prefix}abcd1234{suffix}"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+    with pytest.raises(PermissionError, match=rf"{tmp_path}/some\.json cannot be written: Permission denied"):
+        save_json(tmp_path / "some.json", 1)
+
+
+def test_an_error_about_another_file_stays(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"No such file .*nowhere'"), replacing(tmp_path / "a"):
+        (tmp_path / "nowhere").read_bytes()
 
 
 def test_tensors_that_share_memory_are_written_each_by_itself(tmp_path: Path) -> None:

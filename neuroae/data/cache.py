@@ -45,7 +45,8 @@ def cached_array(name: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]) 
                     remove_leftovers(path)
                     write_array(path, shape, rows)
         except OSError as error:
-            raise OSError(f"{path} cannot be written: {error}; NEUROAE_CACHE may name another folder") from error
+            cause = error.__cause__ or error  # without the name of the file, where it has that already
+            raise OSError(f"{path} cannot be written: {cause}; NEUROAE_CACHE may name another folder") from error
         mapped = mapped_array(path, shape)
     if mapped is None:
         raise OSError(f"{path} was damaged while it was made; NEUROAE_CACHE may name another folder")

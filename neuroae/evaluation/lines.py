@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..storage import naming, sync
+
 
 def sealed(value: dict[str, Any]) -> str:
     """A line: the checksum of the JSON, and the JSON."""
@@ -26,13 +28,13 @@ def unsealed(line: str) -> dict[str, Any] | None:
 def append_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
     """Adds lines to a file and waits until they are on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
+    with naming(path), path.open("ab+") as file:
         # A killed process may have left half a line, which would spoil the next one too.
         if file.tell() and not ends_a_line(file.fileno()):
             file.write(b"\n")
         file.write("".join(map(sealed, values)).encode())
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def ends_a_line(descriptor: int) -> bool:

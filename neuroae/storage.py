@@ -172,9 +172,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = {name: parsed(text) for name, text in (file.metadata() or {}).items()}
+            texts = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    metadata = {name: decode_metadata(path, name, text) for name, text in texts.items()}
     if DIGESTS in metadata:
         check_digests(path, tensors, metadata.pop(DIGESTS))
     return tensors, metadata
@@ -194,11 +195,26 @@ def has_digests(path: Path) -> bool:
         return DIGESTS in (file.metadata() or {})
 
 
-def parsed(text: str) -> Any:
+def decode_metadata(path: Path, name: str, text: str) -> Any:
+    """The value of some JSON, or the text itself, as other writers may put it.
+
+    Raises:
+        ValueError: it is JSON that cannot be read; the message names the file.
+    """
     try:
-        return json.loads(text)
+        return decode_json(text)
     except json.JSONDecodeError:
         return text
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: its metadata {name} cannot be read: {error}") from error
+
+
+def decode_json(text: str) -> Any:
+    """The value; ValueError for what is no JSON, or nested or with numbers beyond what Python reads."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -209,8 +225,8 @@ def save_json(path: Path, value: Any) -> None:
 def load_json(path: Path) -> Any:
     require_file(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return decode_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
 
 

@@ -140,6 +140,25 @@ def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+DEEP = "[" * 200_000 + "]" * 200_000
+LONG = "[" + "9" * 5_000 + "]"
+
+
+@pytest.mark.parametrize("text", [DEEP, LONG, "{", "\ud800"], ids=["deep", "a long number", "half", "no text"])
+def test_json_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file.json").write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(ValueError, match=rf"{tmp_path}/file\.json is not a JSON file: "):
+        load_json(tmp_path / "file.json")
+
+
+@pytest.mark.parametrize("text", [DEEP, LONG], ids=["deep", "a long number"])
+def test_metadata_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file.safetensors"
+    safetensors.torch.save_file({"some": torch.zeros(2)}, path, {"note": text})
+    with pytest.raises(ValueError, match=rf"{path} is damaged: its metadata note cannot be read: "):
+        load_tensors(path)
+
+
 WRITERS = {
     "JSON": lambda path: save_json(path, "some text" * 10_000),
     "tensors": lambda path: save_tensors(path, {"large": torch.zeros(10_000)}),

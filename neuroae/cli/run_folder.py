@@ -74,6 +74,7 @@ def require_settings(path: Path, found: Any, asked: dict[str, Any]) -> None:
 
 def load_run(folder: Path) -> dict[str, Any]:
     run = load_json(folder / RUN)
-    if not isinstance(run, dict) or not isinstance(run.get("asked"), dict) or not run.get("versions"):
+    fits = isinstance(run, dict) and isinstance(run.get("asked"), dict) and isinstance(run.get("versions"), list)
+    if not fits or not run["versions"] or not all(isinstance(each, dict) for each in run["versions"]):
         raise ValueError(f"{folder / RUN} is not what `neuroae train` writes")
     return run

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..storage import naming, sync
+from ..storage import decode_json, naming, sync
 
 
 def sealed(value: dict[str, Any]) -> str:
@@ -17,12 +17,15 @@ def sealed(value: dict[str, Any]) -> str:
 
 
 def unsealed(line: str) -> dict[str, Any] | None:
-    """What the line holds, or None where it is damaged or not whole."""
+    """What the line holds, or None where it is damaged, not whole, or no JSON object."""
     checksum, _, text = line.rstrip("\n").partition(" ")
     if not line.endswith("\n") or checksum != f"{zlib.crc32(text.encode()):08x}":
         return None
-    value: dict[str, Any] = json.loads(text)
-    return value
+    try:
+        value = decode_json(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def append_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:

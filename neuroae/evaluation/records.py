@@ -1,8 +1,9 @@
 """What is kept of each image under each attack: a line of JSON with a checksum, appended as soon as it is known."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from .lines import append_lines, read_lines, sealed
 
@@ -41,6 +42,24 @@ class Record:
     invalid: int
 
 
+NUMBER = (int, float)
+TIME = {"attack": (str,), "block": (int,), "seconds": NUMBER}
+RECORD = {
+    "attack": (str,),
+    "image": (int,),
+    "label": (int,),
+    "vote": (int,),
+    "draws": (list,),
+    "selection": NUMBER,
+    "linf": NUMBER,
+    "l2": NUMBER,
+    "gradients": (int,),
+    "forwards": (int,),
+    "zero": (int,),
+    "invalid": (int,),
+}
+
+
 def record_line(record: Record) -> str:
     return sealed(asdict(record))
 
@@ -52,4 +71,16 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
 
 def read_records(path: Path) -> list[Record]:
     """The whole records of a file; damaged lines are left out, to be made again. No file gives none."""
-    return [Record(**fields | {"draws": tuple(fields["draws"])}) for fields in read_lines(path)]
+    names = {field.name for field in fields(Record)}
+    whole = (line for line in read_lines(path) if has_types(line, RECORD) and line.keys() <= names)
+    return [Record(**line | {"draws": tuple(line["draws"])}) for line in whole]
+
+
+def read_times(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of times: the "seconds" that a "block" of an "attack" took."""
+    return [line for line in read_lines(path) if has_types(line, TIME)]
+
+
+def has_types(line: dict[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    """Whether the line has these fields, each of one of its types."""
+    return all(type(line.get(name)) in allowed for name, allowed in types.items())

@@ -75,7 +75,7 @@ def load_checkpoint(path: Path, trained: Trained, identity: dict[str, Any]) -> P
         position = metadata["position"]
         history = [Epoch(**epoch) for epoch in position["history"]]
         return Position(position["epoch"], position["step"], history, Meter(**position["meter"]))
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold the state of this run: {error!r}") from error
 
 

@@ -19,6 +19,9 @@ from .images import ImageSet
 
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 SIXTEEN_BITS = (";16B", ";16L", ";16N")  # as Pillow calls them
+# A strip of pixels becomes a huge image where its shorter side is resized; 100 million pixels are 300 MB.
+MOST_PIXELS = 100_000_000
+MOST_ASPECT = 32
 DECODING = f"RGB, shorter side resized, centre crop, Pillow {PIL.__version__}"
 
 
@@ -41,8 +44,8 @@ def image_folder(split: str, data_dir: Path, image_size: int = 160) -> ImageSet:
 
     Raises:
         FileNotFoundError: a split's folder is missing, or there is no image of a class.
-        ValueError: an image is truncated, is not one, or has more than 8 bits a channel; or the splits differ in
-            their classes.
+        ValueError: an image is truncated, is not one, has more than 8 bits a channel, more than 100 million pixels,
+            or one side more than 32 times the other; or the splits differ in their classes.
         ImportError: torchvision is not installed.
     """
     if image_size < 1:
@@ -98,6 +101,7 @@ def list_images(folder: Path, image_size: int) -> Any:
 def load_rgb(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
+            check_size(*image.size)
             # Pillow would cut what is brighter than 255 to white, and the lower eight bits of a color.
             if image.mode.startswith(("I", "F")) or any(layout in str(image.tile) for layout in SIXTEEN_BITS):
                 raise ValueError("it has more than 8 bits a channel")
@@ -105,6 +109,14 @@ def load_rgb(path: str) -> Image.Image:
     # Pillow's decoders tell of damage in many ways: OSError, SyntaxError, struct.error and others.
     except Exception as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuses an image before it is decoded."""
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"it is {width:,} x {height:,}, expected at most {MOST_PIXELS:,} pixels")
+    if max(width, height) > MOST_ASPECT * min(width, height):
+        raise ValueError(f"it is {width:,} x {height:,}, expected no side more than {MOST_ASPECT} times the other")
 
 
 def cache_name(listing: Any, folder: Path, image_size: int) -> str:

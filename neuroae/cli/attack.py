@@ -26,7 +26,7 @@ from ..pretrained import pretrained_classes
 from ..reports.sanity import probe_evaluation
 from ..reports.saving import PAGE, write_report
 from .methods import TITLES, WITHOUT_GRADIENTS, Budget, named_by_settings, repeated
-from .options import DataDir, Device, Download, ImageSize, Limit, Seed, preset_option
+from .options import DataDir, Device, Download, ImageSize, Limit, Seed, folder, preset_option
 
 
 def attack(
@@ -39,7 +39,12 @@ def attack(
     ],
     dataset: Annotated[DatasetName, typer.Option(help="Whose images to attack.")],
     output: Annotated[
-        Path, typer.Option(help="Folder for records and images. An evaluation that was stopped goes on from there.")
+        Path,
+        typer.Option(
+            parser=folder,
+            metavar="PATH",
+            help="Folder for records and images. An evaluation that was stopped goes on from there.",
+        ),
     ],
     data_dir: DataDir = None,
     download: Download = False,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..data import DatasetName, ImageSet, load_dataset
-from ..dictionary import check_settings, save_dictionary
+from ..dictionary import check_settings, load_dictionary, save_dictionary
 from ..presets import Preset, make_dictionary
 from ..reports.atoms import draw_atoms
 from ..storage import remove_leftovers
@@ -57,11 +57,16 @@ def dictionary(
 
 
 def check_output(output: Path) -> None:
-    """Refuses a file that could not be written in the end, or that its own picture would replace."""
+    """Refuses a file that could not be written in the end, that its own picture would replace, or that would replace
+    what is no dictionary."""
     if output.suffix != SUFFIX:
         raise ValueError(f"output is {output}, expected a name that ends in {SUFFIX}")
     if output.is_dir():
         raise ValueError(f"output is {output}, a folder, expected a file")
+    if output.exists():
+        load_dictionary(output)  # refuses tensors of something else, which would be replaced
+    elif output.with_suffix(".png").exists():
+        raise ValueError(f"output is {output}, whose picture would replace {output.with_suffix('.png')}; move that")
     output.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -35,6 +35,7 @@ from .options import (
     ImageSize,
     Limit,
     Seed,
+    folder,
     overridden,
     preset_option,
 )
@@ -48,7 +49,12 @@ def train(
     dataset: Annotated[DatasetName, typer.Option(help="What to train on.")],
     output: Annotated[
         Path,
-        typer.Option(help="Folder for the model, checkpoints and curves. A run that was stopped goes on from there."),
+        typer.Option(
+            parser=folder,
+            metavar="PATH",
+            help="Folder for the model, checkpoints and curves, new or empty. A run that was stopped goes on from "
+            "there.",
+        ),
     ],
     method: Annotated[
         Method,

@@ -7,8 +7,9 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor
 
 LONGEST_SHOWN = 200
 LOCK = ".lock"
+# Long after any of our files is written; what is older was left by a process that was killed.
+LEFTOVER_SECONDS = 600.0
 DIGESTS = "tensor_sha256"
 # What file systems without a way to flush answer: those of FUSE, SMB and some networks, of folders above all.
 UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -107,13 +110,22 @@ def claimed(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def remove_leftovers(path: Path) -> None:
-    """Removes the temporary files that a process left when it was killed while it wrote ``path``."""
+def remove_leftovers(path: Path, seconds: float = 0.0) -> None:
+    """Removes the temporary files that a process left when it was killed while it wrote ``path``.
+
+    Args:
+        path: the file.
+        seconds: age from which a temporary file is taken for a leftover, where another process may be writing.
+    """
+    latest = time.time() - seconds
     # Names as tempfile makes them; others are of other files.
     made = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
     for leftover in path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"):
-        if made.fullmatch(leftover.name):
-            leftover.unlink(missing_ok=True)
+        if not made.fullmatch(leftover.name):
+            continue
+        with suppress(FileNotFoundError):  # another process has finished with it
+            if not seconds or leftover.stat().st_mtime < latest:
+                leftover.unlink()
 
 
 def current_umask() -> int:

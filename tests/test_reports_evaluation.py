@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +224,35 @@ def test_a_manifest_of_the_wrong_types_is_named(
     save_json(folder / "manifest.json", manifest)
     with pytest.raises(ValueError, match=rf"manifest\.json is damaged: {outer}\.?{message}"):
         Report.of(folder)
+
+
+KILLED = """
+import os, signal, sys
+from neuroae.reports import write_report
+
+def replace(temporary, path, replace=os.replace):
+    if path.name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(temporary, path)
+
+os.replace = replace
+write_report(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_killed_report_left_is_removed_when_it_is_old(folder: Path, name: str) -> None:
+    """A temporary file that is new may be of a report that is being written."""
+    before = set(folder.iterdir())
+    assert subprocess.run([sys.executable, "-c", KILLED, folder, name]).returncode == -signal.SIGKILL
+    left = {path for path in folder.iterdir() if path.name.startswith(f".{Path(name).stem}-")}
+    assert len(left) == 1
+    write_report(folder)
+    assert left <= set(folder.iterdir())
+    for path in set(folder.iterdir()) - before:
+        os.utime(path, (0, 0))
+    write_report(folder)
+    assert {path.name for path in set(folder.iterdir()) - before} == set(FILES)
 
 
 SEALED = ({}, [], 3, {"attack": "clean"}, {"attack": 1, "block": 0, "seconds": 1.0})

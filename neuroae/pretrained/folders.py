@@ -9,7 +9,16 @@ from torch import nn
 
 from ..contexts import float32_by_default
 from ..defense import AUTOENCODER_IDENTITY, Defense
-from ..storage import has_digests, load_json, load_tensors, replacing, save_json, save_tensors
+from ..storage import (
+    LEFTOVER_SECONDS,
+    has_digests,
+    load_json,
+    load_tensors,
+    remove_leftovers,
+    replacing,
+    save_json,
+    save_tensors,
+)
 from .card import model_card
 from .classes import load_class_names
 from .description import UnfitTensors, build, describe
@@ -30,6 +39,8 @@ def save_pretrained(
     config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
     if isinstance(model, Defense) and model.autoencoder_identity:
         config["encoder"]["surrogate"] = AUTOENCODER_IDENTITY
+    for name in (WEIGHTS, CONFIG, CARD):
+        remove_leftovers(folder / name, LEFTOVER_SECONDS)
     card = model_card(folder.resolve().name, model, tensors, config)
     with replacing(folder / WEIGHTS) as weights, replacing(folder / CARD) as page:
         save_tensors(weights, tensors)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from photos import by_hand, load, write_image, write_photos
+from photos import SIDE, by_hand, load, write_image, write_photos
 
 pytest.importorskip("torchvision")
 
@@ -43,6 +44,66 @@ def test_an_image_becomes_a_square_of_rgb_bytes(photos: Path, width: int, height
     path = photos / "train/cat/0.png"
     write_image(path, 0, width, height, mode)
     assert np.array_equal(load(photos).images[0].numpy(), by_hand(path))
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_an_image_is_turned_upright(photos: Path, number: int) -> None:
+    """Where the first row and column of the stored image belong, by the EXIF standard."""
+    stored = np.random.default_rng(0).integers(256, size=(SIDE, SIDE, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = number
+    Image.fromarray(stored).save(photos / "train/cat/0.png", exif=exif)
+    shown = {
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: stored[::-1].transpose(1, 0, 2),
+        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: stored[:, ::-1].transpose(1, 0, 2),
+    }
+    assert np.array_equal(load(photos).images[0].permute(1, 2, 0), shown.get(number, stored))
+
+
+def test_a_photograph_is_turned_before_it_is_cropped(photos: Path) -> None:
+    stored = np.zeros((SIDE, 2 * SIDE, 3), np.uint8)
+    stored[:, SIDE:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(photos / "train/cat/0.png", exif=exif)
+    shown = load(photos).images[0]
+    assert (shown[:, : SIDE // 2] == 0).all()
+    assert (shown[:, SIDE // 2 :] == 255).all()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_is_none(photos: Path) -> None:
+    path = photos / "train/cat/0.jpg"
+    Image.fromarray(np.full((SIDE, SIDE, 3), 90, np.uint8)).save(path, exif=b"Exif\0\0II*\0spoiled")
+    assert np.array_equal(load(photos).images[0], by_hand(path))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_what_is_transparent_shows_white(photos: Path, mode: str) -> None:
+    """The left half is opaque and gray, the middle half transparent, over black."""
+    gray = np.zeros((SIDE, SIDE), np.uint8)
+    gray[:, :2] = 100
+    alpha = np.where(gray > 0, 255, 0).astype(np.uint8)
+    path = photos / "train/cat/0.png"
+    bands = {"RGBA": [gray, gray, gray, alpha], "LA": [gray, alpha]}
+    if mode in bands:
+        Image.merge(mode, [Image.fromarray(band) for band in bands[mode]]).save(path)
+    else:
+        image = Image.fromarray(gray).convert(mode)
+        image.save(path, transparency=image.getpixel((SIDE - 1, 0)))
+    shown = load(photos).images[0]
+    assert (shown[:, :, :2] == 100).all()
+    assert (shown[:, :, 2:] == 255).all()
+
+
+def test_half_transparent_colors_are_mixed_with_white(photos: Path) -> None:
+    Image.new("RGBA", (SIDE, SIDE), (200, 0, 100, 51)).save(photos / "train/cat/0.png")
+    assert load(photos).images[0, :, 0, 0].tolist() == [244, 204, 224]
 
 
 def test_cmyk_jpeg_is_read(photos: Path) -> None:

@@ -22,15 +22,26 @@ SIXTEEN_BITS = (";16B", ";16L", ";16N")  # as Pillow calls them
 # A strip of pixels becomes a huge image where its shorter side is resized; 100 million pixels are 300 MB.
 MOST_PIXELS = 100_000_000
 MOST_ASPECT = 32
-DECODING = f"RGB, shorter side resized, centre crop, Pillow {PIL.__version__}"
+ORIENTATION = 0x0112  # the tag of EXIF
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+DECODING = f"upright RGB on white, shorter side resized, centre crop, Pillow {PIL.__version__}"
 
 
 def image_folder(split: str, data_dir: Path, image_size: int = 160) -> ImageSet:
     """The images of ``train/CLASS/*``, or of ``test/CLASS/*`` or else ``val/CLASS/*``, numbered by sorted path.
 
-    Each is decoded to RGB, resized so that its shorter side has ``image_size`` pixels (bilinear, with antialias),
-    and cropped to a square around its centre. This happens once: the result stays in ``cache_folder()``, mapped into
-    memory, and is made anew when the folder has moved or the name, length or modification time of a file has changed.
+    Each is turned upright, as its EXIF orientation says, laid on white where it is transparent, decoded to RGB,
+    resized so that its shorter side has ``image_size`` pixels (bilinear, with antialias), and cropped to a square
+    around its centre. This happens once: the result stays in ``cache_folder()``, mapped into memory, and is made anew
+    when the folder has moved or the name, length or modification time of a file has changed.
     Files whose endings torchvision's ``ImageFolder`` does not know (.jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff, .ppm
     and .pgm) are passed over.
 
@@ -105,10 +116,31 @@ def load_rgb(path: str) -> Image.Image:
             # Pillow would cut what is brighter than 255 to white, and the lower eight bits of a color.
             if image.mode.startswith(("I", "F")) or any(layout in str(image.tile) for layout in SIXTEEN_BITS):
                 raise ValueError("it has more than 8 bits a channel")
-            return image.convert("RGB")
+            return upright(on_white(image), orientation(image))
     # Pillow's decoders tell of damage in many ways: OSError, SyntaxError, struct.error and others.
     except Exception as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def orientation(image: Image.Image) -> int:
+    """By EXIF; 1, upright, where that says nothing or is damaged."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # as Pillow's decoders, in many ways
+        return 1
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """In RGB; what is transparent shows white."""
+    if "A" not in image.getbands() and "a" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    colored = image.convert("RGBA")
+    white = Image.new("RGBA", colored.size, "white")
+    return Image.alpha_composite(white, colored).convert("RGB")
 
 
 def check_size(width: int, height: int) -> None:

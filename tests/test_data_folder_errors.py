@@ -59,6 +59,13 @@ def test_a_damaged_image_is_named(photos: Path, damage: Callable[[Path], object]
         load(photos)
 
 
+def test_all_images_that_cannot_be_read_are_named_at_once(photos: Path) -> None:
+    for name in ("cat/1.png", "dog/1.jpg"):
+        (photos / "train" / name).write_text("no image")
+    with pytest.raises(ValueError, match=r"cat/1\.png cannot be read.*\n.*dog/1\.jpg cannot be read as an image"):
+        load(photos)
+
+
 @pytest.mark.parametrize("size", [(1, 33), (400, 8), (1, 100_000)], ids=str)
 def test_a_strip_of_pixels_is_refused_before_it_is_resized(photos: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size).save(photos / "train/dog/0.png")

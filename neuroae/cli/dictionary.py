@@ -9,6 +9,7 @@ from ..data import DatasetName, ImageSet, load_dataset
 from ..dictionary import check_settings, load_dictionary, save_dictionary
 from ..presets import Preset, make_dictionary
 from ..reports.atoms import draw_atoms
+from ..reports.style import dispensable
 from ..storage import remove_leftovers
 from ..versions import versions
 from .options import Atoms, DataDir, Download, HoldOut, ImageSize, Limit, Patch, Seed, overridden, preset_option
@@ -52,8 +53,11 @@ def dictionary(
     for path in (output, picture):
         remove_leftovers(path)
     save_dictionary(output, learned, dictionary_notes(preset, data, seed))
-    draw_atoms(picture, learned)
-    print(f"{preset.atoms} atoms of {' x '.join(map(str, learned.shape[1:]))} in {output}; picture: {picture}")
+    drawn = ""
+    with dispensable(picture):
+        draw_atoms(picture, learned)
+        drawn = f"; picture: {picture}"
+    print(f"{preset.atoms} atoms of {' x '.join(map(str, learned.shape[1:]))} in {output}{drawn}")
 
 
 def check_output(output: Path) -> None:

@@ -1,13 +1,13 @@
 """Arrays that took long to make: kept in the user's cache folder, and mapped into memory from there."""
 
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
+from ..progress import say
 from ..storage import remove_leftovers, replacing
 
 
@@ -67,7 +67,7 @@ def mapped_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 def write_array(path: Path, shape: tuple[int, ...], rows: Iterable[np.ndarray]) -> None:
     """Written row by row, not through a map: where the disk is full, a map ends the process without a word."""
     action = "making anew, since it is damaged," if path.exists() else "writing"
-    print(f"{action} {path}, {np.prod(shape):,} bytes", file=sys.stderr)
+    say(f"{action} {path}, {np.prod(shape):,} bytes")
     header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)

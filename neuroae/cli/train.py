@@ -282,9 +282,20 @@ def show_finished(output: Path, asked: dict[str, Any]) -> None:
     else:
         require_settings(output / CONFIG, notes.get("run", {}), asked)
     if processes.is_first():
-        # Whoever saves a model in the place of this one may know no score of it.
+        print(f"{output} is trained already{last_score(output / CONFIG, notes)}")
+
+
+def last_score(path: Path, notes: dict[str, Any]) -> str:
+    """In words; "" where there is none, as whoever saves a model in the place of this one may know no score of it.
+
+    Raises:
+        ValueError: the notes of the configuration at the path are of another form.
+    """
+    try:
         scored = [
             f": {score['accuracy']:.1%} of {score['images']:,} images of {score['data']}"
             for score in notes.get("scores", [])
         ]
-        print(f"{output} is trained already{''.join(scored[:1])}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} has scores in its notes that are none: {error!r}") from error
+    return "".join(scored[:1])

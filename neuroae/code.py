@@ -13,7 +13,7 @@ from .kernels.reference import to_dense
 from .randomness import image_id_tensor, seed_tensor
 
 if TYPE_CHECKING:
-    from .encoder import SparseEncoder
+    from .encoder import AtomsState, SparseEncoder
 
 
 @dataclass(eq=False)
@@ -75,6 +75,7 @@ class TopT:
         images: the (B, C, H, W) images that were encoded, to which gradients go.
         encoder: the encoder that selected.
         version: of the images then, which counts changes in place; None where it is not known.
+        atoms: the encoder's dictionary then.
     """
 
     atom: Tensor
@@ -82,6 +83,7 @@ class TopT:
     images: Tensor
     encoder: SparseEncoder
     version: int | None = None
+    atoms: AtomsState | None = None
 
     def draw(
         self,
@@ -105,9 +107,11 @@ class TopT:
             A code of count * B rows, realization r of image b in row r * B + b.
 
         Raises:
-            RuntimeError: the images, which are to get the gradient, were changed in place since.
+            RuntimeError: the encoder's atoms, or the images, which are to get the gradient, were changed since.
         """
         encoder = self.encoder
+        if self.atoms is not None and not torch.compiler.is_compiling() and not self.atoms.is_of(encoder.atoms):
+            raise RuntimeError("the encoder's atoms were changed since they were selected from: select again")
         device = self.atom.device
         batch = self.atom.shape[0]
         if receiver is None:
@@ -120,14 +124,15 @@ class TopT:
             raise ValueError(
                 f"receiver has shape {tuple(receiver.shape)}, expected {(count * batch, *self.images.shape[1:])}"
             )
+        norms, dead_zone, _ = encoder.levels()
         code = Draw.apply(
             encoder.backend,
             receiver,
             self.atom,
             self.projection,
             encoder.atoms,
-            encoder.norms,
-            encoder.dead_zone,
+            norms,
+            dead_zone,
             seed_tensor(seed, device),
             image_id_tensor(image_ids, batch, device),
             encoder.stride,

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +25,50 @@ WIDTH_SHARE = 0.1
 Backend = Literal["auto", "reference", "cpu", "triton"]
 
 
+class Levels(NamedTuple):
+    """What follows from the atoms.
+
+    Attributes:
+        norms: (L,) float32, the l1 norm of each.
+        dead_zone: (L,) float32, beta * epsilon * norm.
+        selection_width: the default of the encoder's, a number.
+    """
+
+    norms: Tensor
+    dead_zone: Tensor
+    selection_width: float
+
+
+@dataclass(frozen=True, eq=False)
+class AtomsState:
+    """A dictionary as it was at some moment. Not a tuple, whose numbers the fingerprints of models would hold.
+
+    Attributes:
+        atoms: the tensor.
+        version: how often it was changed in place; None where PyTorch does not count.
+    """
+
+    atoms: Tensor
+    version: int | None
+
+    @classmethod
+    def of(cls, atoms: Tensor) -> "AtomsState":
+        return cls(atoms, version_of(atoms))
+
+    def is_of(self, atoms: Tensor) -> bool:
+        """Whether these are the atoms, unchanged. Compares identities, and no values."""
+        return self.atoms is atoms and self.version in (None, version_of(atoms))
+
+
 class SparseEncoder(nn.Module):
     """Projects patches onto a dictionary, keeps the top T, drops most at random, and reduces the rest to signs.
 
     There is nothing to train. Dropout is on in training and in evaluation mode alike: it is part of the defense.
     The layer computes in float32 whatever autocast, TF32 or matmul-precision setting is on around it, and
     ``.to(torch.bfloat16)`` leaves its dictionary in float32.
+
+    Norms and dead zones follow the atoms, also where these are changed in place or replaced for a call, as by
+    ``torch.func.functional_call``. In compiled and exported code ``refresh_norms`` must be called instead.
 
     Args:
         atoms: (L, C, n, n) float32, each of unit l2 norm (tolerance 1e-4); 1 to 32,767 atoms.
@@ -56,6 +95,8 @@ class SparseEncoder(nn.Module):
     atoms: Tensor
     norms: Tensor
     dead_zone: Tensor
+    # The atoms that norms and dead zones are of; modules that earlier versions pickled have none.
+    measured: AtomsState | None = None
 
     def __init__(
         self,
@@ -108,14 +149,31 @@ class SparseEncoder(nn.Module):
             self.refresh_norms()
 
     def refresh_norms(self) -> None:
-        """Recomputes what follows from the atoms, their l1 norms and the dead zone of each: for who changes them in
-        place."""
-        with torch.inference_mode(False):
+        """Recomputes what follows from the atoms, their l1 norms and the dead zone of each."""
+        self.norms, self.dead_zone, self.default_selection_width = self.measure_levels()
+        self.measured = AtomsState.of(self.atoms)
+
+    def measure_levels(self) -> Levels:
+        with torch.inference_mode(False), torch.no_grad():
             norms = self.atoms.double().abs().sum((1, 2, 3))
-            self.norms = norms.float()
-            self.dead_zone = (self.beta * self.epsilon * norms).float()
+            dead_zone = (self.beta * self.epsilon * norms).float()
             # A number, since reading one from a GPU would wait for it in every call.
-            self.default_selection_width = 0.0 if norms.is_meta else WIDTH_SHARE * self.epsilon * float(norms.mean())
+            width = 0.0 if norms.is_meta else WIDTH_SHARE * self.epsilon * float(norms.mean())
+            return Levels(norms.float(), dead_zone, width)
+
+    def levels(self) -> Levels:
+        """Those of the atoms as they are now.
+
+        Raises:
+            ValueError: the atoms were changed or replaced, and have no unit l2 norm.
+        """
+        # A graph that is being compiled or exported cannot ask which tensor it has.
+        if not torch.compiler.is_compiling() and not (self.measured and self.measured.is_of(self.atoms)):
+            check_atoms(self.atoms)
+            if self.measured and self.measured.atoms is not self.atoms:
+                return self.measure_levels()  # not kept: such atoms may be here for this call alone
+            self.refresh_norms()
+        return Levels(self.norms, self.dead_zone, self.default_selection_width)
 
     def forward(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
         """One realization as a dense (B, L, m_h, m_w) float32 tensor, for any layer that takes one.
@@ -147,12 +205,13 @@ class SparseEncoder(nn.Module):
         if realizations != 1:
             return self.select(images).draw(seed, image_ids, count=realizations)
         images = self.checked(images)
+        norms, dead_zone, _ = self.levels()
         code = Encode.apply(
             self.backend,
             images,
             self.atoms,
-            self.norms,
-            self.dead_zone,
+            norms,
+            dead_zone,
             seed_tensor(seed, images.device),
             image_id_tensor(image_ids, images.shape[0], images.device),
             self.stride,
@@ -169,9 +228,10 @@ class SparseEncoder(nn.Module):
     def select(self, images: Tensor) -> TopT:
         """Projection and top T only, to draw many realizations from: ``select(images).draw(seed, count=40)``."""
         images = self.checked(images)
+        self.levels()  # refuses atoms that do not fit
         with torch.no_grad():
             atom, projection = ops.namespace(self.backend).select(images, self.atoms, self.stride, self.top_t)
-        return TopT(atom, projection, images, self, version_of(images))
+        return TopT(atom, projection, images, self, version_of(images), AtomsState.of(self.atoms))
 
     @property
     def value_surrogate(self) -> str:
@@ -189,13 +249,14 @@ class SparseEncoder(nn.Module):
             if self.quantize:
                 value = value.detach()
             rows, patches_h, patches_w, _ = index.shape
+            norms, dead_zone, _ = self.levels()
             membership = Membership.apply(
                 self.backend,
                 receiver,
                 images.detach(),
                 self.atoms,
-                self.norms,
-                self.dead_zone,
+                norms,
+                dead_zone,
                 (rows, atoms, patches_h, patches_w),
                 self.membership_settings(),
             )
@@ -219,7 +280,7 @@ class SparseEncoder(nn.Module):
             return self.selection_width
         if self.epsilon == 0:
             raise ValueError("selection_width is None and epsilon is 0, expected a width above 0")
-        return self.default_selection_width
+        return self.levels().selection_width
 
     def checked(self, images: Tensor) -> Tensor:
         """The images in float32 and contiguous, or an error; their values are checked where they are read."""
@@ -253,6 +314,7 @@ class SparseEncoder(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SparseEncoder":
         """Moves the dictionary between devices, but lets nothing change its dtype or memory layout."""
+        kept = self.measured is not None and self.measured.is_of(self.atoms)
         before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)
         for name, buffer in before.items():
@@ -261,6 +323,10 @@ class SparseEncoder(nn.Module):
             if moved.dtype != torch.float32:
                 moved = buffer.to(moved.device)
             self._buffers[name] = moved.contiguous()
+        if kept:
+            self.measured = AtomsState.of(self.atoms)
+        else:
+            self.refresh_norms()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:

@@ -5,6 +5,8 @@ else by the reference; ``neuroae_reference`` is the reference on any device (``b
 of gradients: ``autograd.py`` wraps them.
 """
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +117,25 @@ FAKES: dict[str, Callable[..., Any]] = {
 }
 
 
+def on_one_device(operation: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, after a look at the devices of its tensors.
+
+    PyTorch calls one implementation for all of them: pointers of another device would be followed, and beside a meta
+    tensor the shape function would run and leave the result as the memory was.
+    """
+
+    @functools.wraps(function)
+    def run(*arguments: Any) -> Any:
+        if len({value.device for value in arguments if isinstance(value, Tensor)}) > 1:
+            names = inspect.signature(getattr(reference, operation)).parameters
+            tensors = {name: t for name, t in zip(names, arguments, strict=True) if isinstance(t, Tensor)}
+            places = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
+            raise ValueError(f"{operation} has {places}, expected all tensors on one device")
+        return function(*arguments)
+
+    return run
+
+
 def on_engine(operation: str, device_type: str) -> Callable[..., Any]:
     """The operation on the engine of a device, which is loaded at the first call."""
 
@@ -129,11 +150,15 @@ def register() -> list[torch.library.Library]:
     for library in libraries:
         for operation in OPERATIONS:
             library.define(operation + SCHEMAS[operation], tags=(torch.Tag.pt2_compliant_tag,))
-            library.impl(operation, getattr(reference, operation), "CompositeExplicitAutograd")
-            torch.library.register_fake(f"{library.ns}::{operation}", FAKES[operation], lib=library)
+            plain, fake = (
+                on_one_device(operation, part) for part in (getattr(reference, operation), FAKES[operation])
+            )
+            library.impl(operation, plain, "CompositeExplicitAutograd")
+            torch.library.register_fake(f"{library.ns}::{operation}", fake, lib=library)
     for operation in OPERATIONS:
-        libraries[0].impl(operation, on_engine(operation, "cpu"), "CPU")
-        libraries[0].impl(operation, on_engine(operation, "cuda"), "CUDA")
+        for device_type in ("cpu", "cuda"):
+            run = on_one_device(operation, on_engine(operation, device_type))
+            libraries[0].impl(operation, run, device_type.upper())
     return libraries
 
 

@@ -19,8 +19,9 @@ class PretrainedModel(nn.Module):
 
         Raises:
             FileNotFoundError: there is no such name or folder, or a file is missing.
-            ValueError: a file is damaged, weights and configuration do not fit each other, a weight is NaN or
-                infinite, or the model is of another class; the message names the file, and the field or tensor.
+            ValueError: a file is damaged, a tensor does not fit its digest, weights and configuration do not fit
+                each other, a weight is NaN or infinite, or the model is of another class; the message names the file,
+                and the field or tensor. Folders of earlier versions hold no digests, which is a warning.
         """
         from .pretrained import load_pretrained  # which imports the subclasses of this class
 

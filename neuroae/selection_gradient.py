@@ -83,6 +83,7 @@ class SelectionGradient:
         """Unquantized, the survivors' values have a derivative of their own: W-NFGA, summed over realizations."""
         encoder, code, layer = self.encoder, self.code, self.decoder.conv1
         operations = ops.namespace(encoder.backend)
+        norms, dead_zone, _ = encoder.levels()
         grad_value = operations.conv_transpose_backward_value(
             grad_hidden, None, code.index, code.count, self.cast_weight(), layer.stride, layer.padding
         )
@@ -91,8 +92,8 @@ class SelectionGradient:
             code.index,
             code.projection,
             encoder.atoms,
-            encoder.norms,
-            encoder.dead_zone,
+            norms,
+            dead_zone,
             *self.images.shape[2:],
             encoder.stride,
             len(self.images),
@@ -114,7 +115,8 @@ class SelectionGradient:
         padding = [int(rows) for rows in layer.padding]
         patches = self.selection.atom.shape[1:3]
         grad_code = dense_code_gradient(self.hidden_sum.to(weight.dtype), weight, layer.stride, padding, patches)
-        dictionary = (encoder.atoms, encoder.norms, encoder.dead_zone)
+        norms, dead_zone, _ = encoder.levels()
+        dictionary = (encoder.atoms, norms, dead_zone)
         settings = encoder.membership_settings()
         return self.value_sum + membership_gradient(encoder.backend, grad_code, self.images, dictionary, settings)
 

@@ -1,12 +1,15 @@
 """Files: written whole or not at all, read with errors that name them. Nothing here unpickles."""
 
+import errno
 import glob
+import hashlib
 import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,11 @@ from torch import Tensor
 
 LONGEST_SHOWN = 200
 LOCK = ".lock"
+# Long after any of our files is written; what is older was left by a process that was killed.
+LEFTOVER_SECONDS = 600.0
+DIGESTS = "tensor_sha256"
+# What file systems without a way to flush answer: those of FUSE, SMB and some networks, of folders above all.
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 # The folders that this process works in, and their lock files as the system tells files apart: another run's has
 # another number, since a file that is open keeps its own though it was removed.
 CLAIMS: dict[Path, tuple[int, int]] = {}
@@ -34,32 +42,60 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         FolderReplacedError: ``path`` is in a folder that this process claimed and that is another run's by now.
+        OSError: the file cannot be written, as where the disk is full; the message names it.
     """
     require_claim(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        require_claim(path)
-        temporary.chmod(0o666 & ~current_umask())
-        flush(temporary)
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            require_claim(path)
+            temporary.chmod(0o666 & ~current_umask())
+            flush(temporary)
+            os.replace(temporary, path)
         if os.name == "posix":  # elsewhere folders cannot be opened
-            flush(path.parent)
+            with naming(path):
+                flush(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in errors of the system that name none, or its temporary file, which is gone by then."""
+    try:
+        yield
+    except OSError as error:
+        temporary = Path(str(error.filename)).name.startswith(f".{path.stem}-")
+        if error.errno is None or not (error.filename is None or temporary):
+            raise
+        raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from error
+
+
 def flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk: a power cut leaves what was there or what is."""
+    """Waits until a file, or the names in a folder, are on the disk: a power cut leaves what was there or what is.
+
+    Some file systems cannot promise that, and then nothing is waited for.
+    """
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)
+
+
+def sync(handle: int) -> None:
+    """``os.fsync`` of an open file or folder, where the file system has it."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 @contextmanager
@@ -74,7 +110,8 @@ def claimed(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        with naming(folder / LOCK):
+            lock.acquire(timeout=0)
     except Timeout:
         raise BlockingIOError(
             f"another run is at work in {folder}: wait until it has ended, or use another folder"
@@ -124,13 +161,22 @@ def lock_of(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def remove_leftovers(path: Path) -> None:
-    """Removes the temporary files that a process left when it was killed while it wrote ``path``."""
+def remove_leftovers(path: Path, seconds: float = 0.0) -> None:
+    """Removes the temporary files that a process left when it was killed while it wrote ``path``.
+
+    Args:
+        path: the file.
+        seconds: age from which a temporary file is taken for a leftover, where another process may be writing.
+    """
+    latest = time.time() - seconds
     # Names as tempfile makes them; others are of other files.
     made = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
     for leftover in path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"):
-        if made.fullmatch(leftover.name):
-            leftover.unlink(missing_ok=True)
+        if not made.fullmatch(leftover.name):
+            continue
+        with suppress(FileNotFoundError):  # another process has finished with it
+            if not seconds or leftover.stat().st_mtime < latest:
+                leftover.unlink()
 
 
 def current_umask() -> int:
@@ -142,6 +188,8 @@ def current_umask() -> int:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
     """Writes safetensors; each metadata value is stored as JSON. Tensors come back contiguous, each by itself.
 
+    A digest of each tensor is written too, by which ``load_tensors`` knows damage.
+
     Raises:
         OSError: the file cannot be written, as where the disk is full.
     """
@@ -149,33 +197,87 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    text = {name: json.dumps(value) for name, value in (metadata or {}).items()}
+    digests = {name: tensor_digest(tensor) for name, tensor in copies.items()}
+    text = {name: json.dumps(value) for name, value in {**(metadata or {}), DIGESTS: digests}.items()}
     # Not by its save_file, which writes beside the file by a name of its own: a kill would leave that for ever.
-    content = safetensors.torch.save(copies, text)
+    content = ordered_header(safetensors.torch.save(copies, text))
     with replacing(path) as temporary:
-        try:
-            temporary.write_bytes(content)
-        except OSError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
+        temporary.write_bytes(content)
+
+
+def ordered_header(content: bytes) -> bytes:
+    """The same safetensors, its metadata in the order of their names: the library's changes with the process."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """Hexadecimal SHA-256 of the dtype, the shape and the numbers of a contiguous tensor on the CPU."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    if tensor.numel():
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)  # as bytes, since NumPy has no bfloat16
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file written by ``save_tensors``; metadata of other writers may stay text."""
+    """Tensors and metadata of a file written by ``save_tensors``; metadata of other writers may stay text.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged: no whole safetensors, or a tensor that does not fit its digest. Files of other
+            writers and earlier versions have no digests.
+    """
     require_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = {name: parsed(text) for name, text in (file.metadata() or {}).items()}
+            texts = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    metadata = {name: decode_metadata(path, name, text) for name, text in texts.items()}
+    if DIGESTS in metadata:
+        check_digests(path, tensors, metadata.pop(DIGESTS))
     return tensors, metadata
 
 
-def parsed(text: str) -> Any:
+def check_digests(path: Path, tensors: Mapping[str, Tensor], digests: Any) -> None:
+    if not isinstance(digests, dict) or digests.keys() != tensors.keys():
+        raise ValueError(f"{path} is damaged: its digests are not those of its tensors")
+    for name, tensor in tensors.items():
+        if digests[name] != tensor_digest(tensor):
+            raise ValueError(f"{path} is damaged: {name} does not fit its digest")
+
+
+def has_digests(path: Path) -> bool:
+    """Whether damage to the tensors of a file, which can be loaded, would be noticed."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        return DIGESTS in (file.metadata() or {})
+
+
+def decode_metadata(path: Path, name: str, text: str) -> Any:
+    """The value of some JSON, or the text itself, as other writers may put it.
+
+    Raises:
+        ValueError: it is JSON that cannot be read; the message names the file.
+    """
     try:
-        return json.loads(text)
+        return decode_json(text)
     except json.JSONDecodeError:
         return text
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: its metadata {name} cannot be read: {error}") from error
+
+
+def decode_json(text: str) -> Any:
+    """The value; ValueError for what is no JSON, or nested or with numbers beyond what Python reads."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -186,8 +288,8 @@ def save_json(path: Path, value: Any) -> None:
 def load_json(path: Path) -> Any:
     require_file(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return decode_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
 
 

@@ -92,14 +92,32 @@ def test_a_cache_folder_that_cannot_be_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, 200])
-def test_a_damaged_file_is_named(folder: Path, kept: int) -> None:
+def test_a_truncated_file_is_made_again(folder: Path, kept: int, capsys: pytest.CaptureFixture[str]) -> None:
     cached_array("some", SHAPE, Rows())
     path = folder / "some.npy"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"some\.npy is damaged: .*; once it is deleted, it is made again"):
-        cached_array("some", SHAPE, Rows())
-    path.unlink()
     assert np.array_equal(cached_array("some", SHAPE, Rows()), EXPECTED)
+    assert f"making anew, since it is damaged, {path}" in capsys.readouterr().err
+    assert np.array_equal(np.load(path), EXPECTED)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        EXPECTED[:4],
+        EXPECTED.astype(np.int8),
+        EXPECTED.transpose(0, 2, 3, 1),
+        np.asfortranarray(EXPECTED),
+        np.array({}),
+    ],
+    ids=["too short", "of another type", "of another shape", "in another order", "a pickle"],
+)
+def test_another_array_is_made_again(folder: Path, other: np.ndarray) -> None:
+    folder.mkdir()
+    np.save(folder / "some.npy", other)
+    found = cached_array("some", SHAPE, Rows())
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, EXPECTED)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,35 @@ def test_a_damaged_image_is_named(photos: Path, damage: Callable[[Path], object]
         load(photos)
 
 
+def test_all_images_that_cannot_be_read_are_named_at_once(photos: Path) -> None:
+    for name in ("cat/1.png", "dog/1.jpg"):
+        (photos / "train" / name).write_text("no image")
+    with pytest.raises(ValueError, match=r"cat/1\.png cannot be read.*\n.*dog/1\.jpg cannot be read as an image"):
+        load(photos)
+
+
+@pytest.mark.parametrize("size", [(1, 33), (400, 8), (1, 100_000)], ids=str)
+def test_a_strip_of_pixels_is_refused_before_it_is_resized(photos: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size).save(photos / "train/dog/0.png")
+    message = rf"train/dog/0\.png cannot be read as an image: it is {size[0]:,} x {size[1]:,}, expected no side more"
+    with pytest.raises(ValueError, match=message):
+        load(photos)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(photos: Path) -> None:
+    """The header alone says 12,000 x 10,000; there are no pixels behind it."""
+    (photos / "train/dog/0.ppm").write_bytes(b"P6 12000 10000 255 ")
+    message = r"dog/0\.ppm cannot be read as an image: it is 12,000 x 10,000, expected at most 100,000,000 pixels"
+    with pytest.raises(ValueError, match=message):
+        load(photos)
+
+
+def test_an_image_as_long_as_is_read(photos: Path) -> None:
+    Image.new("RGB", (8, 256)).save(photos / "train/dog/0.png")
+    assert len(load(photos)) == 5
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an image in each of several formats."""

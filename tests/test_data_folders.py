@@ -5,16 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from photos import by_hand, load, write_image, write_photos
+from neuroae.data import ImageSet
+from neuroae.data.image_files import ImageFiles
+from photos import SIDE, by_hand, load, write_image, write_photos
 
-pytest.importorskip("torchvision")
+datasets = pytest.importorskip("torchvision").datasets
 
 
 @pytest.fixture
@@ -43,6 +47,66 @@ def test_an_image_becomes_a_square_of_rgb_bytes(photos: Path, width: int, height
     path = photos / "train/cat/0.png"
     write_image(path, 0, width, height, mode)
     assert np.array_equal(load(photos).images[0].numpy(), by_hand(path))
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_an_image_is_turned_upright(photos: Path, number: int) -> None:
+    """Where the first row and column of the stored image belong, by the EXIF standard."""
+    stored = np.random.default_rng(0).integers(256, size=(SIDE, SIDE, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = number
+    Image.fromarray(stored).save(photos / "train/cat/0.png", exif=exif)
+    shown = {
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: stored[::-1].transpose(1, 0, 2),
+        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: stored[:, ::-1].transpose(1, 0, 2),
+    }
+    assert np.array_equal(load(photos).images[0].permute(1, 2, 0), shown.get(number, stored))
+
+
+def test_a_photograph_is_turned_before_it_is_cropped(photos: Path) -> None:
+    stored = np.zeros((SIDE, 2 * SIDE, 3), np.uint8)
+    stored[:, SIDE:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(photos / "train/cat/0.png", exif=exif)
+    shown = load(photos).images[0]
+    assert (shown[:, : SIDE // 2] == 0).all()
+    assert (shown[:, SIDE // 2 :] == 255).all()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_is_none(photos: Path) -> None:
+    path = photos / "train/cat/0.jpg"
+    Image.fromarray(np.full((SIDE, SIDE, 3), 90, np.uint8)).save(path, exif=b"Exif\0\0II*\0spoiled")
+    assert np.array_equal(load(photos).images[0], by_hand(path))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_what_is_transparent_shows_white(photos: Path, mode: str) -> None:
+    """The left half is opaque and gray, the middle half transparent, over black."""
+    gray = np.zeros((SIDE, SIDE), np.uint8)
+    gray[:, :2] = 100
+    alpha = np.where(gray > 0, 255, 0).astype(np.uint8)
+    path = photos / "train/cat/0.png"
+    bands = {"RGBA": [gray, gray, gray, alpha], "LA": [gray, alpha]}
+    if mode in bands:
+        Image.merge(mode, [Image.fromarray(band) for band in bands[mode]]).save(path)
+    else:
+        image = Image.fromarray(gray).convert(mode)
+        image.save(path, transparency=image.getpixel((SIDE - 1, 0)))
+    shown = load(photos).images[0]
+    assert (shown[:, :, :2] == 100).all()
+    assert (shown[:, :, 2:] == 255).all()
+
+
+def test_half_transparent_colors_are_mixed_with_white(photos: Path) -> None:
+    Image.new("RGBA", (SIDE, SIDE), (200, 0, 100, 51)).save(photos / "train/cat/0.png")
+    assert load(photos).images[0, :, 0, 0].tolist() == [244, 204, 224]
 
 
 def test_cmyk_jpeg_is_read(photos: Path) -> None:
@@ -77,6 +141,74 @@ def test_folders_of_the_same_names_lengths_and_times_are_told_apart(photos: Path
         for path in folder.glob("train/*/*"):
             os.utime(path, ns=(0, 0))
         assert np.array_equal(load(folder).images[3].numpy(), by_hand(folder / "train/cat/a.bmp"))
+
+
+def warned(photos: Path) -> tuple[ImageSet, list[str]]:
+    """The training images, and the notices."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        return load(photos), [str(warning.message) for warning in caught]
+
+
+def test_hidden_folders_are_no_classes(photos: Path) -> None:
+    expected = load(photos)
+    for split in ("train", "val"):
+        write_image(photos / split / ".ipynb_checkpoints/0-checkpoint.png", 5)
+    write_image(photos / "train/cat/.ipynb_checkpoints/0-checkpoint.png", 5)
+    (photos / "train/cat/._0.png").write_bytes(b"of a Mac")
+    (photos / "train/.DS_Store").touch()
+    found, notices = warned(photos)
+    assert found.classes == ("cat", "dog")
+    assert torch.equal(found.labels, expected.labels)
+    assert torch.equal(found.images, expected.images)
+    hidden = [photos / "train" / name for name in (".ipynb_checkpoints", "cat/._0.png", "cat/.ipynb_checkpoints")]
+    assert notices == [f"{photos / 'train'}: left out as hidden: {', '.join(map(str, hidden))}"]
+
+
+def test_files_with_other_endings_are_counted(photos: Path) -> None:
+    for name in ("cat/a.gif", "cat/b.gif", "dog/c.GIF", "dog/notes"):
+        (photos / "train" / name).touch()
+    found, notices = warned(photos)
+    assert len(found) == 5
+    (notice,) = notices
+    assert notice == (f"{photos / 'train'}: 4 files have endings that are not read: 1 of .GIF, 1 of none, 2 of .gif")
+
+
+def test_a_link_to_a_folder_above_multiplies_nothing(photos: Path) -> None:
+    expected = load(photos)
+    loops = [photos / "train" / name for name in ("cat/again", "cat/deep/up", "dog/all")]
+    (photos / "train/cat/deep").mkdir()
+    for path, target in zip(loops, (photos / "train/cat", photos / "train/cat", photos), strict=True):
+        path.symlink_to(target)
+    (photos / "train/loop").symlink_to(photos / "train")
+    (photos / "val/loop").symlink_to(photos)
+    found, notices = warned(photos)
+    assert torch.equal(found.images, expected.images)
+    assert found.classes == expected.classes
+    shown = ", ".join(map(str, loops))
+    assert notices == [f"{photos / 'train'}: left out as links to a folder that they lie in: {shown}"]
+
+
+def test_links_that_lead_around_come_to_an_end(photos: Path) -> None:
+    for first, second in (("one", "two"), ("two", "one")):
+        write_image(photos / "train/cat" / first / "0.png", 50)
+        (photos / "train/cat" / first / "other").symlink_to(photos / "train/cat" / second)
+    assert len(load(photos)) == 5 + 4
+
+
+def test_linked_folders_elsewhere_are_followed(photos: Path) -> None:
+    (photos / "train/dog").rename(photos.parent / "elsewhere")
+    (photos / "train/dog").symlink_to(photos.parent / "elsewhere")
+    found, notices = warned(photos)
+    assert (len(found), notices) == (5, [])
+
+
+def test_images_come_in_the_order_of_torchvision(photos: Path) -> None:
+    """So that ids stay those of earlier versions."""
+    for name in ("b/0.png", "a-b/0.png", "a/c/0.png", "a/0.png", "A.png", "z.png"):
+        write_image(photos / "train/cat" / name, 60)
+    expected = datasets.ImageFolder(photos / "train").samples
+    assert ImageFiles.of(photos / "train", datasets.folder.IMG_EXTENSIONS).samples == expected
 
 
 def repaint(folder: Path) -> None:

@@ -1,11 +1,13 @@
 """Dictionary learning and its files."""
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import chisquare
 
 from neuroae import derive_seed
@@ -45,6 +47,46 @@ def test_learning_lowers_the_objective_on_patches_it_has_not_seen(digits: ImageS
     short, long = (learn_dictionary(digits, **QUICK | {"iterations": count}) for count in (1, 60))
     before, after = (sparse_fit(atoms, patches, QUICK["regularization"]).objective.mean() for atoms in (short, long))
     assert after < 0.97 * before
+
+
+def smooth_images(brightness: float) -> ImageSet:
+    coarse, fine = torch.rand(50, 3, 4, 4), torch.rand(50, 3, 16, 16)
+    images = 0.8 * F.interpolate(coarse, size=(16, 16), mode="bilinear") + 0.2 * fine
+    return image_set((255 * brightness * images).byte())
+
+
+def test_dark_images_give_copies_and_a_warning_with_their_number() -> None:
+    settings = {"atoms": 48, "iterations": 100}
+    with pytest.warns(UserWarning, match="Lower the regularization") as caught:
+        atoms = learn_dictionary(smooth_images(0.12), **settings)
+    rank = torch.linalg.matrix_rank(atoms.flatten(1), rtol=0.01)
+    assert rank < 10
+    assert f"{near_copies(atoms)} of 48 atoms are near copies of others, and their rank is {rank} of 48" in str(
+        caught[0].message
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_dictionary_of_bright_images_is_no_warning() -> None:
+    learn_dictionary(smooth_images(1.0), atoms=48, iterations=100)
+
+
+def test_one_bright_pixel_among_black_images_is_reached() -> None:
+    """Drawing at random until a patch has it would take a million draws for each."""
+    images = torch.zeros(2000, 1, 32, 32, dtype=torch.uint8)
+    images[1234, 0, 5, 31] = 9
+    started = time.monotonic()
+    values, image = random_patches(image_set(images), 4, 500, np.random.default_rng(0))
+    assert (image == 1234).all()
+    assert (np.count_nonzero(values, 1) == 1).all()
+    # The pixel lies in the last column, and in each of four rows of a patch.
+    assert sorted({int(place) for place in values.argmax(1)}) == [3, 7, 11, 15]
+    assert time.monotonic() - started < 10
+
+
+def test_black_images_have_no_patches_to_draw() -> None:
+    with pytest.raises(ValueError, match="some holds only black patches of side 4"):
+        random_patches(image_set(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)), 4, 5, np.random.default_rng(0))
 
 
 def lasso(patches: np.ndarray, dictionary: np.ndarray, weight: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from neuroae.cli import app
 from neuroae.data import load_dataset
 from neuroae.dictionary import learn_dictionary, load_dictionary
 from neuroae.presets import PRESETS, make_dictionary
-from neuroae.storage import load_tensors
+from neuroae.storage import load_tensors, save_tensors
 from neuroae.versions import versions
 
 
@@ -81,6 +81,11 @@ def test_a_training_takes_the_dictionary_that_was_learned_for_it(
 
 
 EARLY = {
+    "tensors-of-a-model": (
+        ["--output", "model.safetensors"],
+        "model.safetensors holds weight, expected a tensor named",
+    ),
+    "another-picture": (["--output", "photo.safetensors"], "photo.safetensors, whose picture would replace photo.png"),
     "too-many-atoms": (["--atoms", 40_000], "atoms is 40000"),
     "negative-lambda": (["--regularization", -1], "regularization is -1.0"),
     "nan-lambda": (["--regularization", "nan"], "regularization is nan"),
@@ -98,6 +103,8 @@ def test_command_refuses_mistakes_before_it_loads_images(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder.safetensors").mkdir()
+    Path("photo.png").touch()
+    save_tensors(Path("model.safetensors"), {"weight": torch.zeros(2)})
     module = importlib.import_module("neuroae.cli.dictionary")
     monkeypatch.setattr(module, "load_dataset", lambda *_: pytest.fail("loaded images"))
     with pytest.raises(ValueError, match=message):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from conftest import same_code, unit_atoms
 from neuroae import SparseEncoder
+from neuroae.evaluation.fingerprints import attributes
 
 
 @pytest.fixture
@@ -94,6 +95,86 @@ def test_saved_modules_and_state_dicts_come_back(encoder: SparseEncoder, images:
     assert same_code(restored.encode(images, seed=1), expected)
     with pytest.raises(ValueError, match="l2 norms"):
         restored.load_state_dict({"atoms": 2 * encoder.atoms})
+
+
+@pytest.fixture
+def others() -> Tensor:
+    """Atoms of one spot each: their l1 norms are 1, and those of random atoms are far above."""
+    return torch.eye(48)[:20].reshape(20, 3, 4, 4).contiguous()
+
+
+def test_atoms_of_a_functional_call_have_their_own_norms(
+    encoder: SparseEncoder, others: Tensor, images: Tensor
+) -> None:
+    expected, before = SparseEncoder(others, top_t=8, dropout_p=0.5)(images, 1), encoder(images, 1)
+    for replaced in ({"atoms": others}, {"atoms": others.clone(), "norms": encoder.norms.clone()}):
+        assert torch.equal(torch.func.functional_call(encoder, replaced, (images, 1)), expected)
+        assert torch.equal(encoder(images, 1), before)
+
+
+@pytest.mark.parametrize("realizations", [1, 3], ids=["fused", "selected and drawn"])
+def test_atoms_changed_in_place_have_their_own_norms(
+    encoder: SparseEncoder, others: Tensor, images: Tensor, realizations: int
+) -> None:
+    encoder.encode(images, realizations)
+    encoder.atoms.copy_(others)
+    fresh = SparseEncoder(others, top_t=8, dropout_p=0.5)
+    assert same_code(encoder.encode(images, realizations, seed=1), fresh.encode(images, realizations, seed=1))
+    assert torch.equal(encoder.norms, fresh.norms)
+    assert torch.equal(encoder.dead_zone, fresh.dead_zone)
+
+
+def test_atoms_changed_before_they_move(encoder: SparseEncoder, others: Tensor, images: Tensor) -> None:
+    encoder.atoms.copy_(others)
+    moved = copy.deepcopy(encoder).double()
+    fresh = SparseEncoder(others, top_t=8, dropout_p=0.5)
+    assert same_code(moved.encode(images, seed=1), fresh.encode(images, seed=1))
+
+
+def test_the_gradient_through_the_selection_follows_the_atoms(others: Tensor, images: Tensor, atoms: Tensor) -> None:
+    encoder, fresh = (SparseEncoder(each, top_t=8, surrogate="selection") for each in (atoms, others))
+    encoder.atoms.copy_(others)
+    gradients = []
+    for each in (encoder, fresh):
+        leaf = images.clone().requires_grad_()
+        each(leaf, 1).square().sum().backward()
+        gradients.append(leaf.grad)
+    assert gradients[1].any()
+    assert torch.equal(*gradients)
+
+
+def test_changed_atoms_are_refused_unless_of_unit_norm(encoder: SparseEncoder, images: Tensor) -> None:
+    with pytest.raises(ValueError, match="atoms has l2 norms from 3 to 3, expected 1"):
+        torch.func.functional_call(encoder, {"atoms": 3 * encoder.atoms}, (images,))
+    encoder.atoms.mul_(2)
+    with pytest.raises(ValueError, match="atoms has l2 norms from 2 to 2, expected 1"):
+        encoder.select(images)
+
+
+def test_a_selection_is_not_drawn_from_after_the_atoms_have_changed(
+    encoder: SparseEncoder, others: Tensor, images: Tensor
+) -> None:
+    selection = encoder.select(images)
+    encoder.atoms.copy_(others)
+    with pytest.raises(RuntimeError, match="the encoder's atoms were changed since they were selected from"):
+        selection.draw(1)
+
+
+def test_unchanged_atoms_are_not_measured_again(
+    encoder: SparseEncoder, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = copy.deepcopy(encoder).to(torch.bfloat16)
+    moved.load_state_dict(encoder.state_dict())
+    monkeypatch.setattr(SparseEncoder, "measure_levels", lambda _: pytest.fail("measured"))
+    for each in (encoder, moved, copy.copy(encoder)):
+        each.encode(images, 2)
+        each(images)
+
+
+def test_fingerprints_do_not_read_what_was_measured(encoder: SparseEncoder) -> None:
+    """Evaluations of models around an encoder go on with the fingerprints that they had."""
+    assert "measured" in vars(encoder)
+    assert not [line for line in attributes(encoder) if "measured" in line]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

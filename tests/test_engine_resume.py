@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import killed_evaluation
 import shared_evaluation
@@ -118,6 +119,10 @@ def other_tensors(path: Path) -> None:
     save_tensors(path, {"images": load_tensors(path)[0]["images"]})
 
 
+def deep_metadata(path: Path) -> None:
+    save_file({"images": load_tensors(path)[0]["images"]}, path, {"crc32": "[" * 200_000})
+
+
 def spoil_a_line(path: Path) -> None:
     path.write_text(path.read_text().replace('"image":8,"label":1,', '"image":8,"label":2,', 1))
 
@@ -140,6 +145,7 @@ PART, IMAGES = "records/part-0.jsonl", "images/clean/00001.safetensors"
         (IMAGES, flip_a_bit, [SECOND]),
         (IMAGES, other_ids, [SECOND]),
         (IMAGES, other_tensors, [SECOND]),
+        (IMAGES, deep_metadata, [SECOND]),
         ("times/part-0.jsonl", lambda path: cut(path, 3), []),
     ],
     ids=[
@@ -152,6 +158,7 @@ PART, IMAGES = "records/part-0.jsonl", "images/clean/00001.safetensors"
         "a bit of the images flipped",
         "images of others",
         "images without ids",
+        "images with metadata that cannot be read",
         "last time torn",
     ],
 )

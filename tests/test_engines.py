@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import cut_rows
 import oracle
 from conftest import unit_atoms
 from neuroae import kernels
@@ -96,6 +97,19 @@ def test_ties_and_the_edge_of_the_dead_zone(engine: ModuleType, case: Case) -> N
     oracle.assert_identical(engine.select(*case.select_arguments()), selection, SELECTION)
     expected = reference.encode(*case.encode_arguments(case.start))
     oracle.assert_identical(engine.encode(*case.encode_arguments(case.start)), expected, CODE)
+
+
+@pytest.mark.parametrize("atoms", cut_rows.ATOMS)
+@pytest.mark.parametrize("kind", cut_rows.KINDS)
+def test_the_cut_between_the_closest_magnitudes(engine: ModuleType, kind: str, atoms: int) -> None:
+    rows = cut_rows.cut_rows(kind, atoms)
+    for top_t in cut_rows.counts(atoms):
+        arguments = cut_rows.select_arguments(rows, top_t)
+        cut_rows.assert_cut(engine.select(*arguments), rows, top_t)
+        levels = torch.ones(atoms), torch.zeros(atoms), torch.tensor(0), torch.tensor([0])
+        index, _, projection, count = engine.encode(*arguments[:2], *levels, 1, top_t, 0, 0.0, True, True)
+        cut_rows.assert_cut((index, projection), rows, top_t)
+        assert (count == top_t).all()
 
 
 @given(case=cases(), surrogate=st.sampled_from(SURROGATES), apart=st.booleans(), generator=generators())

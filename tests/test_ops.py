@@ -111,6 +111,23 @@ def test_every_operation_has_a_schema_and_a_shape_function() -> None:
     assert set(ops.SCHEMAS) == set(ops.FAKES) == set(OPERATIONS)
 
 
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_tensors_on_several_devices_are_refused_by_name(
+    library: Any, operation: str, arguments: dict[str, dict[str, Any]]
+) -> None:
+    """The shape function, which would answer for a meta tensor, leaves memory as it was."""
+    run, values = getattr(library, operation), arguments[operation]
+    tensors = [name for name, value in values.items() if isinstance(value, Tensor)]
+    assert len(tensors) > 1
+    for name in tensors:
+        with pytest.raises(
+            ValueError, match=rf"{operation} has .*\b{name} on meta.*expected all tensors on one device"
+        ):
+            run(**values | {name: values[name].to("meta")})
+    on_meta = run(**{name: value.to("meta") if name in tensors else value for name, value in values.items()})
+    assert all(result.is_meta for result in oracle.as_tuple(on_meta))
+
+
 SELECT = {
     "images of float64": (
         "images",

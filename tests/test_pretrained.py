@@ -1,6 +1,7 @@
 """Models as folders: what comes back, what float16 changes, and which names there are."""
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def test_a_model_that_was_not_written_to_the_end_is_not_loaded(
         small_model("defense").save_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         load_pretrained(tmp_path)
+
+
+def test_what_a_kill_left_long_ago_is_removed_when_a_model_is_saved(tmp_path: Path) -> None:
+    old, new = tmp_path / ".model-abcd1234.safetensors", tmp_path / ".model-efgh5678.safetensors"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    small_model("defense").save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, new.name}
 
 
 def test_a_model_that_cannot_be_written_leaves_the_one_that_was_there(

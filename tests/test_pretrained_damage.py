@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from neuroae.pretrained import load_pretrained
 from neuroae.storage import load_json, load_tensors, save_tensors
@@ -62,6 +63,31 @@ def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, how: str, message: 
     damage(tmp_path, how)
     with pytest.raises(ValueError, match=message):
         load_pretrained(tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_flipped_bit_of_a_weight_is_refused_by_name(tmp_path: Path) -> None:
+    model = small_model("defense")
+    model.save_pretrained(tmp_path)
+    load_pretrained(tmp_path)
+    weight = model.state_dict()["decoder.conv2.weight"].contiguous().numpy().tobytes()
+    content = bytearray((tmp_path / "model.safetensors").read_bytes())
+    content[content.index(weight) + 1] ^= 64
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors is damaged: decoder\.conv2\.weight does not fit its dig"
+    ):
+        load_pretrained(tmp_path)
+
+
+def test_weights_of_an_earlier_version_are_a_notice(tmp_path: Path) -> None:
+    model = small_model("defense")
+    model.save_pretrained(tmp_path)
+    tensors, _ = load_tensors(tmp_path / "model.safetensors")
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.warns(UserWarning, match=r"model\.safetensors holds no digests of its tensors"):
+        loaded, _ = load_pretrained(tmp_path)
+    assert torch.equal(loaded.state_dict()["decoder.conv2.weight"], model.state_dict()["decoder.conv2.weight"])
 
 
 WRONG_FIELDS = {

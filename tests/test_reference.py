@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import cut_rows
 import oracle
 from conftest import unit_atoms
 from neuroae.kernels import reference
@@ -138,6 +139,14 @@ def test_ties_go_to_the_lower_atom() -> None:
     atom, projection = reference.select(torch.full((1, 1, 1, 1), 0.5), atoms, 1, 3)
     assert atom.flatten().tolist() == [0, 1, 2]
     assert projection.flatten().tolist() == [0.5, -0.5, 0.5]
+
+
+@pytest.mark.parametrize("atoms", cut_rows.ATOMS)
+@pytest.mark.parametrize("kind", cut_rows.KINDS)
+def test_the_cut_between_the_closest_magnitudes(kind: str, atoms: int) -> None:
+    rows = cut_rows.cut_rows(kind, atoms)
+    for top_t in cut_rows.counts(atoms):
+        cut_rows.assert_cut(reference.select(*cut_rows.select_arguments(rows, top_t)), rows, top_t)
 
 
 def test_the_dead_zone_is_open() -> None:

@@ -1,8 +1,14 @@
 """The report of an evaluation: its files, and what it says of evaluations that are not done."""
 
 import csv
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +19,8 @@ from models import small_defense
 from neuroae.attacks import PGDSettings
 from neuroae.cli import app
 from neuroae.data import ImageSet
-from neuroae.evaluation import Evaluation, Scoring, attacks_from, run_evaluation
+from neuroae.evaluation import Evaluation, Scoring, attacks_from, load_evaluation, run_evaluation
+from neuroae.evaluation.lines import sealed
 from neuroae.evaluation.sanity import INPUT_RANGE, Check, load_checks, save_checks
 from neuroae.evaluation.sanity.comparisons import TRANSFER
 from neuroae.evaluation.sanity.images import BALL
@@ -187,6 +194,93 @@ def test_a_manifest_that_lacks_something_is_named(folder: Path, part: str) -> No
     save_json(folder / "manifest.json", manifest)
     with pytest.raises(ValueError, match=rf"manifest\.json is damaged: {part} is missing"):
         Report.of(folder)
+
+
+WRONG = {
+    "no family": ("identity.attacks.transfer", "family", None, "family is missing"),
+    "gradients in words": ("identity.attacks.transfer", "gradients", "many", "gradients is a str, expected int"),
+    "an attack that is text": ("identity.attacks", "transfer", "PGD", "transfer is a str, expected dict"),
+    "an order of numbers": ("identity", "order", [1, 2], "order holds a int, expected str alone"),
+    "an order that is a number": ("identity", "order", 3, "order is a int, expected list"),
+    "costs that are a list": ("", "costs", [], "costs is a list, expected dict"),
+    "a cost in words": ("costs.transfer", "C", "3", r"C is a str, expected int or float"),
+    "no seed": ("identity.scoring", "seed", None, "seed is missing"),
+    "versions of text": ("", "versions", ["1.0"], "versions holds a str, expected dict alone"),
+    "images in words": ("identity.data", "images", "12", "images is a str, expected int"),
+}
+
+
+@pytest.mark.parametrize(("outer", "name", "value", "message"), WRONG.values(), ids=WRONG)
+def test_a_manifest_of_the_wrong_types_is_named(
+    folder: Path, outer: str, name: str, value: object, message: str
+) -> None:
+    manifest = load_json(folder / "manifest.json")
+    within = manifest
+    for parent in filter(None, outer.split(".")):
+        within = within[parent]
+    within.update({name: value})
+    if value is None:
+        del within[name]
+    save_json(folder / "manifest.json", manifest)
+    with pytest.raises(ValueError, match=rf"manifest\.json is damaged: {outer}\.?{message}"):
+        Report.of(folder)
+
+
+KILLED = """
+import os, signal, sys
+from neuroae.reports import write_report
+
+def replace(temporary, path, replace=os.replace):
+    if path.name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(temporary, path)
+
+os.replace = replace
+write_report(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_killed_report_left_is_removed_when_it_is_old(folder: Path, name: str) -> None:
+    """A temporary file that is new may be of a report that is being written."""
+    before = set(folder.iterdir())
+    assert subprocess.run([sys.executable, "-c", KILLED, folder, name]).returncode == -signal.SIGKILL
+    left = {path for path in folder.iterdir() if path.name.startswith(f".{Path(name).stem}-")}
+    assert len(left) == 1
+    write_report(folder)
+    assert left <= set(folder.iterdir())
+    for path in set(folder.iterdir()) - before:
+        os.utime(path, (0, 0))
+    write_report(folder)
+    assert {path.name for path in set(folder.iterdir()) - before} == set(FILES)
+
+
+SEALED = ({}, [], 3, {"attack": "clean"}, {"attack": 1, "block": 0, "seconds": 1.0})
+
+
+@pytest.mark.parametrize("value", SEALED, ids=str)
+def test_sealed_lines_of_something_else_are_left_out(folder: Path, value: Any) -> None:
+    expected = Report.of(folder)
+    for path in (folder / "records.jsonl", folder / "times.jsonl"):
+        path.write_text(sealed(value) + path.read_text())
+    actual = Report.of(folder)
+    assert actual.table == expected.table
+    assert actual.results.seconds == expected.results.seconds
+
+
+def test_a_record_of_the_wrong_types_is_a_record_that_is_lacking(folder: Path) -> None:
+    lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
+    wrong = json.loads(lines[-1].partition(" ")[2]) | {"vote": "cat"}
+    (folder / "records.jsonl").write_text("".join(lines[:-1]) + sealed(wrong))
+    with pytest.raises(ValueError, match=r"records\.jsonl is damaged: start the evaluation again to mend it"):
+        load_evaluation(folder)
+
+
+def test_checks_of_the_wrong_types_are_named(folder: Path) -> None:
+    for value in ([{"name": "some", "verdict": "maybe", "found": "", "meaning": ""}], [3], {"a": 1}):
+        save_json(folder / "sanity.json", value)
+        with pytest.raises(ValueError, match=r"sanity\.json does not hold checks"):
+            load_checks(folder / "sanity.json")
 
 
 def test_the_command_prints_the_table_and_the_checks(folder: Path) -> None:

@@ -8,6 +8,7 @@ from conftest import unit_atoms
 from neuroae import Decoder, Defense, SparseEncoder, resnet32
 from neuroae.pretrained import load_pretrained
 from neuroae.pretrained.folders import SHIPPED
+from neuroae.storage import has_digests
 from saved_models import small_model
 
 FILES = ("README.md", "config.json", "model.safetensors")
@@ -38,6 +39,11 @@ def require_whole_and_small(shelf: Path, limit: float = 24e6) -> None:
         assert scored == ([1, 10] if isinstance(model, Defense) else [1]), f"{folder.name} is scored with {scored}"
         size += sum(path.stat().st_size for path in folder.iterdir())
     assert size <= limit, f"{size} bytes, expected at most {limit:g}"
+
+
+def test_models_that_ship_have_digests() -> None:
+    for folder in SHIPPED.iterdir():
+        assert has_digests(folder / "model.safetensors")
 
 
 def test_models_that_ship_are_whole_and_small() -> None:

@@ -1,18 +1,32 @@
 """Files are written whole or not at all, and folders have one run at a time."""
 
+import errno
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
-from neuroae.storage import claimed, load_json, load_tensors, remove_leftovers, replacing, save_json, save_tensors
+from neuroae.evaluation.lines import append_lines
+from neuroae.storage import (
+    claimed,
+    has_digests,
+    load_json,
+    load_tensors,
+    remove_leftovers,
+    replacing,
+    save_json,
+    save_tensors,
+)
 
 
 def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
@@ -31,6 +45,67 @@ def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+NUMBERS = {
+    "decoder.weight": torch.arange(6.0).reshape(2, 3),
+    "half": torch.ones(4, dtype=torch.bfloat16),
+    "steps": torch.tensor(3),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_one_flipped_bit_is_noticed_and_the_tensor_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "file.safetensors"
+    save_tensors(path, NUMBERS, {"note": 1})
+    content = bytearray(path.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    start, end = json.loads(content[8 : 8 + length])[name]["data_offsets"]
+    for place in (start, end - 1):
+        content[8 + length + place] ^= 4
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"file\.safetensors is damaged: {name} does not fit its digest"):
+            load_tensors(path)
+        content[8 + length + place] ^= 4
+    path.write_bytes(content)
+    assert torch.equal(load_tensors(path)[0][name], NUMBERS[name])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b'"F32","shape":[2,3]', b'"F32","shape":[3,2]'), (b'"half":{', b'"half_":{'), (b'"BF16"', b'"F16"')],
+    ids=["shape", "name", "dtype"],
+)
+def test_a_changed_header_is_noticed(tmp_path: Path, before: bytes, after: bytes) -> None:
+    path = tmp_path / "file.safetensors"
+    save_tensors(path, NUMBERS)
+    content = path.read_bytes()
+    assert content.count(before) == 1
+    length = int.from_bytes(content[:8], "little")
+    changed = content[8 : 8 + length].replace(before, after)
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + length :])
+    with pytest.raises(ValueError, match=r"file\.safetensors is damaged: "):
+        load_tensors(path)
+
+
+def test_files_of_other_writers_have_no_digests(tmp_path: Path) -> None:
+    safetensors.torch.save_file(NUMBERS, tmp_path / "other.safetensors", {"format": "pt"})
+    save_tensors(tmp_path / "own.safetensors", NUMBERS)
+    assert load_tensors(tmp_path / "other.safetensors")[1] == {"format": "pt"}
+    assert not has_digests(tmp_path / "other.safetensors")
+    assert has_digests(tmp_path / "own.safetensors")
+
+
+def test_every_process_writes_the_same_bytes(tmp_path: Path) -> None:
+    """The library orders metadata by a hash that differs from process to process."""
+    program = "import sys, torch; from pathlib import Path; from neuroae.storage import save_tensors\n"
+    program += "save_tensors(Path(sys.argv[1]), {'a': torch.zeros(2)}, {str(number): 'some' for number in range(9)})"
+    contents = set()
+    for number in range(2):
+        path = tmp_path / f"{number}.safetensors"
+        subprocess.run([sys.executable, "-c", program, path], check=True)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
 
 
 @pytest.mark.parametrize("existing", [True, False])
@@ -63,6 +138,89 @@ def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(tmp_path: Pat
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
+
+
+DEEP = "[" * 200_000 + "]" * 200_000
+LONG = "[" + "9" * 5_000 + "]"
+
+
+@pytest.mark.parametrize("text", [DEEP, LONG, "{", "\ud800"], ids=["deep", "a long number", "half", "no text"])
+def test_json_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file.json").write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(ValueError, match=rf"{tmp_path}/file\.json is not a JSON file: "):
+        load_json(tmp_path / "file.json")
+
+
+@pytest.mark.parametrize("text", [DEEP, LONG], ids=["deep", "a long number"])
+def test_metadata_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file.safetensors"
+    safetensors.torch.save_file({"some": torch.zeros(2)}, path, {"note": text})
+    with pytest.raises(ValueError, match=rf"{path} is damaged: its metadata note cannot be read: "):
+        load_tensors(path)
+
+
+WRITERS = {
+    "JSON": lambda path: save_json(path, "some text" * 10_000),
+    "tensors": lambda path: save_tensors(path, {"large": torch.zeros(10_000)}),
+    "lines": lambda path: append_lines(path, [{"some": "text" * 10_000}]),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_full_disk_is_an_error_that_names_the_file_whatever_is_written(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"{tmp_path}/some\.file cannot be written: File too large") as caught:
+            write(tmp_path / "some.file")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_file_system_that_flushes_nothing_is_written_to(
+    tmp_path: Path, write: Callable[[Path], None], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(tmp_path / "some.file")
+    assert [path.name for path in tmp_path.iterdir()] == ["some.file"]
+    assert (tmp_path / "some.file").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_disk_that_fails_is_an_error_that_names_the_file(
+    tmp_path: Path, write: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=rf"{tmp_path}/some\.file cannot be written: Input/output error"):
+        write(tmp_path / "some.file")
+
+
+def test_a_folder_that_takes_no_files_is_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mkstemp(prefix: str, suffix: str, dir: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir / f"{prefix}abcd1234{suffix}"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+    with pytest.raises(PermissionError, match=rf"{tmp_path}/some\.json cannot be written: Permission denied"):
+        save_json(tmp_path / "some.json", 1)
+
+
+def test_an_error_about_another_file_stays(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"No such file .*nowhere'"), replacing(tmp_path / "a"):
+        (tmp_path / "nowhere").read_bytes()
 
 
 def test_tensors_that_share_memory_are_written_each_by_itself(tmp_path: Path) -> None:

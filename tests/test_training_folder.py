@@ -155,3 +155,31 @@ def test_what_killed_writes_left_is_removed(tmp_path: Path, module: ModuleType) 
         path.touch()
     train(tmp_path, "plain")
     assert not [path for path in left if path.exists()]
+
+
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "epochs.csv", "curves.png"])
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path, module: ModuleType, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    message = rf"{tmp_path} holds {name} and no run\.json, which would say what it belongs to"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, "plain")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
+@pytest.mark.parametrize("verb", ["train", "attack"])
+@pytest.mark.parametrize("output", ["", " "], ids=["empty", "blank"])
+def test_an_empty_output_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = ["cifar10"] if verb == "attack" else []
+    result = CliRunner().invoke(app, [verb, *model, "--dataset", "digits", "--output", output])
+    assert result.exit_code == 2
+    assert "it is empty, expected a folder" in " ".join(result.output.replace("│", " ").split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scores", [[{}], [3], 3, [{"accuracy": "high", "images": 1, "data": "some"}]], ids=str)
+def test_scores_of_the_wrong_types_are_named(tmp_path: Path, module: ModuleType, scores: object) -> None:
+    with pytest.raises(ValueError, match=r"config\.json has scores in its notes that are none: "):
+        module.last_score(tmp_path / "config.json", {"scores": scores})

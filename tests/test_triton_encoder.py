@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import cut_rows
 import oracle
 from conftest import unit_atoms
 from neuroae.kernels import reference
@@ -62,6 +63,15 @@ def test_ties_and_the_edge_of_the_dead_zone(case: Case) -> None:
     oracle.assert_identical(run("select", *case.select_arguments()), selection, SELECTION)
     expected = reference.encode(*case.encode_arguments(case.start))
     oracle.assert_identical(run("encode", *case.encode_arguments(case.start)), expected, CODE)
+
+
+@pytest.mark.parametrize("atoms", [33, 129, 1100], ids=["33", "129", "1100, more than registers hold"])
+@pytest.mark.parametrize("kind", cut_rows.KINDS)
+def test_the_cut_between_the_closest_magnitudes(kind: str, atoms: int) -> None:
+    rows = cut_rows.cut_rows(kind, atoms)
+    for top_t in (1, atoms // 2 + 1, atoms):
+        arguments = cut_rows.select_arguments(rows, top_t)
+        cut_rows.assert_cut(run("select", *arguments), rows, top_t)
 
 
 @pytest.mark.parametrize(

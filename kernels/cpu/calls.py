@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .library import BAD_INDEX, NO_MEMORY, library
+from .library import BAD_INDEX, FORKED, NO_MEMORY, library
 from .structures import Code
 
 
@@ -14,6 +14,12 @@ def run(operation: str, *arguments: object) -> int:
     status: int = getattr(library(), f"neuroae_{operation}")(*arguments, torch.get_num_threads())
     if status == NO_MEMORY:
         raise MemoryError(f"the C++ engine found no memory for {operation}")
+    if status == FORKED:
+        raise RuntimeError(
+            f"{operation} runs in a forked process, whose parent computed in parallel: its threads are not here, and "
+            "waiting for them would never end. Start processes by spawn (torch.multiprocessing.get_context('spawn')), "
+            "or call torch.set_num_threads(1) first"
+        )
     return status
 
 

@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent
 LIBRARY_NAME = "libneuroae_cpu.so"
 BUILD_ERROR = FOLDER / "build-error.txt"
 OTHER_VERSION = "the C++ engine at {} is of another version: build the package again"
-BAD_INDEX, NO_MEMORY = 2, 3  # kBadIndex and kNoMemory of engine.h
+BAD_INDEX, NO_MEMORY, FORKED = 2, 3, 4  # kBadIndex, kNoMemory and kForked of engine.h
 INSTRUCTION_SETS = ("plain", "avx2", "avx512", "avx512_bf16")
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {

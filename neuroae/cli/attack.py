@@ -18,14 +18,15 @@ from ..defense import Defense
 from ..devices import choose_device
 from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation
 from ..evaluation.attack import Perturbation, Variant, Widths
-from ..evaluation.models import for_any_batch, is_random, load_model, require_fixable
+from ..evaluation.models import for_any_batch, is_function, is_random, load_model, require_fixable
 from ..evaluation.modes import check_modes
 from ..evaluation.ready_made import load_ready_made
 from ..presets import PRESETS
+from ..pretrained import pretrained_classes
 from ..reports.sanity import probe_evaluation
 from ..reports.saving import PAGE, write_report
 from .methods import TITLES, WITHOUT_GRADIENTS, Budget, named_by_settings, repeated
-from .options import DataDir, Device, Download, ImageSize, Limit, Seed, preset_option
+from .options import DataDir, Device, Download, ImageSize, Limit, Seed, folder, preset_option
 
 
 def attack(
@@ -38,7 +39,12 @@ def attack(
     ],
     dataset: Annotated[DatasetName, typer.Option(help="Whose images to attack.")],
     output: Annotated[
-        Path, typer.Option(help="Folder for records and images. An evaluation that was stopped goes on from there.")
+        Path,
+        typer.Option(
+            parser=folder,
+            metavar="PATH",
+            help="Folder for records and images. An evaluation that was stopped goes on from there.",
+        ),
     ],
     data_dir: DataDir = None,
     download: Download = False,
@@ -198,6 +204,7 @@ def attack(
     data = data.limited(limit)
     if hold_out:
         _, data = data.hold_out(hold_out, seed)
+    data = in_known_classes(data, known_classes({"": model} | named(source or [])))
     sources = {name: for_any_batch(name or model, each, data, block) for name, each in sources.items()}
     attacked = sources[""]
     random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
@@ -249,6 +256,32 @@ def named(paths: Sequence[str]) -> dict[str, str]:
     """Paths by their last parts; by themselves where these are not all different."""
     names = [Path(path).absolute().name for path in paths]
     return dict(zip(names if len(set(names)) == len(names) else paths, paths, strict=True))
+
+
+def known_classes(models: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The class names of saved models that have them, by the model's path."""
+    saved = {path for path in models.values() if not is_function(path)}
+    classes = {path: pretrained_classes(path) for path in sorted(saved)}
+    return {path: names for path, names in classes.items() if names}
+
+
+def in_known_classes(data: ImageSet, classes: Mapping[str, tuple[str, ...]]) -> ImageSet:
+    """The images, their labels positions in the models' classes.
+
+    Raises:
+        ValueError: two models have other classes, or a model does not know a class of the images.
+    """
+    if not classes:
+        return data
+    first, *others = classes
+    for path in others:
+        if classes[path] != classes[first]:
+            said, expected = ", ".join(classes[path]), ", ".join(classes[first])
+            raise ValueError(f"{path} has the classes {said}, expected {expected} as {first} has")
+    try:
+        return data.in_classes(classes[first])
+    except ValueError as error:
+        raise ValueError(f"{error}, which {first} was trained on") from error
 
 
 def draws(name: str, model: nn.Module, data: ImageSet, deterministic: bool) -> bool:

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from ..data import DatasetName, ImageSet, load_dataset
-from ..dictionary import check_settings, save_dictionary
+from ..dictionary import check_settings, load_dictionary, save_dictionary
 from ..presets import Preset, make_dictionary
 from ..reports.atoms import draw_atoms
+from ..reports.style import dispensable
 from ..storage import remove_leftovers
 from ..versions import versions
 from .options import Atoms, DataDir, Download, HoldOut, ImageSize, Limit, Patch, Seed, overridden, preset_option
@@ -52,16 +53,24 @@ def dictionary(
     for path in (output, picture):
         remove_leftovers(path)
     save_dictionary(output, learned, dictionary_notes(preset, data, seed))
-    draw_atoms(picture, learned)
-    print(f"{preset.atoms} atoms of {' x '.join(map(str, learned.shape[1:]))} in {output}; picture: {picture}")
+    drawn = ""
+    with dispensable(picture):
+        draw_atoms(picture, learned)
+        drawn = f"; picture: {picture}"
+    print(f"{preset.atoms} atoms of {' x '.join(map(str, learned.shape[1:]))} in {output}{drawn}")
 
 
 def check_output(output: Path) -> None:
-    """Refuses a file that could not be written in the end, or that its own picture would replace."""
+    """Refuses a file that could not be written in the end, that its own picture would replace, or that would replace
+    what is no dictionary."""
     if output.suffix != SUFFIX:
         raise ValueError(f"output is {output}, expected a name that ends in {SUFFIX}")
     if output.is_dir():
         raise ValueError(f"output is {output}, a folder, expected a file")
+    if output.exists():
+        load_dictionary(output)  # refuses tensors of something else, which would be replaced
+    elif output.with_suffix(".png").exists():
+        raise ValueError(f"output is {output}, whose picture would replace {output.with_suffix('.png')}; move that")
     output.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -9,6 +9,14 @@ import typer
 from ..data import IMAGE_SIZE
 from ..presets import PRESETS, Preset
 
+
+def folder(text: str) -> Path:
+    """The folder of an option. An empty text, as of a variable that is not set, would be the current one."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty, expected a folder; the current one is '.'")
+    return Path(text)
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import Any
 from .. import processes
 from ..pretrained import CARD, CONFIG, WEIGHTS
 from ..reports.curves import PICTURE, TABLE
-from ..storage import claimed, load_json, load_tensors, remove_leftovers, require_same, save_json
+from ..storage import claimed, load_json, load_tensors, remove_leftovers, require_empty, require_same, save_json
 from ..versions import note_versions, versions
 
 RUN = "run.json"
@@ -28,11 +28,12 @@ def taken(folder: Path, asked: dict[str, Any]) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another command is at work there.
-        ValueError: the folder belongs to another training.
+        ValueError: the folder belongs to another training, or to none.
     """
     if not processes.is_first():
         yield
         return
+    refuse_foreign(folder)
     with claimed(folder):
         for name in (RUN, DICTIONARY, WEIGHTS, CONFIG, CARD, TABLE, PICTURE):
             remove_leftovers(folder / name)
@@ -47,6 +48,16 @@ def taken(folder: Path, asked: dict[str, Any]) -> Iterator[None]:
             begun = [{"neuroae": "unknown, the training was begun by an earlier version"}] if checkpoints else []
             save_json(folder / RUN, {"asked": asked, "versions": [*begun, versions()]})
         yield
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuses a folder with files that a training would replace, and without any that says that they are a training's.
+
+    Raises:
+        ValueError: there is such a file.
+    """
+    if not (folder / RUN).exists() and not any(folder.glob(CHECKPOINTS)):
+        require_empty(folder / RUN, [folder / name for name in (CARD, WEIGHTS, TABLE, PICTURE)])
 
 
 def require_asked(folder: Path, asked: dict[str, Any]) -> None:
@@ -74,6 +85,7 @@ def require_settings(path: Path, found: Any, asked: dict[str, Any]) -> None:
 
 def load_run(folder: Path) -> dict[str, Any]:
     run = load_json(folder / RUN)
-    if not isinstance(run, dict) or not isinstance(run.get("asked"), dict) or not run.get("versions"):
+    fits = isinstance(run, dict) and isinstance(run.get("asked"), dict) and isinstance(run.get("versions"), list)
+    if not fits or not run["versions"] or not all(isinstance(each, dict) for each in run["versions"]):
         raise ValueError(f"{folder / RUN} is not what `neuroae train` writes")
     return run

@@ -1,5 +1,6 @@
 """A saved model as the start of a training: another cycle of the learning rate, or other data."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data import ImageSet
 from ..defense import Defense
-from ..pretrained import load_pretrained
+from ..pretrained import class_names, load_pretrained
 from ..pretrained.description import describe
 from ..storage import difference
 
@@ -53,6 +55,16 @@ class Start:
         if isinstance(model, Defense) and not torch.equal(model.encoder.atoms, self.atoms()):
             raise ValueError("init has other atoms than --dictionary; leave that option out to take them from init")
         model.load_state_dict(self.model.state_dict())
+
+    def compare_classes(self, data: ImageSet) -> None:
+        """Warns where the names of the start's classes are known and the images have others."""
+        names = class_names(self.notes, len(data.classes))
+        if names is not None and names != data.classes:
+            warnings.warn(
+                f"init was trained on the classes {', '.join(names)}, and {data.name} has {', '.join(data.classes)}: "
+                "what it knows of a class starts out under another name",
+                stacklevel=2,
+            )
 
     def runs(self) -> list[dict[str, Any]]:
         """The trainings that made these weights, oldest first, as notes keep them."""

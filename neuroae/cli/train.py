@@ -1,6 +1,7 @@
 """``neuroae train``: train a defense, or the classifier alone."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +35,7 @@ from .options import (
     ImageSize,
     Limit,
     Seed,
+    folder,
     overridden,
     preset_option,
 )
@@ -47,7 +49,12 @@ def train(
     dataset: Annotated[DatasetName, typer.Option(help="What to train on.")],
     output: Annotated[
         Path,
-        typer.Option(help="Folder for the model, checkpoints and curves. A run that was stopped goes on from there."),
+        typer.Option(
+            parser=folder,
+            metavar="PATH",
+            help="Folder for the model, checkpoints and curves, new or empty. A run that was stopped goes on from "
+            "there.",
+        ),
     ],
     method: Annotated[
         Method,
@@ -155,6 +162,7 @@ def train(
         require_fit(model, images)
         if start is not None:
             start.copy_into(model)
+            start.compare_classes(images)
         with taken(output, asked):
             if to_learn:
                 given = learned_atoms(preset, images, output, seed)
@@ -163,7 +171,7 @@ def train(
             run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update, held=True)
             history = learn(method, model.to(where), preset, images, settings, run, validation)
             if processes.is_first():
-                finish(output, model, scored, history, identity, start, seed)
+                finish(output, model, images.classes, scored, history, identity, start, seed)
 
 
 def refuse_unused(method: Method, decoder_epochs: int | None, **encoder: object) -> None:
@@ -239,6 +247,7 @@ def learn(
 def finish(
     output: Path,
     model: nn.Module,
+    classes: Sequence[str],
     scored: ImageSet,
     history: list[Epoch],
     identity: dict[str, Any],
@@ -251,6 +260,7 @@ def finish(
     first, *later = load_run(output)["versions"]
     notes = {
         "run": identity,
+        "classes": list(classes),
         "scores": [{"data": scored.name, "ensemble": ensemble, **asdict(row)}],
         "seconds": sum(identity["images"] / epoch.images_per_second for epoch in history),
         "epochs": [asdict(epoch) for epoch in history],
@@ -272,9 +282,20 @@ def show_finished(output: Path, asked: dict[str, Any]) -> None:
     else:
         require_settings(output / CONFIG, notes.get("run", {}), asked)
     if processes.is_first():
-        # Whoever saves a model in the place of this one may know no score of it.
+        print(f"{output} is trained already{last_score(output / CONFIG, notes)}")
+
+
+def last_score(path: Path, notes: dict[str, Any]) -> str:
+    """In words; "" where there is none, as whoever saves a model in the place of this one may know no score of it.
+
+    Raises:
+        ValueError: the notes of the configuration at the path are of another form.
+    """
+    try:
         scored = [
             f": {score['accuracy']:.1%} of {score['images']:,} images of {score['data']}"
             for score in notes.get("scores", [])
         ]
-        print(f"{output} is trained already{''.join(scored[:1])}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} has scores in its notes that are none: {error!r}") from error
+    return "".join(scored[:1])

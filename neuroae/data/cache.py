@@ -1,13 +1,13 @@
 """Arrays that took long to make: kept in the user's cache folder, and mapped into memory from there."""
 
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
+from ..progress import say
 from ..storage import remove_leftovers, replacing
 
 
@@ -22,38 +22,52 @@ def cache_folder() -> Path:
 def cached_array(name: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]) -> np.ndarray:
     """The rows as one array, made by the first process that asks and read from a file by all later ones.
 
+    A file that is truncated, or holds something else, is made anew.
+
     Args:
         name: of the file in the cache folder, which tells these rows from all others.
         shape: of the array, the number of rows first.
-        rows: uint8 arrays of ``shape[1:]``; consumed only where the file is missing.
+        rows: uint8 arrays of ``shape[1:]``; consumed only where the file is missing or damaged.
 
     Returns:
         uint8 array of the shape, mapped copy-on-write: what is written to it stays in this process.
 
     Raises:
         OSError: the cache folder cannot be written to.
-        ValueError: the file is damaged.
     """
     path = cache_folder() / f"{name}.npy"
-    if not path.exists():
+    mapped = mapped_array(path, shape)
+    if mapped is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
-                if not path.exists():
+                if mapped_array(path, shape) is None:
                     remove_leftovers(path)
                     write_array(path, shape, rows)
         except OSError as error:
-            raise OSError(f"{path} cannot be written: {error}; NEUROAE_CACHE may name another folder") from error
+            cause = error.__cause__ or error  # without the name of the file, where it has that already
+            raise OSError(f"{path} cannot be written: {cause}; NEUROAE_CACHE may name another folder") from error
+        mapped = mapped_array(path, shape)
+    if mapped is None:
+        raise OSError(f"{path} was damaged while it was made; NEUROAE_CACHE may name another folder")
+    return mapped
+
+
+def mapped_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The file's uint8 array; None where there is no file, or one that does not hold all of such an array."""
+    if not path.exists():
+        return None
     try:
         mapped: np.ndarray = np.load(path, mmap_mode="c")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}; once it is deleted, it is made again") from error
-    return mapped
+    except (ValueError, EOFError):
+        return None
+    return mapped if mapped.dtype == np.uint8 and mapped.shape == shape and mapped.flags.c_contiguous else None
 
 
 def write_array(path: Path, shape: tuple[int, ...], rows: Iterable[np.ndarray]) -> None:
     """Written row by row, not through a map: where the disk is full, a map ends the process without a word."""
-    print(f"writing {path}, {np.prod(shape):,} bytes", file=sys.stderr)
+    action = "making anew, since it is damaged," if path.exists() else "writing"
+    say(f"{action} {path}, {np.prod(shape):,} bytes")
     header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)

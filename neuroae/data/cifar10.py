@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..progress import say
 from ..storage import require_file
 from .fetching import downloading, require_torchvision
 from .images import ImageSet
@@ -77,7 +77,7 @@ def read_records(path: Path, split: str) -> np.ndarray:
             f"{path} is {size:,} bytes, expected {at_most}{RECORDS * RECORD_BYTES:,}, in records of {RECORD_BYTES:,}"
         )
     if count < RECORDS:
-        print(f"{path} holds {count:,} of the {RECORDS:,} test images", file=sys.stderr)
+        say(f"{path} holds {count:,} of the {RECORDS:,} test images")
     if split == "train":
         require_sum(path, MD5_SUMS[path.name])
     records = np.fromfile(path, dtype=np.uint8).reshape(count, RECORD_BYTES)

@@ -1,6 +1,7 @@
 """A set of labelled images, decoded once and kept as bytes."""
 
 import hashlib
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -85,6 +86,22 @@ class ImageSet:
             replace(self.take(rest), name=f"{self.name} without {count:,} held out"),
             replace(self.take(held), name=f"{count:,} held out of {self.name}"),
         )
+
+    def in_classes(self, classes: Sequence[str]) -> "ImageSet":
+        """The same images, their labels positions in these classes, which may be more and in another order.
+
+        Raises:
+            ValueError: an image is of another class.
+        """
+        unknown = sorted(set(self.classes) - set(classes))
+        if unknown:
+            raise ValueError(
+                f"{self.name} has the classes {', '.join(unknown)}, expected some of {', '.join(classes)}"
+            )
+        if tuple(classes) == self.classes:
+            return self
+        places = torch.tensor([list(classes).index(name) for name in self.classes])
+        return replace(self, labels=places[self.labels], classes=tuple(classes))
 
     def pixels(self) -> Tensor:
         """(N, C, H, W) float32 in [0, 1]."""

@@ -14,7 +14,11 @@ from ..encoder import check_integer, check_number
 from ..kernels.shapes import MAX_ATOMS
 from ..progress import progress_bar
 from ..randomness import derive_seed
-from .patches import random_patches
+from .measures import near_copies, numerical_rank
+from .patches import PatchSampler
+
+MOST_COPIES = 0.25  # of the atoms; the paper's settings leave a ninth on CIFAR-10
+PATCHES_MEASURED = 1000
 
 
 def learn_dictionary(
@@ -31,7 +35,8 @@ def learn_dictionary(
 
     An atom that no patch has used so far starts anew in every iteration, as a patch of that minibatch with a little
     noise. Where iterations are few for the number of atoms, those left at the end are therefore near copies of the
-    patches of the last minibatch.
+    patches of the last minibatch. Where more than a quarter of the atoms are near copies, a warning says so: lambda is
+    on the scale of pixels in [0, 1], and too large for dark images.
 
     Args:
         data: the training images; patches are raw, in [0, 1], the mean not removed. Black ones teach nothing and
@@ -55,7 +60,8 @@ def learn_dictionary(
     if not bool(data.images.any()):
         raise ValueError(f"{data.name} holds only black images")
     generator = np.random.default_rng(derive_seed(seed, "dictionary"))
-    start = unit(random_patches(data, patch, atoms, generator).values) * generator.choice((-1.0, 1.0), (atoms, 1))
+    sampler = PatchSampler(data, patch)
+    start = unit(sampler.draw(atoms, generator).values) * generator.choice((-1.0, 1.0), (atoms, 1))
     learner = MiniBatchDictionaryLearning(
         n_components=atoms,
         alpha=regularization,
@@ -67,10 +73,27 @@ def learn_dictionary(
         # A path that ends early because nothing is left to explain is no failure of the learning.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for _ in progress_bar(iterable=range(iterations), desc="dictionary", unit="batch"):
-            learner.partial_fit(random_patches(data, patch, batch_size, generator).values)
+            learner.partial_fit(sampler.draw(batch_size, generator).values)
     # scikit-learn keeps norms at 1 or below.
     learned = unit(learner.components_)
-    return torch.from_numpy(learned).float().reshape(atoms, channels, patch, patch)
+    dictionary = torch.from_numpy(learned).float().reshape(atoms, channels, patch, patch)
+    warn_of_copies(dictionary, sampler.draw(PATCHES_MEASURED, generator).values, regularization)
+    return dictionary
+
+
+def warn_of_copies(atoms: Tensor, patches: np.ndarray, regularization: float) -> None:
+    """Warns where many atoms are near copies, which explain no more than one of them does."""
+    copies = near_copies(atoms)
+    if copies <= MOST_COPIES * len(atoms):
+        return
+    norm = float(np.median(np.linalg.norm(patches, axis=1)))
+    rank, largest = numerical_rank(atoms), min(len(atoms), atoms[0].numel())
+    warnings.warn(
+        f"{copies} of {len(atoms)} atoms are near copies of others, and their rank is {rank} of {largest}: with a "
+        f"regularization of {regularization:g}, on the scale of pixels in [0, 1], patches whose median l2 norm is "
+        f"{norm:.3g} use few atoms. Lower the regularization, or give more iterations, fewer atoms or brighter images",
+        stacklevel=3,
+    )
 
 
 def check_settings(atoms: int, regularization: float, iterations: int, batch_size: int) -> None:

@@ -134,6 +134,12 @@ def near_copies(atoms: Tensor, cosine: float = 0.999) -> int:
     return int((cosines.amax(1) >= cosine).sum())
 
 
+def numerical_rank(atoms: Tensor, share: float = 0.01) -> int:
+    """Singular values of the atoms, as rows, that are above ``share`` of the largest."""
+    values = torch.linalg.svdvals(torch.from_numpy(flat(atoms)))
+    return int((values > share * values[0]).sum())
+
+
 def flat(atoms: Tensor) -> np.ndarray:
     """(L, C n n) float64."""
     return atoms.flatten(1).double().cpu().numpy()

@@ -17,7 +17,7 @@ from .attack import Perturbation
 from .block import craft, judge
 from .evaluation import Evaluation
 from .files import Files, load_images, save_images
-from .lines import append_lines, read_lines, sealed
+from .lines import append_lines, sealed
 from .manifest import (
     STAMP_DIGITS,
     identity,
@@ -28,7 +28,7 @@ from .manifest import (
     require_manifest,
 )
 from .progress import Bar
-from .records import Record, append_records, read_records, record_line
+from .records import Record, append_records, read_records, read_times, record_line
 from .results import Results, load_evaluation
 
 Known = dict[tuple[str, int], Record]
@@ -108,7 +108,7 @@ def forget(files: Files, evaluation: Evaluation, missing: torch.Tensor, known: K
             ]
             write_lines(path, map(record_line, kept))
     for path in filter(Path.exists, files.time_parts()):
-        times = read_lines(path)
+        times = read_times(path)
         lasting = [line for line in times if (line["attack"], line["block"]) not in blocks]
         if len(lasting) < len(times):
             write_lines(path, map(sealed, lasting))
@@ -181,7 +181,7 @@ def merge(files: Files, evaluation: Evaluation) -> None:
     if absent:
         raise FileNotFoundError(f"{files.folder} lacks {absent:,} records yet; start the evaluation again to go on")
     write_lines(files.records, (record_line(known[key]) for key in wanted))
-    taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_lines(path)}
+    taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_times(path)}
     ordered = sorted(taken, key=lambda key: (names.index(key[0]), key[1]))
     write_lines(files.times, (sealed(taken[key]) for key in ordered))
     note_seconds(files, sum(taken[key]["seconds"] for key in ordered))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..storage import require_claim
+from ..storage import decode_json, naming, require_claim, sync
 
 
 def sealed(value: dict[str, Any]) -> str:
@@ -17,12 +17,15 @@ def sealed(value: dict[str, Any]) -> str:
 
 
 def unsealed(line: str) -> dict[str, Any] | None:
-    """What the line holds, or None where it is damaged or not whole."""
+    """What the line holds, or None where it is damaged, not whole, or no JSON object."""
     checksum, _, text = line.rstrip("\n").partition(" ")
     if not line.endswith("\n") or checksum != f"{zlib.crc32(text.encode()):08x}":
         return None
-    value: dict[str, Any] = json.loads(text)
-    return value
+    try:
+        value = decode_json(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def append_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
@@ -33,13 +36,13 @@ def append_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
     """
     require_claim(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
+    with naming(path), path.open("ab+") as file:
         # A killed process may have left half a line, which would spoil the next one too.
         if file.tell() and not ends_a_line(file.fileno()):
             file.write(b"\n")
         file.write("".join(map(sealed, values)).encode())
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def ends_a_line(descriptor: int) -> bool:

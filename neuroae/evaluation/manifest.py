@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,8 +23,40 @@ from .fingerprints import fingerprint, state_fingerprint
 FORMAT = 2
 # So many of them fit into an int64, in which processes tell each other.
 STAMP_DIGITS = 15
-WITHIN = ("model", "classes", "costs", "versions")
-IDENTITY = ("model", "data", "order", "attacks", "scoring", "block", "device", "engine", "threads")
+NUMBER = (int, float)
+FIELDS: dict[str, tuple[type, ...]] = {
+    "model": (str,),
+    "classes": (list,),
+    "costs": (dict,),
+    "versions": (list,),
+    "identity": (dict,),
+    "identity.model": (dict,),
+    "identity.model.kind": (str,),
+    "identity.model.fingerprint": (str,),
+    "identity.data": (dict,),
+    "identity.data.name": (str,),
+    "identity.data.images": (int,),
+    "identity.data.fingerprint": (str,),
+    "identity.order": (list,),
+    "identity.attacks": (dict,),
+    "identity.scoring": (dict,),
+    "identity.scoring.draws": (int,),
+    "identity.scoring.seed": (int,),
+    "identity.scoring.deterministic": (bool,),
+    "identity.block": (int,),
+    "identity.device": (str,),
+    "identity.engine": (str,),
+    "identity.threads": (int, type(None)),
+}
+ITEMS: dict[str, type] = {"classes": str, "versions": dict, "identity.order": str}
+OF_AN_ATTACK: dict[str, tuple[type, ...]] = {
+    "method": (str,),
+    "family": (str,),
+    "access": (str,),
+    "gradients": (int,),
+    "forwards": (int,),
+}
+COST: dict[str, tuple[type, ...]] = {"K": NUMBER, "C": NUMBER}
 
 
 def require_agreement(asked: dict[str, Any], device: torch.device) -> None:
@@ -62,7 +95,7 @@ def open_manifest(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -
     manifest = {
         "format": FORMAT,
         "model": evaluation.name,
-        "classes": evaluation.data.classes,
+        "classes": list(evaluation.data.classes),
         "identity": asked,
         "behavior": answers,
         "stamp": stamp_of({"identity": asked, "behavior": answers}),
@@ -125,17 +158,41 @@ def load_manifest(files: Files) -> dict[str, Any]:
     manifest = load_json(files.manifest)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "identity" not in manifest:
         raise ValueError(f"{files.manifest} is not the manifest of an evaluation by this version")
-    identity, missing = manifest["identity"], [name for name in WITHIN if name not in manifest]
-    missing += [f"identity.{name}" for name in IDENTITY if name not in identity]
-    if not missing:
-        missing = [
-            f"{part}.{name}"
-            for name in identity["order"]
-            for part, known in {"identity.attacks": identity["attacks"], "costs": manifest["costs"]}.items()
-            if name not in known
-        ]
-    if missing:
-        raise ValueError(f"{files.manifest} is damaged: {', '.join(missing)} is missing")
+    fault = next(faults(manifest), None)
+    if fault is not None:
+        raise ValueError(f"{files.manifest} is damaged: {fault}")
+    return manifest
+
+
+def faults(manifest: dict[str, Any]) -> Iterator[str]:
+    """What a manifest lacks or has in another type, outer parts first, so that the first of them is certain."""
+    for path, allowed in FIELDS.items():
+        yield from field_faults(manifest, path.split("."), allowed)
+    for path, kind in ITEMS.items():
+        for item in part(manifest, path.split(".")):
+            if not isinstance(item, kind):
+                yield f"{path} holds a {type(item).__name__}, expected {kind.__name__} alone"
+    for name in manifest["identity"]["order"]:
+        yield from field_faults(manifest, ["identity", "attacks", name], (dict,))
+        yield from field_faults(manifest, ["costs", name], (dict, type(None)))
+        for key, allowed in OF_AN_ATTACK.items():
+            yield from field_faults(manifest, ["identity", "attacks", name, key], allowed)
+        for key, allowed in COST.items() if manifest["costs"][name] is not None else ():
+            yield from field_faults(manifest, ["costs", name, key], allowed)
+
+
+def field_faults(manifest: dict[str, Any], path: list[str], allowed: tuple[type, ...]) -> Iterator[str]:
+    outer = part(manifest, path[:-1])
+    if path[-1] not in outer:
+        yield f"{'.'.join(path)} is missing"
+    elif type(outer[path[-1]]) not in allowed:
+        expected = " or ".join(kind.__name__ for kind in allowed)
+        yield f"{'.'.join(path)} is a {type(outer[path[-1]]).__name__}, expected {expected}"
+
+
+def part(manifest: dict[str, Any], path: list[str]) -> Any:
+    for name in path:
+        manifest = manifest[name]
     return manifest
 
 

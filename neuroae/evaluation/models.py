@@ -39,7 +39,7 @@ def load_model(name: str) -> nn.Module:
         ImportError: there is no such module.
         ValueError: the function is not there, takes arguments, or returns something else.
     """
-    if ":" not in name or Path(name).exists():
+    if not is_function(name):
         return load_pretrained(name)[0]
     module, _, function = name.partition(":")
     with current_folder_first():
@@ -49,6 +49,11 @@ def load_model(name: str) -> nn.Module:
     if is_training(model):
         raise ValueError(f"{name} returned a model in training mode, expected evaluation mode; call model.eval()")
     return model
+
+
+def is_function(name: str) -> bool:
+    """Whether a model's name is "module:function"; folders may have colons too."""
+    return ":" in name and not Path(name).exists()
 
 
 def find_function(module: str, function: str) -> Callable[[], object]:

@@ -1,7 +1,7 @@
 """What is kept of each image under each attack: a line of JSON with a checksum, appended as soon as it is known."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,24 @@ class Record:
     stamp: str = ""
 
 
+NUMBER = (int, float)
+TIME = {"attack": (str,), "block": (int,), "seconds": NUMBER}
+RECORD = {
+    "attack": (str,),
+    "image": (int,),
+    "label": (int,),
+    "vote": (int,),
+    "draws": (list,),
+    "selection": NUMBER,
+    "linf": NUMBER,
+    "l2": NUMBER,
+    "gradients": (int,),
+    "forwards": (int,),
+    "zero": (int,),
+    "invalid": (int,),
+}
+
+
 def record_line(record: Record) -> str:
     return sealed(fields_of(record))
 
@@ -65,5 +83,17 @@ def read_records(path: Path, stamp: str = "") -> list[Record]:
         path: of the file; no file gives none.
         stamp: of the evaluation, empty where its manifest has none. Records without a stamp are anyone's.
     """
-    records = [Record(**fields | {"draws": tuple(fields["draws"])}) for fields in read_lines(path)]
+    names = {field.name for field in fields(Record)}
+    whole = (line for line in read_lines(path) if has_types(line, RECORD) and line.keys() <= names)
+    records = [Record(**line | {"draws": tuple(line["draws"])}) for line in whole]
     return [record for record in records if record.stamp in ("", stamp)]
+
+
+def read_times(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of times: the "seconds" that a "block" of an "attack" took."""
+    return [line for line in read_lines(path) if has_types(line, TIME)]
+
+
+def has_types(line: dict[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    """Whether the line has these fields, each of one of its types."""
+    return all(type(line.get(name)) in allowed for name, allowed in types.items())

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from .files import Files, load_images
-from .lines import read_lines
 from .manifest import load_manifest
-from .records import Record, read_records
+from .records import Record, read_records, read_times
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +76,14 @@ def load_evaluation(folder: str | Path) -> Results:
         raise FileNotFoundError(f"{files.records} is missing: the evaluation is not done; start it again to go on")
     records: dict[str, list[Record]] = {name: [] for name in manifest["identity"]["order"]}
     for record in read_records(files.records, manifest.get("stamp", "")):
-        records[record.attack].append(record)
+        records.setdefault(record.attack, []).append(record)
     images = manifest["identity"]["data"]["images"]
-    if any(len(found) != images for found in records.values()):
+    if len(records) > len(manifest["identity"]["order"]) or any(len(each) != images for each in records.values()):
         raise ValueError(f"{files.records} is damaged: start the evaluation again to mend it")
     return Results(files.folder, manifest, records, seconds_of(files, records))
 
 
 def seconds_of(files: Files, attacks: Iterable[str]) -> dict[str, float]:
     """Each attack's, over all processes, from whatever the folder has of its blocks."""
-    taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_lines(path)}
+    taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_times(path)}
     return {name: sum(line["seconds"] for line in taken.values() if line["attack"] == name) for name in attacks}

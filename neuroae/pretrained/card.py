@@ -6,6 +6,7 @@ Everything about the training comes from the notes, as far as they have it. The 
 - ``epochs``: one table an epoch, each with its ``stage``.
 - ``seconds``: that the training took.
 - ``earlier``: ``run``, ``epochs`` and ``seconds`` of each training that the weights had before, oldest first.
+- ``classes``: the name of each class, in the order of the logits.
 - ``scores``: a list of tables with ``data``, ``attack``, ``ensemble``, ``accuracy``, ``low``, ``high`` and ``images``.
 - ``storage``: what rounding the weights changed, a list of tables with ``ensemble``, ``float32``, ``float16`` and
   ``changed``.
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from ..defense import Defense
 from ..markdown import table
+from .classes import class_names
 
 PAPER = "A Neuro-Inspired Autoencoding Defense Against Adversarial Perturbations"
 DEFENSE_LIMITS = """\
@@ -170,7 +172,9 @@ as given."""
 
 def architecture(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:
     atoms = {"atoms": list(tensors["encoder.atoms"].shape)} if "encoder.atoms" in tensors else {}
-    return atoms | {part: config[part] for part in config if part not in ("model", "notes")}
+    names = class_names(config["notes"], config["classifier"]["num_classes"])
+    classes = {"classes": list(names)} if names else {}
+    return atoms | {part: config[part] for part in config if part not in ("model", "notes")} | classes
 
 
 def training(notes: dict[str, Any]) -> dict[str, Any]:

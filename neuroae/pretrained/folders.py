@@ -1,6 +1,7 @@
 """A model's folder: written, found and read. Nothing is unpickled."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,18 @@ from torch import nn
 
 from ..contexts import float32_by_default
 from ..defense import AUTOENCODER_IDENTITY, Defense
-from ..storage import load_json, load_tensors, replacing, save_json, save_tensors
+from ..storage import (
+    LEFTOVER_SECONDS,
+    has_digests,
+    load_json,
+    load_tensors,
+    remove_leftovers,
+    replacing,
+    save_json,
+    save_tensors,
+)
 from .card import model_card
+from .classes import load_class_names
 from .description import UnfitTensors, build, describe
 from .half import require_finite, restored, stored
 
@@ -28,6 +39,8 @@ def save_pretrained(
     config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
     if isinstance(model, Defense) and model.autoencoder_identity:
         config["encoder"]["surrogate"] = AUTOENCODER_IDENTITY
+    for name in (WEIGHTS, CONFIG, CARD):
+        remove_leftovers(folder / name, LEFTOVER_SECONDS)
     card = model_card(folder.resolve().name, model, tensors, config)
     with replacing(folder / WEIGHTS) as weights, replacing(folder / CARD) as page:
         save_tensors(weights, tensors)
@@ -42,6 +55,12 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, An
     folder = find(name_or_folder)
     config = load_json(folder / CONFIG)
     tensors, _ = load_tensors(folder / WEIGHTS)
+    if not has_digests(folder / WEIGHTS):
+        warnings.warn(
+            f"{folder / WEIGHTS} holds no digests of its tensors, as files of earlier versions do not: damage would "
+            "go unnoticed; save_pretrained adds them",
+            stacklevel=2,
+        )
     try:
         with float32_by_default():
             model = build(config, tensors)
@@ -56,6 +75,16 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, An
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
     return model.eval(), notes
+
+
+def pretrained_classes(name_or_folder: str | Path) -> tuple[str, ...] | None:
+    """The names of a saved model's classes, in the order of its logits; None where an earlier version kept none.
+
+    Raises:
+        FileNotFoundError: there is no such name or folder.
+        ValueError: the configuration is damaged.
+    """
+    return load_class_names(find(name_or_folder) / CONFIG)
 
 
 def find(name_or_folder: str | Path) -> Path:

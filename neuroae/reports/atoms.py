@@ -11,12 +11,14 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from ..storage import replacing
+from .style import default_style
 
 ZERO = 0.5
 INCHES_AN_ATOM = 0.32
 BINS = 41
 
 
+@default_style()
 def draw_atoms(path: Path, atoms: Tensor) -> None:
     """Writes the atoms as a grid, row by row from the largest l1 norm, even patches, to the smallest, single spots.
 
@@ -51,6 +53,7 @@ def tiled(atoms: Tensor, columns: int) -> Tensor:
     return F.pad(mosaic, (0, 0, 1, 0, 1, 0), value=ZERO)
 
 
+@default_style()
 def draw_histograms(path: Path, patches: Tensor, panels: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Writes each patch beside histograms of the numbers that belong to it (the paper's Figures 2 and 5).
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..evaluation.statistics import Estimate
 from .rows import AttackRow
+from .style import default_style
 from .sweeps import Sweep
 
 # Narrow enough that letters stay legible on a phone.
@@ -26,6 +27,7 @@ Place = Literal["outside upper left", "outside lower left"]
 SCORES = {"vote": "one vote of E draws", "draw": "one draw, E = 1", "persistent": "right in each of E draws"}
 
 
+@default_style()
 def accuracy_chart(rows: Sequence[AttackRow]) -> str:
     """Each row with its accuracies and their intervals, side by side."""
     figure = Figure(figsize=(WIDTH, 0.9 + 0.55 * len(rows)), layout="constrained")
@@ -59,6 +61,7 @@ def draw_intervals(
     axis.errorbar(values, heights, xerr=errors, fmt=marker, color=color, markersize=4.5, capsize=2.5, label=label)
 
 
+@default_style()
 def draws_chart(persistent: Mapping[str, Sequence[float]], majority: Mapping[str, Sequence[float]]) -> str:
     """Accuracy against the number of draws, 1 to E, of each attack by its name: asked again and again, and voting."""
     figure = Figure(figsize=(WIDTH, 5.4 + 0.14 * len(persistent)), layout="constrained")
@@ -76,6 +79,7 @@ def draws_chart(persistent: Mapping[str, Sequence[float]], majority: Mapping[str
     return svg(figure)
 
 
+@default_style()
 def sweep_chart(sweep: Sweep) -> str:
     """Accuracy against one setting, a line for each family of attacks that differ in it alone."""
     figure = Figure(figsize=(WIDTH, 3 + 0.2 * len(sweep.lines)), layout="constrained")

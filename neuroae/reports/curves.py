@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ..storage import replacing
 from ..training import Epoch
+from .style import default_style, dispensable
 
 TABLE = "epochs.csv"
 PICTURE = "curves.png"
@@ -25,7 +26,8 @@ class TrainingRecord:
         """Takes the epochs of one stage so far, and writes both files anew."""
         self.stages[epochs[0].stage] = epochs
         save_epochs(self.folder / TABLE, [epoch for stage in self.stages.values() for epoch in stage])
-        draw_curves(self.folder / PICTURE, self.stages)
+        with dispensable(self.folder / PICTURE):
+            draw_curves(self.folder / PICTURE, self.stages)
 
 
 def save_epochs(path: Path, epochs: list[Epoch]) -> None:
@@ -36,6 +38,7 @@ def save_epochs(path: Path, epochs: list[Epoch]) -> None:
         writer.writerows(asdict(epoch) for epoch in epochs)
 
 
+@default_style()
 def draw_curves(path: Path, stages: dict[str, list[Epoch]]) -> None:
     """Loss, accuracy and learning rate of each stage against its epochs."""
     figure = Figure(figsize=(4 * len(stages), 6.5), layout="constrained")

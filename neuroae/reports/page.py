@@ -1,7 +1,8 @@
 """The report of an evaluation as one HTML page that needs nothing else: no network, no scripts."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,6 +14,7 @@ from .evaluation_table import NOTES, columns
 from .examples import examples
 from .pairs import COLUMNS, TITLE
 from .provenance import asked, made_with
+from .style import dispensable
 from .sweeps import sweeps
 
 TEMPLATE = "page.html"
@@ -61,28 +63,37 @@ def page(report: Report) -> str:
 
 
 def pictures(report: Report) -> Iterator[Picture]:
-    yield Picture(
+    """Those that can be drawn; a warning names any other."""
+    for title, chart, caption in charts(report):
+        source = None
+        with dispensable(title):
+            source = svg_uri(chart())
+        if source is not None:
+            yield Picture(title, source, caption)
+
+
+def charts(report: Report) -> Iterator[tuple[str, Callable[[], str], str]]:
+    """Title, a function that draws, and caption of each picture."""
+    rows = [*report.rows, *report.joint]
+    yield (
         "Accuracy by attack",
-        svg_uri(accuracy_chart([*report.rows, *report.joint])),
+        partial(accuracy_chart, rows),
         "With 95% intervals; the numbers are those of the table.",
     )
     records = {row.attack: report.results.records[row.attack] for row in report.rows}
     if report.rows[0].draws > 1:
-        yield Picture(
+        persistent = {name: persistent_curve(own) for name, own in records.items()}
+        majority = {name: majority_curve(own) for name, own in records.items()}
+        yield (
             "Accuracy against the number of draws",
-            svg_uri(
-                draws_chart(
-                    {name: persistent_curve(own) for name, own in records.items()},
-                    {name: majority_curve(own) for name, own in records.items()},
-                )
-            ),
+            partial(draws_chart, persistent, majority),
             "Above, an attacker asks k times and needs one wrong answer. Below, k draws vote, and the most frequent "
             "answer counts; the table's vote takes the mean of their probabilities instead.",
         )
     for sweep in sweeps(report.results, report.rows):
-        yield Picture(
+        yield (
             f"Accuracy against {sweep.label}",
-            svg_uri(sweep_chart(sweep)),
+            partial(sweep_chart, sweep),
             "Attacks that differ in this alone; one vote of E draws, with 95% intervals.",
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..encoder import SparseEncoder
 from ..kernels.reference import to_dense
 from ..storage import replacing
+from .style import default_style
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ def stages(encoder: SparseEncoder, image: Tensor, seed: int) -> dict[str, Tensor
     }
 
 
+@default_style()
 def draw_picture(path: str | Path, strips: Sequence[Strip], coefficients: dict[str, Tensor] | None = None) -> None:
     """Writes rows of images, and below them each stage of the coefficients as a map of atoms against patches."""
     columns = max(len(strip.images) for strip in strips)

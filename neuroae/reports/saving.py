@@ -4,9 +4,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.files import IMAGES, Files
+from ..evaluation.files import IMAGES, SANITY, Files
 from ..evaluation.sanity import save_checks
-from ..storage import replacing, save_json
+from ..storage import LEFTOVER_SECONDS, remove_leftovers, replacing, save_json
 from .evaluation_report import Report
 from .evaluation_table import NOTES, flat, to_csv
 from .page import page
@@ -31,6 +31,8 @@ def write_report(folder: str | Path) -> Report:
     """
     folder = Path(folder)
     report = Report.of(folder)
+    for name in (SUMMARY, SANITY, CSV, MARKDOWN, PAGE):
+        remove_leftovers(folder / name, LEFTOVER_SECONDS)  # not those of a report that is made at the same time
     if not (folder / IMAGES).is_dir():
         warnings.warn(f"{folder} holds no {IMAGES}: the page shows no examples", stacklevel=2)
     save_json(folder / SUMMARY, summary(report))

@@ -17,6 +17,9 @@ from ..storage import load_tensors, require_same, save_tensors
 from .history import Epoch, Meter
 from .settings import TrainingSettings
 
+# What a file of another form raises where its parts are taken out.
+DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError)
+NOT_THIS_RUN = "{} does not hold the state of this run: {!r}"
 FORMAT = 2
 
 
@@ -81,8 +84,11 @@ def load_checkpoint(
         raise ValueError(f"{path} does not say which run it belongs to")
     require_same(path, metadata["identity"], identity)
     try:
-        position = position_of(metadata["position"])
-        require_position(path, position, settings, images, metadata["scheduler"]["last_epoch"])
+        position, scheduled = position_of(metadata["position"]), metadata["scheduler"]["last_epoch"]
+    except DAMAGE as error:
+        raise ValueError(NOT_THIS_RUN.format(path, error)) from error
+    require_position(path, position, settings, images, scheduled)
+    try:
         weights = OrderedDict(below("task.", tensors))
         if "modules" in metadata:  # checkpoints of earlier versions have none
             weights._metadata = metadata["modules"]  # type: ignore[attr-defined]
@@ -94,9 +100,9 @@ def load_checkpoint(
         trained.optimizer.load_state_dict({"state": momenta, "param_groups": metadata["optimizer"]})
         lay_out(trained.optimizer)
         trained.scheduler.load_state_dict(metadata["scheduler"])
-        return position
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold the state of this run: {error!r}") from error
+    except DAMAGE as error:
+        raise ValueError(NOT_THIS_RUN.format(path, error)) from error
+    return position
 
 
 def position_of(kept: dict[str, Any]) -> Position:

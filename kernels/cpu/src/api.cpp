@@ -4,6 +4,7 @@
 #include <new>
 
 #include "engine.h"
+#include "threads.h"
 
 namespace neuroae {
 
@@ -49,13 +50,15 @@ const Engine& chosen() {
     return engine;
 }
 
-// C has no exceptions: memory that ran out becomes a status.
+// C has no exceptions: memory that ran out and threads that a fork left behind become a status.
 template <class Call>
 int32_t guarded(Call&& call) {
     try {
         return call(chosen());
     } catch (const std::bad_alloc&) {
         return kNoMemory;
+    } catch (const ForkedPool&) {
+        return kForked;
     }
 }
 

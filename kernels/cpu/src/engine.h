@@ -9,7 +9,7 @@
 
 namespace neuroae {
 
-enum Status : int32_t { kOk = 0, kBadImage = 1, kBadIndex = 2, kNoMemory = 3 };
+enum Status : int32_t { kOk = 0, kBadImage = 1, kBadIndex = 2, kNoMemory = 3, kForked = 4 };
 enum Surrogate : int32_t { kIdentity = 0, kSmooth = 1, kSmoothNormalized = 2 };
 enum DType : int32_t { kFloat32 = 0, kBFloat16 = 1 };
 

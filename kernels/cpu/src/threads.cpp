@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -18,11 +19,13 @@ struct OpenMP {
     void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
     int (*thread_number)();
     int (*team_size)();
+    bool survives_forks;  // LLVM's and Intel's start anew in the child, GNU's does not
 
     OpenMP() {
         parallel = reinterpret_cast<decltype(parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
         thread_number = reinterpret_cast<decltype(thread_number)>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
         team_size = reinterpret_cast<decltype(team_size)>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));
+        survives_forks = dlsym(RTLD_DEFAULT, "__kmpc_fork_call") != nullptr;
     }
     bool found() const { return parallel && thread_number && team_size; }
 };
@@ -50,6 +53,14 @@ struct Region {
     }
 };
 
+// Each thread that computes in parallel has a pool of its own, which is that of the process in which it was made.
+void refuse_forked_pool() {
+    static thread_local pid_t owner = 0;
+    const pid_t process = getpid();
+    if (owner != 0 && owner != process) throw ForkedPool{};
+    owner = process;
+}
+
 void run_openmp_part(void* data) {
     static_cast<Region*>(data)->run(openmp().thread_number(), openmp().team_size());
 }
@@ -62,6 +73,7 @@ void parallel_ranges(int64_t tasks, int threads, RangeFunction function, void* c
     if (parts <= 1) {
         region.run(0, 1);
     } else if (openmp().found()) {
+        if (!openmp().survives_forks) refuse_forked_pool();
         openmp().parallel(run_openmp_part, &region, static_cast<unsigned>(parts), 0);
     } else {
         std::vector<std::thread> others;

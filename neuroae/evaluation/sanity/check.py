@@ -69,7 +69,8 @@ def save_checks(path: Path, checks: Iterable[Check]) -> None:
 
 def load_checks(path: Path) -> list[Check]:
     """What ``save_checks`` wrote."""
+    stored = load_json(path)
     try:
-        return [Check(**fields) for fields in load_json(path)]
-    except TypeError as error:
+        return [Check(**fields) for fields in stored]
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold checks: {error}") from error

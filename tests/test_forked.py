@@ -1,0 +1,64 @@
+"""Forked processes: what would wait for ever ends with an error, and everything else computes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+PROGRAM = """
+import os, sys
+import torch
+from neuroae import SparseEncoder
+from neuroae.kernels import EngineMissing, load_engine
+
+try:
+    load_engine("cpu")
+except EngineMissing:
+    print("no engine")
+    sys.exit()
+atoms = torch.eye(48).reshape(48, 3, 4, 4)
+encoder = SparseEncoder(atoms, top_t=10, backend="cpu")
+images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+def encode(threads):
+    torch.set_num_threads(threads)
+    return encoder.encode(images, seed=1).value.sum().item()
+
+before, inside = sys.argv[1].split(",")
+if before != "nothing":
+    encode(int(before))
+if os.fork() == 0:
+    try:
+        result = encode(int(inside))
+        print("refused afterwards" if encode(1) != result else "computed", flush=True)
+    except RuntimeError as error:
+        print(error, flush=True)
+        print("computed" if encode(1) else "", flush=True)
+    os._exit(0)
+os.wait()
+print("parent computed" if encode(2) else "", flush=True)
+"""
+
+
+def forked(before: str, inside: int) -> list[str]:
+    """What child and parent print; before the fork, the parent computes with so many threads, or does not."""
+    command = [sys.executable, "-c", PROGRAM, f"{before},{inside}"]
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
+    if lines == ["no engine"]:
+        pytest.skip("there is no C++ engine")
+    return lines
+
+
+def test_threads_that_a_fork_left_behind_are_an_error() -> None:
+    message, *others = forked("2", 2)
+    assert message.startswith("encode runs in a forked process, whose parent computed in parallel: ")
+    assert "torch.multiprocessing.get_context('spawn')" in message
+    assert others == ["computed", "parent computed"]
+
+
+@pytest.mark.parametrize(("before", "inside"), [("nothing", 2), ("1", 2), ("2", 1)])
+def test_other_forks_compute(before: str, inside: int) -> None:
+    assert forked(before, inside) == ["computed", "parent computed"]

@@ -46,14 +46,16 @@ class AtomsState:
     Attributes:
         atoms: the tensor.
         version: how often it was changed in place; None where PyTorch does not count.
+        selection_width: the default that follows from it.
     """
 
     atoms: Tensor
     version: int | None
+    selection_width: float
 
     @classmethod
-    def of(cls, atoms: Tensor) -> "AtomsState":
-        return cls(atoms, version_of(atoms))
+    def of(cls, atoms: Tensor, selection_width: float) -> "AtomsState":
+        return cls(atoms, version_of(atoms), selection_width)
 
     def is_of(self, atoms: Tensor) -> bool:
         """Whether these are the atoms, unchanged. Compares identities, and no values."""
@@ -150,8 +152,8 @@ class SparseEncoder(nn.Module):
 
     def refresh_norms(self) -> None:
         """Recomputes what follows from the atoms, their l1 norms and the dead zone of each."""
-        self.norms, self.dead_zone, self.default_selection_width = self.measure_levels()
-        self.measured = AtomsState.of(self.atoms)
+        self.norms, self.dead_zone, width = self.measure_levels()
+        self.measured = AtomsState.of(self.atoms, width)
 
     def measure_levels(self) -> Levels:
         with torch.inference_mode(False), torch.no_grad():
@@ -173,7 +175,8 @@ class SparseEncoder(nn.Module):
             if self.measured and self.measured.atoms is not self.atoms:
                 return self.measure_levels()  # not kept: such atoms may be here for this call alone
             self.refresh_norms()
-        return Levels(self.norms, self.dead_zone, self.default_selection_width)
+        assert self.measured is not None
+        return Levels(self.norms, self.dead_zone, self.measured.selection_width)
 
     def forward(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
         """One realization as a dense (B, L, m_h, m_w) float32 tensor, for any layer that takes one.
@@ -228,10 +231,10 @@ class SparseEncoder(nn.Module):
     def select(self, images: Tensor) -> TopT:
         """Projection and top T only, to draw many realizations from: ``select(images).draw(seed, count=40)``."""
         images = self.checked(images)
-        self.levels()  # refuses atoms that do not fit
+        width = self.levels().selection_width  # refuses atoms that do not fit
         with torch.no_grad():
             atom, projection = ops.namespace(self.backend).select(images, self.atoms, self.stride, self.top_t)
-        return TopT(atom, projection, images, self, version_of(images), AtomsState.of(self.atoms))
+        return TopT(atom, projection, images, self, version_of(images), AtomsState.of(self.atoms, width))
 
     @property
     def value_surrogate(self) -> str:
@@ -314,7 +317,7 @@ class SparseEncoder(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SparseEncoder":
         """Moves the dictionary between devices, but lets nothing change its dtype or memory layout."""
-        kept = self.measured is not None and self.measured.is_of(self.atoms)
+        measured = self.measured if self.measured and self.measured.is_of(self.atoms) else None
         before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)
         for name, buffer in before.items():
@@ -323,8 +326,8 @@ class SparseEncoder(nn.Module):
             if moved.dtype != torch.float32:
                 moved = buffer.to(moved.device)
             self._buffers[name] = moved.contiguous()
-        if kept:
-            self.measured = AtomsState.of(self.atoms)
+        if measured:
+            self.measured = AtomsState.of(self.atoms, measured.selection_width)
         else:
             self.refresh_norms()
         return self

@@ -44,10 +44,11 @@ def attacked_scores(summary: Mapping[str, Any], ensemble: int) -> list[dict[str,
 
 
 def rewrite(folder: Path, scores: list[dict[str, Any]]) -> None:
-    """The configuration with these scores beside the clean ones, and the card that follows from it."""
+    """The configuration with these scores under attacks, and the card that follows from it."""
     config = load_json(folder / CONFIG)
-    clean = [score for score in config["notes"].get("scores", []) if score["attack"] == "clean"]
-    config["notes"]["scores"] = [*clean, *scores]
+    config["notes"].pop("attacked", None)
+    if scores:
+        config["notes"]["attacked"] = scores
     save_json(folder / CONFIG, config)
     model, _ = load_pretrained(folder)
     tensors, _ = load_tensors(folder / WEIGHTS)

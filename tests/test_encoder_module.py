@@ -174,7 +174,10 @@ def test_unchanged_atoms_are_not_measured_again(
 def test_fingerprints_do_not_read_what_was_measured(encoder: SparseEncoder) -> None:
     """Evaluations of models around an encoder go on with the fingerprints that they had."""
     assert "measured" in vars(encoder)
-    assert not [line for line in attributes(encoder) if "measured" in line]
+    lines = list(attributes(encoder, lambda _: None))
+    assert not [line for line in lines if "measured" in line or "selection_width" in line]
+    encoder.selection_width = 0.5
+    assert [line for line in attributes(encoder, lambda _: None) if "selection_width 0.5" in line]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..defense import Defense
-from ..pretrained.description import describe
+from ..pretrained.description import LATER_SETTINGS, describe
 from ..structure import KEPT_BY_TORCH, hooks, is_altered, is_torchs, structure
 
 Function = FunctionType | BuiltinFunctionType | MethodType
@@ -73,11 +73,20 @@ def settings(model: nn.Module, with_code: bool = True) -> str:
     return f"{gradient}{kind} {json.dumps(structure(model))}{kept}{code(model) if with_code else ''}"
 
 
+def means_nothing_new(module: nn.Module, name: str, value: object) -> bool:
+    """Whether it is a setting that came later, at the value that models without it have: their fingerprints stay."""
+    return any(
+        isinstance(module, kind) and name in later and later[name] == value for kind, later in LATER_SETTINGS.items()
+    )
+
+
 def attributes(model: nn.Module, describe_function: Callable[[Function], str | None]) -> Iterator[str]:
     """What modules other than PyTorch's keep beside their parameters and buffers, and the hooks of all modules."""
     for path, module in model.named_modules():
         own = {} if is_torchs(module) else vars(module)
         for name, value in sorted(own.items()):
+            if means_nothing_new(module, name, value):
+                continue
             told = None if name in KEPT_BY_TORCH and name != "forward" else in_words(value, describe_function)
             if told is not None:
                 yield f"{path} {name} {told}"

@@ -1,7 +1,7 @@
 """What is kept of each image under each attack: a line of JSON with a checksum, appended as soon as it is known."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Record:
     forwards: int
     zero: int
     invalid: int
-    stamp: str = ""
+    stamp: str = field(default="", compare=False)
 
 
 NUMBER = (int, float)
@@ -83,7 +83,7 @@ def read_records(path: Path, stamp: str = "") -> list[Record]:
         path: of the file; no file gives none.
         stamp: of the evaluation, empty where its manifest has none. Records without a stamp are anyone's.
     """
-    names = {field.name for field in fields(Record)}
+    names = {part.name for part in fields(Record)}
     whole = (line for line in read_lines(path) if has_types(line, RECORD) and line.keys() <= names)
     records = [Record(**line | {"draws": tuple(line["draws"])}) for line in whole]
     return [record for record in records if record.stamp in ("", stamp)]

@@ -69,14 +69,16 @@ class SelectionGradient:
             gradients = torch.zeros_like(self.seen)
         weighed = self.weigh(gradients.float()).to(self.decoded.dtype)
         (grad_hidden,) = torch.autograd.grad(self.decoded, self.hidden, weighed)
-        # Through the first layer's ReLU.
-        grad_hidden = torch.ops.aten.threshold_backward(grad_hidden, self.hidden.detach(), 0)
+        # Through the first layer's ReLU, in place: as many bytes as a layer's output move in every pass over them.
+        torch.ops.aten.threshold_backward.grad_input(grad_hidden, self.hidden.detach(), 0, grad_input=grad_hidden)
         if not self.encoder.quantize:
             self.value_sum += self.value_gradient(grad_hidden)
         for realization in grad_hidden.split(len(self.images)):
             if self.hidden_sum is None:
-                self.hidden_sum = torch.zeros_like(realization, dtype=torch.float32)
-            self.hidden_sum += realization
+                # The first chunk's memory serves for the sum: fresh memory costs more than it takes to fill it.
+                self.hidden_sum = realization.float()
+            else:
+                self.hidden_sum += realization
         del self.code, self.hidden, self.decoded, self.seen
 
     def value_gradient(self, grad_hidden: Tensor) -> Tensor:

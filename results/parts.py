@@ -3,6 +3,7 @@
 Each is plain PyTorch, and takes the place of ``SparseEncoder``'s own gradient in an otherwise equal defense.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class PatchGradient(torch.autograd.Function):
         return F.pad(rows, (0, rest[1], 0, rest[0])), None, None
 
 
-class PartEncoder(SparseEncoder):
+class PartEncoder(SparseEncoder, ABC):
     """A quantized encoder with the surrogate "selection", whose gradient is a subclass's."""
 
     def make_code(self, parts: Code, images: Tensor, receiver: Tensor) -> SparseCode:
@@ -48,9 +49,9 @@ class PartEncoder(SparseEncoder):
         membership = PatchGradient.apply(receiver, self, (rows, atoms, patches_h, patches_w))
         return SparseCode(index, value.detach(), projection, count, atoms, self.backend, membership)
 
+    @abstractmethod
     def gradient(self, projections: Tensor, grad_code: Tensor) -> Tensor:
         """To the projections, (rows, L, m_h, m_w), from that of every entry of the dense code."""
-        raise NotImplementedError
 
 
 class FixedCut(PartEncoder):

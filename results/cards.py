@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from neuroae.data.cifar10 import CLASSES as CIFAR10_CLASSES
 from neuroae.pretrained import CARD, CONFIG, WEIGHTS, load_pretrained
 from neuroae.pretrained.card import model_card
+from neuroae.pretrained.classes import CLASSES
 from neuroae.pretrained.folders import SHIPPED
 from neuroae.storage import load_json, load_tensors, replacing, save_json
 from results.command import run
@@ -44,11 +46,13 @@ def attacked_scores(summary: Mapping[str, Any], ensemble: int) -> list[dict[str,
 
 
 def rewrite(folder: Path, scores: list[dict[str, Any]]) -> None:
-    """The configuration with these scores under attacks, and the card that follows from it."""
+    """The configuration with these scores under attacks and the classes' names, and the card that follows from it."""
     config = load_json(folder / CONFIG)
     config["notes"].pop("attacked", None)
     if scores:
         config["notes"]["attacked"] = scores
+    # Models that were trained before their classes were kept.
+    config["notes"].setdefault(CLASSES, list(CIFAR10_CLASSES))
     save_json(folder / CONFIG, config)
     model, _ = load_pretrained(folder)
     tensors, _ = load_tensors(folder / WEIGHTS)

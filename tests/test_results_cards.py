@@ -32,6 +32,7 @@ def test_a_card_keeps_its_clean_rows_and_replaces_the_others(tmp_path: Path) -> 
     notes = load_json(folder / "config.json")["notes"]
     assert [score["attack"] for score in notes["scores"]] == ["clean"]
     assert [score["attack"] for score in notes["attacked"]] == ["selection, epsilon 8/255"]
+    assert notes["classes"][3] == "cat"
     card = (folder / "README.md").read_text()
     assert "14.80%" in card
     assert "80.00%" in card

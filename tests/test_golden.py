@@ -1,0 +1,109 @@
+"""Numbers that a change of layout or of words must leave alone: the same bits as when they were kept.
+
+    python tests/test_golden.py
+
+keeps those of this machine in ``golden.json``, by what decides the last bits: processor, engine and libraries. On
+machines that have none there, the test is skipped.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from neuroae import Defense
+from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
+from neuroae.cli.demo import DemoSettings, train_models
+from neuroae.data import load_dataset
+from neuroae.evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation
+from neuroae.kernels import EngineMissing, cpu
+from neuroae.reports import write_report
+
+KEPT = Path(__file__).with_name("golden.json")
+TINY = replace(DemoSettings().preset, atoms=40, iterations=5, epochs=1, decoder_epochs=1)
+BUDGET = {"epsilon": 0.1, "steps": 2, "realizations": 2}
+
+
+def machine() -> str:
+    """What decides the last bits, as far as it is known."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "scikit-learn"))
+    described = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
+    wanted = ("cpu family", "model", "stepping")
+    lines = [line.split(":") for line in described.split("\n\n")[0].splitlines() if ":" in line]
+    processor = " ".join(value.strip() for name, value in lines if name.strip() in wanted)
+    blas = os.environ.get("OPENBLAS_CORETYPE", "")
+    return f"{cpu.instruction_set()}, processor {processor} {blas}, {libraries}"
+
+
+def digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def digest_of(module: nn.Module) -> str:
+    return digest(*(tensor.detach().contiguous().numpy().tobytes() for tensor in module.state_dict().values()))
+
+
+def attacks(defense: Defense, other: Defense, classifier: nn.Module) -> list[Any]:
+    """Every method and mode, white-box and by transfer, each variant once."""
+    pgd, apgd = PGDSettings(**BUDGET, restarts=2), APGDSettings(**BUDGET)
+    made = attacks_from(defense, pgd, MODES) + attacks_from(other, pgd, ["w-aiga"], transfer="other")
+    made += attacks_from(classifier, pgd, transfer="plain", random=False)
+    made += attacks_from(defense, apgd, ["w-nfga-smooth", "selection"], method="APGD")
+    made += attacks_from(defense, PGDSettings.selection_recipe(**BUDGET), ["selection"], method="recipe")
+    for variant in ("ensemble", "mean-field"):
+        made += attacks_from(defense, pgd, ["w-nfga-identity"], variant=variant)
+    made += attacks_from(defense, PGDSettings.fgsm(0.1, 2), ["w-nfga-smooth"], method="FGSM")
+    return made + attacks_from(defense, SquareSettings(0.1, 4, 2), method="Square")
+
+
+def measure() -> dict[str, str]:
+    """Digests of weights, of the dictionary, and of what an evaluation finds."""
+    torch.set_num_threads(1)
+    models = train_models(load_dataset("digits", "train").take(slice(96)), TINY, seed=0)
+    numbers = {name: digest_of(getattr(models, name)) for name in ("defense", "unsupervised", "undefended")}
+    numbers["dictionary"] = digest(models.defense.encoder.atoms.numpy().tobytes())
+    data = load_dataset("digits", "test").take(slice(10))
+    asked = Evaluation(
+        models.defense, data, attacks(models.defense, models.unsupervised, models.undefended), Scoring(3), 4
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        records = run_evaluation(asked, folder).records
+        write_report(Path(folder))
+        rows = json.loads(Path(folder, "summary.json").read_text())
+    for name, each in records.items():
+        numbers[f"records: {name}"] = digest(
+            *(repr((one.image, one.vote, one.draws, one.selection, one.linf, one.l2)).encode() for one in each)
+        )
+    shown = [
+        {key: row[key] for key in ("attack", "vote", "vote_low", "vote_high", "draw")}
+        for row in (*rows["attacks"], *rows["together"])
+    ]
+    numbers["report"] = digest(json.dumps(shown).encode())
+    return numbers
+
+
+def test_numbers_are_the_ones_that_were_kept() -> None:
+    try:
+        here = machine()
+    except EngineMissing as reason:
+        pytest.skip(str(reason))
+    kept = json.loads(KEPT.read_text()).get(here)
+    if kept is None:
+        pytest.skip(f"no numbers are kept for {here}")
+    assert measure() == kept
+
+
+if __name__ == "__main__":
+    everything = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    KEPT.write_text(json.dumps(everything | {machine(): measure()}, indent=1) + "\n")
+    sys.stdout.write(f"{KEPT}: {machine()}\n")

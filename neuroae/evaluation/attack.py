@@ -114,6 +114,11 @@ class Attack:
             return "PW-T" if isinstance(self.source, Defense) else "B-T"
         return "white-box" if self.settings.gradients else "gradient-free"
 
+    @property
+    def followed_surrogate(self) -> str | None:
+        """The surrogate gradient that is followed: the attack's, or the source's own; None where it has none."""
+        return self.surrogate or own_surrogate(self.source)
+
     def crafting_model(self, scoring: Scoring, ids: torch.Tensor) -> nn.Module:
         """The module whose gradients are followed, for the images of these ids."""
         model = self.source
@@ -148,7 +153,7 @@ class Attack:
             "access": "transfer" if self.transfer else self.family,
             "source": {"name": self.transfer, "kind": type(self.source).__name__}
             | {"fingerprint": state_fingerprint(self.source)},
-            "surrogate": self.surrogate or own_surrogate(self.source),
+            "surrogate": self.followed_surrogate,
             **self.resolved_widths(),
             "variant": self.variant,
             "precision": self.precision,
@@ -168,7 +173,7 @@ class Attack:
     def resolved_widths(self) -> dict[str, float]:
         """Those of the surrogate "selection", where that is followed."""
         model = self.source
-        if not isinstance(model, Defense) or (self.surrogate or own_surrogate(model)) != SELECTION:
+        if not isinstance(model, Defense) or self.followed_surrogate != SELECTION:
             return {}
         model = model.with_surrogate(SELECTION, **self.widths._asdict())
         widths = {"selection_width": model.encoder.resolved_selection_width()}

@@ -73,7 +73,7 @@ def probe_batches(evaluation: Evaluation) -> Check:
 
 def follows_selection(attack: Perturbation) -> bool:
     """Whether it follows the attacked model's own gradient through the selection."""
-    return isinstance(attack, Attack) and not attack.transfer and attack.identity()["surrogate"] == SELECTION
+    return isinstance(attack, Attack) and not attack.transfer and attack.followed_surrogate == SELECTION
 
 
 def sanity_checks(results: Results) -> list[Check]:

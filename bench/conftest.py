@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.measure import LIMIT, Action, interleaved, ratio
 from bench.report import Comparison, Report
 from neuroae.kernels import engine_name
-from neuroae.memory import keep_freed_memory
+from neuroae.utils.devices import keep_freed_memory
 
 REPORT = Report()
 MOST_ROUNDS, LIMIT_SECONDS = 15, 6.0

@@ -15,10 +15,10 @@ import torch
 from bench.peak_memory import peak_mebibytes
 from bench.precisions import FASTEST
 from bench.settings import CIFAR10, images, ours
-from neuroae import processes
 from neuroae.attacks import PGDSettings
 from neuroae.data import ImageSet
 from neuroae.evaluation import Evaluation, Scoring, attacks_from, run_evaluation
+from neuroae.utils import distributed
 
 BLOCK = 20
 BUDGET = PGDSettings(steps=2, realizations=4)
@@ -35,7 +35,7 @@ def evaluation(count: int) -> Evaluation:
 def run(count: int, folder: Path) -> dict[str, float]:
     """Seconds of a whole evaluation, files included, and seconds that its blocks took."""
     asked = evaluation(count)
-    processes.wait_for_all()
+    distributed.wait_for_all()
     start = time.perf_counter()
     found = run_evaluation(asked, folder)
     return {"seconds": time.perf_counter() - start, "blocks": sum(found.seconds.values())}
@@ -43,10 +43,10 @@ def run(count: int, folder: Path) -> dict[str, float]:
 
 def main(folder: Path, count: int, threads: int) -> None:
     torch.set_num_threads(threads)
-    with processes.group(torch.device("cpu")):
+    with distributed.group(torch.device("cpu")):
         run(2 * BLOCK, folder / "warm-up")
         took = run(count, folder / "measured")
-        if processes.is_first():
+        if distributed.is_first():
             print(json.dumps(took | {"mebibytes": peak_mebibytes()}))
 
 

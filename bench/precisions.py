@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from neuroae.devices import has_fast_bfloat16
+from neuroae.utils.devices import has_fast_bfloat16
 
 FAST_BFLOAT16 = has_fast_bfloat16(torch.device("cpu"))
 FASTEST = "bfloat16" if FAST_BFLOAT16 else "float32"

@@ -11,7 +11,7 @@ from bench.measure import Action, interleaved, ratio
 from bench.precisions import PRECISIONS
 from bench.report import Comparison, Report
 from bench.settings import CIFAR10, eager, images, ours
-from neuroae.contexts import autocast
+from neuroae.utils.contexts import autocast
 
 PAPER_RATIO = 5.4
 

@@ -11,7 +11,7 @@ from bench.measure import Action, Part
 from bench.precisions import PRECISIONS
 from bench.settings import CIFAR10, eager, images, ours
 from neuroae.attacks import eot_gradient
-from neuroae.contexts import autocast
+from neuroae.utils.contexts import autocast
 
 SETTING = replace(CIFAR10, batch=16)
 REALIZATIONS, TIMED = 40, 4

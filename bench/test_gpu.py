@@ -20,8 +20,8 @@ from bench.test_eot import REALIZATIONS, our_step, published_step
 from bench.test_first_layer import gradient_action, on_values
 from bench.test_training import eager_step
 from bench.test_training import our_step as our_training_step
-from neuroae.contexts import autocast
 from neuroae.kernels import engine_name
+from neuroae.utils.contexts import autocast
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -14,13 +14,13 @@ from bench.measure import Action, interleaved, ratio
 from bench.precisions import FASTEST, PRECISIONS
 from bench.report import Comparison, Report
 from bench.settings import CIFAR10, eager, images, ours
-from neuroae.contexts import autocast
 from neuroae.data import ImageSet
 from neuroae.training import TrainingSettings
 from neuroae.training.batches import Batch, batches
 from neuroae.training.history import Meter
 from neuroae.training.loop import start, step
-from neuroae.training.tasks import Supervised
+from neuroae.training.methods import Supervised
+from neuroae.utils.contexts import autocast
 
 STEPS = 1000
 LARGEST_SHARE = 0.03

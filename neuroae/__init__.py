@@ -1,13 +1,14 @@
 """Neuro-inspired autoencoding defense: a sparse randomized encoder, its fast engines, and attacks on it."""
 
-from .classifiers import ResNet32, resnet32
-from .code import SparseCode, TopT
-from .decoder import Decoder
-from .defense import Defense
-from .encoder import SparseEncoder
-from .randomness import derive_seed
-from .sparse_conv import SparseConvTranspose2d
-from .winograd import WinogradConvTranspose2d
+from .nn.classifiers import ResNet32, resnet32
+from .nn.code import SparseCode, TopT
+from .nn.convolutions import SparseConvTranspose2d, WinogradConvTranspose2d
+from .nn.decoder import Decoder
+from .nn.defense import Defense
+from .nn.encoder import SparseEncoder
+from .utils import renamed
+from .utils.randomness import derive_seed
+from .utils.versions import __version__
 
 __all__ = [
     "Decoder",
@@ -18,7 +19,9 @@ __all__ = [
     "SparseEncoder",
     "TopT",
     "WinogradConvTranspose2d",
+    "__version__",
     "derive_seed",
     "resnet32",
 ]
-__version__ = "0.1.0"
+
+renamed.install()

@@ -15,10 +15,10 @@ from torch import Tensor
 from neuroae import Defense, derive_seed
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import CLEAN, load_evaluation
-from neuroae.markdown import table
-from neuroae.progress import progress_bar
 from neuroae.reports import Strip, draw_picture
-from neuroae.storage import save_json
+from neuroae.utils.files import save_json
+from neuroae.utils.markdown import table
+from neuroae.utils.progress import progress_bar
 from results.command import run
 from results.evaluated import evaluated, pictured
 from results.page import write_page

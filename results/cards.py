@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from neuroae.data.cifar10 import CLASSES as CIFAR10_CLASSES
-from neuroae.pretrained import CARD, CONFIG, WEIGHTS, load_pretrained
-from neuroae.pretrained.card import model_card
-from neuroae.pretrained.classes import CLASSES
-from neuroae.pretrained.folders import SHIPPED
-from neuroae.storage import load_json, load_tensors, replacing, save_json
+from neuroae.data.datasets import CIFAR10_CLASSES
+from neuroae.models import CARD, CONFIG, WEIGHTS, load_pretrained
+from neuroae.models.card import model_card
+from neuroae.models.description import CLASSES
+from neuroae.models.folders import SHIPPED
+from neuroae.utils.files import load_json, load_tensors, replacing, save_json
 from results.command import run
 
 # The evaluation of each model whose attacks its card names.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from neuroae.memory import keep_freed_memory
+from neuroae.utils.devices import keep_freed_memory
 
 
 def run(main: Callable[..., None]) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor
 from neuroae import Defense, SparseEncoder
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import CLEAN, load_evaluation
-from neuroae.markdown import table
-from neuroae.progress import progress_bar
-from neuroae.storage import replacing, save_json
+from neuroae.utils.files import replacing, save_json
+from neuroae.utils.markdown import table
+from neuroae.utils.progress import progress_bar
 from results.command import run
 from results.evaluated import evaluated, pictured, require_evaluated
 from results.page import write_page

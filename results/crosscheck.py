@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from neuroae.cli.options import Limit
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import Accuracy
-from neuroae.markdown import table
-from neuroae.storage import replacing, save_json
+from neuroae.utils.files import replacing, save_json
+from neuroae.utils.markdown import table
 from results.command import run
 from results.kept import Kept
 from results.libraries import EPSILON, SEED, STEP_SIZE, Craft, comparisons

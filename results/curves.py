@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from neuroae.evaluation import CLEAN, Record, load_evaluation
 from neuroae.evaluation.statistics import vote_accuracy
-from neuroae.markdown import table
-from neuroae.storage import replacing, save_json
+from neuroae.utils.files import replacing, save_json
+from neuroae.utils.markdown import table
 from results.command import run
 from results.page import write_page
 

@@ -15,7 +15,7 @@ from neuroae import Defense
 from neuroae.attacks.losses import margin
 from neuroae.data import load_dataset
 from neuroae.kernels.reference import membership_gradient, project, surrogate_derivative
-from neuroae.storage import replacing
+from neuroae.utils.files import replacing
 from results.command import run
 
 IMAGE, PATCH = 0, (7, 7)

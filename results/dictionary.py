@@ -14,17 +14,17 @@ import torch
 import typer
 from torch import Tensor
 
-from neuroae.classifiers import ResNet32
 from neuroae.data import load_dataset
 from neuroae.dictionary import Patches, load_dictionary, random_patches
 from neuroae.dictionary.measures import Mean, SparseFit, activations, correlations, l1_norms, near_copies, sparse_fit
-from neuroae.markdown import table
-from neuroae.presets import PRESETS
-from neuroae.pretrained.folders import WEIGHTS, find
-from neuroae.randomness import derive_seed
-from neuroae.reports.atoms import draw_atoms, draw_histograms
-from neuroae.storage import load_tensors, replacing, save_json
-from neuroae.versions import versions
+from neuroae.models.folders import WEIGHTS, find
+from neuroae.models.presets import PRESETS
+from neuroae.nn.classifiers import ResNet32
+from neuroae.reports.pictures import draw_atoms, draw_histograms
+from neuroae.utils.files import load_tensors, replacing, save_json
+from neuroae.utils.markdown import table
+from neuroae.utils.randomness import derive_seed
+from neuroae.utils.versions import versions
 from results.command import run
 
 REGULARIZATION = PRESETS["cifar10"].regularization

@@ -14,9 +14,9 @@ from neuroae import Defense, derive_seed
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import CLEAN, Accuracy, Results, load_evaluation
 from neuroae.evaluation.statistics import mean_over_draws
-from neuroae.markdown import table
-from neuroae.progress import progress_bar
-from neuroae.storage import replacing, save_json
+from neuroae.utils.files import replacing, save_json
+from neuroae.utils.markdown import table
+from neuroae.utils.progress import progress_bar
 from results.command import run
 from results.evaluated import evaluated, pictured, require_evaluated
 from results.page import write_page
@@ -79,7 +79,7 @@ def ensemble_predictions(
         images: (N, C, H, W) float32 in [0, 1], clean or as an attack left them.
         ids: (N,) int64, the images' numbers.
         largest: E of the last row.
-        seed: of the masks, which are those that ``neuroae.evaluation.evaluate`` scores with.
+        seed: of the masks, which are those that ``neuroae.evaluation.run`` scores with.
         block: images in a batch.
 
     Returns:

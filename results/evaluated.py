@@ -5,8 +5,8 @@ from torch import nn
 
 from neuroae.data import ImageSet
 from neuroae.evaluation import CLEAN, MODES, Results
-from neuroae.evaluation.fingerprints import fingerprint
 from neuroae.evaluation.statistics import papers_minimum
+from neuroae.models.fingerprints import fingerprint
 
 SMOOTH, _ = MODES["w-nfga-smooth"]
 

@@ -18,10 +18,10 @@ from torch import nn
 from neuroae import Defense
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
 from neuroae.attacks.settings import GradientSettings
-from neuroae.encoder import SELECTION
 from neuroae.evaluation import Attack, attacks_from
 from neuroae.evaluation.attack import Perturbation, Variant
-from neuroae.pretrained import load_pretrained
+from neuroae.models import load_pretrained
+from neuroae.nn.encoder import SELECTION
 from results.parts import NARROW, WIDE, FixedCut, StraightThrough, with_part
 from results.snapshots import snapshots
 from results.weights import classifier_of

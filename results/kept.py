@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from neuroae.data import ImageSet
-from neuroae.progress import progress_bar
-from neuroae.storage import (
+from neuroae.utils.files import (
     load_json,
     load_tensors,
     remove_leftovers,
@@ -20,6 +19,7 @@ from neuroae.storage import (
     save_json,
     save_tensors,
 )
+from neuroae.utils.progress import progress_bar
 
 IDENTITY = "identity.json"
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from neuroae.markdown import table
-from neuroae.pretrained import load_pretrained
-from neuroae.reports.curves import draw_curves, save_epochs
+from neuroae.models import load_pretrained
+from neuroae.reports.charts import draw_curves, save_epochs
 from neuroae.training import Epoch
+from neuroae.utils.markdown import table
 from results.command import run
 from results.page import write_page
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuroae.storage import replacing
+from neuroae.utils.files import replacing
 
 PAGE = "README.md"
 

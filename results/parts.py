@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroae import Defense, SparseCode, SparseEncoder
-from neuroae.autograd import Code
-from neuroae.encoder import SELECTION
-from neuroae.pretrained.description import ENCODER_SETTINGS
+from neuroae.models.description import ENCODER_SETTINGS
+from neuroae.nn.autograd import Code
+from neuroae.nn.encoder import SELECTION
 
 # Clamp widths at which the smooth clamp is the true one, and none at all.
 NARROW, WIDE = 1e-6, 1e9

@@ -6,10 +6,10 @@ from typing import Any
 from torch import nn
 
 from neuroae.data import ImageSet
-from neuroae.evaluation.fingerprints import fingerprint
 from neuroae.kernels import engine_name
-from neuroae.reports.provenance import digest
-from neuroae.versions import versions
+from neuroae.models.fingerprints import fingerprint
+from neuroae.reports.page import digest
+from neuroae.utils.versions import versions
 
 
 def provenance(name: str, model: nn.Module, data: ImageSet) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from typing import Annotated
 
 import typer
 
-from neuroae import processes
 from neuroae.cli.options import Device
 from neuroae.data import load_dataset
-from neuroae.devices import choose_device
 from neuroae.evaluation import Evaluation, Scoring, run_evaluation
 from neuroae.evaluation.models import is_random
 from neuroae.reports import probe_evaluation, write_report
-from neuroae.storage import replacing
+from neuroae.utils import distributed
+from neuroae.utils.devices import choose_device
+from neuroae.utils.files import replacing
 from results.command import run
 from results.evaluations import EXPERIMENTS, Models
 
@@ -67,8 +67,8 @@ def main(
     scoring = Scoring() if is_random(attacked, data) else Scoring(draws=1)
     asked = Evaluation(attacked, data, chosen.attacks(models), scoring, chosen.block, chosen.name(models))
     folder = work / experiment
-    with processes.group(asked.device):
-        first = processes.is_first()
+    with distributed.group(asked.device):
+        first = distributed.is_first()
         run_evaluation(asked, folder)
     if first:
         probe_evaluation(asked, folder)

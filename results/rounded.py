@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from neuroae.attacks import round_to_8_bits
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import CLEAN, Accuracy, Results, Scoring, load_evaluation
-from neuroae.evaluation.block import sizes
+from neuroae.evaluation.run import sizes
 from neuroae.evaluation.scoring import answers
-from neuroae.markdown import table
-from neuroae.pretrained import load_pretrained
-from neuroae.progress import progress_bar
-from neuroae.storage import save_json
+from neuroae.models import load_pretrained
+from neuroae.utils.files import save_json
+from neuroae.utils.markdown import table
+from neuroae.utils.progress import progress_bar
 from results.command import run
 from results.evaluated import evaluated, require_evaluated
 from results.page import write_page

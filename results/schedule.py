@@ -12,16 +12,16 @@ from typing import Annotated, Any
 import typer
 from torch import Tensor
 
-from neuroae.contexts import PRECISIONS
 from neuroae.data import ImageSet, load_dataset
 from neuroae.dictionary import dictionary_digest, load_dictionary
 from neuroae.evaluation import Outcome, evaluate
-from neuroae.evaluation.sanity.verdicts import Pairs
-from neuroae.markdown import table
-from neuroae.presets import CIFAR10, make_defense
-from neuroae.storage import save_json
+from neuroae.evaluation.checks.outcomes import Pairs
+from neuroae.models.presets import CIFAR10, make_defense
 from neuroae.training import Epoch, Run, TrainingSettings, train_supervised
-from neuroae.versions import versions
+from neuroae.utils.contexts import PRECISIONS
+from neuroae.utils.files import save_json
+from neuroae.utils.markdown import table
+from neuroae.utils.versions import versions
 from results.command import run
 from results.page import write_page
 

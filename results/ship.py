@@ -13,10 +13,10 @@ from neuroae import Defense
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import Outcome, evaluate
 from neuroae.evaluation.statistics import Estimate
-from neuroae.pretrained import load_pretrained, save_pretrained
-from neuroae.pretrained.folders import SHIPPED
+from neuroae.models import load_pretrained, save_pretrained
+from neuroae.models.folders import SHIPPED
 from neuroae.reports import Row
-from neuroae.versions import versions
+from neuroae.utils.versions import versions
 from results.command import run
 
 ENSEMBLE = 10

@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from neuroae.attacks import Perturbed, PGDSettings, pgd
-from neuroae.contexts import autocast
 from neuroae.evaluation import Attack, Scoring
 from neuroae.evaluation.attack import Progress
 from neuroae.evaluation.scoring import Block
-from neuroae.randomness import derive_seed
+from neuroae.utils.contexts import autocast
+from neuroae.utils.randomness import derive_seed
 
 
 @dataclass(frozen=True, eq=False)

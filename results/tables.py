@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from neuroae.evaluation import CLEAN
-from neuroae.evaluation.files import MANIFEST
-from neuroae.markdown import table
-from neuroae.reports.provenance import SHOWN_DIGITS
-from neuroae.storage import load_json
+from neuroae.evaluation.folder import MANIFEST
+from neuroae.reports.page import SHOWN_DIGITS
+from neuroae.utils.files import load_json
+from neuroae.utils.markdown import table
 from results.command import run
 from results.page import write_page
 from results.worst_of_all import WORST

@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 from neuroae import resnet32
-from neuroae.classifiers import ResNet32
-from neuroae.storage import load_tensors
+from neuroae.nn.classifiers import ResNet32
+from neuroae.utils.files import load_tensors
 
 
 def classifier_of(weights: Path) -> ResNet32:

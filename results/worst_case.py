@@ -12,8 +12,8 @@ from torch import nn
 
 from neuroae.cli.options import Limit
 from neuroae.data import ImageSet, load_dataset
-from neuroae.markdown import table
-from neuroae.storage import replacing, save_json
+from neuroae.utils.files import replacing, save_json
+from neuroae.utils.markdown import table
 from results.command import run
 from results.crosscheck import Row, largest, perturbed, verdicts
 from results.kept import Kept

@@ -13,15 +13,14 @@ from typing import Annotated, Any
 import typer
 
 from neuroae.evaluation import CLEAN, Record, Results, load_evaluation
-from neuroae.evaluation.files import RECORDS
-from neuroae.evaluation.sanity import Check, Threat
-from neuroae.evaluation.sanity.comparisons import GRADIENT_FREE, TRANSFER, compare
-from neuroae.evaluation.sanity.verdicts import Verdicts
+from neuroae.evaluation.checks import Check, Threat
+from neuroae.evaluation.checks.outcomes import GRADIENT_FREE, TRANSFER, Verdicts, compare
+from neuroae.evaluation.folder import RECORDS
 from neuroae.evaluation.statistics import draw_accuracy, persistent_accuracy, vote_accuracy, worst_case
-from neuroae.markdown import table
-from neuroae.reports.provenance import digest
-from neuroae.reports.rows import budgets, on_common_images
-from neuroae.storage import save_json
+from neuroae.reports.page import digest
+from neuroae.reports.tables import budgets, on_common_images
+from neuroae.utils.files import save_json
+from neuroae.utils.markdown import table
 from results.command import run
 from results.page import write_page
 

@@ -1,6 +1,5 @@
 """Fixtures that the test files share: the compiled engine, small dictionaries, and real data beside the project."""
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroae import SparseCode, kernels
+from dictionaries import unit_atoms
+from neuroae import kernels
 from neuroae.kernels import EngineMissing
+from shared_data import SHARED, existing, load_module
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 IN_CI = os.environ.get("CI") == "true"
 
 hypothesis.settings.register_profile("quick", deadline=None, print_blob=True, derandomize=IN_CI)
@@ -55,17 +55,6 @@ def atoms() -> Tensor:
     return unit_atoms(20, 3, 4)
 
 
-def unit_atoms(count: int, channels: int, patch: int) -> Tensor:
-    atoms = torch.randn(count, channels, patch, patch)
-    return atoms / atoms.square().sum((1, 2, 3), keepdim=True).sqrt()
-
-
-def same_code(left: SparseCode, right: SparseCode) -> bool:
-    """Whether two codes agree to the bit."""
-    names = ("index", "value", "projection", "count")
-    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in names)
-
-
 @pytest.fixture(scope="session")
 def shared_reference() -> Path:
     """The folder with the published dictionaries and weights."""
@@ -82,18 +71,3 @@ def cifar10_test(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Tens
     records = np.fromfile(path, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
     images = torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32)).float() / 255
     return images, torch.from_numpy(records[:, 0].astype(np.int64))
-
-
-def existing(path: Path) -> Path:
-    if not path.exists():
-        pytest.skip(f"{path} does not exist")
-    return path
-
-
-def load_module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -3,11 +3,7 @@
 The dense convolution is the reference's, which is cuDNN's.
 """
 
-from ..reference import (
-    dense_conv_transpose,
-    dense_conv_transpose_backward_input,
-    dense_conv_transpose_backward_weight,
-)
+from ..reference import dense_conv_transpose, dense_conv_transpose_backward_input, dense_conv_transpose_backward_weight
 from .backward import encode_backward
 from .conv_transpose import conv_transpose
 from .conv_transpose_backward import conv_transpose_backward_value, conv_transpose_backward_weight

@@ -1,12 +1,11 @@
 """Attacks: plain functions on any module from images in [0, 1] to logits."""
 
 from .apgd import apgd
-from .attempts import Perturbed
 from .balls import round_to_8_bits
 from .eot import Average, GradientEstimate, eot_gradient
-from .losses import LossName
+from .losses import LossName, drawn_probabilities, mean_margin, mean_probabilities
 from .pgd import pgd
-from .prediction import drawn_probabilities, mean_margin, mean_probabilities
+from .restarts import Perturbed
 from .settings import APGDSettings, PGDSettings, SquareSettings
 from .square import square
 

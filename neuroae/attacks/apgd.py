@@ -6,11 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..contexts import frozen
-from .attempts import Perturbed
+from ..utils.contexts import frozen
 from .balls import BALLS
 from .checks import check_settings
-from .restarts import Restarts
+from .restarts import Perturbed, Restarts
 from .settings import APGDSettings, checkpoints
 
 MOMENTUM = 0.75

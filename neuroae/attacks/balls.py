@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ..draws import random_uniform
-from ..randomness import derive_seed
+from ..utils.randomness import derive_seed, random_uniform
 
 Norm = Literal["linf", "l2"]
 NORMS = get_args(Norm)

@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ..structure import every_module
+from ..utils.modules import every_module
 
 BOX_TOLERANCE = 1e-6
 ID_LIMIT = 2**32

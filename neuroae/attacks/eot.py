@@ -5,13 +5,12 @@ from typing import Literal, NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from ..contexts import frozen
-from ..encoder import check_integer
+from ..utils.contexts import frozen
+from ..utils.validation import check_integer
 from .balls import unit_l2
 from .checks import check_choice, check_inputs, check_logits, highest_class
-from .losses import LOSS_NAMES, LOSSES, LossName
-from .prediction import vote_margin, with_draw
-from .realizations import Realize, realizations_at_once, realizer
+from .losses import LOSS_NAMES, LOSSES, LossName, vote_margin, with_draw
+from .protocol import Realize, offer, realizations_at_once, realizer
 
 Average = Literal["normalized", "mean", "sign"]
 AVERAGES = get_args(Average)
@@ -224,8 +223,7 @@ def gradient_of_realizations(
     model: nn.Module, images: Tensor, seed: int, image_ids: Tensor, weigh: Weighing
 ) -> GradientOfRealizations:
     """The model's own way where it has one, and otherwise that of any model."""
-    offer = getattr(model, "shared_gradient", None)
-    shared: GradientOfRealizations | None = None if offer is None else offer(images, seed, image_ids, weigh)
+    shared: GradientOfRealizations | None = offer(model, "shared_gradient", images, seed, image_ids, weigh)
     return GradientsAtImages(realizer(model, images, seed, image_ids), images, weigh) if shared is None else shared
 
 

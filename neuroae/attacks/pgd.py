@@ -5,11 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..contexts import frozen
-from .attempts import Perturbed
+from ..utils.contexts import frozen
 from .balls import BALLS, unit_l2
 from .checks import check_settings
-from .restarts import Restarts
+from .restarts import Perturbed, Restarts
 from .settings import PGDSettings
 
 

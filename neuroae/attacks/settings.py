@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from ..encoder import check_integer, check_number
+from ..utils.validation import check_integer, check_number
 from .balls import NORMS, Norm
 from .checks import check_choice
 from .eot import AVERAGES, Average

@@ -6,14 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..contexts import autocast
-from ..draws import random_uniform
-from ..randomness import derive_seed
-from .attempts import Perturbed
+from ..utils.contexts import autocast
+from ..utils.randomness import derive_seed, random_uniform
 from .balls import project_linf
 from .checks import check_inputs, check_settings
-from .prediction import mean_margin
-from .realizations import batch_seed
+from .losses import mean_margin
+from .protocol import batch_seed
+from .restarts import Perturbed
 from .settings import SquareSettings
 
 # The side of the squares shrinks after these queries of 10,000, by half in area each time.

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
-from ..memory import keep_freed_memory
+from ..utils.devices import keep_freed_memory
+from ..utils.versions import __version__
 from .attack import attack
 from .demo import demo
 from .dictionary import dictionary

@@ -8,23 +8,22 @@ from typing import Annotated
 import typer
 from torch import nn
 
-from .. import processes
 from ..attacks import Average, LossName
 from ..attacks.balls import Norm
 from ..attacks.settings import Schedule
-from ..contexts import Precision
 from ..data import DatasetName, ImageSet, load_dataset
-from ..defense import Defense
-from ..devices import choose_device
 from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation
-from ..evaluation.attack import Perturbation, Variant, Widths
+from ..evaluation.attack import Perturbation, Variant, Widths, check_modes
 from ..evaluation.models import for_any_batch, is_function, is_random, load_model, require_fixable
-from ..evaluation.modes import check_modes
 from ..evaluation.ready_made import load_ready_made
-from ..presets import PRESETS
-from ..pretrained import pretrained_classes
-from ..reports.sanity import probe_evaluation
-from ..reports.saving import PAGE, write_report
+from ..models import pretrained_classes
+from ..models.presets import PRESETS
+from ..nn.defense import Defense
+from ..reports.page import PAGE, write_report
+from ..reports.report import probe_evaluation
+from ..utils import distributed
+from ..utils.contexts import Precision
+from ..utils.devices import choose_device
 from .methods import TITLES, WITHOUT_GRADIENTS, Budget, named_by_settings, repeated
 from .options import DataDir, Device, Download, ImageSize, Limit, Seed, folder, preset_option
 
@@ -232,8 +231,8 @@ def attack(
         attacks.append(load_ready_made(images, data, norm, epsilon[0] if epsilon else None))
     scoring = Scoring(ensemble or (10 if random[""] else 1), seed, deterministic)
     evaluation = Evaluation(attacked, data, attacks, scoring, block, Path(model).absolute().name)
-    with processes.group(where):
-        first = processes.is_first()
+    with distributed.group(where):
+        first = distributed.is_first()
         run_evaluation(evaluation, output)
     if first:
         probe_evaluation(evaluation, output)

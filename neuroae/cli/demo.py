@@ -9,15 +9,15 @@ import typer
 from torch import nn
 
 from ..attacks import PGDSettings
-from ..classifiers import ResNet32
 from ..data import ImageSet, load_dataset
-from ..defense import Defense
-from ..encoder import SELECTION
 from ..evaluation import Attack, Outcome, attacks_from, evaluate
-from ..presets import PRESETS, Preset, make_classifier, make_defense, make_dictionary
-from ..randomness import derive_seed
+from ..models.presets import PRESETS, Preset, make_classifier, make_defense, make_dictionary
+from ..nn.classifiers import ResNet32
+from ..nn.defense import Defense
+from ..nn.encoder import SELECTION
 from ..reports import Row, Strip, draw_picture, markdown_table, stages
 from ..training import TrainingSettings, train_plain, train_supervised, train_unsupervised
+from ..utils.randomness import derive_seed
 
 PICTURE = "demo.png"
 SHOWN = 8

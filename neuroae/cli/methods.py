@@ -7,8 +7,8 @@ from typing import Any
 from ..attacks import APGDSettings, Average, LossName, PGDSettings, SquareSettings
 from ..attacks.balls import Norm
 from ..attacks.settings import R_FGSM_STEP, Schedule
-from ..encoder import SELECTION
 from ..evaluation.attack import Attack, AttackSettings
+from ..nn.encoder import SELECTION
 
 TITLES = {"pgd": "PGD", "fgsm": "FGSM", "r-fgsm": "R+FGSM", "apgd": "APGD", "square": "Square"}
 WITHOUT_GRADIENTS = ("square",)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..data import IMAGE_SIZE
-from ..presets import PRESETS, Preset
+from ..models.presets import PRESETS, Preset
 
 
 def folder(text: str) -> Path:

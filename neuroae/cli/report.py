@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..reports.saving import PAGE, write_report
+from ..reports.page import PAGE, write_report
 
 
 def report(

@@ -10,21 +10,21 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from .. import processes
-from ..classifiers import check_sides
-from ..contexts import Precision, drawing_from
 from ..data import DatasetName, ImageSet, load_dataset
-from ..defense import Defense
-from ..devices import choose_device
 from ..dictionary import dictionary_digest
 from ..evaluation import evaluate
-from ..evaluation.fingerprints import fingerprint
-from ..presets import Preset, make_classifier, make_defense
-from ..pretrained import CONFIG, load_pretrained, save_pretrained
+from ..models import CONFIG, load_pretrained, save_pretrained
+from ..models.fingerprints import fingerprint
+from ..models.presets import Preset, make_classifier, make_defense
+from ..nn.classifiers import check_sides
+from ..nn.defense import Defense
 from ..reports import Row, TrainingRecord, markdown_table
 from ..training import Epoch, Run, TrainingSettings, train_plain, train_supervised, train_unsupervised
 from ..training.settings import Schedule
-from .atoms import any_atoms, given_atoms, learned_atoms
+from ..utils import distributed
+from ..utils.contexts import Precision, drawing_from
+from ..utils.devices import choose_device
+from .dictionary import any_atoms, given_atoms, learned_atoms
 from .options import (
     Atoms,
     DataDir,
@@ -39,8 +39,7 @@ from .options import (
     overridden,
     preset_option,
 )
-from .run_folder import RUN, load_run, require_asked, require_settings, taken
-from .starting import Start
+from .runs import RUN, Start, load_run, require_asked, require_settings, taken
 
 Method = Literal["supervised", "unsupervised", "plain"]
 
@@ -153,7 +152,7 @@ def train(
         validation, scored = None, load_dataset(dataset, "test", data_dir, download, image_size)
     asked = identify(method, dataset, preset, images, settings, given, start)
     to_learn = method != "plain" and given is None
-    with processes.group(where):
+    with distributed.group(where):
         if (output / CONFIG).exists():
             show_finished(output, asked)
             return
@@ -170,7 +169,7 @@ def train(
             identity = identify(method, dataset, preset, images, settings, given, start)
             run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update, held=True)
             history = learn(method, model.to(where), preset, images, settings, run, validation)
-            if processes.is_first():
+            if distributed.is_first():
                 finish(output, model, images.classes, scored, history, identity, start, seed)
 
 
@@ -281,7 +280,7 @@ def show_finished(output: Path, asked: dict[str, Any]) -> None:
         require_asked(output, asked)
     else:
         require_settings(output / CONFIG, notes.get("run", {}), asked)
-    if processes.is_first():
+    if distributed.is_first():
         print(f"{output} is trained already{last_score(output / CONFIG, notes)}")
 
 

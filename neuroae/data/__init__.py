@@ -3,12 +3,9 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from .augmentation import crop_and_flip
-from .cifar10 import cifar10
-from .digits import digits
+from .datasets import cifar10, digits, imagenette
 from .folders import image_folder
-from .imagenette import imagenette
-from .images import ImageSet
+from .images import ImageSet, crop_and_flip
 
 __all__ = ["DATASETS", "DatasetName", "ImageSet", "crop_and_flip", "load_dataset"]
 

@@ -1,14 +1,16 @@
-"""Arrays that took long to make: kept in the user's cache folder, and mapped into memory from there."""
+"""torchvision, which reads and fetches data sets; the package works without it."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from filelock import FileLock
 
-from ..progress import say
-from ..storage import remove_leftovers, replacing
+from ..utils.files import remove_leftovers, replacing
+from ..utils.progress import say
 
 
 def cache_folder() -> Path:
@@ -73,3 +75,23 @@ def write_array(path: Path, shape: tuple[int, ...], rows: Iterable[np.ndarray]) 
         np.lib.format.write_array_header_1_0(file, header)
         for row in rows:
             file.write(row.tobytes())
+
+
+def require_torchvision(purpose: str) -> ModuleType:
+    """The module; ImportError says what it was needed for."""
+    try:
+        import torchvision
+    except ImportError as error:
+        raise ImportError(f"{purpose} needs torchvision, which is not installed: pip install torchvision") from error
+    return torchvision
+
+
+@contextmanager
+def downloading(name: str, data_dir: Path) -> Iterator[None]:
+    """One process at a time; a failure names the data set and the folder."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_folder() / "download.lock"):
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            raise OSError(f"{name} could not be downloaded into {data_dir}: {error}") from error

@@ -1,4 +1,4 @@
-"""A set of labelled images, decoded once and kept as bytes."""
+"""Random crops and flips, a whole batch at once."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,10 +6,12 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..encoder import check_integer
-from ..randomness import derive_seed
+from ..utils.devices import without_waiting
+from ..utils.randomness import derive_seed, random_words
+from ..utils.validation import check_integer
 
 IMAGES_AT_ONCE = 256
 
@@ -130,3 +132,29 @@ def require_below(name: str, values: Tensor, limit: int, meaning: str) -> None:
     low, high = (int(value) for value in values.aminmax())
     if low < 0 or high >= limit:
         raise ValueError(f"{name} holds {low if low < 0 else high}, expected {meaning}, 0 to {limit - 1}")
+
+
+def crop_and_flip(images: Tensor, seed: int, epoch: int, image_ids: Tensor, padding: int = 4) -> Tensor:
+    """A crop of each image, padded with black and cut at random, mirrored half of the time.
+
+    What happens to an image follows from the seed, the epoch and its id alone.
+
+    Args:
+        images: (B, C, H, W), any dtype.
+        seed: the user's seed.
+        epoch: the pass over the data.
+        image_ids: (B,) int64; best on the CPU, which draws so few numbers faster than a GPU.
+        padding: pixels added on each side.
+
+    Returns:
+        (B, C, H, W) of the same dtype.
+    """
+    height, width = images.shape[2:]
+    words = random_words(derive_seed(seed, "augmentation", epoch), image_ids, 3)
+    down, right, mirrored = without_waiting(words, images.device).unbind(1)
+    rows = (down % (2 * padding + 1))[:, None] + torch.arange(height, device=images.device)
+    columns = (right % (2 * padding + 1))[:, None] + torch.arange(width, device=images.device)
+    columns = columns.where((mirrored % 2 == 0)[:, None], columns.flip(1))
+    padded = F.pad(images, [padding] * 4)
+    batch = torch.arange(len(images), device=images.device)
+    return padded[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -1,8 +1,7 @@
 """Dictionaries (paper, section 2.1): learned from patches of clean images, kept in files, and measured."""
 
 from .files import dictionary_digest, load_dictionary, save_dictionary
-from .learning import check_settings, learn_dictionary
-from .patches import Patches, random_patches
+from .learning import Patches, check_settings, learn_dictionary, random_patches
 
 __all__ = [
     "Patches",

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..encoder import check_atoms
-from ..storage import load_tensors, save_tensors
+from ..nn.encoder import check_atoms
+from ..utils.files import load_tensors, save_tensors
 
 
 def save_dictionary(path: str | Path, atoms: Tensor, notes: dict[str, Any] | None = None) -> None:

@@ -11,8 +11,8 @@ from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from ..classifiers import ResNet32
-from ..progress import progress_bar
+from ..nn.classifiers import ResNet32
+from ..utils.progress import progress_bar
 
 PATCHES_AT_ONCE = 500
 

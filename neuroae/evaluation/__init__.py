@@ -1,12 +1,10 @@
 """Evaluation: accuracy, clean and attacked, with its uncertainty."""
 
-from .attack import Attack
-from .engine import run_evaluation
-from .evaluate import Outcome, evaluate
-from .evaluation import Evaluation
-from .modes import MODES, attacks_from
+from .attack import MODES, Attack, attacks_from
+from .plan import Evaluation
 from .records import CLEAN, Record
 from .results import Results, load_evaluation
+from .run import Outcome, evaluate, run_evaluation
 from .scoring import Scoring
 from .statistics import Accuracy
 

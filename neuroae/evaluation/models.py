@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from ..attacks.checks import check_logits, is_training, refusing_learners
-from ..attacks.realizations import realizer, takes_seeds
-from ..classifiers import ResNet32
-from ..contexts import repeatable
+from ..attacks.protocol import realizer
 from ..data import ImageSet
-from ..defense import Defense
-from ..pretrained import load_pretrained
-from ..variants import FixedBatch
-from .evaluation import device_of
+from ..models import load_pretrained
+from ..nn.classifiers import ResNet32
+from ..nn.defense import Defense
+from ..nn.variants import FixedBatch
+from ..utils.contexts import repeatable
+from ..utils.modules import takes_seeds
+from .plan import device_of
 from .scoring import Block
 
 PROBED = 8

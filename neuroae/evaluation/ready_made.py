@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ..attacks import Perturbed
 from ..attacks.balls import BALLS, Norm
 from ..data import ImageSet
-from ..storage import load_tensors
+from ..utils.files import load_tensors
 from .attack import Progress, untouched
-from .files import checksum
+from .folder import checksum
 from .scoring import Block, Scoring
 
 # Attacks of other libraries clip in float32: by so much a pixel may miss its bound, and an l2 norm its own.

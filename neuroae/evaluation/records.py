@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .lines import append_lines, read_lines, sealed
+from .folder import append_lines, read_lines, sealed
 
 CLEAN = "clean"
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import Files, load_images
+from .folder import Files, load_images
 from .manifest import load_manifest
 from .records import Record, read_records, read_times
 

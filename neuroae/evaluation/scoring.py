@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import drawn_probabilities
-from ..attacks.prediction import mean_margin
-from ..attacks.realizations import batch_seed, takes_seeds
-from ..contexts import autocast
+from ..attacks.losses import mean_margin
+from ..attacks.protocol import batch_seed
 from ..data import ImageSet
-from ..encoder import check_integer
-from ..randomness import derive_seed
-from ..variants import FixedMasks
+from ..nn.variants import FixedMasks
+from ..utils.contexts import autocast
+from ..utils.modules import takes_seeds
+from ..utils.randomness import derive_seed
+from ..utils.validation import check_integer
 
 
 @dataclass(frozen=True)

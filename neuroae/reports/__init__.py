@@ -1,11 +1,10 @@
 """Reports: tables, pictures and files of results."""
 
-from .curves import TrainingRecord
-from .evaluation_report import Report
+from .charts import TrainingRecord
+from .page import write_report
 from .pictures import Strip, draw_picture, stages
-from .sanity import probe_evaluation
-from .saving import write_report
-from .table import Row, markdown_table
+from .report import Report, probe_evaluation
+from .tables import Row, markdown_table
 
 __all__ = [
     "Report",

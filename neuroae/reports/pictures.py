@@ -1,18 +1,27 @@
-"""Pictures of images on their way through a model."""
+"""Example images of an evaluation, with what the attacks did to them and what the model made of it."""
 
-from collections.abc import Sequence
+import base64
+import io
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure, SubFigure
+from PIL import Image
 from torch import Tensor
 
-from ..encoder import SparseEncoder
+from ..evaluation import CLEAN, Results
 from ..kernels.reference import to_dense
-from ..storage import replacing
-from .style import default_style
+from ..nn.encoder import SparseEncoder
+from ..utils.files import replacing
+from .charts import default_style
+from .report import image_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,3 +115,209 @@ def draw_coefficients(figure: SubFigure, coefficients: dict[str, Tensor]) -> Non
         axis.tick_params(labelsize=7)
     axes[0].set_ylabel("atom", fontsize=8)
     figure.colorbar(shown, ax=axes).ax.tick_params(labelsize=7)
+
+
+ZERO = 0.5
+INCHES_AN_ATOM = 0.32
+BINS = 41
+
+
+@default_style()
+def draw_atoms(path: Path, atoms: Tensor) -> None:
+    """Writes the atoms as a grid, row by row from the largest l1 norm, even patches, to the smallest, single spots.
+
+    Each atom is scaled to its largest magnitude; gray is zero. Copies have equal norms and so stand side by side.
+
+    Args:
+        path: of a PNG.
+        atoms: (L, C, n, n), with C 1 (gray) or 3 (RGB).
+    """
+    norms = atoms.abs().sum((1, 2, 3))
+    columns = math.ceil(math.sqrt(len(atoms)))
+    mosaic = tiled(atoms[norms.argsort(descending=True, stable=True)], columns)
+    side = INCHES_AN_ATOM * columns
+    figure = Figure(figsize=(side, side * mosaic.shape[0] / mosaic.shape[1] + 0.4), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(mosaic.numpy(), interpolation="nearest")
+    axis.set_axis_off()
+    size = " x ".join(map(str, atoms.shape[1:]))
+    axis.set_title(f"{len(atoms)} atoms of {size}, by l1 norm from {norms.max():.2f} to {norms.min():.2f}", fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def tiled(atoms: Tensor, columns: int) -> Tensor:
+    """(rows (n + 1) + 1, columns (n + 1) + 1, 3) in [0, 1]: the atoms in order, on gray."""
+    rows = math.ceil(len(atoms) / columns)
+    shown = (ZERO + 0.5 * atoms / atoms.abs().amax((1, 2, 3), keepdim=True)).expand(-1, 3, -1, -1)
+    framed = F.pad(shown, (0, 1, 0, 1), value=ZERO)
+    empty = torch.full((rows * columns - len(atoms), *framed.shape[1:]), ZERO)
+    grid = torch.cat([framed, empty]).unflatten(0, (rows, columns))
+    mosaic = grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return F.pad(mosaic, (0, 0, 1, 0, 1, 0), value=ZERO)
+
+
+@default_style()
+def draw_histograms(path: Path, patches: Tensor, panels: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Writes each patch beside histograms of the numbers that belong to it (the paper's Figures 2 and 5).
+
+    Args:
+        path: of a PNG.
+        patches: (K, C, n, n) in [0, 1].
+        panels: title of a panel to its histograms, name to (K, numbers). All panels of a patch share one axis of
+            values, and each histogram counts shares of its own numbers.
+    """
+    columns = 1 if len(patches) == 1 else 2
+    rows = math.ceil(len(patches) / columns)
+    figure = Figure(figsize=((1 + 3 * len(panels)) * columns, 0.4 + 1.9 * rows), layout="constrained")
+    parts = figure.subfigures(rows, columns, squeeze=False).flatten()
+    for number, (part, patch) in enumerate(zip(parts, patches, strict=False)):
+        own = {
+            title: {name: values[number] for name, values in histograms.items()}
+            for title, histograms in panels.items()
+        }
+        draw_patch(part, patch, own)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def draw_patch(figure: SubFigure, patch: Tensor, panels: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    shown, *axes = figure.subplots(1, 1 + len(panels), width_ratios=[1] + [3] * len(panels))
+    shown.imshow(patch.expand(3, -1, -1).permute(1, 2, 0).numpy(), vmin=0, vmax=1, interpolation="nearest")
+    shown.set_axis_off()
+    every = np.concatenate([values for histograms in panels.values() for values in histograms.values()])
+    edges = np.linspace(min(every.min(), 0), max(every.max(), 0), BINS)
+    for axis, (title, histograms) in zip(axes, panels.items(), strict=True):
+        for name, values in histograms.items():
+            axis.hist(
+                values,
+                edges,
+                weights=np.full(len(values), 1 / len(values)),
+                histtype="stepfilled",
+                alpha=0.6,
+                label=name,
+            )
+        axis.axvline(0, color="black", linewidth=0.6)
+        axis.set_title(title, fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.legend(fontsize=6)
+    axes[0].set_ylabel("share", fontsize=7)
+
+
+SHOWN = 6
+GRAY = 0.5
+
+
+class Pair(NamedTuple):
+    """One image, (C, H, W), clean and under an attack."""
+
+    clean: Tensor
+    perturbed: Tensor
+
+    @property
+    def offset(self) -> Tensor:
+        return self.perturbed - self.clean
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image under one attack.
+
+    Attributes:
+        id: the image's.
+        image: as a PNG in a data URI.
+        perturbation: likewise, amplified around gray; None for a clean image.
+        label, answer: names of the true class and of the vote's; two classes may have one name.
+        right: whether the vote is for the true class.
+    """
+
+    id: int
+    image: str
+    perturbation: str | None
+    label: str
+    answer: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The same images under one attack.
+
+    Attributes:
+        attack: its name.
+        amplified: so many times perturbations are enlarged; 0 where there are none.
+        side: width of the images in pixels.
+        images: the same order under every attack.
+    """
+
+    attack: str
+    amplified: float
+    side: int
+    images: Sequence[Example]
+
+
+def examples(results: Results) -> list[Examples]:
+    """A few images that are answered rightly when clean, under each attack that has them."""
+    chosen = choose(results)
+    shown = (examples_of(results, attack, chosen) for attack in results.records)
+    return [each for each in shown if each.images]
+
+
+def choose(results: Results) -> list[int]:
+    """Ids, evenly from the images that the fewest attacks fool to those that the most do."""
+    right = [record.image for record in results.records[CLEAN] if record.vote == record.label]
+    fooled = Counter(record.image for own in results.records.values() for record in own if record.vote != record.label)
+    ordered = sorted(right, key=lambda image: fooled[image])
+    places = np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered))).round().astype(int)
+    return [ordered[place] for place in places]
+
+
+def examples_of(results: Results, attack: str, chosen: Sequence[int]) -> Examples:
+    records = {record.image: record for record in results.records[attack] if record.image in chosen}
+    images = find_images(results, attack, records)
+    largest = max((float(pair.offset.abs().max()) for pair in images.values()), default=0.0)
+    amplified = GRAY / largest if largest else 0.0
+    classes = results.manifest["classes"]
+    return Examples(
+        attack,
+        amplified,
+        max((pair.clean.shape[-1] for pair in images.values()), default=0),
+        [
+            Example(
+                image,
+                png(images[image].perturbed),
+                png(GRAY + amplified * images[image].offset) if amplified else None,
+                class_name(classes, records[image].label),
+                class_name(classes, records[image].vote),
+                records[image].label == records[image].vote,
+            )
+            for image in chosen
+            if image in images
+        ],
+    )
+
+
+def class_name(classes: Sequence[str], number: int) -> str:
+    """Models may have outputs beyond the classes of the data."""
+    return classes[number] if number < len(classes) else f"class {number}"
+
+
+def find_images(results: Results, attack: str, wanted: Collection[int]) -> dict[int, Pair]:
+    """By their ids."""
+    found: dict[int, Pair] = {}
+    for pairs in image_pairs(results.folder, attack):
+        for image, clean, perturbed in zip(pairs.ids.tolist(), pairs.clean, pairs.perturbed, strict=True):
+            if image in wanted:
+                found[image] = Pair(clean, perturbed)
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def png(image: Tensor) -> str:
+    """A (C, H, W) image in [0, 1] as a data URI: the first three channels, or the first where there are fewer."""
+    levels = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = levels[0] if len(levels) < 3 else levels[:3].permute(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.contiguous().numpy()).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,16 +1,18 @@
-"""What a training step sees: images in an order of the epoch's own, augmented, and shared out over processes."""
+"""What is refused before anything is learned or written."""
 
+import json
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .. import processes
 from ..data import ImageSet, crop_and_flip
-from ..devices import without_waiting
-from ..randomness import derive_seed
+from ..utils import distributed
+from ..utils.contexts import autocast, drawing_from
+from ..utils.devices import without_waiting
+from ..utils.randomness import derive_seed
 from .settings import TrainingSettings
 
 
@@ -46,7 +48,7 @@ def batches(
     """
     generator = torch.Generator().manual_seed(derive_seed(settings.seed, "order", epoch))
     order = torch.randperm(len(data), generator=generator)
-    rank, world = processes.rank(), processes.world_size()
+    rank, world = distributed.rank(), distributed.world_size()
     for step, indices in enumerate(order.split(settings.batch_size)):
         if step < first_step:
             continue
@@ -70,3 +72,53 @@ def load(
         images = crop_and_flip(images, settings.seed, epoch, chosen.ids)
     masks = derive_seed(settings.seed, f"training {stage}", epoch, step)
     return Batch(images.float() / chosen.white, labels, ids, masks, weight)
+
+
+PROBED = 2
+
+
+def check_images(name: str, data: ImageSet) -> None:
+    if not len(data):
+        raise ValueError(f"{name} holds no images, expected at least one")
+
+
+def check_task(task: nn.Module, data: ImageSet, settings: TrainingSettings) -> None:
+    """Shows the task the first images, in evaluation mode; draws of the training are not touched.
+
+    Raises:
+        TypeError: a weight is not float32, or its model answers with something else than a tensor.
+        ValueError: no weight asks for a gradient, or its logits are not those of the images' classes.
+    """
+    if not any(parameter.requires_grad for parameter in task.parameters()):
+        raise ValueError("the model holds no parameter that asks for a gradient, expected one to learn")
+    for name, parameter in task.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise TypeError(f"{name} is {parameter.dtype}, expected torch.float32, in which weights are learned")
+    device = next(task.parameters()).device
+    images, _, ids, seed, _ = load(data.take(slice(PROBED)), settings, "check", 0, 0, 1.0, device)
+    task.eval()
+    # Labels that every model knows: those of the images may be beyond its classes.
+    labels = torch.zeros_like(ids)
+    with (
+        torch.no_grad(),
+        drawing_from(derive_seed(settings.seed, "check"), device),
+        autocast(settings.precision, device),
+    ):
+        _, logits = task(images, labels, ids, seed)
+    if logits is not None and logits.shape[-1] != len(data.classes):
+        raise ValueError(
+            f"model answers with {logits.shape[-1]} classes, expected the {len(data.classes)} of {data.name}"
+        )
+
+
+def as_json_gives_it_back(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    """What of a value comes back from a file: lists for tuples, text for keys.
+
+    Raises:
+        TypeError: JSON does not hold it.
+    """
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} holds what JSON does not: {error}") from error
+    return found

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..encoder import check_integer, check_number
-from ..storage import load_tensors, require_same, save_tensors
+from ..utils.files import load_tensors, require_same, save_tensors
+from ..utils.validation import check_integer, check_number
 from .history import Epoch, Meter
 from .settings import TrainingSettings
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .. import processes
+from ..utils import distributed
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Meter:
         correct = loss.new_zeros(()) if logits is None else (logits.argmax(-1) == labels).sum() * bool(count)
         counted = (loss.new_full((), number, dtype=torch.float64) for number in (count, classified))
         sums = torch.stack([part.double() for part in (loss.detach().double() * count, correct, *counted)])
-        step = processes.total(sums, labels.device)
+        step = distributed.total(sums, labels.device)
         if self._sums is None:
             self._sums = step.new_tensor([self.loss, self.correct, self.seen, self.classified])
         self._sums += step

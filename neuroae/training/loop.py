@@ -10,18 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import processes
-from ..contexts import autocast, drawing_from
 from ..data import ImageSet
 from ..dictionary import dictionary_digest
-from ..encoder import SparseEncoder
-from ..progress import progress_bar
-from ..randomness import derive_seed
-from ..storage import claimed, remove_leftovers
-from ..structure import structure
-from .batches import Batch, batches, steps_per_epoch
+from ..nn.encoder import SparseEncoder
+from ..utils import distributed
+from ..utils.contexts import autocast, drawing_from
+from ..utils.files import claimed, remove_leftovers
+from ..utils.modules import structure
+from ..utils.progress import progress_bar
+from ..utils.randomness import derive_seed
+from .batches import Batch, as_json_gives_it_back, batches, check_images, check_task, steps_per_epoch
 from .checkpoint import Position, Trained, load_checkpoint, save_checkpoint
-from .checks import as_json_gives_it_back, check_images, check_task
 from .history import Epoch, Meter
 from .settings import TrainingSettings
 
@@ -81,7 +80,7 @@ def fit(
     if validation is not None:
         check_task(task, validation, settings)
     identity = as_json_gives_it_back("run.identity", run.identity or {}) if run else {}
-    with claimed(Path(run.folder)) if run and not run.held and processes.is_first() else nullcontext():
+    with claimed(Path(run.folder)) if run and not run.held and distributed.is_first() else nullcontext():
         return run_epochs(task, data, settings, stage, run, identity, validation)
 
 
@@ -96,7 +95,7 @@ def apart(identity: dict[str, Any], own: Collection[str]) -> dict[str, Any]:
 def require_one_position(position: Position, device: torch.device) -> None:
     """Refuses processes that see different checkpoints, as on machines without a folder in common."""
     own = torch.tensor([position.epoch, position.step])
-    if not torch.equal(processes.total(own, device).cpu(), own * processes.world_size()):
+    if not torch.equal(distributed.total(own, device).cpu(), own * distributed.world_size()):
         raise ValueError(f"processes stand at different steps, this one at {own.tolist()}: all must see one folder")
 
 
@@ -126,19 +125,19 @@ def run_epochs(
     if path and path.exists():
         position = load_checkpoint(path, trained, identity, settings, len(data))
     require_one_position(position, device)
-    if path and processes.is_first():
+    if path and distributed.is_first():
         remove_leftovers(path)
 
     def save() -> None:
-        if path and processes.is_first():
+        if path and distributed.is_first():
             save_checkpoint(path, trained, position, identity)
 
     def report() -> None:
-        if run and processes.is_first() and position.history:
+        if run and distributed.is_first() and position.history:
             run.report(position.history)
 
     report()
-    module = processes.parallel(task)
+    module = distributed.parallel(task)
     done = position.epoch * len(data) + position.meter.seen
     with progress_bar(total=settings.epochs * len(data), initial=done, desc=stage, unit="img") as progress:
 
@@ -156,7 +155,7 @@ def run_epochs(
                 step(module, trained, batch, settings.precision, position.meter)
                 position.step += 1
                 # Several processes end at the same step where the loss is not finite.
-                if processes.world_size() > 1 or time.monotonic() - shown > SHOWN_SECONDS:
+                if distributed.world_size() > 1 or time.monotonic() - shown > SHOWN_SECONDS:
                     shown = show()
                 if run and time.monotonic() - saved > run.seconds:
                     shown = show()
@@ -212,7 +211,7 @@ def model_draws(batch: Batch) -> AbstractContextManager[None]:
 
     A run that goes on needs no state of theirs, and no two processes draw alike.
     """
-    return drawing_from(derive_seed(batch.seed, "model", processes.rank()), batch.images.device)
+    return drawing_from(derive_seed(batch.seed, "model", distributed.rank()), batch.images.device)
 
 
 def finish_epoch(
@@ -225,7 +224,7 @@ def finish_epoch(
 ) -> None:
     """Moves the position to the next epoch, with this one in its history."""
     # What is scored is what the first process saves; after a step the others have statistics of their own.
-    processes.share_buffers(task)
+    distributed.share_buffers(task)
     meter = position.meter
     scored = None if validation is None else score(task, validation, settings, stage, position.epoch)
     epoch = Epoch(

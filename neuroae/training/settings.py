@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..contexts import PRECISIONS
-from ..encoder import check_boolean, check_integer, check_number
+from ..utils.contexts import PRECISIONS
+from ..utils.validation import check_boolean, check_integer, check_number
 
 Schedule = Literal["triangular", "constant"]
 SCHEDULES = get_args(Schedule)

@@ -1,0 +1,160 @@
+"""A model's folder: written, found and read. Nothing is unpickled."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.defense import AUTOENCODER_IDENTITY, Defense
+from ..utils.contexts import float32_by_default
+from ..utils.files import (
+    LEFTOVER_SECONDS,
+    has_digests,
+    load_json,
+    load_tensors,
+    remove_leftovers,
+    replacing,
+    save_json,
+    save_tensors,
+)
+from .card import model_card
+from .description import UnfitTensors, build, describe, load_class_names
+
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def layer_weights(model: nn.Module) -> set[str]:
+    """Names of the tensors that float16 may hold. Biases, batch normalization and atoms are not among them."""
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, LAYERS)}
+
+
+def stored(model: nn.Module, half: bool) -> dict[str, Tensor]:
+    """The model's tensors by name, its layers' weights rounded to float16 if ``half``.
+
+    Raises:
+        TypeError: the model is not in float32.
+        ValueError: a weight is beyond float16's range, or a number is NaN or infinite.
+    """
+    tensors = model.state_dict()
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise TypeError(f"{name} is {tensor.dtype}, expected torch.float32; save the model as it was trained")
+    require_finite(tensors)
+    if half:
+        for name in layer_weights(model):
+            tensors[name] = rounded(name, tensors[name])
+    return tensors
+
+
+def require_finite(tensors: dict[str, Tensor]) -> None:
+    """Refuses a model whose answers would be no numbers; ValueError names the first tensor that is to blame."""
+    for name, tensor in tensors.items():
+        wrong = int((~tensor.isfinite()).sum())
+        if wrong:
+            raise ValueError(f"{name} is NaN or infinite in {wrong:,} of {tensor.numel():,} places, expected none")
+
+
+def rounded(name: str, weight: Tensor) -> Tensor:
+    half = weight.half()
+    if not bool(half.isfinite().all()):
+        limit = torch.finfo(torch.float16).max
+        raise ValueError(
+            f"{name} reaches {weight.abs().max():g}, float16 holds at most {limit:g}; store it as float32"
+        )
+    return half
+
+
+def restored(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stored tensors in the model's own dtypes; TypeError for one that was stored in a dtype that it never has."""
+    own = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    weights = layer_weights(model)
+    for name, tensor in tensors.items():
+        dtypes = {own.get(name, tensor.dtype)} | ({torch.float16} if name in weights else set())
+        if tensor.dtype not in dtypes:
+            raise TypeError(f"{name} is {tensor.dtype}, expected {' or '.join(sorted(map(str, dtypes)))}")
+    return {name: tensor.to(own.get(name, tensor.dtype)) for name, tensor in tensors.items()}
+
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+
+
+def save_pretrained(
+    model: nn.Module, folder: str | Path, notes: dict[str, Any] | None = None, half: bool = False
+) -> None:
+    """Writes a ``Defense`` of our decoder and ResNet-32, or a ResNet-32 alone; see ``Defense.save_pretrained``."""
+    folder = Path(folder)
+    tensors = stored(model, half)
+    config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
+    if isinstance(model, Defense) and model.autoencoder_identity:
+        config["encoder"]["surrogate"] = AUTOENCODER_IDENTITY
+    for name in (WEIGHTS, CONFIG, CARD):
+        remove_leftovers(folder / name, LEFTOVER_SECONDS)
+    card = model_card(folder.resolve().name, model, tensors, config)
+    with replacing(folder / WEIGHTS) as weights, replacing(folder / CARD) as page:
+        save_tensors(weights, tensors)
+        page.write_text(card, encoding="utf-8")
+        # A folder with a configuration is whole: a kill from here on leaves one that says what is missing.
+        (folder / CONFIG).unlink(missing_ok=True)
+    save_json(folder / CONFIG, config)
+
+
+def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, in evaluation mode, and its notes; see ``Defense.from_pretrained``."""
+    folder = find(name_or_folder)
+    config = load_json(folder / CONFIG)
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    if not has_digests(folder / WEIGHTS):
+        warnings.warn(
+            f"{folder / WEIGHTS} holds no digests of its tensors, as files of earlier versions do not: damage would "
+            "go unnoticed; save_pretrained adds them",
+            stacklevel=2,
+        )
+    try:
+        with float32_by_default():
+            model = build(config, tensors)
+        notes = dict(config["notes"])
+    except UnfitTensors as error:
+        raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG} does not describe a model: {error!r}") from error
+    try:
+        model.load_state_dict(restored(model, tensors))
+        require_finite(model.state_dict())
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
+    return model.eval(), notes
+
+
+def pretrained_classes(name_or_folder: str | Path) -> tuple[str, ...] | None:
+    """The names of a saved model's classes, in the order of its logits; None where an earlier version kept none.
+
+    Raises:
+        FileNotFoundError: there is no such name or folder.
+        ValueError: the configuration is damaged.
+    """
+    return load_class_names(find(name_or_folder) / CONFIG)
+
+
+def find(name_or_folder: str | Path) -> Path:
+    """The folder of a model; one that is there wins over a shipped name."""
+    folder = Path(name_or_folder)
+    names = shipped_names()
+    if str(name_or_folder) in names and not any((folder / file).exists() for file in (WEIGHTS, CONFIG)):
+        return SHIPPED / name_or_folder
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"unknown name {str(name_or_folder)!r}: neither a folder nor one of {', '.join(names) or '(none)'}, "
+            "the models that ship with the package"
+        )
+    return folder
+
+
+def shipped_names() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))

@@ -1,0 +1,1 @@
+"""The layers and models that people compose, and the gradients through them."""

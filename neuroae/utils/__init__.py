@@ -1,0 +1,1 @@
+"""What every other part uses: random draws, files, devices, precision, several processes, progress, checks."""

@@ -1,0 +1,338 @@
+"""``neuroae attack``, on settings that take seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from neuroae.cli import app, main
+from neuroae.data import load_dataset
+from neuroae.evaluation import Results, load_evaluation
+from neuroae.utils.files import load_json, save_tensors
+from photos import write_photos
+from saved_models import small_model
+
+# The package's attribute of this name is the function.
+COMMAND = sys.modules["neuroae.cli.attack"]
+QUICK = ["--dataset", "digits", "--limit", 4, "--block", 3, "--steps", 2, "--realizations", 2, "--ensemble", 2]
+
+
+def neuroae(*arguments: object) -> str:
+    """Runs the command line; returns what it printed to standard output."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders with two defenses and a classifier."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    for name, kind in {"defense": "defense", "other": "defense", "plain": "classifier"}.items():
+        small_model(kind).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def without_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sanity report's own attacks take longer than those that are tested here."""
+    monkeypatch.setattr(COMMAND, "probe_evaluation", lambda *_: None)
+
+
+def attacked(*arguments: object, output: Path) -> Results:
+    printed = neuroae("attack", *arguments, "--output", output)
+    found = load_evaluation(output)
+    for name in found.records:
+        assert f"| {name} " in printed
+    return found
+
+
+def test_all_modes_and_sources_by_default(models: Path, tmp_path: Path) -> None:
+    sources = ["--source", models / "other", "--source", models / "plain"]
+    found = attacked(models / "defense", *QUICK, *sources, "--epsilon", 0.1, "--restarts", 2, output=tmp_path)
+    own = ["W-NFGA identity", "W-NFGA smooth", "W-AIGA", "selection"]
+    assert list(found.records) == ["clean", *own, *(f"{name} from other" for name in own), "PGD from plain"]
+    assert found.model == "defense"
+    assert {len(records) for records in found.records.values()} == {4}
+    assert {len(record.draws) for records in found.records.values() for record in records} == {2}
+    passes = {name: records[0].gradients for name, records in found.records.items()}
+    assert passes.pop("clean") == 0
+    # The classifier draws nothing, so one realization is enough.
+    assert passes.pop("PGD from plain") == 2 * 2
+    assert set(passes.values()) == {2 * 2 * 2}
+    for name in passes:
+        assert all(0 < record.linf <= 0.1 + 2**-24 for record in found.records[name])
+
+
+def test_every_method_by_its_name(models: Path, tmp_path: Path) -> None:
+    methods = [option for method in ("pgd", "fgsm", "r-fgsm", "apgd", "square") for option in ("--attack", method)]
+    few = ["--mode", "w-aiga", "--queries", 3, "--loss", "margin", "--average", "sign", "--precision", "bfloat16"]
+    found = attacked(models / "defense", *QUICK, *methods, *few, output=tmp_path)
+    asked = found.manifest["identity"]["attacks"]
+    assert list(asked) == ["clean", "W-AIGA", "FGSM W-AIGA", "R+FGSM W-AIGA", "APGD W-AIGA", "Square"]
+    settings = {name: asked[name]["settings"] for name in list(asked)[1:]}
+    preset = 3 / 16
+    assert {each["epsilon"] for each in settings.values()} == {preset}
+    assert [settings[name]["steps"] for name in list(settings)[:4]] == [2, 1, 1, 2]
+    assert settings["W-AIGA"]["step_size"] == pytest.approx(3 / 128)
+    assert settings["FGSM W-AIGA"]["step_size"] == preset
+    assert settings["R+FGSM W-AIGA"]["step_size"] == 1.25 * preset
+    assert settings["R+FGSM W-AIGA"]["random_start"]
+    assert settings["Square"] | {"queries": 3, "draws": 2} == settings["Square"]
+    for name in list(settings)[:4]:
+        assert (settings[name]["loss"], settings[name]["average"]) == ("margin", "sign")
+        assert asked[name]["precision"] == "bfloat16"
+
+
+def test_steps_are_as_long_beside_every_epsilon(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--ensemble", 2]
+    found = attacked(models / "plain", *few, "--epsilon", 0.1, "--epsilon", 0.4, output=tmp_path / "own")
+    steps = [found.attack(f"PGD, epsilon {size}")["settings"]["step_size"] for size in ("0.1", "0.4")]
+    assert steps == pytest.approx([0.1 / 8, 0.4 / 8])
+    given = attacked(models / "plain", *few, "--epsilon", 0.4, "--step-size", 0.2, output=tmp_path / "given")
+    assert given.attack("PGD")["settings"]["step_size"] == 0.2
+
+
+def test_a_classifier_beside_a_defense_has_no_variant(models: Path, tmp_path: Path) -> None:
+    sources = ["--source", models / "plain", "--variant", "mean-field", "--restarts", 2]
+    found = attacked(models / "defense", *QUICK, "--mode", "w-aiga", *sources, output=tmp_path)
+    assert list(found.records) == ["clean", "W-AIGA mean-field", "PGD from plain"]
+    assert [found.attack(name)["settings"]["selection"] for name in list(found.records)[1:]] == [2, 2]
+
+
+def test_gradient_attacks_start_at_random_where_asked(models: Path, tmp_path: Path) -> None:
+    methods = [option for method in ("pgd", "fgsm", "apgd", "square") for option in ("--attack", method)]
+    found = attacked(models / "plain", *QUICK, *methods, "--queries", 2, "--random-start", output=tmp_path)
+    asked = found.manifest["identity"]["attacks"]
+    assert all(asked[name]["settings"]["random_start"] for name in ("PGD", "FGSM", "APGD"))
+
+
+def test_the_papers_settings_are_the_defaults(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def stop(evaluation, output):  # type: ignore[no-untyped-def]
+        raise Asked(evaluation)
+
+    monkeypatch.setattr(COMMAND, "run_evaluation", stop)
+    with pytest.raises(Asked) as stopped:
+        neuroae("attack", models / "defense", "--dataset", "digits", "--output", tmp_path)
+    (evaluation,) = stopped.value.args
+    settings = evaluation.attacks[0].settings
+    assert (settings.steps, settings.restarts, settings.realizations, settings.average) == (20, 1, 40, "normalized")
+    assert (settings.loss, settings.norm, settings.random_start) == ("cross-entropy", "linf", False)
+    assert (evaluation.scoring.draws, evaluation.block, len(evaluation.data)) == (10, 64, 500)
+
+
+def test_the_selections_recipe_is_the_default_of_its_mode(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--limit", 2, "--ensemble", 2, "--mode", "selection", "--steps", 2]
+    plain = attacked(models / "defense", *few, output=tmp_path / "plain").attack("selection")
+    wanted = {"realizations": 2, "loss": "margin", "momentum": 0.75, "steps": 2, "average": "normalized"}
+    assert {name: plain["settings"][name] for name in wanted} == wanted
+    assert plain["surrogate"] == "selection"
+    assert plain["clamp_width"] == 10
+    options = ["--realizations", 3, "--loss", "dlr", "--momentum", 0, "--schedule", "cosine"]
+    widths = ["--selection-width", 0.3, "--clamp-width", 4]
+    changed = attacked(models / "defense", *few, *options, *widths, output=tmp_path / "changed").attack("selection")
+    wanted = {"realizations": 3, "loss": "dlr", "schedule": "cosine"}
+    assert {name: changed["settings"][name] for name in wanted} == wanted
+    assert "momentum" not in changed["settings"]
+    assert (changed["selection_width"], changed["clamp_width"]) == (0.3, 4)
+
+
+def test_a_classifier_has_no_modes(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--limit", 2, "--steps", 1, "--mode", "selection"]
+    found = attacked(models / "plain", *few, output=tmp_path)
+    assert list(found.records) == ["clean", "PGD"]
+    assert found.attack("PGD")["settings"]["loss"] == "cross-entropy"
+    assert "momentum" not in found.attack("PGD")["settings"]
+
+
+def test_repeated_options_make_an_attack_for_each_combination(models: Path, tmp_path: Path) -> None:
+    values = ["--epsilon", 0.05, "--epsilon", 0.1, "--realizations", 1, "--realizations", 3]
+    few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--ensemble", 2, "--mode", "w-aiga", "--queries", 2]
+    methods = ["--attack", "pgd", "--attack", "square", "--source", models / "plain"]
+    found = attacked(models / "defense", *few, *values, *methods, output=tmp_path)
+    asked = {name: found.attack(name)["settings"] for name in found.records if name != "clean"}
+    pairs = [(0.05, 1), (0.05, 3), (0.1, 1), (0.1, 3)]
+    own = [f"W-AIGA, epsilon {size}, realizations {draws}" for size, draws in pairs]
+    square = [f"Square, epsilon {size}, realizations {draws}" for size, draws in pairs]
+    # The classifier draws nothing, so one realization is enough.
+    others = [f"PGD from plain, epsilon {size}, realizations 1" for size in (0.05, 0.1)]
+    assert list(asked) == [*own, *square, *others]
+    assert [(asked[name]["epsilon"], asked[name]["realizations"]) for name in own] == pairs
+    assert [(asked[name]["epsilon"], asked[name]["draws"]) for name in square] == pairs
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Accuracy against epsilon" in page
+    assert "Accuracy against realizations" in page
+
+
+def test_one_value_is_not_in_the_names(models: Path, tmp_path: Path) -> None:
+    found = attacked(models / "plain", *QUICK, "--epsilon", 0.05, output=tmp_path)
+    assert list(found.records) == ["clean", "PGD"]
+
+
+def test_a_classifier_is_attacked_by_pgd_and_answers_once(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--norm", "l2", "--epsilon", 1.5, "--step-size", 1]
+    found = attacked(models / "plain", *few, output=tmp_path)
+    assert list(found.records) == ["clean", "PGD"]
+    assert found.manifest["identity"]["scoring"]["draws"] == 1
+    assert all(0 < record.l2 <= 1.5 for record in found.records["PGD"])
+    assert all(record.gradients == 1 for record in found.records["PGD"])
+
+
+def test_two_processes_of_torchrun_leave_the_records_of_one(models: Path, tmp_path: Path) -> None:
+    given = ["attack", models / "defense", *QUICK, "--mode", "w-aiga", "--output"]
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "neuroae"]
+    command = [*launched, *map(str, given), str(tmp_path / "two")]
+    finished = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    torch.set_num_threads(1)
+    neuroae(*given, tmp_path / "one")
+    one, two = ((tmp_path / name / "records.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert (tmp_path / "two" / "report.html").exists()
+
+
+def test_a_finished_attack_is_only_reported(models: Path, tmp_path: Path) -> None:
+    arguments = ["attack", models / "plain", *QUICK, "--output", tmp_path]
+    first = neuroae(*arguments)
+    before = (tmp_path / "records.jsonl").stat().st_mtime_ns
+    assert neuroae(*arguments) == first
+    assert (tmp_path / "records.jsonl").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"manifest\.json belongs to another run: .*block is 3 there and 2 here"):
+        neuroae(*arguments, "--block", 2)
+
+
+def test_images_from_elsewhere_are_scored(models: Path, tmp_path: Path) -> None:
+    first = attacked(models / "plain", *QUICK, output=tmp_path / "first")
+    ids = torch.tensor([record.image for record in first.records["PGD"]])
+    save_tensors(tmp_path / "theirs.safetensors", {"images": first.images("PGD"), "ids": ids})
+    theirs = ["--images", tmp_path / "theirs.safetensors"]
+    found = attacked(models / "plain", *QUICK, *theirs, output=tmp_path / "second")
+    assert list(found.records) == ["clean", "theirs"]
+    votes = [[record.vote for record in records] for records in (found.records["theirs"], first.records["PGD"])]
+    assert votes[0] == votes[1]
+    both = attacked(models / "plain", *QUICK, *theirs, "--attack", "fgsm", output=tmp_path / "third")
+    assert list(both.records) == ["clean", "FGSM", "theirs"]
+    with pytest.raises(ValueError, match=r"leave the linf ball of epsilon 0\.01"):
+        neuroae("attack", models / "plain", *QUICK, *theirs, "--epsilon", 0.01, "--output", tmp_path / "fourth")
+
+
+def test_fixed_masks_are_marked(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--mode", "w-aiga", "--deterministic"]
+    output = tmp_path / "out"
+    assert "fixed masks" in neuroae("attack", models / "defense", *few, "--output", output).lower()
+    found = load_evaluation(output)
+    assert found.deterministic
+    assert load_json(output / "manifest.json")["identity"]["scoring"]["deterministic"]
+    assert {(len(record.draws), record.gradients) for record in found.records["W-AIGA"]} == {(1, 1)}
+
+
+@pytest.mark.parametrize("variant", ["ensemble", "mean-field"])
+def test_variants_are_of_the_crafting_model(models: Path, tmp_path: Path, variant: str) -> None:
+    found = attacked(models / "defense", *QUICK, "--mode", "w-aiga", "--variant", variant, output=tmp_path)
+    asked = found.attack(f"W-AIGA {variant}")
+    assert (asked["variant"], asked["gradients"]) == (variant, 2 * (2 if variant == "ensemble" else 1))
+
+
+def test_a_model_of_the_users_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mymodels.py").write_text(
+        "import torch\n"
+        "class Noisy(torch.nn.Linear):\n"
+        "    def forward(self, images):\n"
+        "        return super().forward(images.flatten(1)) + torch.randn(len(images), 10)\n"
+        "def noisy():\n"
+        "    torch.manual_seed(0)\n"
+        "    return Noisy(64, 10).eval()\n"
+    )
+    found = attacked("mymodels:noisy", *QUICK, output=tmp_path / "out")
+    assert found.model == "mymodels:noisy"
+    assert {(len(record.draws), record.gradients) for record in found.records["PGD"]} == {(2, 2 * 2)}
+    with pytest.raises(ValueError, match="mymodels:noisy draws, but not by seed and image id"):
+        neuroae("attack", "mymodels:noisy", "--dataset", "digits", "--deterministic", "--output", tmp_path / "x")
+
+
+def test_images_of_a_folder_are_brought_to_the_models_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path / "photos")
+    (tmp_path / "sized.py").write_text(
+        "from torch import nn\ndef six():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 2)).eval()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    given = ["--dataset", "image-folder", "--data-dir", "photos", "--image-size", 6, "--steps", 1]
+    assert len(attacked("sized:six", *given, output=tmp_path / "out").records["PGD"]) == 2
+
+
+def test_images_that_a_training_held_out_are_attacked(models: Path, tmp_path: Path) -> None:
+    few = ["--dataset", "digits", "--hold-out", 3, "--seed", 5, "--steps", 1]
+    found = attacked(models / "plain", *few, output=tmp_path)
+    _, held = load_dataset("digits", "train").hold_out(3, seed=5)
+    assert [record.image for record in found.records["clean"]] == held.ids.tolist()
+    assert found.manifest["identity"]["data"]["name"] == held.name
+
+
+def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pairs.py").write_text(
+        "from torch import nn\n"
+        "class Pair(nn.Linear):\n"
+        "    def forward(self, images):\n"
+        "        return images, images\n"
+        "def pair():\n"
+        "    return Pair(1, 1).eval()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["neuroae", "attack", "pairs:pair", "--dataset", "digits", "--output", "out"])
+    with pytest.raises(SystemExit, match=r"neuroae: model answers with a tuple, expected a tensor of logits"):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["defense", "--attack", "cw"], "attack is 'cw', expected one of pgd, fgsm, r-fgsm, apgd, square"),
+        (["defense", "--mode", "bpda"], "mode is 'bpda', expected one of w-nfga-identity"),
+        (["defense", "--norm", "l2", "--epsilon", "1"], "norm is 'l2', which has no usual budget"),
+        (
+            ["defense", "--norm", "l2", "--attack", "square", "--epsilon", "1"],
+            "expected 'linf' for the attack 'square'",
+        ),
+        (["defense", "--epsilon", "8"], "epsilon is 8.0, expected in [0, 1]"),
+        (["defense", "--step-size", "0"], "step_size is 0.0, expected above 0"),
+        (["plain", "--variant", "mean-field"], "source is a ResNet32, expected a Defense"),
+        (["defense", "--deterministic", "--ensemble", "5"], "draws is 5, expected 1 where masks are fixed"),
+        (["defense", "--deterministic", "--variant", "ensemble"], "makes no sense where masks are fixed"),
+        (["defense", "--source", "nowhere"], "unknown name 'nowhere'"),
+        (["defense", "--mode", "selection", "--momentum", "1"], "momentum is 1.0, expected in [0, 1)"),
+        (["defense", "--mode", "selection", "--selection-width", "0"], "selection_width is 0.0, expected above 0"),
+        (["defense", "--attack", "apgd", "--momentum", "0.5"], "momentum and schedule are of the attack 'pgd'"),
+        (["nowhere:model"], "there is no module 'nowhere'"),
+        (["defense", "--device", "warp"], "device is 'warp'"),
+        (["defense", "--images", "no.safetensors"], "no.safetensors is missing"),
+        (
+            ["defense", "--images", "no.safetensors", "--epsilon", "0.1", "--epsilon", "0.2"],
+            "epsilon has 2 values, expected one with images",
+        ),
+        (["defense", "--mode", "w-aiga", "--mode", "w-aiga"], "attacks are named clean, W-AIGA, W-AIGA"),
+    ],
+)
+def test_mistakes_end_with_one_line_before_any_work(
+    arguments: list[str], message: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(models)
+    output = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["neuroae", "attack", *arguments, "--dataset", "digits", "--output", str(output)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    text = str(ended.value)
+    assert text.startswith("neuroae: ")
+    assert message in text
+    assert len(text.splitlines()) == 1
+    assert not output.exists()

@@ -1,0 +1,66 @@
+"""The judge of an attack that is crafted on another model: the attacked one, with its masks fixed where all are."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import Linear, small_defense
+from neuroae.attacks import APGDSettings, Perturbed, PGDSettings, apgd, pgd
+from neuroae.evaluation import Attack, Scoring
+from neuroae.evaluation.attack import AttackSettings
+from neuroae.evaluation.run import craft
+from neuroae.evaluation.scoring import Block
+from neuroae.nn.variants import FixedMasks
+from neuroae.utils.randomness import derive_seed
+from small_evaluation import random_data
+
+METHODS = pytest.mark.parametrize(
+    ("method", "settings"),
+    [(pgd, PGDSettings(0.2, 0.05, 1, 8, 1)), (apgd, APGDSettings(0.2, 1, 8, 1))],
+    ids=["pgd", "apgd"],
+)
+
+
+@METHODS
+def test_the_attacked_model_chooses_among_attempts_on_another(
+    method: Callable[..., Perturbed], settings: AttackSettings
+) -> None:
+    source, attacked = Linear(1, 8, 10).eval(), Linear(1, 8, 10).eval()
+    found, block = crafted(source, attacked, settings, Scoring(seed=5))
+    chosen_by = partial(without_evaluation, method, source, block, settings)
+    assert torch.equal(found, chosen_by(attacked))
+    assert not torch.equal(found, chosen_by(None))
+
+
+@METHODS
+def test_where_masks_are_fixed_the_judges_are_too(method: Callable[..., Perturbed], settings: AttackSettings) -> None:
+    models = small_defense(), small_defense()
+    found, block = crafted(*models, settings, Scoring(1, 5, deterministic=True))
+    source, attacked = (FixedMasks(model, derive_seed(5, "fixed masks"), block.ids).eval() for model in models)
+    chosen_by = partial(without_evaluation, method, source, block, settings)
+    assert torch.equal(found, chosen_by(attacked))
+    assert not torch.equal(found, chosen_by(models[1]))
+    assert not torch.equal(found, chosen_by(None))
+
+
+def crafted(
+    source: nn.Module, attacked: nn.Module, settings: AttackSettings, scoring: Scoring
+) -> tuple[Tensor, Block]:
+    """What an evaluation of the attacked model crafts on the source, and of which images."""
+    block = Block.of(random_data(6), torch.device("cpu"))
+    return craft(Attack("some", source, settings, transfer="other"), attacked, block, scoring).images, block
+
+
+def without_evaluation(
+    method: Callable[..., Perturbed],
+    source: nn.Module,
+    block: Block,
+    settings: AttackSettings,
+    judge: nn.Module | None,
+) -> Tensor:
+    """The same attack by itself, its seed spelled out."""
+    seed = derive_seed(5, "craft some")
+    return method(source, block.images, block.labels, settings, seed=seed, image_ids=block.ids, judge=judge).images

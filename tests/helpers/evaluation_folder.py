@@ -1,0 +1,137 @@
+"""Folders as an evaluation leaves them, written by hand, for the tests of reports and checks."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuroae.evaluation import CLEAN, Record
+from neuroae.evaluation.checks import Threat
+from neuroae.evaluation.folder import Files, append_lines, save_images
+from neuroae.evaluation.records import append_records
+
+CLASSES = ("cat", "dog", "eel")
+DRAWS = 4
+BLOCK = 4
+
+
+def record(attack: str, image: int, right: bool, **fields: Any) -> Record:
+    """An image of class 0 or 1 under an attack; all draws and the selection agree with the verdict unless told."""
+    label = image % 2
+    vote = label if right else 2
+    taken = 0 if attack == CLEAN else 10
+    shown = Record(attack, image, label, vote, (vote,) * DRAWS, -0.5 if right else 0.5, 0.0, 0.0, taken, 0, 0, 0)
+    return replace(shown, **fields)
+
+
+def records(attack: str, right: Sequence[bool], **fields: Any) -> list[Record]:
+    """Of images 0, 1, 2, ..."""
+    return [record(attack, image, verdict, **fields) for image, verdict in enumerate(right)]
+
+
+def share(right: int, images: int) -> list[bool]:
+    """The last ones are fooled."""
+    return [image < right for image in range(images)]
+
+
+def identity(access: str = "white-box", epsilon: float | None = 0.1, **settings: Any) -> dict[str, Any]:
+    """What a manifest says of an attack."""
+    return {
+        "method": "pgd",
+        "family": "PW-T" if access == "transfer" else access,
+        "access": access,
+        "source": {"name": "other" if access == "transfer" else "", "kind": "Defense", "fingerprint": "5" * 64},
+        "surrogate": "smooth",
+        "variant": None,
+        "precision": "float32",
+        "settings": {"epsilon": epsilon, "step_size": 0.01, "steps": 5, "realizations": 2, "norm": "linf"} | settings,
+        "gradients": 10,
+        "forwards": 0,
+    }
+
+
+def threat(name: str, access: str = "white-box", epsilon: float | None = 0.1, **settings: Any) -> Threat:
+    return Threat.of(name, identity(access, epsilon, **settings))
+
+
+CLEAN_IDENTITY = {"method": CLEAN, "family": CLEAN, "access": CLEAN, "gradients": 0, "forwards": 0}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One attack of a folder.
+
+    Attributes:
+        right: of each image, whether it is answered rightly.
+        identity: what the manifest says of the attack.
+        images: how far the attack is: so many images are saved and recorded; None is all.
+        fields: of the records, where they are not as ``record`` makes them.
+    """
+
+    right: Sequence[bool]
+    identity: Mapping[str, Any] = field(default_factory=identity)
+    images: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_evaluation(folder: Path, attacks: Mapping[str, Asked], deterministic: bool = False) -> Path:
+    """Manifest, records, times and images. It is done where every attack has all of its images.
+
+    Attacks move every pixel of the clean images, which are of 3 x 6 x 6 bytes, by epsilon up or down, or by 0.1.
+    """
+    files, count = Files(folder), len(attacks[CLEAN].right)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.manifest.write_text(json.dumps(manifest(attacks, count, deterministic)))
+    done = all(asked.images is None for asked in attacks.values())
+    clean = clean_images(count)
+    for name, asked in attacks.items():
+        found = records(name, asked.right, **asked.fields)[: asked.images]
+        append_records(files.records if done else files.record_part(0), found)
+        append_lines(files.times if done else files.time_part(0), [{"attack": name, "block": 0, "seconds": 2.5}])
+        epsilon = (asked.identity.get("settings", {}).get("epsilon") or 0.1) * (name != CLEAN)
+        perturbed = torch.where(clean > 0.5, clean - epsilon, clean + epsilon)
+        for block, ids in enumerate(torch.arange(count)[: asked.images].split(BLOCK)):
+            save_images(files.images(name, block), perturbed[ids], ids)
+    return folder
+
+
+def clean_images(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, 3, 6, 6), generator=generator).float() / 255
+
+
+def manifest(attacks: Mapping[str, Asked], count: int, deterministic: bool) -> dict[str, Any]:
+    return {
+        "format": 2,
+        "model": "small <model>",
+        "classes": CLASSES,
+        "identity": {
+            "model": {"kind": "Defense", "fingerprint": "a" * 64},
+            "data": {"name": "pets test", "images": count, "fingerprint": "b" * 64},
+            "order": list(attacks),
+            "attacks": {name: asked.identity for name, asked in attacks.items()},
+            "scoring": {"draws": DRAWS, "seed": 0, "deterministic": deterministic, "precision": "float32"},
+            "block": BLOCK,
+            "device": "cpu",
+            "engine": "reference",
+            "threads": 1,
+        },
+        "costs": {
+            name: {"K": 3.0, "C": 3.0 * asked.identity["gradients"]} if asked.identity["gradients"] else None
+            for name, asked in attacks.items()
+        },
+        "versions": [{"neuroae": "1.0", "torch": "2.6"}],
+    }
+
+
+# With a transfer attack that beats the white box, and an attack in the ball that holds every image.
+ATTACKS = {
+    "clean": Asked(share(11, 12), CLEAN_IDENTITY),
+    "white <box>": Asked(share(8, 12), identity()),
+    "transfer": Asked(share(2, 12), identity("transfer")),
+    "white, $wide^$": Asked(share(1, 12), identity(epsilon=0.5)),
+}

@@ -1,0 +1,33 @@
+"""Evaluations that two processes share, as torchrun starts them: shared_evaluation.py FOLDER...
+
+At the end, each comes with an evaluation of its own, which must be refused.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from neuroae.evaluation import run_evaluation
+from neuroae.utils import distributed
+from small_evaluation import small_evaluation
+
+
+def refused(folder: Path) -> str:
+    try:
+        run_evaluation(small_evaluation(seed=distributed.rank()), folder)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def main(folders: list[Path]) -> None:
+    with distributed.group(torch.device("cpu")):
+        assert distributed.world_size() == 2
+        for folder in folders:
+            assert len(run_evaluation(small_evaluation(), folder).records) == 3
+        assert "different evaluations" in refused(folders[0])
+
+
+if __name__ == "__main__":
+    main([Path(argument) for argument in sys.argv[1:]])

@@ -1,0 +1,218 @@
+"""The reference against a dense formulation that leaves the differentiation to autograd.
+
+The dense encoder is the published recipe: convolution, top T by masking, a dropout mask, and a quantizer whose value
+is the hard one and whose gradient is that of a differentiable stand-in.
+"""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import cut_rows
+import oracle
+from dictionaries import unit_atoms
+from neuroae.kernels import reference
+from strategies import Case, Code, random_code
+
+SIGMA = 0.25
+
+
+@pytest.fixture(params=["quantized", "projections"])
+def quantize(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "quantized")
+
+
+@pytest.fixture(params=["signed", "unsigned"])
+def signed(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "signed")
+
+
+@pytest.fixture
+def case(quantize: bool, signed: bool) -> Case:
+    """Two rectangular images, a row and columns of which no patch reaches, with half of the coefficients dropped."""
+    atoms = unit_atoms(24, 3, 4)
+    norms = atoms.abs().sum((1, 2, 3))
+    return Case(
+        torch.rand(2, 3, 9, 14),
+        atoms,
+        norms,
+        0.1 * norms,
+        stride=3,
+        top_t=9,
+        dropout_p=0.5,
+        quantize=quantize,
+        signed=signed,
+        seed=torch.tensor(-77),
+        image_ids=torch.tensor([5, 2**32 - 1]),
+        start=2,
+        count=3,
+    )
+
+
+def test_the_case_holds_what_it_must(case: Case) -> None:
+    """Survivors in the dead zone, negative coefficients, unused slots, and pixels that no patch reaches."""
+    index, value, projection, count = draw(case)
+    if case.quantize:
+        assert ((index >= 0) & (value == 0)).any()
+    assert (projection < 0).any()
+    assert (count < case.top_t).any()
+    grad = reference.encode_backward(*backward_arguments(case, index, projection, torch.ones_like(value)))
+    assert grad[..., 7:, :].eq(0).all()
+    assert grad[..., 13:].eq(0).all()
+    assert grad[..., :7, :13].ne(0).any(dim=(0, 1)).all()
+
+
+def test_code(case: Case) -> None:
+    index, value, _, _ = draw(case)
+    dense = reference.to_dense(value, index, len(case.atoms))
+    oracle.assert_close(dense, dense_code(case.images, case, "identity").float(), "code")
+
+
+def test_projections_of_survivors(case: Case) -> None:
+    index, _, projection, _ = draw(case)
+    a = F.conv2d(case.images.double(), case.atoms.double(), stride=case.stride)
+    survivors = reference.to_dense(torch.ones_like(projection).where(index >= 0, 0.0), index, len(case.atoms))
+    dense = reference.to_dense(projection, index, len(case.atoms))
+    oracle.assert_close(dense, (survivors * a.repeat(case.count, 1, 1, 1)).float(), "projection")
+
+
+@pytest.mark.parametrize("surrogate", ["identity", "smooth", "smooth-normalized"])
+@pytest.mark.parametrize("apart", [False, True], ids=["summed", "one gradient a realization"])
+def test_image_gradient(case: Case, surrogate: str, apart: bool) -> None:
+    index, _, projection, _ = draw(case)
+    images = case.images.repeat(case.count, 1, 1, 1).double().requires_grad_()
+    dense = dense_code(images, case, surrogate)
+    grad = torch.randn(dense.shape)
+    (expected,) = torch.autograd.grad(dense, images, grad.double())
+    if not apart:
+        expected = expected.unflatten(0, (case.count, -1)).sum(0)
+    grad_value = grad.permute(0, 2, 3, 1).gather(-1, index.long().clamp_min(0))
+    arguments = backward_arguments(case, index, projection, grad_value, surrogate, len(expected))
+    oracle.assert_close(reference.encode_backward(*arguments), expected.float(), "image gradient")
+
+
+@pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "output_padding"),
+    [
+        pytest.param((4, 4), (2, 2), (0, 0), (0, 0), id="CIFAR-10"),
+        pytest.param((3, 2), (3, 2), (1, 0), (2, 1), id="rectangular"),
+    ],
+)
+def test_transposed_convolution(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    output_padding: tuple[int, int],
+    bias: bool,
+    relu: bool,
+) -> None:
+    index, value, count = random_code((4, 5, 6, 8), 30, torch.Generator().manual_seed(1))
+    weight, numbers = torch.randn(30, 7, *kernel), torch.randn(7)
+    leaves = [tensor.double().requires_grad_() for tensor in (value, weight, numbers)]
+    dense = reference.to_dense(leaves[0], index, 30)
+    expected = F.conv_transpose2d(dense, leaves[1], leaves[2] * bias, stride, padding, output_padding)
+    expected = expected.relu() if relu else expected
+    grad = torch.randn(expected.shape)
+    expected_grads = [wanted.float() for wanted in torch.autograd.grad(expected, leaves, grad.double())]
+
+    code, geometry = (index, value, count), (list(stride), list(padding))
+    output = reference.conv_transpose(*code, weight, numbers if bias else None, *geometry, list(output_padding), relu)
+    oracle.assert_close(output, expected.detach().float(), "output")
+    after_relu = output if relu else None
+    grad_value = reference.conv_transpose_backward_value(grad, after_relu, index, count, weight, *geometry)
+    grad_weight, grad_bias = reference.conv_transpose_backward_weight(grad, after_relu, *code, weight, *geometry)
+    oracle.assert_close(grad_value, expected_grads[0].where(index >= 0, 0.0), "gradient to the values")
+    oracle.assert_close(grad_weight, expected_grads[1], "gradient to the weight")
+    if bias:
+        oracle.assert_close(grad_bias, expected_grads[2], "gradient to the bias")
+
+
+def test_ties_go_to_the_lower_atom() -> None:
+    atoms = torch.zeros(5, 1, 1, 1)
+    atoms[:, 0, 0, 0] = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
+    atom, projection = reference.select(torch.full((1, 1, 1, 1), 0.5), atoms, 1, 3)
+    assert atom.flatten().tolist() == [0, 1, 2]
+    assert projection.flatten().tolist() == [0.5, -0.5, 0.5]
+
+
+@pytest.mark.parametrize("atoms", cut_rows.ATOMS)
+@pytest.mark.parametrize("kind", cut_rows.KINDS)
+def test_the_cut_between_the_closest_magnitudes(kind: str, atoms: int) -> None:
+    rows = cut_rows.cut_rows(kind, atoms)
+    for top_t in cut_rows.counts(atoms):
+        cut_rows.assert_cut(reference.select(*cut_rows.select_arguments(rows, top_t)), rows, top_t)
+
+
+def test_the_dead_zone_is_open() -> None:
+    """|a| = beta * epsilon * norm is outside of it (eq. 3)."""
+    a = torch.tensor([0.25, -0.25, 0.2499])
+    value = reference.activate(a, torch.tensor(2.0), torch.tensor(0.25), quantize=True, signed=True)
+    assert value.tolist() == [2.0, -2.0, 0.0]
+
+
+def draw(case: Case) -> Code:
+    return reference.draw(*case.draw_arguments(reference.select(*case.select_arguments())))
+
+
+def backward_arguments(
+    case: Case, index: Tensor, projection: Tensor, grad: Tensor, surrogate: str = "identity", images: int = 2
+) -> tuple[Any, ...]:
+    levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
+    return grad, index, projection, *levels, images, surrogate, SIGMA, case.quantize, case.signed
+
+
+def dense_code(images: Tensor, case: Case, surrogate: str) -> Tensor:
+    """(count * B, L, m_h, m_w) float64, from one batch for all realizations or from a row for each."""
+    if len(images) == len(case.images):
+        images = images.repeat(case.count, 1, 1, 1)
+    a = F.conv2d(images.double(), case.atoms.double(), stride=case.stride)
+    top = torch.zeros_like(a).scatter(1, a.detach().abs().topk(case.top_t, dim=1).indices, 1.0)
+    a = a * top * dropout_mask(case, a.shape)
+    if not case.signed:
+        a = a.abs()
+    if not case.quantize:
+        return a
+    norm = case.norms.double().reshape(-1, 1, 1)
+    dead_zone = case.dead_zone.double().reshape(-1, 1, 1)
+    hard = torch.where(a.abs() >= dead_zone, a.sign() * norm, 0.0).detach()
+    soft = stand_in(a, norm, dead_zone, surrogate)
+    return hard + soft - soft.detach()
+
+
+def stand_in(a: Tensor, norm: Tensor, dead_zone: Tensor, surrogate: str) -> Tensor:
+    """The function whose derivative replaces the quantizer's; its value is of no consequence."""
+    if surrogate == "identity":
+        return a
+    width = SIGMA if surrogate == "smooth" else SIGMA * norm
+    return norm / 2 * (torch.tanh((a - dead_zone) / width) + torch.tanh((a + dead_zone) / width))
+
+
+def dropout_mask(case: Case, shape: torch.Size) -> Tensor:
+    """1 for the coefficients that the definition of the draw keeps, in rows r * B + b."""
+    mask = torch.zeros(shape, dtype=torch.float64)
+    rows, atoms, patches_h, patches_w = shape
+    for row, atom, i, j in itertools.product(range(rows), range(atoms), range(patches_h), range(patches_w)):
+        realization, image = divmod(row, len(case.images))
+        image_id = int(case.image_ids[image])
+        place = (case.start + realization, i * patches_w + j, atom)
+        mask[row, atom, i, j] = oracle.is_kept(int(case.seed), image_id, *place, case.dropout_p)
+    return mask
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["linear", "relu"])
+def test_gradients_of_one_channel_are_read_where_they_are(masked: bool) -> None:
+    """Their strides are channels_last's, of which oneDNN reads others with these of the convolution."""
+    grad, weight = torch.randn(5, 1, 8, 4), torch.randn(16, 1, 3, 3)
+    grad = torch.empty_strided(grad.shape, (32, 1, 4, 1)).copy_(grad)
+    index = torch.arange(16, dtype=torch.int16).expand(5, 6, 1, 16).contiguous()
+    count = torch.full((5, 6, 1), 16, dtype=torch.int32)
+    output = grad.new_ones(grad.shape) if masked else None
+    found = reference.conv_transpose_backward_value(grad, output, index, count, weight, [1, 2], [0, 0])
+    expected = F.conv2d(grad.double(), weight.double(), stride=[1, 2]).permute(0, 2, 3, 1)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)

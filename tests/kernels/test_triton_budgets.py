@@ -1,0 +1,103 @@
+"""The Triton kernels compiled for GPUs without one: registers, memory, and the instructions that exactness needs."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroae.kernels import interpreting
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="Triton is published for Linux only"),
+    pytest.mark.skipif(interpreting(), reason="the interpreter does not compile"),
+]
+
+
+@pytest.fixture
+def budgets(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(ROOT)
+    from bench import gpu_budgets
+
+    return gpu_budgets
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_every_kernel_is_within_its_budget(target: str) -> None:
+    command = [sys.executable, "-m", "bench.gpu_budgets", "--targets", target]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("56 kernels compiled, 0 over budget\n"), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spill": 8}, "spills 8"),
+        ({"shared": 101_377}, "more than 101376"),
+        ({"resident": 7}, "7 resident warps"),
+        ({"target": "gfx942", "shared": 65_537, "resident": None}, "more than 65536"),
+    ],
+    ids=["spill", "shared memory", "resident warps", "local data share"],
+)
+def test_what_is_over_the_budget(
+    budgets: Any,
+    change: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One such kernel fails the command."""
+    row = budgets.Row("sm_80", "cifar10", "encode", 8, 128, 0, 101_376, 8, "128 registers a thread")
+    assert row.faults() == []
+    over = replace(row, **change)
+    monkeypatch.setattr(budgets, "measure_all", lambda targets: [row, over])
+    assert budgets.main(["--targets", "sm_80"]) == 1
+    assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("target", "usage", "expected"),
+    [
+        ("sm_80", (8, 128, 33_280), (16, "128 registers a thread")),
+        ("sm_80", (8, 129, 33_280), (8, "129 registers a thread")),
+        ("sm_86", (8, 64, 60_000), (8, "60000 bytes of shared memory")),
+        ("sm_86", (1, 32, 0), (16, "16 programs an SM")),
+        ("sm_90", (4, 16, 0), (64, "64 warps an SM")),
+    ],
+    ids=lambda value: str(value),
+)
+def test_resident_warps(budgets: Any, target: str, usage: tuple[int, ...], expected: tuple[int, str]) -> None:
+    """By hand from the published limits of an SM."""
+    assert budgets.MULTIPROCESSORS[target].resident_warps(*usage) == expected
+
+
+@pytest.mark.parametrize("setting", ["cifar10", "imagenette", "odd"])
+def test_projections_are_ieee(budgets: Any, setting: str) -> None:
+    """No tensor core rounds them to TF32."""
+    launches = dict(budgets.launches(budgets.SETTINGS[setting]))
+    for kernel in ("encode", "selection_backward: cut", "selection_backward: back projection"):
+        code = budgets.compile_launch(launches[kernel], "sm_90").asm["ptx"]
+        assert "fma.rn.f32" in code
+        assert "mma" not in code
+        assert "tf32" not in code
+
+
+def test_bfloat16_output_is_rounded_to_nearest(budgets: Any) -> None:
+    launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["conv_transpose bfloat16"]
+    assert "cvt.rn.bf16" in budgets.compile_launch(launch, "sm_90").asm["ptx"]
+
+
+def test_the_generators_sums_wrap_where_overflows_are_asserted(budgets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRITON_DEBUG=1 looks for overflows in 64 bits; Philox's keys wrap around 32."""
+    launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["draw"]
+    options = launch.options | {"debug": True}
+    monkeypatch.setattr(budgets.Launch, "options", options)
+    code = budgets.compile_launch(launch, "sm_90").asm["ttir"]
+    assert "overflow detected" in code
+    assert not [key for key in (0x9E3779B9, 0xBB67AE85) if f"{key} : i64" in code]

@@ -1,0 +1,141 @@
+"""What only a GPU can show of the Triton engine: graphs, streams of devices, real sizes, repeatability."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import oracle
+from dictionaries import unit_atoms
+from neuroae.kernels import interpreting, reference
+from strategies import Case
+from triton_device import run
+
+CODE = ("index", "value", "projection", "count")
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(interpreting() or not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+SIZES = {"cifar10": (16, 32, 4, 2, 500, 50), "imagenette": (2, 160, 8, 4, 1000, 50), "large": (2, 32, 8, 4, 3000, 100)}
+
+
+@pytest.mark.parametrize("setting", SIZES)
+@pytest.mark.parametrize("tf32", [False, True], ids=["TF32 off", "TF32 on"])
+def test_codes_of_real_sizes(setting: str, tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IEEE arithmetic whatever is allowed around the engine."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
+    case = real_case(setting)
+    oracle.assert_same_code(run("encode", *case.encode_arguments(3)), case, 3)
+
+
+@pytest.mark.parametrize("setting", SIZES)
+def test_gradients_of_real_sizes_repeat_to_the_bit(setting: str) -> None:
+    case = real_case(setting)
+    code = reference.encode(*case.encode_arguments(0))
+    index, value, projection, count = code
+    levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
+    arguments = (torch.randn(value.shape), index, projection, *levels, len(case.images), "smooth", 0.25, True, True)
+    first = run("encode_backward", *arguments)
+    oracle.assert_close(first, reference.encode_backward(*arguments), "image gradient")
+    assert torch.equal(first, run("encode_backward", *arguments))
+
+    weight = torch.randn(case.atoms.shape[0], 300, 4, 4)
+    layer = ([2, 2], [1, 1])
+    output = reference.conv_transpose(index, value, count, weight, None, *layer, [0, 0], True)
+    oracle.assert_close(
+        run("conv_transpose", index, value, count, weight, None, *layer, [0, 0], True), output, "output"
+    )
+    backward = (torch.randn_like(output), output, index, value, count, weight, *layer)
+    gradients = run("conv_transpose_backward_weight", *backward)
+    for actual, expected in zip(gradients, reference.conv_transpose_backward_weight(*backward), strict=True):
+        oracle.assert_close(actual, expected, "gradient to weight and bias")
+    oracle.assert_identical(run("conv_transpose_backward_weight", *backward), gradients, ("weight", "bias"))
+
+
+@pytest.mark.parametrize("setting", SIZES)
+@pytest.mark.parametrize("quantize", [True, False], ids=["quantized", "not quantized"])
+def test_gradients_through_the_selection_repeat_to_the_bit(setting: str, quantize: bool) -> None:
+    """In every run, and for an image alone. A projection's rounding counts for more than 1e-5 in a narrow cut."""
+    case, width = replace(real_case(setting), quantize=quantize), 0.02
+    grad_code = torch.randn(oracle.projections(case)[0].shape)
+    arguments = case.selection_arguments(grad_code, width)
+    first = run("selection_backward", *arguments)
+    expected = reference.selection_backward(*arguments)
+    oracle.assert_close(first, expected, "image gradient", expected.abs(), oracle.TOLERANCE + 4e-7 / width)
+    assert torch.equal(first, run("selection_backward", *arguments))
+    alone = replace(case, images=case.images[1:2]).selection_arguments(grad_code[1:2], width)
+    assert torch.equal(first[1:2], run("selection_backward", *alone))
+
+
+ATOM_BEYOND = """
+import torch
+from neuroae import SparseCode, SparseConvTranspose2d
+
+index, value = torch.full((1, 1, 1, 1), 9, dtype=torch.int16), torch.ones(1, 1, 1, 1)
+code = SparseCode(index, value, value, torch.ones(1, 1, 1, dtype=torch.int32), atoms=9)
+layer = SparseConvTranspose2d(9, 2, 1).cuda()
+layer(SparseCode(*(getattr(code, name).cuda() for name in ("index", "value", "projection", "count")), atoms=9))
+torch.cuda.synchronize()
+"""
+
+
+def test_an_atom_that_does_not_exist_ends_the_process_with_its_name() -> None:
+    """A device-side assertion, after which a process cannot use the GPU any more."""
+    ended = subprocess.run([sys.executable, "-c", ATOM_BEYOND], capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert "index names an atom beyond 8, the last" in ended.stdout + ended.stderr
+
+
+def test_a_captured_graph_draws_afresh() -> None:
+    """The seed is read from memory at every replay."""
+    case = on(real_case("cifar10"), "cuda")
+    torch.ops.neuroae.encode(*case.encode_arguments(0))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        code = torch.ops.neuroae.encode(*case.encode_arguments(0))
+    for seed in (7, 8):
+        case.seed.fill_(seed)
+        graph.replay()
+        oracle.assert_identical(code, torch.ops.neuroae.encode(*case.encode_arguments(0)), CODE)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_tensors_on_another_device_than_the_current() -> None:
+    case = real_case("cifar10")
+    expected = run("encode", *case.encode_arguments(0))
+    with torch.cuda.device(0):
+        elsewhere = torch.ops.neuroae.encode(*on(case, "cuda:1").encode_arguments(0))
+    assert elsewhere[0].device == torch.device("cuda:1")
+    oracle.assert_identical(tuple(tensor.cpu() for tensor in elsewhere), expected, CODE)
+
+
+def real_case(setting: str) -> Case:
+    torch.manual_seed(1)
+    batch, size, patch, stride, atoms, top_t = SIZES[setting]
+    dictionary = unit_atoms(atoms, 3, patch)
+    norms = dictionary.abs().sum((1, 2, 3))
+    randomness: dict[str, Any] = {"seed": torch.tensor(2**40 + 1), "image_ids": torch.arange(batch), "start": 0}
+    return Case(
+        torch.rand(batch, 3, size, size),
+        dictionary,
+        norms,
+        0.1 * norms,
+        stride=stride,
+        top_t=top_t,
+        dropout_p=0.95,
+        quantize=True,
+        signed=True,
+        count=1,
+        **randomness,
+    )
+
+
+def on(case: Case, device: str) -> Case:
+    fields = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(case).items()}
+    return Case(**fields)

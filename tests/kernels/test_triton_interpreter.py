@@ -1,0 +1,47 @@
+"""Runs the Triton engine's tests in Triton's interpreter, which must be chosen before a process loads a kernel."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from neuroae.kernels import interpreting
+
+HERE = Path(__file__).parent
+FILES = ("test_triton_encoder.py", "test_triton_selection.py", "test_triton_conv.py", "test_triton_philox.py")
+
+pytestmark = [
+    pytest.mark.skipif(interpreting(), reason="already in the interpreter"),
+    pytest.mark.skipif(sys.platform != "linux", reason="Triton is published for Linux only"),
+]
+
+
+def run(file: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(HERE / file)],
+        cwd=HERE.parents[1],
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[dict[str, "Future[subprocess.CompletedProcess[str]]"]]:
+    """All files at once, as many as there are cores: the interpreter uses one."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {file: pool.submit(run, file) for file in FILES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
+def test_in_the_interpreter(file: str, running: dict[str, "Future[subprocess.CompletedProcess[str]]"]) -> None:
+    """All of the file's tests ran, none was skipped."""
+    done = running[file].result()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^\d+ passed in", done.stdout, re.MULTILINE), done.stdout

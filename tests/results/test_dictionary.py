@@ -1,0 +1,153 @@
+"""The comparison of two dictionaries, on noise in the place of CIFAR-10."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from sklearn.decomposition import sparse_encode
+from torch import Tensor
+from typer.testing import CliRunner
+
+import results
+from dictionaries import unit_atoms
+from neuroae import resnet32
+from neuroae.data import load_dataset
+from neuroae.dictionary import load_dictionary, random_patches, save_dictionary
+from neuroae.dictionary.measures import activations, correlations
+from neuroae.utils.files import load_json
+from neuroae.utils.randomness import derive_seed
+from results.dictionary import main
+from results_data import cifar10_folder
+
+PATCHES = 40
+DICTIONARIES = {"ours": "dictionary", "published": "reference"}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Noise as data, two random dictionaries, and an untrained classifier: the options and their files."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("given")
+    files = {
+        "data-dir": cifar10_folder(folder / "data"),
+        "dictionary": folder / "ours.safetensors",
+        "reference": folder / "published.safetensors",
+        "classifier": folder / "classifier",
+    }
+    save_dictionary(files["dictionary"], unit_atoms(80, 3, 4), {"seed": 7})
+    save_dictionary(files["reference"], unit_atoms(20, 3, 4))
+    resnet32().save_pretrained(files["classifier"])
+    return files
+
+
+@pytest.fixture(scope="module")
+def patches(given: dict[str, Path]) -> np.ndarray:
+    """(PATCHES, 48) those that are measured."""
+    data = load_dataset("cifar10", "test", given["data-dir"])
+    return random_patches(data, 4, PATCHES, np.random.default_rng(derive_seed(0, "dictionary results"))).values
+
+
+@pytest.fixture(scope="module")
+def written(given: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that was written, and what was printed."""
+    folder = tmp_path_factory.mktemp("written")
+    return folder, run(given, folder)
+
+
+def run(files: Mapping[str, Path], output: Path) -> str:
+    app = typer.Typer()
+    app.command()(main)
+    options = [text for name, path in (*files.items(), ("output", output)) for text in (f"--{name}", str(path))]
+    result = CliRunner().invoke(app, [*options, "--patches", str(PATCHES)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_numbers_are_those_of_the_same_patches(
+    given: dict[str, Path], patches: np.ndarray, written: tuple[Path, str]
+) -> None:
+    folder, printed = written
+    summary = load_json(folder / "results.json")
+    objectives = {}
+    for name, option in DICTIONARIES.items():
+        atoms = load_dictionary(given[option]).flatten(1).double().numpy()
+        codes = sparse_encode(patches, atoms, algorithm="lasso_cd", alpha=1.0, max_iter=100_000)
+        objectives[name] = 0.5 * ((patches - codes @ atoms) ** 2).sum(1) + abs(codes).sum(1)
+        found = summary["found"]["measures"][name]
+        assert found["objective"]["value"] == pytest.approx(objectives[name].mean(), rel=1e-5)
+        assert found["correlation"]["value"] == pytest.approx(abs(patches @ atoms.T).mean(), rel=1e-6)
+        norms = abs(atoms).sum(1)
+        assert found["l1_least"] == pytest.approx(norms.min())
+        assert found["l1_mean"] == pytest.approx(norms.mean())
+        assert found["l1_greatest"] == pytest.approx(norms.max())
+        assert f"{objectives[name].mean():.3f} ± " in printed
+    difference = (objectives["ours"] - objectives["published"]).mean()
+    assert summary["found"]["difference"]["value"] == pytest.approx(difference, rel=1e-3)
+    assert f"{100 * difference / objectives['published'].mean():.2f} ± " in printed
+
+
+def test_files_say_what_was_compared_on_what(given: dict[str, Path], written: tuple[Path, str]) -> None:
+    folder, printed = written
+    summary = load_json(folder / "results.json")
+    assert summary["data"]["fingerprint"] == load_dataset("cifar10", "test", given["data-dir"]).fingerprint()
+    assert summary["patches"] == PATCHES
+    assert summary["files"]["ours"]["metadata"] == {"seed": 7}
+    assert summary["files"]["ours"]["sha256"] != summary["files"]["published"]["sha256"]
+    page = (folder / "README.md").read_text()
+    assert printed.rstrip() in page
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    assert pictures == ["atoms.png", "figure2.png", "figure5.png"]
+    for name in pictures:
+        assert (folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert f"({name})" in page
+
+
+@pytest.mark.parametrize("with_classifier", [True, False])
+def test_figures_show_the_typical_patch_and_the_first_ten(
+    given: dict[str, Path],
+    patches: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_classifier: bool,
+) -> None:
+    drawn: dict[str, tuple[Tensor, Any]] = {}
+    monkeypatch.setattr("results.dictionary.draw_histograms", lambda path, *shown: drawn.update({path.name: shown}))
+    files = given if with_classifier else {name: path for name, path in given.items() if name != "classifier"}
+    printed = run(files, tmp_path)
+    norms = np.linalg.norm(patches, axis=1)
+    typical = int((norms == np.sort(norms)[PATCHES // 2]).argmax())
+    for name, chosen in {"figure2.png": [typical], "figure5.png": list(range(10))}.items():
+        shown, panels = drawn[name]
+        np.testing.assert_array_equal(shown.flatten(1).numpy(), patches[chosen])
+        first, *others = panels.values()
+        for which, option in DICTIONARIES.items():
+            expected = correlations(load_dictionary(given[option]), patches)[chosen]
+            np.testing.assert_allclose(first[which], expected)
+        assert len(others) == with_classifier
+        for histograms in others:
+            (gammas,) = histograms.values()
+            model = resnet32().from_pretrained(given["classifier"])
+            np.testing.assert_allclose(gammas, activations(model, patches)[chosen])
+    summary = load_json(tmp_path / "results.json")
+    assert (summary["found"]["activation"] is not None) == with_classifier
+    assert (summary["classifier"] is not None) == with_classifier
+    assert ("activations" in printed) == with_classifier
+
+
+def test_dictionaries_of_different_patches_are_refused(given: dict[str, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_dictionary(other, unit_atoms(20, 3, 5))
+    with pytest.raises(ValueError, match=r"atoms of \(3, 4, 4\) and \(3, 5, 5\), expected one shape, of 3 channels"):
+        run(given | {"reference": other}, tmp_path / "written")
+    assert not (tmp_path / "written").exists()
+
+
+def test_our_dictionary_is_no_worse_than_the_published_one_by_two_percent() -> None:
+    """As it was measured when it was learned, on the same held-out patches."""
+    found = load_json(Path(results.__file__).parent / "dictionary" / "results.json")["found"]
+    worst = found["difference"]["value"] + 2 * found["difference"]["error"]
+    assert worst <= 0.02 * found["measures"]["published"]["objective"]["value"]

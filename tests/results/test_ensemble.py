@@ -1,0 +1,101 @@
+"""The curve over ensemble sizes: the answers of ``evaluate`` in one pass, and what is written of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from models import small_defense
+from neuroae.data import ImageSet
+from neuroae.evaluation import Accuracy, Record, evaluate
+from neuroae.evaluation.statistics import draw_accuracy
+from neuroae.utils.files import load_json
+from results.ensemble import Predictions, curve, ensemble_predictions, main, markdown, picture
+from results_data import cifar10_folder, small_cifar10_defense
+
+LABELS = torch.tensor([0, 1, 2, 0, 1])
+DRAWS = torch.tensor([[0, 1, 0, 1, 2], [0, 0, 2, 1, 2], [0, 1, 2, 0, 0]])
+VOTES = torch.tensor([[0, 1, 0, 1, 2], [0, 0, 2, 1, 2], [0, 1, 2, 0, 0]])
+PREDICTIONS = Predictions(DRAWS, VOTES)
+
+
+@pytest.mark.parametrize("block", [16, 64])
+def test_every_row_is_what_evaluate_answers(block: int) -> None:
+    model = small_defense(dropout_p=0.8)
+    model.classifier.layer.weight.data *= 40  # probabilities near 0 and 1, whose mean is not that of the logits
+    images = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8)
+    data = ImageSet("some", images, torch.arange(60) % 10, torch.arange(60) * 7 + 3, tuple("abcdefghij"))
+    found = ensemble_predictions(model, data.pixels(), data.ids, largest=6, seed=5, block=block)
+    assert found.votes.shape == found.draws.shape == (6, 60)
+    for ensemble, row in enumerate(found.votes, 1):
+        expected = evaluate(model, data, ensemble=ensemble, seed=5, block=block)
+        assert torch.equal(row, expected.predictions)
+    assert torch.equal(found.draws, expected.draws)
+    assert not torch.equal(found.votes[0], found.votes[5])
+
+
+def test_points_count_verdicts_and_changes() -> None:
+    points = curve(PREDICTIONS, LABELS)
+    assert [point.ensemble for point in points] == [1, 2, 3]
+    assert [point.accuracy for point in points] == pytest.approx([8 / 15, 0.4, 0.8])
+    assert (points[2].low, points[2].high) == Accuracy(4, 5).interval()
+
+
+def test_one_draw_is_the_mean_over_draws_as_reports_have_it() -> None:
+    """Images are right in 3, 2, 2, 1 and 0 of 3 draws; one that a vote gains or loses counts by its other draws."""
+    found = [
+        Record("some", image, int(label), 0, tuple(DRAWS[:, image].tolist()), 0.0, 0.0, 0.0, 0, 0, 0, 0)
+        for image, label in enumerate(LABELS)
+    ]
+    expected = draw_accuracy(found)
+    one, two, three = curve(PREDICTIONS, LABELS)
+    assert (one.accuracy, one.low, one.high) == (expected.value, expected.low, expected.high)
+    assert (one.gained, one.lost) == (0, 0)
+    assert (two.gained, two.lost) == pytest.approx((1 / 3, 1))
+    assert (three.gained, three.lost) == pytest.approx((4 / 3, 0))
+    assert three.gained - three.lost == pytest.approx(5 * (three.accuracy - one.accuracy))
+
+
+def test_table_has_a_line_for_each_size() -> None:
+    attacked = Predictions(DRAWS[:1], VOTES[:1])
+    lines = markdown({"clean": curve(PREDICTIONS, LABELS), "attacked": curve(attacked, LABELS)}).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows[4] == ["clean", "3", "80.0%", "28.4% to 99.5%", "5", "1.3", "0.0"]
+    assert rows[2][-2:] == ["", ""]
+    assert [row[:2] for row in rows[2:]] == [["clean", "1"], ["clean", "2"], ["clean", "3"], ["attacked", "1"]]
+
+
+def test_picture_has_a_line_and_a_band_for_each_curve() -> None:
+    attacked = Predictions(DRAWS, VOTES.flip(0))
+    (axis,) = picture({"clean": curve(PREDICTIONS, LABELS), "attacked": curve(attacked, LABELS)}).axes
+    clean, attacked = axis.lines
+    assert clean.get_xdata().tolist() == [1, 2, 3]
+    assert clean.get_ydata().tolist() == pytest.approx([800 / 15, 40, 80])
+    assert attacked.get_ydata().tolist() == pytest.approx([800 / 15, 40, 40])
+    band, _ = axis.collections
+    heights = band.get_paths()[0].vertices[:, 1] / 100
+    assert heights.min() == pytest.approx(Accuracy(2, 5).interval()[0])  # of E = 2
+    assert heights.max() == pytest.approx(Accuracy(4, 5).interval()[1])
+
+
+def test_script_writes_numbers_table_and_picture(tmp_path: Path) -> None:
+    small_cifar10_defense().save_pretrained(tmp_path / "model")
+    app = typer.Typer()
+    app.command()(main)
+    arguments = [tmp_path / "model", "--data-dir", cifar10_folder(tmp_path / "data"), "--output", tmp_path / "found"]
+    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found = load_json(tmp_path / "found" / "ensemble.json")
+    assert found["model"] == "model"
+    assert found["data"]["name"] == "cifar10 test"
+    assert [point["ensemble"] for point in found["curves"]["clean"]] == list(range(1, 11))
+    assert {point["images"] for point in found["curves"]["clean"]} == {6}
+    assert found["versions"]["torch"] == torch.__version__
+    page = (tmp_path / "found" / "README.md").read_text()
+    assert page.startswith("# Figure 6")
+    assert result.stdout.strip() in page
+    assert f"Model model, fingerprint {found['fingerprint'][:16]}" in page
+    assert f"torch {torch.__version__}" in page
+    assert (tmp_path / "found" / "ensemble.png").stat().st_size > 5000

@@ -1,0 +1,180 @@
+"""The attacks behind the tables: as many, on the sources and with the settings that the paper tells."""
+
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evaluation_folder import CLEAN_IDENTITY, Asked, write_evaluation
+from models import random_images
+from neuroae import Defense, resnet32
+from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings, eot_gradient
+from neuroae.data import ImageSet
+from neuroae.evaluation import Attack, Evaluation, Scoring
+from neuroae.nn.classifiers import ResNet32
+from neuroae.reports import Report
+from neuroae.utils.files import save_tensors
+from results.evaluations import EXPERIMENTS, Models
+from results.tables import BEYOND, ENTRIES, LOWEST, Measured, one_named
+from results_data import small_cifar10_defense
+
+PAPER = PGDSettings(epsilon=8 / 255, step_size=1 / 225, steps=20, restarts=1, realizations=40, average="normalized")
+ONE_DRAW = PGDSettings(realizations=1, selection=1)
+# Crafted on what draws nothing, and chosen by what does.
+TRANSFERRED = PGDSettings(realizations=1, selection=40)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("defense", "unsupervised", "unquantized"):
+        small_cifar10_defense(quantize=name != "unquantized").save_pretrained(folder / name)
+    resnet32().eval().save_pretrained(folder / "undefended")
+    save_tensors(folder / "adversarial.safetensors", resnet32().state_dict())
+    names = [str(folder / name) for name in ("defense", "unsupervised", "unquantized", "undefended")]
+    return Models(*names, folder / "adversarial.safetensors", torch.device("cpu"))
+
+
+def asked(models: Models, experiment: str) -> dict[str, Attack]:
+    return {attack.name: attack for attack in EXPERIMENTS[experiment].attacks(models)}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_can_be_evaluated(models: Models, experiment: str) -> None:
+    """Names differ, and the attacked model is one that scoring accepts."""
+    chosen = EXPERIMENTS[experiment]
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    data = ImageSet("some", images, torch.arange(2), torch.arange(2), tuple("abcdefghij"))
+    evaluation = Evaluation(chosen.attacked(models), data, chosen.attacks(models), block=chosen.block)
+    assert isinstance(evaluation.model, ResNet32 if "table3" in experiment else Defense)
+    assert chosen.images in (100, 200, 1000)
+
+
+def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Models) -> None:
+    attacks = asked(models, "table1")
+    families = [(attack.family, attack.transfer) for attack in attacks.values()]
+    pw_t = [("PW-T", source) for source in ["unsupervised"] * 3 + ["unquantized"] * 2]
+    assert families == [("white-box", "")] * 2 + pw_t + [("B-T", "adversarially trained")]
+    assert [attacks[name].source is models.attacked for name in attacks][:2] == [True, True]
+    for name, attack in attacks.items():
+        assert attack.settings == (TRANSFERRED if attack.family == "B-T" else PAPER), name
+        assert attack.precision == ("float32" if attack.family == "B-T" else "bfloat16")
+        assert attack.variant is None
+
+
+@pytest.mark.parametrize("source", ["unsupervised", "unquantized"])
+def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
+    """Gradients of the crafting models on the same draws: no two agree, and none that differs is left out."""
+    images, labels, ids = random_images(3, channels=3, size=32)
+
+    def gradient(model: nn.Module) -> Tensor:
+        return eot_gradient(model, images, labels, realizations=3, seed=5, image_ids=ids).gradient
+
+    attacks = [attack for attack in asked(models, "table1").values() if attack.transfer == source]
+    found = [gradient(attack.crafting_model(Scoring(), ids)) for attack in attacks]
+    assert not any(torch.equal(one, other) for one, other in combinations(found, 2))
+    for surrogate in ("identity", "smooth", "autoencoder-identity"):
+        expected = gradient(attacks[0].source.with_surrogate(surrogate))  # type: ignore[operator]
+        assert sum(torch.equal(each, expected) for each in found) == 1
+    assert ("W-NFGA from unquantized" in {attack.name for attack in attacks}) == (source == "unquantized")
+
+
+@pytest.mark.parametrize("experiment", ["table6", "beyond"])
+def test_experiments_load_only_the_models_that_they_use(models: Models, experiment: str) -> None:
+    few = replace(models, unsupervised="nowhere", undefended="nowhere", adversarial=None)
+    assert asked(few, experiment).keys() == asked(models, experiment).keys()
+
+
+def test_precisions_differ_in_nothing_else(models: Models) -> None:
+    first, second = asked(models, "precision").values()
+    assert (first.precision, second.precision) == ("float32", "bfloat16")
+    assert first.settings == second.settings == PAPER
+    assert first.source is second.source
+    assert first.surrogate == second.surrogate == "smooth"
+
+
+def test_table6_raises_one_setting_at_a_time(models: Models) -> None:
+    attacks = asked(models, "table6")
+    settings = {name.split(":")[0]: attack.settings for name, attack in attacks.items()}
+    assert settings == {
+        "default": PAPER,
+        "N_S 100": replace(PAPER, steps=100),
+        "N_E 100": replace(PAPER, realizations=100),
+        "N_R 10": replace(PAPER, restarts=10),
+    }
+    kinds = {(attack.surrogate, attack.transfer, attack.precision) for attack in attacks.values()}
+    assert kinds == {("autoencoder-identity", "unquantized", "bfloat16")}
+
+
+def test_classifiers_get_one_draw_a_gradient(models: Models) -> None:
+    (plain,) = asked(models, "table3-undefended").values()
+    default, worst = asked(models, "table3-adversarial").values()
+    assert plain.settings == default.settings == ONE_DRAW
+    assert worst.settings == PGDSettings(steps=100, loss="margin", realizations=1, selection=1)
+
+
+def test_beyond_the_paper_every_kind_of_attack_is_tried(models: Models) -> None:
+    attacks = list(asked(models, "beyond").values())
+    variants = {(attack.variant, attack.transfer): attack.settings for attack in attacks if attack.variant}
+    assert variants == {
+        (variant, transfer): settings
+        for variant, settings in {"ensemble": replace(PAPER, realizations=4), "mean-field": TRANSFERRED}.items()
+        for transfer in ("", "unquantized")
+    }
+    kinds = [type(attack.settings) for attack in attacks]
+    assert kinds.count(APGDSettings) == 2
+    ((square, precision),) = (
+        (attack.settings, attack.precision) for attack in attacks if isinstance(attack.settings, SquareSettings)
+    )
+    assert (square.queries, square.draws, precision) == (1000, 10, "float32")
+    losses = {getattr(attack.settings, "loss", None) for attack in attacks}
+    assert "margin" in losses
+    assert {attack.transfer for attack in attacks} == {"", "unquantized"}
+
+
+def test_weights_are_asked_for_where_they_are_read(models: Models) -> None:
+    without = replace(models, adversarial=None)
+    needing = {"table1", "table3-adversarial"}
+    for experiment in EXPERIMENTS.keys() - needing:
+        assert asked(without, experiment).keys() == asked(models, experiment).keys()
+    for experiment in needing:
+        with pytest.raises(ValueError, match="weights are missing"):
+            asked(without, experiment)
+
+
+@pytest.mark.parametrize(
+    "name", ["attacked", "plain", "adversarially_trained", "quantized_source", "unquantized_source"]
+)
+def test_every_model_is_put_on_the_device(models: Models, name: str) -> None:
+    model = getattr(replace(models, device=torch.device("meta")), name)
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+def test_foreign_weights_are_refused_by_name(models: Models, tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    broken = Models("a", "b", "c", "d", tmp_path / "broken.safetensors", torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"broken\.safetensors"):
+        _ = broken.adversarially_trained
+
+
+@pytest.mark.parametrize(
+    "experiment", sorted({name for one in ENTRIES for name in one.experiments} & EXPERIMENTS.keys())
+)
+def test_every_row_of_the_tables_is_one_that_its_experiment_reports(
+    models: Models, tmp_path: Path, experiment: str
+) -> None:
+    """Names are those of a report on records made by hand, under the attacks as the manifest tells them."""
+    attacks = {"clean": Asked([True, True], CLEAN_IDENTITY)}
+    attacks |= {name: Asked([True, False], attack.identity()) for name, attack in asked(models, experiment).items()}
+    reported = Report.of(write_evaluation(tmp_path, attacks))
+    found = {row.attack: Measured(row.vote.value, 0, 1, 2) for row in [*reported.rows, *reported.joint]}
+    for one in ENTRIES:
+        assert experiment not in one.experiments or one.row == LOWEST or one_named(found, one.row)
+
+
+def test_the_tables_have_every_attack_beyond_the_paper(models: Models) -> None:
+    assert set(BEYOND) == asked(models, "beyond").keys()

@@ -1,0 +1,180 @@
+"""The tables' script: it evaluates, reports, goes on, and keeps what is small."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner, Result
+
+from neuroae import resnet32
+from neuroae.attacks import PGDSettings
+from neuroae.evaluation import Accuracy, Attack, attacks_from, load_evaluation
+from neuroae.utils.files import load_json, save_tensors
+from results import autoencoder, corruption, ensemble, robustness, rounded
+from results.evaluations import DEFENSE, EXPERIMENTS, Experiment, Models
+from results_data import cifar10_folder, small_cifar10_defense
+
+SMALL = PGDSettings(steps=1, realizations=2)
+IMAGES = 6
+
+
+def two_attacks(models: Models) -> list[Attack]:
+    return attacks_from(models.attacked, SMALL, ("w-nfga-smooth", "w-aiga"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def probed() -> Iterator[list[tuple[str, Path]]]:
+    """Makes "table1" an experiment of seconds: the probes for the sanity report, which take longer, are only noted."""
+    found: list[tuple[str, Path]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(robustness, "probe_evaluation", lambda asked, work: found.append((asked.name, work)))
+        patch.setitem(EXPERIMENTS, "table1", Experiment(two_attacks, *DEFENSE, IMAGES, 4))
+        yield found
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A folder with models, images and the evaluation, and what the script said of it."""
+    torch.set_num_threads(1)  # as in the tests, which could not go on with it otherwise
+    folder = tmp_path_factory.mktemp("done")
+    small_cifar10_defense().save_pretrained(folder / "defense")
+    save_tensors(folder / "weights.safetensors", resnet32().state_dict())
+    cifar10_folder(folder / "data", IMAGES + 3)
+    return folder, evaluate(folder)
+
+
+@pytest.fixture
+def folder(done: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy, to go on with."""
+    return shutil.copytree(done[0], tmp_path / "copy")
+
+
+def invoke(main: object, *arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(main)  # type: ignore[type-var]
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def evaluate(folder: Path, *more: object, experiment: str = "table1") -> Result:
+    sources = ["--weights", folder / "weights.safetensors", "--defense", folder / "defense"]
+    places = ["--data-dir", folder / "data", "--work", folder / "work", "--output", folder / "found"]
+    return invoke(robustness.main, experiment, *sources, *places, *more)
+
+
+def test_an_experiment_is_probed_and_published_without_its_images(
+    done: tuple[Path, Result], probed: list[tuple[str, Path]]
+) -> None:
+    folder, result = done
+    assert result.exit_code == 0, result.output
+    assert probed[0] == ("defense", folder / "work" / "table1")
+    published = folder / "found" / "table1"
+    assert {path.name for path in published.iterdir()} == set(robustness.COMMITTED)
+    assert (published / "records.jsonl").read_bytes() == (folder / "work" / "table1" / "records.jsonl").read_bytes()
+    summary = load_json(published / "summary.json")
+    assert [row["attack"] for row in summary["attacks"]] == ["clean", "W-NFGA smooth", "W-AIGA"]
+    assert summary["data"]["images"] == IMAGES
+    assert sum(summary["sanity"].values()) > 5
+    assert "W-NFGA smooth" in result.stdout
+
+
+def test_what_is_published_keeps_its_seconds(folder: Path) -> None:
+    published, worked = (load_evaluation(folder / part / "table1").seconds for part in ("found", "work"))
+    assert published == worked
+    assert all(published.values())
+
+
+def test_a_classifier_answers_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It draws nothing, so 10 answers would be the same."""
+    resnet32().eval().save_pretrained(folder / "plain")
+    only_clean = Experiment(lambda _: [], lambda models: models.plain, lambda _: "plain", 2)
+    monkeypatch.setitem(EXPERIMENTS, "table3-undefended", only_clean)
+    result = evaluate(folder, "--undefended", folder / "plain", experiment="table3-undefended")
+    assert result.exit_code == 0, result.output
+    (records,) = load_evaluation(folder / "work" / "table3-undefended").records.values()
+    assert [len(record.draws) for record in records] == [1, 1]
+
+
+def test_an_experiment_that_is_done_is_left_alone(folder: Path, done: tuple[Path, Result]) -> None:
+    images = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.safetensors")}
+    assert images
+    assert evaluate(folder).stdout == done[1].stdout
+    assert {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.safetensors")} == images
+
+
+def test_fewer_images_are_another_evaluation(folder: Path) -> None:
+    with pytest.raises(ValueError, match="data"):
+        evaluate(folder, "--limit", 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(ValueError, match="device is 'cuda'"):
+        evaluate(folder, "--device", "cuda")
+
+
+def test_an_unknown_experiment_is_named(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"'table2', expected one of table1, precision"):
+        invoke(robustness.main, "table2", "--data-dir", folder / "data", "--weights", folder / "weights.safetensors")
+
+
+def test_figures_are_drawn_of_the_images_that_were_attacked(folder: Path) -> None:
+    """Figures 4 and 6 read an evaluation's folder, whose images are the first of the data set's."""
+    work, data = folder / "work" / "table1", ["--data-dir", folder / "data"]
+    drawn = invoke(ensemble.main, folder / "defense", *data, "--evaluation", work, "--output", folder / "figure6")
+    assert drawn.exit_code == 0, drawn.output
+    curves = load_json(folder / "figure6" / "ensemble.json")["curves"]
+    assert {name: points[0]["images"] for name, points in curves.items()} == {
+        "clean": IMAGES + 3,
+        "W-NFGA smooth": IMAGES,
+        "W-AIGA": IMAGES,
+    }
+    for name, records in load_evaluation(work).records.items():
+        right = sum(record.vote == record.label for record in records)
+        assert name == "clean" or curves[name][9]["accuracy"] == right / IMAGES
+    drawn = invoke(corruption.main, work, *data, "--model", folder / "defense", "--output", folder / "figure4")
+    assert drawn.exit_code == 0, drawn.output
+    assert set(load_json(folder / "figure4" / "results.json")["attacks"]) == {"W-NFGA smooth", "W-AIGA"}
+    assert (folder / "figure4" / "figure4.png").read_bytes().startswith(b"\x89PNG")
+    assert "fingerprint" in (folder / "figure4" / "README.md").read_text()
+    drawn = invoke(autoencoder.main, folder / "defense", *data, "--evaluation", work, "--output", folder / "figure9")
+    assert drawn.exit_code == 0, drawn.output
+    kinds = load_json(folder / "figure9" / "autoencoder.json")["kinds"]
+    assert {name: kind["images"] for name, kind in kinds.items()} == {"clean": IMAGES + 3, "W-NFGA smooth": IMAGES}
+
+
+def test_rounded_images_are_scored_as_numbers(folder: Path) -> None:
+    work = folder / "work" / "table1"
+    where = ["--data-dir", folder / "data", "--model", folder / "defense", "--output", folder / "rounded"]
+    result = invoke(rounded.main, work, *where)
+    assert result.exit_code == 0, result.output
+    for row, (name, records) in zip(
+        load_json(folder / "rounded" / "results.json")["rows"],
+        list(load_evaluation(work).records.items())[1:],
+        strict=True,
+    ):
+        assert (row["attack"], row["images"]) == (name, IMAGES)
+        assert row["float32_correct"] == sum(record.vote == record.label for record in records)
+        assert row["accuracy"] == row["correct"] / IMAGES
+        assert row["correct"] - row["float32_correct"] == row["recovered"] - row["lost"]
+        assert (row["low"], row["high"]) == Accuracy(row["correct"], IMAGES).interval()
+    page = (folder / "rounded" / "README.md").read_text()
+    assert result.stdout.strip() in page
+    assert "fingerprint" in page
+
+
+def test_figures_refuse_other_images(folder: Path) -> None:
+    torch.manual_seed(5)
+    other = cifar10_folder(folder / "other", IMAGES)
+    with pytest.raises(ValueError, match="other images"):
+        invoke(corruption.main, folder / "work" / "table1", "--data-dir", other, "--model", folder / "defense")
+    small_cifar10_defense().save_pretrained(folder / "another")
+    with pytest.raises(ValueError, match=r"model is another than the one that .*table1 evaluates"):
+        invoke(
+            corruption.main, folder / "work" / "table1", "--data-dir", folder / "data", "--model", folder / "another"
+        )
+    fewer = cifar10_folder(folder / "fewer", IMAGES - 2)
+    with pytest.raises(ValueError, match=f"lacks image {IMAGES - 2} of .*, and 1 more"):
+        invoke(corruption.main, folder / "work" / "table1", "--data-dir", fewer, "--model", folder / "defense")

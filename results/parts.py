@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroae import Defense, SparseCode, SparseEncoder
-from neuroae.models.description import ENCODER_SETTINGS
 from neuroae.nn.autograd import Code
 from neuroae.nn.encoder import SELECTION
 
@@ -76,6 +75,5 @@ class StraightThrough(PartEncoder):
 
 def with_part(model: Defense, kind: type[PartEncoder]) -> Defense:
     """The defense with another encoder's gradient; the decoder and the classifier are shared."""
-    settings = {name: getattr(model.encoder, name) for name in ENCODER_SETTINGS}
-    encoder = kind(model.encoder.atoms, **settings | {"surrogate": SELECTION})
+    encoder = kind.from_config(model.encoder.config() | {"surrogate": SELECTION}, model.encoder.atoms)
     return Defense(encoder, model.decoder, model.classifier).eval()

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..nn.encoder import check_atoms
+from ..nn.atoms import check_atoms
 from ..utils.files import load_tensors, save_tensors
 
 

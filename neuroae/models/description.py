@@ -1,4 +1,4 @@
-"""Models as settings that JSON holds, and back."""
+"""Models as configurations that JSON holds, and configurations as models."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -6,24 +6,101 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..nn.classifiers import ResNet32, resnet32
+from ..nn.atoms import check_atoms
+from ..nn.classifiers import ResNet32
 from ..nn.decoder import CLAMP_WIDTH, Decoder
-from ..nn.defense import AUTOENCODER_IDENTITY, Defense
-from ..nn.encoder import SparseEncoder, check_atoms
+from ..nn.defense import Defense
+from ..nn.encoder import SparseEncoder
 from ..utils.contexts import drawing_from, float32_by_default
 from ..utils.files import load_json
-from ..utils.modules import own_tensors
-from ..utils.modules import settings as settings_of
+from ..utils.modules import own_tensors, settings
 from ..utils.validation import check_boolean, check_integer, check_number
 
+# The models that a folder can hold, by their name in the configuration, and the parts that have settings there.
+PARTS = {"defense": ("encoder", "decoder", "classifier"), "classifier": ("classifier",)}
+# Settings that the first folders did not have, with the value that these folders mean.
+LATER_SETTINGS: dict[type, dict[str, Any]] = {
+    SparseEncoder: {"selection_width": None},
+    Decoder: {"clamp_width": CLAMP_WIDTH},
+}
+ENCODER_SETTINGS = tuple(name for name in SparseEncoder.CONFIG if name not in LATER_SETTINGS[SparseEncoder])
+ATOMS = "encoder.atoms"
 CLASSES = "classes"
+# Sizes that a configuration shares with a tensor: the tensor's name and its dimension.
+DECODER_SIZES = {
+    "in_channels": ("conv1.weight", 0),
+    "kernel_size": ("conv1.weight", 2),
+    "out_channels": ("conv3.weight", 1),
+}
+CLASSIFIER_SIZES = {"num_classes": ("linear.weight", 0), "in_channels": ("conv1.weight", 1)}
+
+
+class UnfitTensors(ValueError):
+    """The tensors do not fit the configuration."""
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Returns the configuration of a model, from which ``build`` makes the same model, given its tensors and notes.
+
+    Settings of later versions are left out where they have the value that earlier folders mean. Under W-AIGA (see
+    ``Defense.with_surrogate``) the surrogate is the encoder's own.
+
+    Args:
+        model: A ``Defense`` of our encoder, decoder and ResNet-32, or a ResNet-32 alone.
+
+    Raises:
+        TypeError: ``build`` would make another model; the message names the part.
+    """
+    kind = kind_of(model)
+    parts = {"classifier": model} if kind == "classifier" else dict(model.named_children())
+    config = {"model": kind} | {name: part_config(parts[name]) for name in PARTS[kind]}
+    try:
+        with drawing_from(0), float32_by_default():
+            twin = build(config | {"notes": {}}, model.state_dict())
+    except UnfitTensors as error:
+        raise TypeError(f"model has other tensors than a saved one holds: {error}") from error
+    modules, twins = module_descriptions(model), module_descriptions(twin)
+    for path in {**twins, **modules}:
+        if modules.get(path) != twins.get(path):
+            difference = f"{modules.get(path, 'missing')}, expected {twins.get(path, 'no such part')}"
+            raise TypeError(f"{path or 'model'} is {difference}: a saved model holds no other")
+    return config
+
+
+def build(config: Any, tensors: Mapping[str, Tensor]) -> Defense | ResNet32:
+    """Builds an untrained model from a configuration. Its dictionary and its sizes must be those of the tensors.
+
+    Args:
+        config: The value of a configuration file, with ``describe``'s fields and "notes".
+        tensors: The model's tensors by name.
+
+    Raises:
+        UnfitTensors: A tensor is missing or has another size.
+        TypeError, ValueError: A field is missing, unknown or holds a value that does not fit.
+    """
+    kind = config.get("model") if isinstance(config, dict) else config
+    if kind not in list(PARTS):
+        raise ValueError(f"model is {kind!r}, expected {' or '.join(map(repr, PARTS))}")
+    check_fields("", config, ("model", "notes", *PARTS[kind]))
+    if kind == "classifier":
+        check_classifier(config["classifier"], tensors, "")
+        return ResNet32.from_config(config["classifier"])
+    check_fields("encoder.", config["encoder"], ENCODER_SETTINGS, LATER_SETTINGS[SparseEncoder])
+    atoms = dictionary_of(tensors)
+    check_decoder(config["decoder"], tensors)
+    check_classifier(config["classifier"], tensors, "classifier.")
+    return Defense.from_config(config, atoms)
 
 
 def class_names(notes: dict[str, Any], count: int) -> tuple[str, ...] | None:
-    """The names under "classes", one a logit; None in the notes of earlier versions, which had none.
+    """Returns the class names in the notes, in the order of the logits; None in the notes of early versions.
+
+    Args:
+        notes: The notes, with the names under "classes".
+        count: The number of classes.
 
     Raises:
-        ValueError: these are not ``count`` different names.
+        ValueError: The notes do not hold ``count`` different names.
     """
     names = notes.get(CLASSES)
     if names is None:
@@ -36,7 +113,7 @@ def class_names(notes: dict[str, Any], count: int) -> tuple[str, ...] | None:
 
 
 def load_class_names(path: Path) -> tuple[str, ...] | None:
-    """Those of a configuration; see ``class_names``."""
+    """Reads the class names from a configuration file (see ``class_names``)."""
     config = load_json(path)
     try:
         return class_names(config["notes"], config["classifier"]["num_classes"])
@@ -44,201 +121,128 @@ def load_class_names(path: Path) -> tuple[str, ...] | None:
         raise ValueError(f"{path} does not describe a model: {error!r}") from error
 
 
-ATOMS = "encoder.atoms"
-ENCODER_SETTINGS = ("stride", "top_t", "dropout_p", "epsilon", "beta", "quantize", "signed", "surrogate", "sigma")
-LATER_SETTINGS: dict[type, dict[str, Any]] = {
-    SparseEncoder: {"selection_width": None},
-    Decoder: {"clamp_width": CLAMP_WIDTH},
-}
-PARTS = {"defense": ("encoder", "decoder", "classifier"), "classifier": ("classifier",)}
-# Sizes by the tensor and its dimension that have them too.
-DECODER_SIZES = {
-    "in_channels": ("conv1.weight", 0),
-    "kernel_size": ("conv1.weight", 2),
-    "out_channels": ("conv3.weight", 1),
-}
-CLASSIFIER_SIZES = {"num_classes": ("linear.weight", 0), "in_channels": ("conv1.weight", 1)}
+def kind_of(model: nn.Module) -> str:
+    """Returns the key of ``PARTS`` for a model; TypeError for a class, part or layer that a folder cannot hold.
 
-
-def describe(model: nn.Module) -> dict[str, Any]:
-    """What ``build`` needs beside the tensors, for a ``Defense`` of our decoder and ResNet-32 or a ResNet-32 alone.
-
-    Raises:
-        TypeError: a model that ``build`` makes of it would be another; the message names the part.
+    Subclasses are refused, since a folder would hold the base class.
     """
-    found = described(model)
-    try:
-        with drawing_from(0), float32_by_default():
-            twin = build(found | {"notes": {}}, model.state_dict())
-    except UnfitTensors as error:
-        raise TypeError(f"model has other tensors than a saved one holds: {error}") from error
-    here, there = made_of(model), made_of(twin)
-    for path in {**there, **here}:
-        if here.get(path) != there.get(path):
-            said = f"{here.get(path, 'missing')}, expected {there.get(path, 'nothing of that name')}"
-            raise TypeError(f"{path or 'model'} is {said}: a saved model holds no other")
-    return found
-
-
-def made_of(model: nn.Module) -> dict[str, str]:
-    """Each module by its path: what it is, and the settings and shapes that ``described`` does not tell."""
-    found = {}
-    for path, module in model.named_modules():
-        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in own_tensors(module)]
-        kept = "" if isinstance(module, SparseEncoder) else settings_of(module)
-        found[path] = f"{type(module).__name__}({kept}) of {', '.join(shapes) or 'no tensors'}"
-    return found
-
-
-def described(model: nn.Module) -> dict[str, Any]:
-    # Of a subclass nothing would be kept but what it comes from.
     if type(model) is ResNet32:
-        return {"model": "classifier", "classifier": describe_classifier(model)}
+        check_classifier_layers(model)
+        return "classifier"
     if type(model) is Defense and type(model.encoder) is SparseEncoder and type(model.decoder) is Decoder:
-        return {
-            "model": "defense",
-            "encoder": describe_encoder(model.encoder),
-            "decoder": describe_decoder(model.decoder),
-            "classifier": describe_classifier(model.classifier),
-        }
+        check_decoder_layers(model.decoder)
+        check_classifier_layers(model.classifier)
+        return "defense"
     kind = type(model).__name__
     if isinstance(model, Defense):
         kind += f" of {', '.join(type(part).__name__ for part in model.children())}"
     raise TypeError(f"model is a {kind}, expected a ResNet32, or a Defense of SparseEncoder, Decoder and ResNet32")
 
 
-def describe_encoder(encoder: SparseEncoder) -> dict[str, Any]:
-    return {name: getattr(encoder, name) for name in ENCODER_SETTINGS} | later_settings(encoder)
+def part_config(part: Any) -> dict[str, Any]:
+    """Returns a part's ``config()`` without the later settings that have the value of earlier folders."""
+    later = LATER_SETTINGS.get(type(part), {})
+    return {name: value for name, value in part.config().items() if name not in later or value != later[name]}
 
 
-def describe_decoder(decoder: Decoder) -> dict[str, Any]:
-    first, last = decoder.conv1, decoder.conv3
-    for name, layer in {"conv1": first, "conv3": last}.items():
+def check_decoder_layers(decoder: Decoder) -> None:
+    for name in ("conv1", "conv3"):
+        layer = getattr(decoder, name)
         if not isinstance(layer, nn.ConvTranspose2d):
             raise TypeError(f"decoder.{name} is a {type(layer).__name__}, expected a transposed convolution")
-    return {
-        "in_channels": first.in_channels,
-        "kernel_size": first.kernel_size[0],
-        "stride": first.stride[0],
-        "image_size": list(decoder.image_size),
-        "out_channels": last.out_channels,
-        "resize": decoder.resize,
-        **later_settings(decoder),
-    }
 
 
-def later_settings(part: nn.Module) -> dict[str, Any]:
-    """Settings that came after the first folders were written, where they are not what those folders mean."""
-    values = {name: getattr(part, name) for name in LATER_SETTINGS[type(part)]}
-    return {name: value for name, value in values.items() if value != LATER_SETTINGS[type(part)][name]}
-
-
-def describe_classifier(classifier: nn.Module) -> dict[str, Any]:
+def check_classifier_layers(classifier: nn.Module) -> None:
     if type(classifier) is not ResNet32:
         raise TypeError(f"classifier is a {type(classifier).__name__}, expected a ResNet-32")
     if not isinstance(classifier.linear, nn.Linear) or not isinstance(classifier.conv1, nn.Conv2d):
         raise TypeError("classifier has other layers than a ResNet-32")
-    return {
-        "name": "resnet32",
-        "num_classes": classifier.linear.out_features,
-        "in_channels": classifier.conv1.in_channels,
-        "mean": classifier.mean.flatten().tolist(),
-        "std": classifier.std.flatten().tolist(),
-    }
 
 
-class UnfitTensors(ValueError):
-    """The tensors are wrong, not the settings."""
+def module_descriptions(model: nn.Module) -> dict[str, str]:
+    """Returns a text for each module by its path: its class, its tensors' shapes, and settings not in ``config``."""
+    descriptions = {}
+    for path, module in model.named_modules():
+        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in own_tensors(module)]
+        others = "" if isinstance(module, SparseEncoder) else settings(module)
+        descriptions[path] = f"{type(module).__name__}({others}) of {', '.join(shapes) or 'no tensors'}"
+    return descriptions
 
 
-def build(config: Any, tensors: Mapping[str, Tensor]) -> Defense | ResNet32:
-    """An untrained model of a configuration, its dictionary and no size but those of the tensors.
-
-    Raises:
-        UnfitTensors: they lack what the model has, or are of other sizes.
-        TypeError, ValueError: the configuration says more or less than ``describe`` and the notes, or describes no
-            model.
-    """
-    kind = config.get("model") if isinstance(config, dict) else config
-    if kind not in list(PARTS):
-        raise ValueError(f"model is {kind!r}, expected {' or '.join(map(repr, PARTS))}")
-    require_fields("", config, ("model", "notes", *PARTS[kind]))
-    if kind == "classifier":
-        return build_classifier(config["classifier"], tensors, "")
-    require_fields("encoder.", config["encoder"], ENCODER_SETTINGS, LATER_SETTINGS[SparseEncoder])
-    identity = config["encoder"]["surrogate"] == AUTOENCODER_IDENTITY
-    encoder = SparseEncoder(dictionary(tensors), **config["encoder"] | ({"surrogate": "smooth"} if identity else {}))
-    decoder = build_decoder(config["decoder"], tensors)
-    model = Defense(encoder, decoder, build_classifier(config["classifier"], tensors, "classifier."))
-    model.autoencoder_identity = identity
-    return model
+def check_fields(part: str, fields: Any, expected: Iterable[str], optional: Collection[str] = ()) -> None:
+    """Checks the names of a part's fields; the error names a missing or unknown one with its part."""
+    if not isinstance(fields, dict):
+        raise TypeError(f"{part.rstrip('.')} is a {type(fields).__name__}, expected fields by name")
+    names = list(expected)
+    for name in (*names, *fields):
+        if name not in fields:
+            raise ValueError(f"{part}{name} is missing")
+        if name not in names and name not in optional:
+            raise ValueError(f"{part}{name} is unknown, expected {', '.join(names)}")
 
 
-def require_fields(part: str, settings: Any, expected: Iterable[str], optional: Collection[str] = ()) -> None:
-    """Refuses settings that lack a field or have one too many; the error names it, after its part."""
-    if not isinstance(settings, dict):
-        raise TypeError(f"{part.rstrip('.')} is a {type(settings).__name__}, expected fields by name")
-    fields = list(expected)
-    for field in (*fields, *settings):
-        if field not in settings:
-            raise ValueError(f"{part}{field} is missing")
-        if field not in fields and field not in optional:
-            raise ValueError(f"{part}{field} is unknown, expected {', '.join(fields)}")
-
-
-def dictionary(tensors: Mapping[str, Tensor]) -> Tensor:
-    require_tensor(tensors, ATOMS)
-    try:
-        check_atoms(tensors[ATOMS])
-    except (TypeError, ValueError) as error:
-        raise UnfitTensors(f"{ATOMS}: {error}") from error
-    return tensors[ATOMS]
-
-
-def build_decoder(settings: dict[str, Any], tensors: Mapping[str, Tensor]) -> Decoder:
-    require_fields("decoder.", settings, (*DECODER_SIZES, "stride", "image_size", "resize"), LATER_SETTINGS[Decoder])
-    size = settings["image_size"]
+def check_decoder(config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Checks a decoder's configuration, also against the tensors."""
+    check_fields("decoder.", config, (*DECODER_SIZES, "stride", "image_size", "resize"), LATER_SETTINGS[Decoder])
+    size = config["image_size"]
     if not isinstance(size, list) or len(size) != 2:
         raise ValueError(f"decoder.image_size is {size!r}, expected height and width")
     for side in size:
         check_integer("decoder.image_size", side, 1)
-    check_integer("decoder.stride", settings["stride"], 1)
-    check_boolean("decoder.resize", settings["resize"])
-    require_sizes("decoder.", settings, DECODER_SIZES, tensors, "decoder.")
-    return Decoder(**settings | {"image_size": tuple(size)})
+    check_integer("decoder.stride", config["stride"], 1)
+    check_boolean("decoder.resize", config["resize"])
+    check_sizes("decoder.", config, DECODER_SIZES, tensors, "decoder.")
 
 
-def build_classifier(settings: dict[str, Any], tensors: Mapping[str, Tensor], prefix: str) -> ResNet32:
-    require_fields("classifier.", settings, ("name", *CLASSIFIER_SIZES, "mean", "std"))
-    if settings["name"] != "resnet32":
-        raise ValueError(f"classifier is {settings['name']!r}, expected 'resnet32'")
+def check_classifier(config: Any, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Checks a classifier's configuration, also against the tensors, whose names start with ``prefix``."""
+    check_fields("classifier.", config, ("name", *CLASSIFIER_SIZES, "mean", "std"))
+    if config["name"] != "resnet32":
+        raise ValueError(f"classifier is {config['name']!r}, expected 'resnet32'")
     for field in ("mean", "std"):
-        if not isinstance(settings[field], list):
-            raise TypeError(f"classifier.{field} is a {type(settings[field]).__name__}, expected a list of numbers")
-    for mean in settings["mean"]:
+        if not isinstance(config[field], list):
+            raise TypeError(f"classifier.{field} is a {type(config[field]).__name__}, expected a list of numbers")
+    for mean in config["mean"]:
         check_number("classifier.mean", mean, lambda _: True, "a finite number")
-    for std in settings["std"]:
+    for std in config["std"]:
         check_number("classifier.std", std, lambda width: width > 0, "above 0")
-    require_sizes("classifier.", settings, CLASSIFIER_SIZES, tensors, prefix)
-    return resnet32(settings["num_classes"], settings["in_channels"], tuple(settings["mean"]), tuple(settings["std"]))
+    check_sizes("classifier.", config, CLASSIFIER_SIZES, tensors, prefix)
 
 
-def require_sizes(
+def check_sizes(
     part: str,
-    settings: dict[str, Any],
+    config: dict[str, Any],
     sizes: dict[str, tuple[str, int]],
     tensors: Mapping[str, Tensor],
     prefix: str,
 ) -> None:
-    """Refuses sizes that the tensors do not have, before a model of them takes memory."""
+    """Checks sizes against the tensors, before a model of wrong sizes takes memory.
+
+    Args:
+        part: The part's name in error messages, with a dot.
+        config: The part's configuration.
+        sizes: For each size the name of a tensor and its dimension.
+        tensors: The model's tensors by name.
+        prefix: The part's prefix in these names.
+    """
     for field, (name, dimension) in sizes.items():
-        check_integer(part + field, settings[field], 1)
-        require_tensor(tensors, prefix + name)
-        shape = tensors[prefix + name].shape
-        if settings[field] not in shape[dimension : dimension + 1]:
-            raise UnfitTensors(f"{part}{field} is {settings[field]}, but {prefix}{name} has shape {tuple(shape)}")
+        check_integer(part + field, config[field], 1)
+        shape = tensor_of(tensors, prefix + name).shape
+        if config[field] not in shape[dimension : dimension + 1]:
+            raise UnfitTensors(f"{part}{field} is {config[field]}, but {prefix}{name} has shape {tuple(shape)}")
 
 
-def require_tensor(tensors: Mapping[str, Tensor], name: str) -> None:
+def dictionary_of(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Returns the dictionary among a defense's tensors; UnfitTensors where it is missing or does not fit."""
+    atoms = tensor_of(tensors, ATOMS)
+    try:
+        check_atoms(atoms)
+    except (TypeError, ValueError) as error:
+        raise UnfitTensors(f"{ATOMS}: {error}") from error
+    return atoms
+
+
+def tensor_of(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in tensors:
         raise UnfitTensors(f"{name} is missing")
+    return tensors[name]

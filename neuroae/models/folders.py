@@ -1,4 +1,4 @@
-"""A model's folder: written, found and read. Nothing is unpickled."""
+"""A model's folder: how it is written, found and read. Loading runs no pickle."""
 
 import json
 import warnings
@@ -24,60 +24,6 @@ from .card import model_card
 from .description import UnfitTensors, build, describe, load_class_names
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-
-
-def layer_weights(model: nn.Module) -> set[str]:
-    """Names of the tensors that float16 may hold. Biases, batch normalization and atoms are not among them."""
-    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, LAYERS)}
-
-
-def stored(model: nn.Module, half: bool) -> dict[str, Tensor]:
-    """The model's tensors by name, its layers' weights rounded to float16 if ``half``.
-
-    Raises:
-        TypeError: the model is not in float32.
-        ValueError: a weight is beyond float16's range, or a number is NaN or infinite.
-    """
-    tensors = model.state_dict()
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise TypeError(f"{name} is {tensor.dtype}, expected torch.float32; save the model as it was trained")
-    require_finite(tensors)
-    if half:
-        for name in layer_weights(model):
-            tensors[name] = rounded(name, tensors[name])
-    return tensors
-
-
-def require_finite(tensors: dict[str, Tensor]) -> None:
-    """Refuses a model whose answers would be no numbers; ValueError names the first tensor that is to blame."""
-    for name, tensor in tensors.items():
-        wrong = int((~tensor.isfinite()).sum())
-        if wrong:
-            raise ValueError(f"{name} is NaN or infinite in {wrong:,} of {tensor.numel():,} places, expected none")
-
-
-def rounded(name: str, weight: Tensor) -> Tensor:
-    half = weight.half()
-    if not bool(half.isfinite().all()):
-        limit = torch.finfo(torch.float16).max
-        raise ValueError(
-            f"{name} reaches {weight.abs().max():g}, float16 holds at most {limit:g}; store it as float32"
-        )
-    return half
-
-
-def restored(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Stored tensors in the model's own dtypes; TypeError for one that was stored in a dtype that it never has."""
-    own = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    weights = layer_weights(model)
-    for name, tensor in tensors.items():
-        dtypes = {own.get(name, tensor.dtype)} | ({torch.float16} if name in weights else set())
-        if tensor.dtype not in dtypes:
-            raise TypeError(f"{name} is {tensor.dtype}, expected {' or '.join(sorted(map(str, dtypes)))}")
-    return {name: tensor.to(own.get(name, tensor.dtype)) for name, tensor in tensors.items()}
-
-
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
@@ -87,9 +33,9 @@ SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 def save_pretrained(
     model: nn.Module, folder: str | Path, notes: dict[str, Any] | None = None, half: bool = False
 ) -> None:
-    """Writes a ``Defense`` of our decoder and ResNet-32, or a ResNet-32 alone; see ``Defense.save_pretrained``."""
+    """Saves a ``Defense`` of our decoder and ResNet-32, or a ResNet-32 alone (see ``Defense.save_pretrained``)."""
     folder = Path(folder)
-    tensors = stored(model, half)
+    tensors = stored_tensors(model, half)
     config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
     if isinstance(model, Defense) and model.autoencoder_identity:
         config["encoder"]["surrogate"] = AUTOENCODER_IDENTITY
@@ -99,20 +45,21 @@ def save_pretrained(
     with replacing(folder / WEIGHTS) as weights, replacing(folder / CARD) as page:
         save_tensors(weights, tensors)
         page.write_text(card, encoding="utf-8")
-        # A folder with a configuration is whole: a kill from here on leaves one that says what is missing.
+        # A folder with a configuration is complete. If the process is killed from here on, the folder has none, and
+        # loading it reports the missing file.
         (folder / CONFIG).unlink(missing_ok=True)
     save_json(folder / CONFIG, config)
 
 
 def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model, in evaluation mode, and its notes; see ``Defense.from_pretrained``."""
+    """Returns the model, in evaluation mode, and its notes (see ``Defense.from_pretrained``)."""
     folder = find(name_or_folder)
     config = load_json(folder / CONFIG)
     tensors, _ = load_tensors(folder / WEIGHTS)
     if not has_digests(folder / WEIGHTS):
         warnings.warn(
-            f"{folder / WEIGHTS} holds no digests of its tensors, as files of earlier versions do not: damage would "
-            "go unnoticed; save_pretrained adds them",
+            f"{folder / WEIGHTS} holds no digests of its tensors, like files of earlier versions, so that damage "
+            "cannot be detected; save_pretrained adds them",
             stacklevel=2,
         )
     try:
@@ -124,25 +71,31 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, An
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error!r}") from error
     try:
-        model.load_state_dict(restored(model, tensors))
-        require_finite(model.state_dict())
+        model.load_state_dict(restored_tensors(model, tensors))
+        check_finite(model.state_dict())
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
     return model.eval(), notes
 
 
 def pretrained_classes(name_or_folder: str | Path) -> tuple[str, ...] | None:
-    """The names of a saved model's classes, in the order of its logits; None where an earlier version kept none.
+    """Returns the class names of a saved model, in the order of its logits.
+
+    Args:
+        name_or_folder: As in ``Defense.from_pretrained``.
+
+    Returns:
+        None for a folder of an earlier version, which kept no names.
 
     Raises:
-        FileNotFoundError: there is no such name or folder.
-        ValueError: the configuration is damaged.
+        FileNotFoundError: No such name or folder exists.
+        ValueError: The configuration is damaged.
     """
     return load_class_names(find(name_or_folder) / CONFIG)
 
 
 def find(name_or_folder: str | Path) -> Path:
-    """The folder of a model; one that is there wins over a shipped name."""
+    """Returns a model's folder; an existing folder with a model has precedence over a shipped name."""
     folder = Path(name_or_folder)
     names = shipped_names()
     if str(name_or_folder) in names and not any((folder / file).exists() for file in (WEIGHTS, CONFIG)):
@@ -156,5 +109,58 @@ def find(name_or_folder: str | Path) -> Path:
 
 
 def shipped_names() -> list[str]:
-    """Names of the models that ship with the package."""
+    """Returns the names of the models that ship with the package."""
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
+
+
+def stored_tensors(model: nn.Module, half: bool) -> dict[str, Tensor]:
+    """Returns the model's tensors by name, with the weights of its layers rounded to float16 if ``half``.
+
+    Raises:
+        TypeError: The model is not in float32.
+        ValueError: A weight is beyond float16's range, or a number is NaN or infinite.
+    """
+    tensors = model.state_dict()
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise TypeError(f"{name} is {tensor.dtype}, expected torch.float32; save the model as it was trained")
+    check_finite(tensors)
+    if half:
+        for name in layer_weights(model):
+            tensors[name] = round_to_half(name, tensors[name])
+    return tensors
+
+
+def restored_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns stored tensors in the model's dtypes; TypeError where a folder cannot have the stored dtype."""
+    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    weights = layer_weights(model)
+    for name, tensor in tensors.items():
+        expected = {dtypes.get(name, tensor.dtype)} | ({torch.float16} if name in weights else set())
+        if tensor.dtype not in expected:
+            raise TypeError(f"{name} is {tensor.dtype}, expected {' or '.join(sorted(map(str, expected)))}")
+    return {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in tensors.items()}
+
+
+def layer_weights(model: nn.Module) -> set[str]:
+    """Returns the names of the tensors that float16 may hold: weights of layers, not biases, norms or atoms."""
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, LAYERS)}
+
+
+def check_finite(tensors: dict[str, Tensor]) -> None:
+    """Checks for NaN and infinity; the ValueError names the first tensor that has them."""
+    for name, tensor in tensors.items():
+        count = int((~tensor.isfinite()).sum())
+        if count:
+            raise ValueError(f"{name} is NaN or infinite in {count:,} of {tensor.numel():,} places, expected none")
+
+
+def round_to_half(name: str, weight: Tensor) -> Tensor:
+    """Returns a weight in float16; ValueError where it is beyond float16's range."""
+    half = weight.half()
+    if not bool(half.isfinite().all()):
+        limit = torch.finfo(torch.float16).max
+        raise ValueError(
+            f"{name} reaches {weight.abs().max():g}, float16 holds at most {limit:g}; store it as float32"
+        )
+    return half

@@ -1,4 +1,4 @@
-"""Classifiers that follow the decoder."""
+"""The classifier behind the decoder."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,8 +18,8 @@ SLOPE = 0.1
 class PreActivationUnit(nn.Module):
     """Two 3 x 3 convolutions, each after batch normalization and leaky ReLU, around a parameter-free shortcut.
 
-    The network's very first unit (``first``) is wired as in the published code, which its weights expect: there the
-    activated input takes the shortcut and the raw input goes to the first convolution.
+    The first unit of the network (``first``) is wired as in the published code, since published weights expect it: the
+    activated input takes the shortcut, and the raw input goes to the first convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, first: bool = False) -> None:
@@ -39,7 +39,7 @@ class PreActivationUnit(nn.Module):
         return self.shortcut(shortcut) + branch
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """Average pooling for the stride and zero channels on both sides for the width."""
+        """Matches the branch's shape: average pooling for its stride, zero channels on both sides for its width."""
         if self.stride > 1:
             x = F.avg_pool2d(x, self.stride)
         if self.new_channels:
@@ -50,7 +50,11 @@ class PreActivationUnit(nn.Module):
 
 @dataclass(frozen=True)
 class Normalization:
-    """The constants that a classifier was made with, for when its buffers hold nothing, as on the meta device."""
+    """The constants given to a classifier. Its buffers may hold nothing, as on the meta device.
+
+    Attributes:
+        mean, std: One number for each channel, of pixels in [0, 1].
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -59,8 +63,8 @@ class Normalization:
 class ResNet32(PretrainedModel):
     """The ResNet-32 of Madry et al. (2018): 16-16-32-64 filters, 5 units a block. See ``resnet32``.
 
-    ``mean`` and ``std`` are no entries of the state_dict, whose names are the published ones. They travel in its
-    metadata, which ``torch.save`` keeps: weights that are loaded come with the constants that they were trained with.
+    ``mean`` and ``std`` are not entries of the state_dict, which has the published names. They are in its metadata,
+    which ``torch.save`` keeps, so weights bring along the constants that they were trained with.
     """
 
     mean: Tensor
@@ -68,7 +72,9 @@ class ResNet32(PretrainedModel):
 
     def __init__(self, num_classes: int, in_channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.made_with = Normalization(mean, std)
+        if len(mean) != in_channels or len(std) != in_channels:
+            raise ValueError(f"mean and std hold {len(mean)} and {len(std)} numbers, expected {in_channels} channels")
+        self.constants = Normalization(mean, std)
         self.register_buffer("mean", torch.tensor(mean).reshape(1, in_channels, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, in_channels, 1, 1), persistent=False)
         self.conv1 = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
@@ -83,11 +89,11 @@ class ResNet32(PretrainedModel):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] to logits (B, num_classes).
+        """Classifies images (B, C, H, W) in [0, 1]: returns logits (B, num_classes).
 
         Raises:
-            ValueError: images are not (B, C, H, W) with the channels of ``mean``, or height or width is no multiple of
-                4: blocks that halve them would not fit their shortcuts.
+            ValueError: ``images`` is not (B, C, H, W) with the channels of ``mean``, or height or width is no multiple
+                of 4. Two blocks halve the sides, and their shortcuts would not fit otherwise.
         """
         if images.dim() != 4 or images.shape[1] != self.mean.shape[1]:
             raise ValueError(f"images has shape {tuple(images.shape)}, expected (B, {self.mean.shape[1]}, H, W)")
@@ -97,16 +103,32 @@ class ResNet32(PretrainedModel):
         x = F.leaky_relu(self.bn1(x), SLOPE)
         return self.linear(x.mean((2, 3)))
 
+    def config(self) -> dict[str, Any]:
+        """Returns the architecture's name and the arguments, in values that JSON holds."""
+        return {
+            "name": "resnet32",
+            "num_classes": self.linear.out_features,
+            "in_channels": self.conv1.in_channels,
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Returns an untrained classifier with the arguments that ``config`` returned."""
+        return cls(config["num_classes"], config["in_channels"], tuple(config["mean"]), tuple(config["std"]))
+
     def normalization(self) -> dict[str, Tensor]:
-        """``mean`` and ``std``, from the arguments where the buffers are on the meta device."""
+        """Returns ``mean`` and ``std``, from the arguments where the buffers are on the meta device."""
         if not self.mean.is_meta:
             return {"mean": self.mean, "std": self.std}
-        constants = asdict(self.made_with).items()
         with torch.device("cpu"):
-            return {name: torch.tensor(values).reshape(self.mean.shape) for name, values in constants}
+            return {
+                name: torch.tensor(values).reshape(self.mean.shape) for name, values in asdict(self.constants).items()
+            }
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # By value, since ``to_empty`` copies nothing, and no file would bring the constants back.
+        # Copies the values: ``to_empty`` leaves the buffers without values, and no file restores them.
         constants = self.normalization()
         super()._apply(fn, recurse)
         if not self.mean.is_meta:
@@ -150,12 +172,13 @@ class ResNet32(PretrainedModel):
 
 
 def check_sides(height: int, width: int) -> None:
-    """Refuses images that two halvings do not divide."""
+    """Checks that the sides of images can be halved twice; ValueError where they cannot."""
     if height % 4 or width % 4:
         raise ValueError(f"images are {height} x {width}, expected sides that are multiples of 4")
 
 
 def block(in_channels: int, out_channels: int, stride: int, first: bool = False) -> nn.Sequential:
+    """Returns five units, of which the first has the stride and changes the width."""
     head = PreActivationUnit(in_channels, out_channels, stride, first)
     return nn.Sequential(head, *(PreActivationUnit(out_channels, out_channels, 1) for _ in range(4)))
 
@@ -166,13 +189,15 @@ def resnet32(
     mean: tuple[float, ...] = CIFAR10_MEAN,
     std: tuple[float, ...] = CIFAR10_STD,
 ) -> ResNet32:
-    """The paper's CIFAR-10 classifier; it normalizes its input itself.
+    """Returns the paper's CIFAR-10 classifier, untrained. It normalizes its input itself.
 
     Args:
-        num_classes: length of the logits.
-        in_channels: channels of the images, as many as ``mean`` and ``std`` have numbers.
-        mean, std: of the pixels in [0, 1], per channel; not among the state_dict's entries, but in its metadata.
+        num_classes: The number of classes, the length of the logits.
+        in_channels: The number of the images' channels.
+        mean, std: Mean and standard deviation of the pixels in [0, 1], one number for each channel. They are in the
+            metadata of the state_dict, not among its entries.
+
+    Raises:
+        ValueError: ``mean`` or ``std`` has not ``in_channels`` numbers.
     """
-    if len(mean) != in_channels or len(std) != in_channels:
-        raise ValueError(f"mean and std hold {len(mean)} and {len(std)} numbers, expected {in_channels} channels")
     return ResNet32(num_classes, in_channels, mean, std)

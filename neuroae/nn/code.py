@@ -1,38 +1,36 @@
-"""The compact code: what the encoder makes, and what the decoder's first layer takes."""
+"""The compact code of images, and the selection from which codes are drawn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..kernels.reference import to_dense
 from ..utils.randomness import image_id_tensor, seed_tensor
-from .autograd import Draw
-
-if TYPE_CHECKING:
-    from .encoder import AtomsState, SparseEncoder
+from .atoms import AtomsState, Levels, tensor_version
+from .autograd import Code, Draw
 
 
 @dataclass(eq=False)
 class SparseCode:
-    """The survivors of every patch, in ascending order of atoms, in static shapes.
+    """The coefficients of every patch that survived dropout, in ascending order of atoms, in static shapes.
 
-    Rows are realizations times images: row r * B + b is realization r of image b. There is room for T survivors a
-    patch; slots from ``count`` on are unused.
+    Rows are realizations times images: row r * B + b is realization r of image b. Every patch has room for T
+    survivors; slots from ``count`` on are unused.
 
     Attributes:
-        index: (rows, m_h, m_w, T) int16, the atom; -1 where unused.
+        index: (rows, m_h, m_w, T) int16, the number of the atom; -1 in unused slots.
         value: (rows, m_h, m_w, T) float32, after activation/quantization (eq. 3); differentiable. A survivor in the
-            dead zone has value 0 and still occupies its slot, since gradients pass through it.
+            dead zone has the value 0 and still has a slot, since gradients pass through it.
         projection: (rows, m_h, m_w, T) float32, before activation/quantization, signed.
         count: (rows, m_h, m_w) int32, the number of survivors.
-        atoms: L, the number of atoms in the dictionary.
-        backend: the engine that made it, and that runs what is done with it.
-        membership: under the surrogate "selection" zeros of shape (rows, L, m_h, m_w), which take no memory and carry
-            the dense code's gradient to the images; None under any other.
+        atoms: The number of atoms in the dictionary, L.
+        backend: The backend that computed the code and runs the layers behind it.
+        membership: Zeros of shape (rows, L, m_h, m_w) under the surrogate "selection", None under the others. They
+            take no memory, and carry the gradient of the dense code to the images.
     """
 
     index: Tensor
@@ -45,24 +43,38 @@ class SparseCode:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the dense tensor, (rows, L, m_h, m_w)."""
+        """The shape of the dense tensor, (rows, L, m_h, m_w)."""
         rows, patches_h, patches_w, _ = self.index.shape
         return rows, self.atoms, patches_h, patches_w
 
     def to_dense(self) -> Tensor:
-        """The (rows, L, m_h, m_w) float32 tensor that this code stands for; differentiable."""
+        """Returns the code as a (rows, L, m_h, m_w) float32 tensor; differentiable."""
         dense = to_dense(self.value, self.index, self.atoms)
         return dense if self.membership is None or not self.carries_membership else dense + self.membership
 
     @property
     def carries_membership(self) -> bool:
-        """Whether a gradient through the selection is asked for."""
+        """Whether autograd records the gradient through the selection."""
         return self.membership is not None and self.membership.requires_grad
 
 
-def version_of(images: Tensor) -> int | None:
-    """How often they were changed in place; None where PyTorch does not count."""
-    return None if torch.compiler.is_compiling() or images.is_inference() else images._version
+class DrawingEncoder(Protocol):
+    """The part of a ``SparseEncoder`` that a selection uses to draw codes."""
+
+    atoms: Tensor
+    backend: str
+    stride: int
+    dropout_p: float
+    quantize: bool
+    signed: bool
+    sigma: float
+
+    @property
+    def value_surrogate(self) -> str: ...
+
+    def levels(self) -> Levels: ...
+
+    def make_code(self, parts: Code, images: Tensor, receiver: Tensor) -> SparseCode: ...
 
 
 @dataclass(eq=False)
@@ -70,20 +82,20 @@ class TopT:
     """A selection: the T coefficients of every patch from which realizations are drawn.
 
     Attributes:
-        atom: (B, m_h, m_w, T) int16, ascending.
+        atom: (B, m_h, m_w, T) int16, the numbers of the selected atoms, ascending.
         projection: (B, m_h, m_w, T) float32, signed.
-        images: the (B, C, H, W) images that were encoded, to which gradients go.
-        encoder: the encoder that selected.
-        version: of the images then, which counts changes in place; None where it is not known.
-        atoms: the encoder's dictionary then.
+        images: The (B, C, H, W) images that were encoded. Gradients go to them.
+        encoder: The encoder that selected.
+        images_version: The version of ``images`` at the selection (see ``tensor_version``).
+        atoms_state: The state of the encoder's dictionary at the selection.
     """
 
     atom: Tensor
     projection: Tensor
     images: Tensor
-    encoder: SparseEncoder
-    version: int | None = None
-    atoms: AtomsState | None = None
+    encoder: DrawingEncoder
+    images_version: int | None = None
+    atoms_state: AtomsState | None = None
 
     def draw(
         self,
@@ -93,29 +105,31 @@ class TopT:
         count: int = 1,
         receiver: Tensor | None = None,
     ) -> SparseCode:
-        """Realizations start .. start + count - 1: dropout and activation/quantization of this selection.
+        """Draws realizations start .. start + count - 1: dropout and activation/quantization of this selection.
 
         Args:
             seed: 64-bit seed; None takes one from torch's generator.
             image_ids: (B,) int64 in [0, 2^32), the images' numbers in the draw; None numbers the batch from 0.
-            start: the first realization, in [0, 2^32).
-            count: how many.
-            receiver: a (count * B, C, H, W) tensor that requires grad; it gets each realization's image gradient in
-                its own row. Its values do not matter. None sends the sum over realizations to ``images``.
+            start: The first realization, in [0, 2^32).
+            count: The number of realizations.
+            receiver: A (count * B, C, H, W) tensor that requires grad. It gets each realization's image gradient in
+                its own row; its values do not matter. None sends the sum over realizations to ``images``.
 
         Returns:
             A code of count * B rows, realization r of image b in row r * B + b.
 
         Raises:
-            RuntimeError: the encoder's atoms, or the images, which are to get the gradient, were changed since.
+            RuntimeError: The encoder's atoms have changed since the selection, or the images that get the gradient.
+            ValueError: ``receiver`` has another shape, or a realization is outside [0, 2^32).
         """
         encoder = self.encoder
-        if self.atoms is not None and not torch.compiler.is_compiling() and not self.atoms.is_of(encoder.atoms):
+        state = None if torch.compiler.is_compiling() else self.atoms_state
+        if state is not None and not state.is_of(encoder.atoms):
             raise RuntimeError("the encoder's atoms were changed since they were selected from: select again")
         device = self.atom.device
         batch = self.atom.shape[0]
         if receiver is None:
-            if self.images.requires_grad and self.version != version_of(self.images):
+            if self.images.requires_grad and self.images_version != tensor_version(self.images):
                 raise RuntimeError(
                     "images were changed in place since they were selected from: gradients would be lost"
                 )

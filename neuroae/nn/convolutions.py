@@ -1,4 +1,4 @@
-"""The 3 x 3 transposed convolution that takes most of a defense's time: the decoder's second layer."""
+"""The decoder's first two layers: a transposed convolution of sparse codes, and a fast 3 x 3 one of dense maps."""
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ from .code import SparseCode
 
 
 class SparseConvTranspose2d(nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` that also takes a SparseCode, and then does only the work of its survivors.
+    """``nn.ConvTranspose2d`` that also takes a SparseCode, for which it computes the survivors' share alone.
 
-    Parameters and state_dict are those of ``nn.ConvTranspose2d``. The weight is kept in channels_last memory order,
-    in which the weights of one atom lie together. A dense tensor, ``groups`` or ``dilation`` other than 1 take the
-    dense layer. Under autocast the output has autocast's dtype, accumulated in float32.
+    Arguments, parameters and state_dict are those of ``nn.ConvTranspose2d``. The weight is in channels_last memory
+    order, in which the weights of one atom are adjacent. Dense tensors, and settings of ``groups`` or ``dilation``
+    other than 1, go through the dense layer. Under autocast the output has autocast's dtype; sums are in float32.
     """
 
     def reset_parameters(self) -> None:
@@ -27,14 +27,20 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
     def forward(
         self, input: SparseCode | Tensor, output_size: list[int] | None = None, *, relu: bool = False
     ) -> Tensor:
-        """
+        """Computes the transposed convolution.
+
         Args:
-            input: a SparseCode of L = in_channels atoms, or a dense (rows, L, m_h, m_w) tensor.
-            output_size: as in ``nn.ConvTranspose2d``.
-            relu: apply ReLU to the result in the same pass.
+            input: A SparseCode of L = in_channels atoms, or a dense (rows, L, m_h, m_w) tensor.
+            output_size: Height and width of the output, as in ``nn.ConvTranspose2d``.
+            relu: Applies ReLU to the result in the same pass.
 
         Returns:
             (rows, C_out, H, W), channels_last.
+
+        Raises:
+            TypeError: ``input`` is neither a SparseCode nor a tensor.
+            ValueError: The code has another number of atoms or is on another device than the weight, or no output of
+                this layer has ``output_size``.
         """
         if isinstance(input, Tensor):
             dense = super().forward(input, output_size)
@@ -43,7 +49,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
             raise TypeError(f"input is a {type(input).__name__}, expected a SparseCode or a tensor")
         if input.atoms != self.in_channels:
             raise ValueError(f"input is a code over {input.atoms} atoms, expected {self.in_channels}")
-        # Once: a parametrization may make another weight of itself each time.
+        # Read once: a parametrization may compute another weight at each access.
         weight, bias = self.weight, self.bias
         if input.index.device != weight.device:
             raise ValueError(f"input is on {input.index.device}, expected {weight.device}, where the weight is")
@@ -69,7 +75,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
     def sparse_output_padding(
         self, code: SparseCode, output_size: list[int] | None, weight: Tensor
     ) -> tuple[int, ...]:
-        """Rows and columns added at the end, from ``output_size`` if given."""
+        """Returns the rows and columns that are added at the end."""
         if output_size is None:
             return tuple(int(extra) for extra in self.output_padding)
         if len(output_size) < 2:
@@ -82,27 +88,28 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
 
 
 class WinogradConvTranspose2d(nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` with 3 x 3 filters and stride 1 that Winograd's minimal filtering computes on the CPU.
+    """``nn.ConvTranspose2d`` that computes 3 x 3 filters with stride 1 by Winograd's minimal filtering on the CPU.
 
-    A quarter of the multiplications. Outputs are computed in float32 whatever the input's dtype, and are those of the
-    dense layer to 1e-5 of the greatest. So are gradients in float32; those of bfloat16 maps come of products of
-    bfloat16 numbers where the processor multiplies these (AVX512_BF16), with a root mean square error of about a
-    hundredth of the gradient's. Parameters and state_dict are those of ``nn.ConvTranspose2d``, and so is everything
-    that the C++ engine has no faster way for: other devices, float64, bfloat16 on a processor with matrix units, and
-    other settings of the layer. Under autocast the output has autocast's dtype.
+    This takes a quarter of the multiplications. Outputs are computed in float32 for every input dtype, and agree with
+    the dense layer to 1e-5 of the largest output. Gradients in float32 agree as well. For bfloat16 maps, processors
+    with bfloat16 products (AVX512_BF16) use these for the gradient, with a root mean square error of about 1% of the
+    gradient's. Parameters and state_dict are those of ``nn.ConvTranspose2d``. The layer falls back to it where the C++
+    backend is not faster: on other devices, in float64, in bfloat16 on a processor with matrix units, and for other
+    settings of the layer. Under autocast the output has autocast's dtype.
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None, *, relu: bool = False) -> Tensor:
-        """
+        """Computes the transposed convolution.
+
         Args:
             input: (rows, C_in, H, W).
-            output_size: as in ``nn.ConvTranspose2d``.
-            relu: apply ReLU to the result in the same pass.
+            output_size: Height and width of the output, as in ``nn.ConvTranspose2d``.
+            relu: Applies ReLU to the result in the same pass.
 
         Returns:
-            (rows, C_out, H + 2, W + 2), channels_last from the C++ engine.
+            (rows, C_out, H + 2, W + 2), channels_last from the C++ backend.
         """
-        # Once: a parametrization may make another weight of itself each time.
+        # Read once: a parametrization may compute another weight at each access.
         weight, bias = self.weight, self.bias
         dtype = autocast_dtype(input.device) or weight.dtype
         if output_size is not None or not self.suits(input, weight, dtype):
@@ -111,18 +118,18 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
         return DenseConvTranspose.apply(input.to(dtype), weight.float(), None if bias is None else bias.float(), relu)
 
     def suits(self, input: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
-        """Whether the C++ engine takes this layer and is the fastest for it, computing in ``dtype``."""
+        """Returns whether the C++ backend supports this layer and input, and is the fastest in ``dtype``."""
         plain = self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1) and self.groups == 1
         unpadded = self.padding == self.output_padding == (0, 0)
-        # Autocast brings all but float64 to its own.
-        automatic = autocast_dtype(input.device) is not None
-        alike = torch.float64 not in (input.dtype, weight.dtype) if automatic else input.dtype == dtype
-        maps = input.device.type == "cpu" and input.dim() == 4
-        return plain and unpadded and alike and maps and engine_is_faster(dtype)
+        # Autocast casts every dtype but float64.
+        casts = autocast_dtype(input.device) is not None
+        same_dtype = torch.float64 not in (input.dtype, weight.dtype) if casts else input.dtype == dtype
+        on_cpu = input.device.type == "cpu" and input.dim() == 4
+        return plain and unpadded and same_dtype and on_cpu and engine_is_faster(dtype)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def engine_is_faster(dtype: torch.dtype) -> bool:
-    """Whether the C++ engine runs here, and a dtype is one that it is the fastest for."""
-    known = dtype == torch.float32 or (dtype == torch.bfloat16 and not has_matrix_units())
-    return known and engine_name("cpu") == "cpu"
+    """Returns whether the C++ backend runs here and is the fastest in this dtype."""
+    is_fastest = dtype == torch.float32 or (dtype == torch.bfloat16 and not has_matrix_units())
+    return is_fastest and engine_name("cpu") == "cpu"

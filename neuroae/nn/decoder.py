@@ -1,6 +1,6 @@
 """The CNN decoder (paper, section 2.3): from the sparse code back to the size of the image."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,18 +15,21 @@ CLAMP_WIDTH = 10.0
 
 
 class Decoder(nn.Module):
-    """Three transposed convolutions, ReLU after each, cropped to the image and clamped to [0, 1].
+    """Three transposed convolutions with a ReLU after each. Crops the result to the image and clamps it to [0, 1].
 
     Args:
-        in_channels: L, the number of atoms.
-        kernel_size: of the first layer; the others have 3.
-        stride: of the first layer; the others have 1.
-        image_size: height and width of the output, or one number for both.
-        out_channels: C, the image's channels.
-        resize: enlarge the first layer's output to image_size + 2 (bicubic), as the published Imagenette decoder does.
-        clamp_width: of the surrogate "selection" alone: where it is asked for a gradient, the last ReLU and the clamp
-            pass 1 / (1 + (d / clamp_width)^2), d the distance of their input to [0, 1]. Most pixels of a trained
-            decoder are 0 or 1, where the true derivative is 0.
+        in_channels: The number of atoms, L.
+        kernel_size: The kernel size of the first layer; the others have 3.
+        stride: The stride of the first layer; the others have 1.
+        image_size: Height and width of the output, or one number for both.
+        out_channels: The number of the image's channels, C.
+        resize: Enlarges the first layer's output to image_size + 2 (bicubic), as the published Imagenette decoder.
+        clamp_width: Of the surrogate "selection" alone: the last ReLU and the clamp then pass the gradient times
+            1 / (1 + (d / clamp_width)^2), with d the distance of their input to [0, 1]. Most pixels of a trained
+            decoder are exactly 0 or 1, where the true derivative is 0.
+
+    Raises:
+        TypeError, ValueError: ``clamp_width`` is not a number above 0.
     """
 
     def __init__(
@@ -49,6 +52,23 @@ class Decoder(nn.Module):
         for layer in (self.conv2, self.conv3):
             layer.to(memory_format=torch.channels_last)
 
+    def config(self) -> dict[str, Any]:
+        """Returns the arguments by name, in values that JSON holds."""
+        return {
+            "in_channels": self.conv1.in_channels,
+            "kernel_size": self.conv1.kernel_size[0],
+            "stride": self.conv1.stride[0],
+            "image_size": list(self.image_size),
+            "out_channels": self.conv3.out_channels,
+            "resize": self.resize,
+            "clamp_width": self.clamp_width,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Returns an untrained decoder with the arguments that ``config`` returned."""
+        return cls(**config | {"image_size": tuple(config["image_size"])})
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "clamp_width":
             check_number(name, value, lambda width: width > 0, "above 0")
@@ -59,14 +79,16 @@ class Decoder(nn.Module):
         return f"image_size={self.image_size}, resize={self.resize}{width}"
 
     def forward(self, code: SparseCode | Tensor) -> Tensor:
-        """A SparseCode or dense (rows, L, m_h, m_w) tensor to (rows, C, H, W) in [0, 1]."""
+        """Decodes a SparseCode or a dense (rows, L, m_h, m_w) tensor to images (rows, C, H, W) in [0, 1]."""
         smooth = isinstance(code, SparseCode) and code.carries_membership
         return self.finish(self.conv1(code, relu=True), smooth)
 
     def finish(self, hidden: Tensor, smooth: bool) -> Tensor:
-        """The image from the first layer's output (rows, 300, h, w).
+        """Computes the images from the first layer's output.
 
-        ``smooth`` asks for the backward pass of ``clamp_width`` in place of the true one.
+        Args:
+            hidden: (rows, 300, h, w), after the ReLU.
+            smooth: Whether the clamp has the smooth gradient of ``clamp_width`` in place of the true one.
         """
         if self.resize:
             size = [side + 2 for side in self.image_size]
@@ -76,7 +98,11 @@ class Decoder(nn.Module):
 
 
 def crop(images: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The centre of the images; an error where they are smaller than asked."""
+    """Returns the centre of the images.
+
+    Raises:
+        ValueError: The images are smaller than ``size``, (height, width).
+    """
     height, width = size
     extra_h, extra_w = images.shape[2] - height, images.shape[3] - width
     if extra_h < 0 or extra_w < 0:

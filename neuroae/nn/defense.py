@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import TypeGuard, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..utils.modules import HOOKS, is_altered
 from ..utils.randomness import seed_tensor
 from ..utils.validation import check_integer
+from .classifiers import ResNet32
 from .code import SparseCode, TopT
 from .decoder import Decoder
 from .encoder import ENCODER_SURROGATES, SELECTION, SparseEncoder
@@ -17,23 +18,23 @@ from .pretrained_model import PretrainedModel
 from .selection_gradient import SelectionGradient, is_shareable
 
 AUTOENCODER_IDENTITY = "autoencoder-identity"
-# What a pass costs beside its rows, on a CPU the packing of filters above all, on a GPU its launches, is little from
-# about so many rows on. Large images are not repeated for it: pixels are what takes memory.
+# From about this many rows on, the fixed cost of a pass is small: the packing of filters on a CPU, launches on a GPU.
+# Rows are images of 32 x 32 pixels; larger images count as several, since pixels take the memory.
 ROWS = {"cpu": 64, "cuda": 512}
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class Defense(PretrainedModel):
-    """Images in [0, 1] to logits, through the randomized autoencoder.
+    """Classifies images in [0, 1] through the randomized autoencoder.
 
-    Dropout in the encoder is always on, so two calls give two answers unless a seed is given.
+    Dropout in the encoder is always on, so two calls without a seed give different logits.
 
     Args:
-        encoder: makes the code. One realization comes from its ``encode``, several from its ``select``: a subclass
-            that changes the one changes the other as well.
-        decoder: makes an image of it.
-        classifier: takes images in [0, 1] to logits (normalization inside).
+        encoder: The encoder, from images to codes. One realization comes from its ``encode``, several from its
+            ``select``: a subclass that overrides one must override the other.
+        decoder: The decoder, from codes to images.
+        classifier: The classifier, from images in [0, 1] to logits, with the normalization inside.
     """
 
     def __init__(self, encoder: SparseEncoder, decoder: nn.Module, classifier: nn.Module) -> None:
@@ -43,6 +44,37 @@ class Defense(PretrainedModel):
         self.classifier = classifier
         self.autoencoder_identity = False
 
+    def config(self) -> dict[str, Any]:
+        """Returns the configurations of encoder, decoder and classifier, in values that JSON holds.
+
+        Under W-AIGA (see ``with_surrogate``) the encoder's surrogate is "autoencoder-identity".
+
+        Raises:
+            TypeError: The decoder or the classifier is not one of ours.
+        """
+        if not isinstance(self.decoder, Decoder) or not isinstance(self.classifier, ResNet32):
+            kinds = f"{type(self.decoder).__name__} and {type(self.classifier).__name__}"
+            raise TypeError(f"decoder and classifier are {kinds}, expected Decoder and ResNet32")
+        surrogate = AUTOENCODER_IDENTITY if self.autoencoder_identity else self.encoder.surrogate
+        return {
+            "encoder": self.encoder.config() | {"surrogate": surrogate},
+            "decoder": self.decoder.config(),
+            "classifier": self.classifier.config(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], atoms: Tensor) -> Self:
+        """Returns an untrained defense with these atoms and the settings that ``config`` returned."""
+        identity = config["encoder"]["surrogate"] == AUTOENCODER_IDENTITY
+        surrogate = {"surrogate": "smooth"} if identity else {}
+        model = cls(
+            SparseEncoder.from_config(config["encoder"] | surrogate, atoms),
+            Decoder.from_config(config["decoder"]),
+            ResNet32.from_config(config["classifier"]),
+        )
+        model.autoencoder_identity = identity
+        return model
+
     def forward(
         self,
         images: Tensor,
@@ -50,12 +82,15 @@ class Defense(PretrainedModel):
         seed: int | Tensor | None = None,
         image_ids: Tensor | None = None,
     ) -> Tensor:
-        """Logits of one realization, (B, classes), or of several, (realizations, B, classes).
+        """Returns logits of one realization, (B, classes), or of several, (realizations, B, classes).
 
         Args:
             images: (B, C, H, W) float32 in [0, 1].
-            realizations: None for one without a leading dimension.
-            seed, image_ids: as in ``SparseEncoder.encode``.
+            realizations: The number of realizations. None is one, without the leading dimension.
+            seed, image_ids: As in ``SparseEncoder.encode``.
+
+        Raises:
+            TypeError, ValueError: An argument does not fit; the message names it.
         """
         if realizations is None:
             return self.classifier(self.autoencode(images, seed, image_ids))
@@ -65,7 +100,7 @@ class Defense(PretrainedModel):
         return logits.unflatten(0, (realizations, images.shape[0]))
 
     def autoencode(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
-        """The image that the classifier sees, for one realization: (B, C, H, W) in [0, 1]."""
+        """Returns the images that the classifier gets in one realization, (B, C, H, W) in [0, 1]."""
         code = self.encoder.encode(images.detach() if self.autoencoder_identity else images, 1, seed, image_ids)
         return self.decode(code, images)
 
@@ -78,7 +113,10 @@ class Defense(PretrainedModel):
         count: int,
         receiver: Tensor | None = None,
     ) -> Tensor:
-        """Logits (count * B, classes) of realizations start .. start + count - 1; see ``TopT.draw``."""
+        """Returns logits (count * B, classes) of realizations start .. start + count - 1 of a selection.
+
+        Takes the arguments of ``TopT.draw``; realization r of image b is in row r * B + b.
+        """
         code = selection.draw(seed, image_ids, start, count, receiver)
         if receiver is None:
             receiver = selection.images
@@ -87,10 +125,10 @@ class Defense(PretrainedModel):
         return self.classifier(self.decode(code, receiver))
 
     def decode(self, code: SparseCode, images: Tensor) -> Tensor:
-        """The decoded image; under W-AIGA with the gradient of the identity, which goes to ``images``.
+        """Decodes a code. Under W-AIGA the result has the gradient of the identity, which goes to ``images``.
 
         Raises:
-            ValueError: the images are not of the size that the decoder makes; it would crop them without a word.
+            ValueError: The images do not have the decoder's size, to which it would crop without notice.
         """
         self.require_size(images)
         if not self.autoencoder_identity:
@@ -100,6 +138,7 @@ class Defense(PretrainedModel):
         return decoded + (images - images.detach()).to(decoded.dtype)
 
     def require_size(self, images: Tensor) -> None:
+        """Checks that the images have the size of our decoder's output; ValueError where they have not."""
         if isinstance(self.decoder, Decoder) and images.shape[2:] != self.decoder.image_size:
             (height, width), expected = images.shape[2:], self.decoder.image_size
             raise ValueError(f"images are {height} x {width}, expected {expected[0]} x {expected[1]}, the decoder's")
@@ -113,9 +152,21 @@ class Defense(PretrainedModel):
         image_ids: Tensor | None = None,
         chunk: int = 1,
     ) -> Tensor:
-        """Mean of the softmax outputs over ``ensemble`` realizations (eq. 8), (B, classes) float32.
+        """Averages the softmax outputs over ``ensemble`` realizations (eq. 8).
 
-        Selects once and streams the realizations ``chunk`` at a time, so memory does not grow with their number.
+        Selects once and draws ``chunk`` realizations at a time, so memory does not grow with their number.
+
+        Args:
+            images: (B, C, H, W) float32 in [0, 1].
+            ensemble: The number of realizations, E.
+            seed, image_ids: As in ``SparseEncoder.encode``.
+            chunk: The number of realizations in memory at a time.
+
+        Returns:
+            (B, classes) float32 probabilities.
+
+        Raises:
+            TypeError, ValueError: An argument does not fit; the message names it.
         """
         check_integer("ensemble", ensemble, 1)
         check_integer("chunk", chunk, 1)
@@ -133,26 +184,29 @@ class Defense(PretrainedModel):
     def with_surrogate(
         self, surrogate: str, *, selection_width: float | None = None, clamp_width: float | None = None
     ) -> "Defense":
-        """The same model with another gradient. Parts are shared: parameters, buffers, and whether they train.
+        """Returns the same model with another gradient. The two share parameters, buffers and training mode of parts.
 
         Args:
-            surrogate: "selection" for the gradient through the top T, "identity", "smooth" or "smooth-normalized"
-                for W-NFGA with that quantizer derivative, or "autoencoder-identity" for W-AIGA, which treats the
-                whole autoencoder as the identity.
-            selection_width: of "selection" (see ``SparseEncoder``); None keeps the encoder's.
-            clamp_width: of "selection" (see ``Decoder``); None keeps the decoder's.
+            surrogate: "selection" for the gradient through the top T; "identity", "smooth" or "smooth-normalized" for
+                W-NFGA (the white-box near-full-gradient attack: gradients through the surviving coefficients) with
+                that derivative of the quantizer; "autoencoder-identity" for W-AIGA (the white-box
+                autoencoder-identity gradient approximation), which takes the whole autoencoder for the identity.
+            selection_width: Of "selection" (see ``SparseEncoder``); None keeps the encoder's.
+            clamp_width: Of "selection" (see ``Decoder``); None keeps the decoder's.
 
         Raises:
-            ValueError: the surrogate is unknown, or a width does not fit it or the decoder.
+            ValueError: The surrogate is unknown, or a width fits neither it nor the decoder.
             TypeError: ``forward`` was assigned to this instance.
         """
-        known = (*ENCODER_SURROGATES, AUTOENCODER_IDENTITY)
-        if surrogate not in known:
-            raise ValueError(f"surrogate is {surrogate!r}, expected one of {', '.join(known)}")
+        surrogates = (*ENCODER_SURROGATES, AUTOENCODER_IDENTITY)
+        if surrogate not in surrogates:
+            raise ValueError(f"surrogate is {surrogate!r}, expected one of {', '.join(surrogates)}")
         if surrogate != SELECTION and (selection_width is not None or clamp_width is not None):
             raise ValueError(f"surrogate is {surrogate!r}, expected {SELECTION!r} with a selection or clamp width")
         if "forward" in vars(self):
-            raise TypeError("forward was assigned to the model itself, whose gradient it keeps; give it to a subclass")
+            raise TypeError(
+                "forward was assigned to the model itself, whose gradient it would keep; define it in a subclass"
+            )
         model = share(self)
         model.autoencoder_identity = surrogate == AUTOENCODER_IDENTITY
         if not model.autoencoder_identity:
@@ -169,20 +223,23 @@ class Defense(PretrainedModel):
         return model
 
     def rows_at_once(self) -> int | None:
-        """Rows (images times realizations) of 32 x 32 pixels that an attack draws at once; None of altered models."""
+        """Returns how many rows (images times realizations) of 32 x 32 pixels an attack should draw at once.
+
+        None for subclasses and models with hooks, which attacks call once a realization
+        (``neuroae.attacks.protocol``).
+        """
         return ROWS.get(self.encoder.atoms.device.type, ROWS["cpu"]) if is_plain(self) else None
 
     def realizer(self, images: Tensor, seed: int, image_ids: Tensor) -> Callable[[int, int, Tensor], Tensor] | None:
-        """How attacks draw many realizations: projection and selection are computed once for these images.
-
-        None in models with parts of one's own, which are called once a realization.
+        """Selects once for these images, and returns the function by which attacks draw realizations.
 
         Args:
             images: (B, C, H, W) in [0, 1].
-            seed, image_ids: Of the draws, as in ``SparseEncoder.encode``.
+            seed, image_ids: Seed and ids of the draws, as in ``SparseEncoder.encode``.
 
         Returns:
-            A function of (start, count, receiver) to the logits of ``count`` realizations (see ``realize``).
+            A function of (start, count, receiver) to the logits of ``count`` realizations (see ``realize``). None for
+            subclasses and models with hooks, which attacks call once a realization.
         """
         if not is_plain(self):
             return None
@@ -190,16 +247,18 @@ class Defense(PretrainedModel):
         return lambda start, count, receiver: self.realize(selection, seed, image_ids, start, count, receiver)
 
     def shared_gradient(
-        self, images: Tensor, seed: int, image_ids: Tensor, weigh: Callable[[Tensor], Tensor]
+        self, images: Tensor, seed: int, image_ids: Tensor, normalize: Callable[[Tensor], Tensor]
     ) -> SelectionGradient | None:
-        """How attacks take one gradient of many realizations at less than the price of each (``SelectionGradient``).
-
-        None where realizations share nothing: under other surrogates, and in models with parts of one's own.
+        """Returns the object by which attacks compute one gradient of many realizations (``SelectionGradient``).
 
         Args:
             images: (B, C, H, W) in [0, 1].
-            seed, image_ids: of the draws.
-            weigh: from the gradients of realizations (rows, C, H, W) to what each adds to the sum.
+            seed, image_ids: Seed and ids of the draws, as in ``SparseEncoder.encode``.
+            normalize: The attack's function from gradients of realizations (rows, C, H, W) to their terms in the sum.
+
+        Returns:
+            None where realizations cannot share work: under other surrogates than "selection", and in models with
+            other parts than ours.
         """
         if self.autoencoder_identity or self.encoder.surrogate != SELECTION or not is_plain(self):
             return None
@@ -207,19 +266,18 @@ class Defense(PretrainedModel):
         if type(decoder) is not Decoder or is_altered(decoder) or not is_shareable(decoder.conv1):
             return None
         self.require_size(images)
-        return SelectionGradient(self.encoder, decoder, self.classifier, images, seed, image_ids, weigh)
+        return SelectionGradient(self.encoder, decoder, self.classifier, images, seed, image_ids, normalize)
 
 
 def is_plain(model: nn.Module) -> TypeGuard[Defense]:
-    """Whether a call is what ``Defense`` and ``SparseEncoder`` make it: no subclass, no other forward, no hooks on
-    them."""
+    """Returns whether a call runs the code of ``Defense`` and ``SparseEncoder``, without subclasses or hooks."""
     if type(model) is not Defense or type(model.encoder) is not SparseEncoder:
         return False
     return not is_altered(model) and not is_altered(model.encoder)
 
 
 def share(module: Module) -> Module:
-    """A shallow copy that shares parameters, buffers and submodules but has its own settings and hooks."""
+    """Returns a shallow copy that shares parameters, buffers and submodules, with its own settings and hooks."""
     twin = copy.copy(module)
     for name in ("_modules", *HOOKS):
         setattr(twin, name, copy.copy(getattr(module, name)))

@@ -1,4 +1,4 @@
-"""What models that can be saved and loaded by name have in common."""
+"""The base class of models that are saved to a folder and loaded by name."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -7,23 +7,26 @@ from torch import nn
 
 
 class PretrainedModel(nn.Module):
-    """A model that is kept as a folder, in the way of the Hugging Face hub."""
+    """A model that is saved as a folder with the layout of the Hugging Face hub."""
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> Self:
-        """A saved model, in evaluation mode and float32.
+        """Loads a saved model, in evaluation mode and float32.
+
+        Warns where the folder was written by an earlier version, which kept no digests of the tensors.
 
         Args:
-            name_or_folder: a folder that ``save_pretrained`` or ``neuroae train`` wrote, or the name of a model that
-                ships with the package, "cifar10". A folder that holds a model wins over a shipped name.
+            name_or_folder: A folder that ``save_pretrained`` or ``neuroae train`` wrote, or the name of a model that
+                ships with the package, such as "cifar10". A folder that holds a model has precedence over a shipped
+                name.
 
         Raises:
-            FileNotFoundError: there is no such name or folder, or a file is missing.
-            ValueError: a file is damaged, a tensor does not fit its digest, weights and configuration do not fit
-                each other, a weight is NaN or infinite, or the model is of another class; the message names the file,
-                and the field or tensor. Folders of earlier versions hold no digests, which is a warning.
+            FileNotFoundError: No such name or folder exists, or a file is missing.
+            ValueError: A file is damaged, a tensor does not match its digest, weights and configuration do not match,
+                a weight is NaN or infinite, or the model has another class. The message names the file, and the field
+                or tensor.
         """
-        from ..models import load_pretrained  # which imports the subclasses of this class
+        from ..models import load_pretrained  # late, since it imports the subclasses of this class
 
         model, _ = load_pretrained(name_or_folder)
         if not isinstance(model, cls):
@@ -35,15 +38,15 @@ class PretrainedModel(nn.Module):
         """Writes ``model.safetensors``, ``config.json`` and a model card, ``README.md``.
 
         Args:
-            folder: made if missing; files of these names are replaced.
-            notes: anything that JSON holds, kept in the configuration under "notes". The card shows those that
+            folder: The folder, created if missing. Files with these names are replaced.
+            notes: Values that JSON holds, saved in the configuration under "notes". The card shows the notes that
                 ``neuroae train`` writes (see ``neuroae.models.card``).
-            half: store the weights of convolutions and linear layers as float16, in half the space: each changes by
-                at most 2^-11 of itself, or 2^-25. Everything else stays as it is, bit for bit.
+            half: Stores the weights of convolutions and linear layers as float16, in half the space. Each changes by
+                at most 2^-11 of its value, or by 2^-25 near 0. All other tensors are stored bit for bit.
 
         Raises:
-            TypeError: a part of the model is not of a kind that can be saved, or a note is nothing that JSON holds.
-            ValueError: a weight is beyond float16's range, NaN or infinite, or a note of the card's has another form.
+            TypeError: A part of the model has a class that cannot be saved, or JSON cannot hold a note.
+            ValueError: A weight is beyond float16's range, NaN or infinite, or a note does not fit the card.
         """
         from ..models import save_pretrained
 

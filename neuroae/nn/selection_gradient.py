@@ -1,4 +1,4 @@
-"""One gradient through the selection, of many realizations: what they share is computed once."""
+"""One gradient through the selection of many realizations, which computes their common part once."""
 
 from collections.abc import Callable
 
@@ -17,20 +17,23 @@ from .encoder import SparseEncoder
 
 
 class SelectionGradient:
-    """The gradient of losses of many realizations under the surrogate "selection", added up where they meet.
+    """The gradient of the losses of many realizations under the surrogate "selection".
 
-    Every realization has a loss and an image that the decoder makes of it. There its gradient is weighed, and goes
-    back through the decoder. The first layer has the same weight for all realizations, and the selection is the same:
-    so gradients are added up before that layer, and one dense backward pass of it and one of the selection finish.
-    Memory does not grow with the number of realizations. For one realization the direction is that of plain autograd.
+    The gradient of each realization's loss is normalized at the decoded image, and goes back through the decoder to
+    the output of its first layer. That layer has the same weight and the same selection behind it in all realizations,
+    so gradients are added up there. One dense backward pass of the layer and one of the selection then finish the
+    gradient for all of them. Memory does not grow with the number of realizations. For one realization the direction
+    is that of plain autograd.
 
-    Call ``logits`` and ``add`` in turn for a few realizations at a time, and ``finish`` once.
+    Call ``logits`` and ``add`` in turn for a few realizations at a time, and ``finish`` once (see
+    ``neuroae.attacks.protocol.GradientOfRealizations``).
 
     Args:
-        encoder, decoder, classifier: of a ``Defense``; no parameter asks for a gradient.
+        encoder, decoder, classifier: The parts of a ``Defense``; their parameters require no gradient.
         images: (B, C, H, W) float32 in [0, 1].
-        seed, image_ids: of the draws.
-        weigh: from the gradients of realizations to the decoded images, (rows, C, H, W), to what each adds to the sum.
+        seed, image_ids: Seed and ids of the draws, as in ``SparseEncoder.encode``.
+        normalize: The function from gradients of realizations to the decoded images, (rows, C, H, W), to their terms
+            in the sum.
     """
 
     def __init__(
@@ -41,48 +44,50 @@ class SelectionGradient:
         images: Tensor,
         seed: int,
         image_ids: Tensor,
-        weigh: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
     ) -> None:
         self.encoder, self.decoder, self.classifier = encoder, decoder, classifier
-        self.images, self.seed, self.image_ids, self.weigh = images.detach(), seed, image_ids, weigh
+        self.images, self.seed, self.image_ids, self.normalize = images.detach(), seed, image_ids, normalize
         self.selection = encoder.select(self.images)
         self.hidden_sum: Tensor | None = None
         self.value_sum = torch.zeros_like(self.images)
 
     def logits(self, start: int, count: int) -> Tensor:
-        """Logits (count * B, classes) of realizations start .. start + count - 1."""
+        """Returns logits (count * B, classes) of realizations start .. start + count - 1."""
         with drawing_from(derive_seed(self.seed, "realization", start), self.images.device):
             with torch.no_grad():
                 self.code = self.selection.draw(self.seed, self.image_ids, start, count)
                 hidden = self.decoder.conv1(self.code, relu=True)
             self.hidden = hidden.requires_grad_()
             self.decoded = self.decoder.finish(self.hidden, smooth=True)
-            self.seen = self.decoded.detach().requires_grad_()
-            return self.classifier(self.seen)
+            self.classified = self.decoded.detach().requires_grad_()
+            return self.classifier(self.classified)
 
     def add(self, losses: Tensor) -> None:
-        """Takes in the gradients of the latest logits' losses, (count * B,)."""
+        """Adds the gradients of losses (count * B,) of the latest logits to the sum."""
         if losses.requires_grad:
             ones = torch.ones_like(losses)
-            (gradients,) = torch.autograd.grad(losses, self.seen, ones, allow_unused=True, materialize_grads=True)
+            (gradients,) = torch.autograd.grad(
+                losses, self.classified, ones, allow_unused=True, materialize_grads=True
+            )
         else:  # the classifier has no gradient at all
-            gradients = torch.zeros_like(self.seen)
-        weighed = self.weigh(gradients.float()).to(self.decoded.dtype)
-        (grad_hidden,) = torch.autograd.grad(self.decoded, self.hidden, weighed)
-        # Through the first layer's ReLU, in place: as many bytes as a layer's output move in every pass over them.
+            gradients = torch.zeros_like(self.classified)
+        terms = self.normalize(gradients.float()).to(self.decoded.dtype)
+        (grad_hidden,) = torch.autograd.grad(self.decoded, self.hidden, terms)
+        # The backward pass of the first layer's ReLU, in place: each copy would move the bytes of the layer's output.
         torch.ops.aten.threshold_backward.grad_input(grad_hidden, self.hidden.detach(), 0, grad_input=grad_hidden)
         if not self.encoder.quantize:
             self.value_sum += self.value_gradient(grad_hidden)
         for realization in grad_hidden.split(len(self.images)):
             if self.hidden_sum is None:
-                # The first chunk's memory serves for the sum: fresh memory costs more than it takes to fill it.
+                # The sum uses the first chunk's memory, since allocating costs more than adding.
                 self.hidden_sum = realization.float()
             else:
                 self.hidden_sum += realization
-        del self.code, self.hidden, self.decoded, self.seen
+        del self.code, self.hidden, self.decoded, self.classified
 
     def value_gradient(self, grad_hidden: Tensor) -> Tensor:
-        """Unquantized, the survivors' values have a derivative of their own: W-NFGA, summed over realizations."""
+        """Returns the gradient through the values of unquantized survivors (W-NFGA), summed over realizations."""
         encoder, code, layer = self.encoder, self.code, self.decoder.conv1
         operations = ops.namespace(encoder.backend)
         norms, dead_zone, _ = encoder.levels()
@@ -106,12 +111,12 @@ class SelectionGradient:
         )
 
     def cast_weight(self) -> Tensor:
-        """The first layer's, in what it computes in."""
+        """Returns the first layer's weight in the dtype in which it computes."""
         weight = self.decoder.conv1.weight.detach()
         return weight.to(autocast_dtype(weight.device) or weight.dtype)
 
     def finish(self) -> Tensor:
-        """The sum of the weighed gradients, at the images: (B, C, H, W) float32."""
+        """Returns the sum of the normalized gradients at the images, (B, C, H, W) float32."""
         assert self.hidden_sum is not None
         encoder, layer, weight = self.encoder, self.decoder.conv1, self.cast_weight()
         padding = [int(rows) for rows in layer.padding]
@@ -124,7 +129,7 @@ class SelectionGradient:
 
 
 def is_shareable(layer: nn.Module) -> bool:
-    """Whether the sum over realizations may stand before this first layer: its weight is the same in every call."""
+    """Returns whether gradients may be added up before this first layer: it has the same weight in every call."""
     if type(layer) is not SparseConvTranspose2d or is_altered(layer) or is_parametrized(layer):
         return False
     return layer.groups == 1 and layer.dilation == (1, 1)

@@ -111,7 +111,7 @@ def test_nothing_of_a_chunk_stays_when_realizations_are_added_up(
     def recorded(self, *arguments):  # type: ignore[no-untyped-def]
         assert not [reference for reference in living if reference() is not None]
         answer = logits(self, *arguments)
-        parts = (answer, self.hidden, self.decoded, self.seen, self.code.index)
+        parts = (answer, self.hidden, self.decoded, self.classified, self.code.index)
         living.extend(weakref.ref(tensor) for tensor in parts)
         return answer
 

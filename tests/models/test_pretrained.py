@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neuroae import Defense
 from neuroae.models import folders, load_pretrained, save_pretrained, shipped_names
 from neuroae.models.fingerprints import fingerprint
-from neuroae.models.folders import rounded
+from neuroae.models.folders import round_to_half
 from neuroae.nn.classifiers import ResNet32
 from neuroae.utils.files import load_tensors
 from saved_models import small_model
@@ -96,7 +96,7 @@ def test_float16_touches_the_weights_of_layers_alone(tmp_path: Path, kind: str) 
 @hypothesis.given(st.lists(st.floats(-LARGEST_HALF, LARGEST_HALF, width=32), min_size=1))
 def test_float16_is_as_close_as_promised(numbers: list[float]) -> None:
     weight = torch.tensor(numbers)
-    half = rounded("weight", weight)
+    half = round_to_half("weight", weight)
     assert half.dtype == torch.float16
     assert bool(((half.double() - weight).abs() <= (weight.double().abs() * 2**-11).clamp(min=2**-25)).all())
 
@@ -108,7 +108,7 @@ def test_what_float16_cannot_hold_is_refused(number: float, place: int) -> None:
     weight = torch.zeros(5)
     weight[place] = number
     with pytest.raises(ValueError, match=r"decoder\.conv1\.weight reaches .*, float16 holds at most 65504"):
-        rounded("decoder.conv1.weight", weight)
+        round_to_half("decoder.conv1.weight", weight)
 
 
 def test_a_model_that_was_not_written_to_the_end_is_not_loaded(

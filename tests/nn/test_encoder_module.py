@@ -172,11 +172,11 @@ def test_unchanged_atoms_are_not_measured_again(
         each(images)
 
 
-def test_fingerprints_do_not_read_what_was_measured(encoder: SparseEncoder) -> None:
-    """Evaluations of models around an encoder go on with the fingerprints that they had."""
-    assert "measured" in vars(encoder)
+def test_fingerprints_do_not_depend_on_the_state_of_the_atoms(encoder: SparseEncoder) -> None:
+    """So evaluations of models with an encoder keep their earlier fingerprints."""
+    assert "atoms_state" in vars(encoder)
     lines = list(attributes(encoder, lambda _: None))
-    assert not [line for line in lines if "measured" in line or "selection_width" in line]
+    assert not [line for line in lines if "atoms_state" in line or "selection_width" in line]
     encoder.selection_width = 0.5
     assert [line for line in attributes(encoder, lambda _: None) if "selection_width 0.5" in line]
 

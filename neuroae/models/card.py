@@ -1,19 +1,20 @@
-"""The model card: what a saved model is, in words and tables, under the header that the Hugging Face hub reads.
+"""The model card of a saved model: text and tables under the header that the Hugging Face hub reads.
 
-Everything about the training comes from the notes, as far as they have it. The card reads these:
+The card describes training and scores as far as the model's notes hold them. It reads these notes:
 
-- ``run``: what was trained, on which images, with which settings; tables in tables.
-- ``epochs``: one table an epoch, each with its ``stage``.
-- ``seconds``: that the training took.
-- ``earlier``: ``run``, ``epochs`` and ``seconds`` of each training that the weights had before, oldest first.
-- ``classes``: the name of each class, in the order of the logits.
-- ``scores``: a list of tables with ``data``, ``attack``, ``ensemble``, ``accuracy``, ``low``, ``high`` and ``images``.
-- ``attacked``: the same under attacks.
-- ``storage``: what rounding the weights changed, a list of tables with ``ensemble``, ``float32``, ``float16`` and
+- ``run``: The model, images and settings of the training, as nested objects.
+- ``epochs``: A list with an object for each epoch, with its ``stage``.
+- ``seconds``: The duration of the training.
+- ``earlier``: A list with ``run``, ``epochs`` and ``seconds`` of each earlier training of the weights, oldest first.
+- ``classes``: A list of the class names, in the order of the logits.
+- ``scores``: A list of clean accuracies, objects with ``data``, ``attack``, ``ensemble``, ``accuracy``, ``low``,
+  ``high`` and ``images``.
+- ``attacked``: A list of accuracies under attacks, with the same fields.
+- ``storage``: A list of the effects of rounding the weights, objects with ``ensemble``, ``float32``, ``float16`` and
   ``changed``.
-- ``versions``, ``scored_with``: of what trained and scored it, and the commits.
-- ``continued_with``: a list of those that the training went on with after a stop, where they are others.
-- ``license``: as the hub spells it.
+- ``versions``, ``scored_with``: The versions and commits of the software that trained and scored the model.
+- ``continued_with``: A list of other versions that continued the training after a stop.
+- ``license``: The license, as the hub spells it.
 """
 
 import json
@@ -30,32 +31,32 @@ from .description import class_names
 
 PAPER = "A Neuro-Inspired Autoencoding Defense Against Adversarial Perturbations"
 DEFENSE_LIMITS = """\
-- Made for research on adversarial robustness: to be attacked, and to be compared with.
-- It is a defense without a proof, and it is broken. A white-box attack that follows how atoms enter and leave the top
-  T (`with_surrogate("selection")`, 20 steps of 2 realizations) leaves about one image in seven of CIFAR-10 at epsilon
-  8/255, where the paper's attacks leave 40% and more. Do not protect anything with it.
-- An accuracy under attack is an upper bound: it holds for the attacks that were tried, at the budgets that were tried.
-- The dropout in its encoder is part of the defense and always on, so two calls give two answers unless a seed is
-  given.
-- It knows the classes and the kind of images that it was trained on, and was not tested on others."""
+- Use this model for research on adversarial robustness: attack it, and compare other defenses with it.
+- The defense is without a proof, and it is broken: do not protect anything with it. A white-box attack that follows
+  how atoms enter and leave the top T (`with_surrogate("selection")`, 20 steps of 2 realizations) leaves about one
+  image in seven of CIFAR-10 classified correctly at epsilon 8/255. The paper's attacks leave 40% or more.
+- An accuracy under attack is an upper bound: stronger attacks than the tested ones may exist, and it holds for the
+  tested budgets only.
+- Dropout in the encoder is part of the defense and always on, so two calls without a seed give different answers.
+- The model knows only the classes and the kind of images that it was trained on, and was not tested on others."""
 CLASSIFIER_LIMITS = """\
-- Made for research on adversarial robustness: the same classifier as in the defense, without the autoencoder in front
-  of it, to compare with and to transfer attacks from.
-- The architecture does nothing against adversarial images.
-- It knows the classes and the kind of images that it was trained on, and was not tested on others."""
+- Use this model for research on adversarial robustness. It is the defense's classifier without the autoencoder in
+  front of it: compare the defense with it, and transfer attacks from it.
+- It has no protection against adversarial images.
+- The model knows only the classes and the kind of images that it was trained on, and was not tested on others."""
 
 
 def model_card(name: str, model: nn.Module, tensors: Mapping[str, Tensor], config: dict[str, Any]) -> str:
-    """The card as Markdown.
+    """Returns the card as Markdown.
 
     Args:
-        name: of the model's folder.
-        model: that is saved.
-        tensors: as they are stored.
-        config: the model's configuration with the notes.
+        name: The name of the model's folder.
+        model: The model.
+        tensors: The stored tensors by name.
+        config: The model's configuration with the notes.
 
     Raises:
-        ValueError: a note that the card reads has another form.
+        ValueError: A note that the card reads has another form.
     """
     notes = config["notes"]
     try:
@@ -79,7 +80,7 @@ def model_card(name: str, model: nn.Module, tensors: Mapping[str, Tensor], confi
 
 
 def header(name: str, notes: dict[str, Any]) -> str:
-    """YAML between rules; the values are JSON, which is YAML too."""
+    """Returns the YAML header between two rules; its values are written as JSON, which is YAML."""
     scores = scores_of(notes)
     fields = {
         "license": notes.get("license"),
@@ -94,11 +95,12 @@ def header(name: str, notes: dict[str, Any]) -> str:
 
 
 def scores_of(notes: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of clean images first, then those under attacks."""
+    """Returns the scores on clean images, then those under attacks."""
     return [*notes.get("scores", []), *notes.get("attacked", [])]
 
 
 def result(score: dict[str, Any]) -> dict[str, Any]:
+    """Returns a score in the form of the header's model index."""
     return {
         "task": {"type": "image-classification"},
         "dataset": {"type": dataset_of(score), "name": score["data"]},
@@ -113,22 +115,23 @@ def result(score: dict[str, Any]) -> dict[str, Any]:
 
 
 def dataset_of(score: dict[str, Any]) -> str:
-    """The data set of a split: "cifar10" of "cifar10 test" and of "5,000 held out of cifar10 train"."""
+    """Returns a score's data set: "cifar10" of "cifar10 test" and of "5,000 held out of cifar10 train"."""
     return str(score["data"]).rpartition(" out of ")[2].split()[0]
 
 
 def summary(model: nn.Module, tensors: Mapping[str, Tensor], config: dict[str, Any]) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     classes = config["classifier"]["num_classes"]
-    what = f"A ResNet-32 for {classes} classes"
+    title, parts = "ResNet-32", f"for {classes} classes, without the defense in front of it"
     if isinstance(model, Defense):
-        what = f"A sparse randomized autoencoder and the ResNet-32 behind it, for {classes} classes: the defense"
+        title, parts = "defense", f"for {classes} classes: a sparse randomized autoencoder with a ResNet-32 behind it"
     half = sum(tensor.numel() for tensor in tensors.values() if tensor.dtype == torch.float16)
-    kept = f"{half:,} of them as float16, the rest as float32" if half else "all of them as float32"
+    storage = f"{half:,} of them as float16, the rest as float32" if half else "all of them as float32"
     megabytes = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
     return (
-        f"{what} of *{PAPER}* (Bakiskan, Cekic, Sezer, Madhow), made with neuroae.\n"
-        f"{parameters:,} parameters, {kept}; {megabytes:.1f} MB."
+        f"The {title} of *{PAPER}* (Bakiskan, Cekic, Sezer, Madhow),\n"
+        f"{parts}. Made with neuroae.\n\n"
+        f"{parameters:,} parameters, {storage}; {megabytes:.1f} MB."
     )
 
 
@@ -146,7 +149,7 @@ import torch
 from neuroae import {kind}
 
 model = {kind}.from_pretrained("{name}")  # or the path of this folder
-images = torch.rand(4, {", ".join(map(str, shape))})  # yours: float32 in [0, 1]
+images = torch.rand(4, {", ".join(map(str, shape))})  # your images: float32 in [0, 1]
 probabilities = {call}
 ```"""
 
@@ -171,12 +174,13 @@ def accuracy(scores: list[dict[str, Any]]) -> str:
 
 {table(columns, rows, text_columns=2)}
 
-E is the number of realizations whose softmax outputs are averaged. E = 1 of a defense is the mean over single draws,
-with a bootstrap over the images; other intervals are Clopper-Pearson: the images are taken as a sample, the verdicts
-as given."""
+E is the number of realizations (draws of the dropout) whose softmax outputs are averaged. The row of a defense with
+E = 1 is the mean over several single realizations, with an interval by a bootstrap over the images. All other
+intervals are Clopper-Pearson. Intervals account for the choice of the images, not for the draws."""
 
 
 def architecture(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of the model's parts, the shape of its dictionary and the class names."""
     atoms = {"atoms": list(tensors["encoder.atoms"].shape)} if "encoder.atoms" in tensors else {}
     names = class_names(config["notes"], config["classifier"]["num_classes"])
     classes = {"classes": list(names)} if names else {}
@@ -184,20 +188,21 @@ def architecture(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> dict[
 
 
 def training(notes: dict[str, Any]) -> dict[str, Any]:
-    # What a preset decided is among the settings of the model and the training, so far as it was used.
-    found = {name: value for name, value in notes.get("run", {}).items() if name != "preset"} | work(notes)
+    """Returns the settings and the duration of the training, and of each earlier training of the weights."""
+    # The preset is left out: its values are among the settings of the model and the training where they were used.
+    rows = {name: value for name, value in notes.get("run", {}).items() if name != "preset"} | duration(notes)
     for number, earlier in enumerate(notes.get("earlier", []), start=1):
         settings = earlier.get("run", {}).get("training", {})
-        kept = {name: settings.get(name, "unknown") for name in ("seed", "learning_rate")}
-        found[f"training before, {number}"] = kept | work(earlier)
-    return found
+        shown = {name: settings.get(name, "unknown") for name in ("seed", "learning_rate")}
+        rows[f"training before, {number}"] = shown | duration(earlier)
+    return rows
 
 
-def work(notes: dict[str, Any]) -> dict[str, Any]:
-    """What a training took."""
+def duration(notes: dict[str, Any]) -> dict[str, Any]:
+    """Returns the epochs of each stage of a training, and its hours."""
     stages = Counter(epoch["stage"] for epoch in notes.get("epochs", []))
-    done = {f"epochs done, {stage}": count for stage, count in stages.items()}
-    return done | ({"hours": f"{notes['seconds'] / 3600:.3g}"} if "seconds" in notes else {})
+    epochs = {f"epochs done, {stage}": count for stage, count in stages.items()}
+    return epochs | ({"hours": f"{notes['seconds'] / 3600:.3g}"} if "seconds" in notes else {})
 
 
 def storage(checks: list[dict[str, Any]]) -> str:
@@ -213,27 +218,28 @@ def storage(checks: list[dict[str, Any]]) -> str:
 
 {table(columns, rows, text_columns=0)}
 
-The same images and masks with the weights of convolutions and linear layers as they were trained, and rounded to
-float16."""
+Accuracies on the same images and dropout masks, with the weights of convolutions and linear layers as trained
+(float32), and rounded to float16."""
 
 
 def settings(title: str, values: dict[str, Any]) -> str:
-    """A section with a table of settings; "" where there are none."""
+    """Returns a section with a table of settings; "" where there are none."""
     if not values:
         return ""
-    return f"## {title}\n\n{table(('setting', 'value'), list(flat(values)), text_columns=2)}"
+    return f"## {title}\n\n{table(('setting', 'value'), list(flatten(values)), text_columns=2)}"
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and values, of tables in tables with dots between the names."""
+def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields names and values as text; the names of nested values are joined by dots."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, shown(value)
+            yield prefix + name, format_value(value)
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Returns a setting as readers expect it: yes and no, grouped digits, lists with commas."""
     match value:
         case bool():
             return "yes" if value else "no"
@@ -242,5 +248,5 @@ def shown(value: Any) -> str:
         case float():
             return f"{value:.6g}"
         case list():
-            return ", ".join(map(shown, value))
+            return ", ".join(map(format_value, value))
     return str(value)

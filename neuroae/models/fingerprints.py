@@ -1,4 +1,7 @@
-"""Digests that tell models apart."""
+"""Digests that tell models apart.
+
+Evaluations keep these digests, so the text that is hashed must stay the same to the byte.
+"""
 
 import hashlib
 import inspect
@@ -18,7 +21,7 @@ from ..utils.renamed import RENAMED
 from .description import LATER_SETTINGS, describe
 
 Function = FunctionType | BuiltinFunctionType | MethodType
-# Fingerprints name a class by the module that it was in when the first were taken, so that they stay.
+# Fingerprints name a class by the module that defined it in version 0.1, so that they stay the same.
 FORMER_MODULES = {new: old for old, new in RENAMED.items() if new.startswith("neuroae.nn.")} | {
     "neuroae.nn.convolutions": "neuroae.sparse_conv"
 }
@@ -26,20 +29,21 @@ KNOWN_PACKAGES = {"torch", "torchvision", "neuroae"}
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hexadecimal digest of a model's settings, parameters, buffers and code; the same in every process."""
+    """Returns a hexadecimal digest of a model's settings, parameters, buffers and code, the same in every process."""
     return digest_of(settings(model), model)
 
 
 def state_fingerprint(model: nn.Module) -> str:
-    """The same without code, which may change where what it does stays, and with packed weights.
+    """Returns a digest like ``fingerprint``, with packed weights and without code.
 
-    Of a model that is described by its settings it is the same digest.
+    Code may change while a model computes the same. For a model that a folder can hold, both digests are the same.
     """
-    packed = "".join(f"\n{name} {in_words(value, unnamed)}" for name, value in packed_state(model).items())
+    packed = "".join(f"\n{name} {text_of(value, ignore_function)}" for name, value in packed_state(model).items())
     return digest_of(settings(model, with_code=False) + packed, model)
 
 
 def digest_of(text: str, model: nn.Module) -> str:
+    """Returns the digest of a text and of the model's parameters and buffers."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -48,24 +52,25 @@ def digest_of(text: str, model: nn.Module) -> str:
 
 
 def packed_state(model: nn.Module) -> dict[str, object]:
-    """What a model saves beside parameters and buffers: weights that are packed for integers, and extra state."""
-    known = {name for name, _ in chain(model.named_parameters(), model.named_buffers())}
-    return {name: value for name, value in model.state_dict().items() if name not in known}
+    """Returns what the state_dict holds beside parameters and buffers: packed integer weights, and extra state."""
+    tensors = {name for name, _ in chain(model.named_parameters(), model.named_buffers())}
+    return {name: value for name, value in model.state_dict().items() if name not in tensors}
 
 
 def as_bytes(tensor: Tensor) -> bytes:
+    """Returns a tensor's values as bytes."""
     if tensor.is_quantized:
         tensor = tensor.dequantize()
-    # By way of bytes, since numpy has no bfloat16.
+    # Viewed as bytes first, since numpy has no bfloat16.
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def settings(model: nn.Module, with_code: bool = True) -> str:
-    """Those that are not among the tensors; of models that we cannot describe, what they are made of, keep and run.
+    """Returns a model's settings as text: its configuration, or else its structure, attributes, hooks and code.
 
     Args:
-        model: any.
-        with_code: whether the source of functions and classes counts, of models that we cannot describe.
+        model: Any model.
+        with_code: Whether the text contains the source of functions and classes, for a model without a configuration.
     """
     gradient = f"autoencoder_identity={model.autoencoder_identity} " if isinstance(model, Defense) else ""
     if not any(map(is_altered, model.modules())):
@@ -74,44 +79,50 @@ def settings(model: nn.Module, with_code: bool = True) -> str:
         except TypeError:
             pass
     kind = f"{FORMER_MODULES.get(type(model).__module__, type(model).__module__)}.{type(model).__qualname__}"
-    kept = "".join(f"\n{line}" for line in attributes(model, named if with_code else unnamed))
-    return f"{gradient}{kind} {json.dumps(structure(model))}{kept}{code(model) if with_code else ''}"
+    lines = "".join(f"\n{line}" for line in attributes(model, source_text if with_code else ignore_function))
+    return f"{gradient}{kind} {json.dumps(structure(model))}{lines}{code(model) if with_code else ''}"
 
 
-def means_nothing_new(module: nn.Module, name: str, value: object) -> bool:
-    """Whether it is a setting that came later, at the value that models without it have: their fingerprints stay."""
+def is_later_default(module: nn.Module, name: str, value: object) -> bool:
+    """Returns whether a later setting has the value that models without it have. It must not change fingerprints."""
     return any(
         isinstance(module, kind) and name in later and later[name] == value for kind, later in LATER_SETTINGS.items()
     )
 
 
 def attributes(model: nn.Module, describe_function: Callable[[Function], str | None]) -> Iterator[str]:
-    """What modules other than PyTorch's keep beside their parameters and buffers, and the hooks of all modules."""
+    """Yields a line for each attribute of modules other than PyTorch's, and for each hook of all modules.
+
+    Parameters and buffers are left out. ``describe_function`` returns the text of a function, or None to ignore it.
+    """
     for path, module in model.named_modules():
-        own = {} if is_torchs(module) else vars(module)
-        for name, value in sorted(own.items()):
-            if means_nothing_new(module, name, value):
+        values = {} if is_torchs(module) else vars(module)
+        for name, value in sorted(values.items()):
+            if is_later_default(module, name, value):
                 continue
-            told = None if name in KEPT_BY_TORCH and name != "forward" else in_words(value, describe_function)
-            if told is not None:
-                yield f"{path} {name} {told}"
-        yield from (f"{path} hook {in_words(hook, describe_function)}" for hook in hooks(module))
+            text = None if name in KEPT_BY_TORCH and name != "forward" else text_of(value, describe_function)
+            if text is not None:
+                yield f"{path} {name} {text}"
+        yield from (f"{path} hook {text_of(hook, describe_function)}" for hook in hooks(module))
         if isinstance(module, torch.jit.ScriptModule):
-            # Without lines of files, and the numbers that tell classes of one name apart.
+            # Without line numbers, and without the numbers that distinguish classes of one name.
             yield f"{path} {re.sub(r' *#.*|___torch_mangle_[0-9]+[.]', '', str(module.inlined_graph))}"
 
 
-def named(function: Function) -> str:
-    """A function by its name and source."""
+def source_text(function: Function) -> str:
+    """Returns a function's name and source."""
     return f"{function.__module__}.{function.__qualname__} {source(function) or ''}"
 
 
-def unnamed(_: Function) -> None:
-    """Where functions do not count."""
+def ignore_function(_: Function) -> None:
+    """Returns no text, for digests that do not depend on functions."""
 
 
-def in_words(value: object, describe_function: Callable[[Function], str | None]) -> str | None:
-    """Numbers and words as they are, tensors and arrays by a digest, functions as they are described; else None."""
+def text_of(value: object, describe_function: Callable[[Function], str | None]) -> str | None:
+    """Returns a value as text: plain values by ``repr``, tensors and arrays by a digest, functions by their text.
+
+    None for values of other types, and for containers of them.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, Tensor):
@@ -121,23 +132,23 @@ def in_words(value: object, describe_function: Callable[[Function], str | None])
     if isinstance(value, (FunctionType, BuiltinFunctionType, MethodType)):
         return describe_function(value)
     if isinstance(value, (list, tuple)):
-        each = [in_words(part, describe_function) for part in value]
+        texts = [text_of(part, describe_function) for part in value]
     elif isinstance(value, dict):
-        each = [in_words(part, describe_function) for pair in value.items() for part in pair]
+        texts = [text_of(part, describe_function) for pair in value.items() for part in pair]
     else:
         return None
-    return None if None in each else f"{type(value).__name__} {each}"
+    return None if None in texts else f"{type(value).__name__} {texts}"
 
 
 def code(model: nn.Module) -> str:
-    """The source of the modules' classes and of those that they come from, but for torch's and ours."""
+    """Returns the source of the modules' classes and their bases, except torch's and ours."""
     kinds = {kind: None for module in model.modules() for kind in type(module).__mro__}
     others = (kind for kind in kinds if kind.__module__.partition(".")[0] not in KNOWN_PACKAGES)
     return "\n".join(filter(None, map(source, others)))
 
 
 def source(code: type | Callable[..., object]) -> str | None:
-    """None of what is not written in Python."""
+    """Returns the source of a class or function; None where it is not written in Python."""
     try:
         return inspect.getsource(code)
     except (OSError, TypeError):

@@ -1,4 +1,4 @@
-"""Settings that suit a data set, and the models made of them."""
+"""Default settings for each data set, and models with these settings."""
 
 from dataclasses import dataclass, replace
 
@@ -19,15 +19,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preset:
-    """What holds where the user says nothing. Budgets are on the scale of pixels in [0, 1].
+    """The default settings for a data set. Budgets are on the scale of pixels in [0, 1].
 
     Attributes:
-        mean, std: of the pixels, per channel, for the classifier.
-        patch, atoms, regularization, iterations, dictionary_batch: of the dictionary (``learn_dictionary``).
-        stride, top_t, dropout_p, beta, quantize: of the encoder.
-        epsilon: that the encoder's dead zone is designed for, and that attacks have.
-        step_size: of attacks.
-        learning_rate, epochs, decoder_epochs, augment: of training; ``decoder_epochs`` where it is unsupervised.
+        mean, std: Mean and standard deviation of the pixels in each channel, for the classifier.
+        patch, atoms, regularization, iterations, dictionary_batch: Settings of the dictionary (``learn_dictionary``);
+            ``atoms`` is the number of atoms.
+        stride, top_t, dropout_p, beta, quantize: Settings of the encoder (``SparseEncoder``).
+        epsilon: The budget that the encoder's dead zone is designed for, and the budget of attacks.
+        step_size: The step size of attacks.
+        learning_rate, epochs, augment: Settings of training.
+        decoder_epochs: The epochs of the decoder in unsupervised training.
     """
 
     mean: tuple[float, ...]
@@ -50,11 +52,11 @@ class Preset:
     augment: bool
 
     def step_at(self, epsilon: float) -> float:
-        """The step size of attacks with another epsilon: as large beside it, so that as many steps reach as far."""
+        """Returns the step size of attacks with another epsilon, in the same proportion to it."""
         return self.step_size * epsilon / self.epsilon or self.step_size
 
 
-# The paper's, section 5.1.
+# The paper, section 5.1.
 CIFAR10 = Preset(
     mean=CIFAR10_MEAN,
     std=CIFAR10_STD,
@@ -75,7 +77,7 @@ CIFAR10 = Preset(
     decoder_epochs=50,
     augment=True,
 )
-# The paper's as well, but for the classifier, which is the ResNet-32.
+# The paper as well, except for the classifier, which is the ResNet-32 here.
 IMAGENETTE = replace(
     CIFAR10,
     mean=IMAGENET_MEAN,
@@ -88,9 +90,10 @@ IMAGENETTE = replace(
     epochs=100,
 )
 PRESETS = {
-    # Nine patches an image, so more is kept of each. The budget is 3 of the 16 grays, what it takes to break a plain
-    # classifier; three times as much would be a dead zone over half the range of pixels, hence the smaller beta.
-    # At a rate of 0.05 the decoder's output saturates within these few steps, which hides the gradient from attacks.
+    # An image has only nine patches, so a larger share of each one's coefficients is kept. The budget is 3 of 16 gray
+    # levels, which breaks a plain classifier. With beta = 3 the dead zone would cover half the range of pixels, so
+    # beta is smaller. The learning rate is small because at 0.05 the decoder's output saturates within these few
+    # steps, which would hide the gradient from attacks.
     "digits": Preset(
         mean=(0.3053,),
         std=(0.3761,),
@@ -118,7 +121,7 @@ PRESETS = {
 
 
 def make_dictionary(preset: Preset, data: ImageSet, seed: int) -> Tensor:
-    """Atoms (L, C, n, n) learned from the data."""
+    """Learns atoms (L, C, n, n) from the images."""
     return learn_dictionary(
         data,
         atoms=preset.atoms,
@@ -131,13 +134,13 @@ def make_dictionary(preset: Preset, data: ImageSet, seed: int) -> Tensor:
 
 
 def make_classifier(preset: Preset, classes: int, seed: int) -> ResNet32:
-    """Untrained, its weights drawn by the seed."""
+    """Returns an untrained classifier, whose weights follow from the seed."""
     with drawing_from(derive_seed(seed, "classifier weights")):
         return resnet32(classes, len(preset.mean), preset.mean, preset.std)
 
 
 def make_defense(preset: Preset, atoms: Tensor, image_size: tuple[int, int], classes: int, seed: int) -> Defense:
-    """Untrained, its weights drawn by the seed; the dictionary decides L and n."""
+    """Returns an untrained defense, whose weights follow from the seed. L and n are those of ``atoms``."""
     encoder = SparseEncoder(
         atoms,
         stride=preset.stride,
@@ -147,7 +150,7 @@ def make_defense(preset: Preset, atoms: Tensor, image_size: tuple[int, int], cla
         beta=preset.beta,
         quantize=preset.quantize,
     )
-    count, channels, patch = atoms.shape[:3]
+    num_atoms, channels, patch = atoms.shape[:3]
     with drawing_from(derive_seed(seed, "decoder weights")):
-        decoder = Decoder(count, patch, preset.stride, image_size, channels)
+        decoder = Decoder(num_atoms, patch, preset.stride, image_size, channels)
     return Defense(encoder, decoder, make_classifier(preset, classes, seed))

@@ -1,4 +1,7 @@
-"""Attacks: plain functions on any module from images in [0, 1] to logits."""
+"""Attacks as functions on any module from images in [0, 1] to logits.
+
+``neuroae.attacks.protocol`` says what a model may offer to make them faster.
+"""
 
 from .apgd import apgd
 from .balls import round_to_8_bits

@@ -1,4 +1,4 @@
-"""The perturbations that an attack may make: l-infinity and l2 balls, within the box of pixels."""
+"""The perturbations allowed to an attack: l-infinity and l2 balls, within the box of pixels in [0, 1]."""
 
 import math
 from collections.abc import Callable
@@ -11,19 +11,20 @@ from ..utils.randomness import derive_seed, random_uniform
 
 Norm = Literal["linf", "l2"]
 NORMS = get_args(Norm)
-# What rounding a float32 pixel in [0, 1] may add to a perturbation, and what rounding its scale may, relative to it.
+# The largest rounding error of a float32 pixel in [0, 1], and the relative one of a perturbation's scale.
 PIXEL_ROUNDING = 2**-25
 SCALE_ROUNDING = 2**-22
 HALVINGS = 24
 
 
 class Ball(NamedTuple):
-    """
+    """The functions of a norm. Images and gradients are (B, C, H, W).
+
     Attributes:
-        project: (perturbed, images, epsilon) to the nearest images in ball and box.
-        direction: a gradient (B, C, H, W) to the step of length 1 in the norm that rises the most.
-        random: (images, epsilon, seed, image_ids) to a uniform point of the ball, brought into the box.
-        size: (perturbations, in double precision) to their norms, (B,).
+        project: From (perturbed, images, epsilon) to the nearest images in ball and box.
+        direction: From a gradient to the steepest step of length 1 in the norm.
+        random: From (images, epsilon, seed, image_ids) to uniform points of the ball, projected into the box.
+        size: From perturbations in double precision to their norms, (B,).
     """
 
     project: Callable[[Tensor, Tensor, float], Tensor]
@@ -33,44 +34,46 @@ class Ball(NamedTuple):
 
 
 def project_linf(perturbed: Tensor, images: Tensor, epsilon: float) -> Tensor:
+    """Projects images into the l-infinity ball around the clean images, and into the box."""
     return torch.clamp(perturbed, (images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1))
 
 
 def project_l2(perturbed: Tensor, images: Tensor, epsilon: float) -> Tensor:
-    """The nearest point is a multiple of the offset, clipped to the box: the largest that the ball holds.
+    """Projects images into the l2 ball around the clean images, and into the box.
 
-    Its double-precision norm is within epsilon after all rounding.
+    The nearest point is the largest multiple of the offset that lies in the ball after clipping to the box; bisection
+    finds it. Its norm in double precision is within epsilon after all rounding.
     """
     offset, low, high = perturbed - images, -images, 1 - images
     radius = max(epsilon * (1 - SCALE_ROUNDING) - PIXEL_ROUNDING * math.sqrt(images[0].numel()), 0)
     length = norms_l2(offset)
-    fits = torch.where(length > radius, radius / length, torch.ones_like(length))
-    too_long = torch.ones_like(length)
+    inner = torch.where(length > radius, radius / length, torch.ones_like(length))
+    outer = torch.ones_like(length)
     for _ in range(HALVINGS):
-        middle = (fits + too_long) / 2
-        inside = norms_l2(torch.clamp(offset * spread(middle, offset), low, high)) <= radius
-        fits, too_long = torch.where(inside, middle, fits), torch.where(inside, too_long, middle)
-    return (images + torch.clamp(offset * spread(fits, offset), low, high)).clamp(0, 1)
+        middle = (inner + outer) / 2
+        is_inside = norms_l2(torch.clamp(offset * broadcast(middle, offset), low, high)) <= radius
+        inner, outer = torch.where(is_inside, middle, inner), torch.where(is_inside, outer, middle)
+    return (images + torch.clamp(offset * broadcast(inner, offset), low, high)).clamp(0, 1)
 
 
 def norms_l2(offsets: Tensor) -> Tensor:
-    """(B,) float64."""
+    """Returns l2 norms, (B,) float64."""
     return torch.linalg.vector_norm(offsets.flatten(1), dim=1, dtype=torch.float64)
 
 
-def spread(numbers: Tensor, images: Tensor) -> Tensor:
-    """One number an image, in the shape and dtype that multiplies images."""
+def broadcast(numbers: Tensor, images: Tensor) -> Tensor:
+    """Returns one number for each image, (B,), in a shape and dtype that multiplies images."""
     return numbers.to(images.dtype)[:, None, None, None]
 
 
 def unit_l2(gradient: Tensor, peak: Tensor | None = None) -> Tensor:
-    """Divided by the l2 norm, by way of the largest entry: squares of a confident model's gradient may underflow.
+    """Divides gradients by their l2 norms. Zero stays zero.
 
-    Zero stays zero.
+    Divides by the largest entry first, since the squares of a confident model's gradient may underflow.
 
     Args:
         gradient: (B, C, H, W).
-        peak: (B,), the largest entry of each in absolute value, where it is known.
+        peak: (B,), the largest magnitude in each gradient; None computes it.
     """
     if peak is None:
         peak = gradient.abs().amax((1, 2, 3))
@@ -79,14 +82,15 @@ def unit_l2(gradient: Tensor, peak: Tensor | None = None) -> Tensor:
 
 
 def random_linf(images: Tensor, epsilon: float, seed: int, image_ids: Tensor) -> Tensor:
+    """Returns uniform points of the l-infinity ball, clipped to the box."""
     noise = random_uniform(seed, image_ids, tuple(images.shape[1:]))
     return project_linf(images + epsilon * (2 * noise - 1), images, epsilon)
 
 
 def random_l2(images: Tensor, epsilon: float, seed: int, image_ids: Tensor) -> Tensor:
-    """A normal direction, and a radius that fills the ball evenly."""
+    """Returns uniform points of the l2 ball, projected into the box: a normal direction times a random radius."""
     shape = tuple(images.shape[1:])
-    # The lowest draw, 0, would be an infinite deviate.
+    # The lowest draw, 0, would give an infinite normal deviate.
     uniform = random_uniform(derive_seed(seed, "direction"), image_ids, shape).clamp(min=2**-25)
     direction = unit_l2(torch.special.ndtri(uniform))
     radius = random_uniform(derive_seed(seed, "radius"), image_ids, (1, 1, 1)) ** (1 / math.prod(shape))
@@ -100,5 +104,5 @@ BALLS: dict[str, Ball] = {
 
 
 def round_to_8_bits(images: Tensor) -> Tensor:
-    """The nearest images that a file of bytes can hold; each pixel moves by at most 1/510."""
+    """Rounds images to the values that 8-bit files hold; each pixel moves by at most 1/510."""
     return (images * 255).round() / 255

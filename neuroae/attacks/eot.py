@@ -1,6 +1,6 @@
-"""Expectation over transformation: gradients averaged over a model's own randomness (paper, eq. 5, section 5.1)."""
+"""EOT, expectation over transformation: gradients averaged over a model's randomness (paper, eq. 5, section 5.1)."""
 
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,22 +9,31 @@ from ..utils.contexts import frozen
 from ..utils.validation import check_integer
 from .balls import unit_l2
 from .checks import check_choice, check_inputs, check_logits, highest_class
-from .losses import LOSS_NAMES, LOSSES, LossName, vote_margin, with_draw
-from .protocol import Realize, offer, realizations_at_once, realizer
+from .losses import LOSS_NAMES, LOSSES, LossName, add_log_probabilities, vote_margin
+from .protocol import (
+    GradientOfRealizations,
+    NormalizeGradients,
+    Realize,
+    call_optional,
+    realizations_at_once,
+    realizer,
+)
 
 Average = Literal["normalized", "mean", "sign"]
 AVERAGES = get_args(Average)
 
 
 class GradientEstimate(NamedTuple):
-    """
+    """An average over realizations.
+
     Attributes:
-        gradient: (B, C, H, W) float32, of each image's own loss.
-        loss: (B,) float32, mean over the realizations where it is not NaN, minus infinity where it always is.
-        margin: (B,) float32, of the log of the mean softmax output over the realizations: above 0 where they fool.
-            NaN is left out in the same way.
-        zero: (B,) int64, realizations whose gradient was zero throughout; they count for nothing in the direction.
-        invalid: (B,) int64, realizations whose gradient held NaN or infinity; they are left out.
+        gradient: (B, C, H, W) float32, the gradient of each image's own loss.
+        loss: (B,) float32, the mean loss over the realizations where it is not NaN; minus infinity where it is NaN in
+            all of them.
+        margin: (B,) float32, the margin of the log of the mean softmax output over the realizations, above 0 where
+            the vote is fooled. NaN is left out in the same way.
+        zero: (B,) int64, the number of realizations whose gradient was zero everywhere. They add nothing.
+        invalid: (B,) int64, the number of realizations whose gradient held NaN or infinity. They are left out.
     """
 
     gradient: Tensor
@@ -48,25 +57,31 @@ def eot_gradient(
     loss: LossName = "cross-entropy",
     targets: Tensor | None = None,
 ) -> GradientEstimate:
-    """Gradient of the loss to the images, averaged over realizations of the model.
+    """Computes the gradient of the loss to the images, averaged over realizations of the model.
 
-    Realizations are streamed a few at a time, so memory does not grow with their number; a ``Defense`` projects and
-    selects once for all of them. No gradient to the model's parameters is computed.
+    Realizations are computed a few at a time, so memory does not grow with their number. A model that offers the
+    methods of ``AttackableModel``, such as a ``Defense``, shares work among them. Parameters get no gradient.
 
     Args:
-        model: images (B, C, H, W) in [0, 1] to logits, in evaluation mode (see ``realizer`` for its randomness).
-        images: float32 in [0, 1].
+        model: The attacked model, from images in [0, 1] to logits, in evaluation mode. ``neuroae.attacks.protocol``
+            says how its randomness is seeded.
+        images: (B, C, H, W) float32 in [0, 1].
         labels: (B,) int64.
-        realizations: N_E, independent draws of the model's randomness.
-        seed: of the draws.
+        realizations: The number of independent draws of the model's randomness, N_E.
+        seed: The seed of the draws.
         image_ids: (B,) int64, the images' numbers in the draws.
-        start: the first realization.
-        chunk: realizations in memory at a time; None decides by the number of images (``realizations_at_once``).
-        average: "normalized" is the paper's, the mean of gradients that were each divided by their l2 norm; "mean"
-            is the plain mean; "sign" the mean of their signs. Under the surrogate "selection" gradients of
-            realizations are divided, or reduced to signs, at the image that the decoder makes: there they part.
-        loss: a key of ``LOSSES``.
-        targets: (B,) int64, classes to be taken for; None is untargeted.
+        start: The first realization.
+        chunk: The number of realizations in memory at a time; None decides by the model and the number of images
+            (``realizations_at_once``).
+        average: "normalized" is the paper's: the mean of gradients divided by their l2 norms. "mean" is the plain
+            mean, "sign" the mean of their signs. A model's ``shared_gradient`` may normalize gradients at another
+            place than the images: a ``Defense`` with the surrogate "selection" does it at the decoded image.
+        loss: A key of ``LOSSES``.
+        targets: (B,) int64, the target classes; None is untargeted.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit (see ``check_inputs``), or the model returns no logits.
+        RuntimeError: ``torch.inference_mode`` is on, under which there are no gradients.
     """
     check_inputs(model, images, labels, image_ids, targets)
     check_choice("average", average, AVERAGES)
@@ -75,7 +90,7 @@ def eot_gradient(
     if chunk is not None:
         check_integer("chunk", chunk, 1)
     with frozen(model):
-        return estimated(
+        return estimate_gradient(
             model,
             images.detach(),
             labels,
@@ -91,7 +106,7 @@ def eot_gradient(
         )
 
 
-def estimated(
+def estimate_gradient(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -106,36 +121,38 @@ def estimated(
     average: Average,
     loss: LossName,
 ) -> GradientEstimate:
-    """``eot_gradient`` of a frozen model and arguments that were checked, the highest class among labels and targets.
+    """Computes ``eot_gradient`` of a frozen model, without checks of the arguments.
 
-    An attack does either once and not in every step: reading the arguments makes a GPU wait.
+    Attacks freeze the model and check once, not in every step: reading the arguments makes a GPU wait. ``highest`` is
+    the highest class among labels and targets.
     """
     if torch.is_inference_mode_enabled():
-        # Nothing within it can leave it for the model's own tensors.
+        # No context inside inference mode makes tensors that were created in it differentiable.
         raise RuntimeError("attacks need gradients, which torch.inference_mode rules out; leave it, no_grad may stay")
-    losses = torch.zeros(len(images), dtype=torch.float32, device=images.device)
-    counted = torch.zeros_like(losses)
-    log_total: Tensor | None = None
-    weigh = Weighing(average, len(images), images.device)
-    gradient = gradient_of_realizations(model, images, seed, image_ids, weigh)
+    loss_sum = torch.zeros(len(images), dtype=torch.float32, device=images.device)
+    num_losses = torch.zeros_like(loss_sum)
+    log_sum: Tensor | None = None
+    normalize = GradientNormalizer(average, len(images), images.device)
+    gradient = gradient_of_realizations(model, images, seed, image_ids, normalize)
     at_once = realizations_at_once(model, chunk, images.shape)
     for first in range(start, start + realizations, at_once):
         count = min(at_once, start + realizations - first)
-        chunk_results = add_realizations(gradient, labels, targets, highest, loss, first, count)
-        for value, log_probabilities in zip(*(part.split(len(images)) for part in chunk_results), strict=True):
-            is_number = ~value.isnan()
-            losses += torch.where(is_number, value, 0)
-            counted += is_number
-            log_total = with_draw(log_total, log_probabilities)
-    assert log_total is not None
-    # Plus and minus infinity are NaN together, as none at all is.
-    losses = torch.where((losses / counted).isnan(), -torch.inf, losses / counted)
-    margin = vote_margin(log_total, labels, targets)
-    return GradientEstimate(gradient.finish() / realizations, losses, margin, weigh.zero, weigh.invalid)
+        results = add_realizations(gradient, labels, targets, highest, loss, first, count)
+        for values, log_probabilities in zip(*(part.split(len(images)) for part in results), strict=True):
+            is_number = ~values.isnan()
+            loss_sum += torch.where(is_number, values, 0)
+            num_losses += is_number
+            log_sum = add_log_probabilities(log_sum, log_probabilities)
+    assert log_sum is not None
+    # NaN where there is no loss, and where plus and minus infinity meet.
+    mean_loss = loss_sum / num_losses
+    mean_loss = torch.where(mean_loss.isnan(), -torch.inf, mean_loss)
+    margin = vote_margin(log_sum, labels, targets)
+    return GradientEstimate(gradient.finish() / realizations, mean_loss, margin, normalize.zero, normalize.invalid)
 
 
 def add_realizations(
-    gradient: "GradientOfRealizations",
+    gradient: GradientOfRealizations,
     labels: Tensor,
     targets: Tensor | None,
     highest: int,
@@ -143,63 +160,39 @@ def add_realizations(
     start: int,
     count: int,
 ) -> tuple[Tensor, Tensor]:
-    """Takes in a few realizations; returns their losses, (count * B,), and log-probabilities, without a graph."""
+    """Adds realizations start .. start + count - 1 to a gradient.
+
+    Returns:
+        Their losses, (count * B,), and log-probabilities, (count * B, classes), without a graph.
+    """
     with torch.enable_grad():
         logits = gradient.logits(start, count)
         check_logits(logits, count * len(labels), highest)
         logits = logits.float()
-        repeated = None if targets is None else targets.repeat(count)
-        losses = LOSSES[loss](logits, labels.repeat(count), repeated)
+        repeated_targets = None if targets is None else targets.repeat(count)
+        losses = LOSSES[loss](logits, labels.repeat(count), repeated_targets)
     gradient.add(losses)
     return losses.detach(), logits.detach().log_softmax(-1)
 
 
-class Weighing:
-    """What the gradients of realizations add to their sum, and how many are of no use.
-
-    Attributes:
-        zero, invalid: (B,) int64, so far (see ``GradientEstimate``).
-    """
-
-    def __init__(self, average: Average, images: int, device: torch.device) -> None:
-        self.average = average
-        self.zero = torch.zeros(images, dtype=torch.int64, device=device)
-        self.invalid = torch.zeros_like(self.zero)
-
-    def __call__(self, gradients: Tensor) -> Tensor:
-        """From (count * B, C, H, W), one realization after another, to the same shape; 0 for those of no use."""
-        return torch.cat([self.weigh_one(gradient) for gradient in gradients.split(len(self.zero))])
-
-    def weigh_one(self, gradient: Tensor) -> Tensor:
-        peak = gradient.abs().amax((1, 2, 3))
-        valid = peak.isfinite()
-        self.zero += peak == 0
-        self.invalid += ~valid
-        return torch.where(valid[:, None, None, None], weighed(gradient, peak, self.average), 0)
-
-
-class GradientOfRealizations(Protocol):
-    """How a model's realizations become one gradient. A model may offer its own by a method ``shared_gradient``.
-
-    That method takes (images, seed, image_ids, weigh) and returns such an object, or None where it has nothing to
-    offer. ``weigh`` is a ``Weighing``; it sees the gradients of realizations where the object lets them meet.
-    """
-
-    def logits(self, start: int, count: int) -> Tensor:
-        """(count * B, classes) of realizations start .. start + count - 1, realization r of image b in r * B + b."""
-
-    def add(self, losses: Tensor) -> None:
-        """Takes in the gradients of the latest logits' losses, (count * B,)."""
-
-    def finish(self) -> Tensor:
-        """(B, C, H, W) float32, the sum over realizations at the images."""
+def gradient_of_realizations(
+    model: nn.Module, images: Tensor, seed: int, image_ids: Tensor, normalize: NormalizeGradients
+) -> GradientOfRealizations:
+    """Returns the model's own ``shared_gradient``, or else separate gradients at the images."""
+    shared: GradientOfRealizations | None = call_optional(model, "shared_gradient", images, seed, image_ids, normalize)
+    if shared is not None:
+        return shared
+    return GradientsAtImages(realizer(model, images, seed, image_ids), images, normalize)
 
 
 class GradientsAtImages:
-    """Of any model: the gradient of every realization goes all the way to the images, and is weighed there."""
+    """The gradient of any model's realizations: each goes back to the images, and is normalized and added up there.
 
-    def __init__(self, realize: Realize, images: Tensor, weigh: Weighing) -> None:
-        self.realize, self.images, self.weigh = realize, images, weigh
+    Implements ``GradientOfRealizations``.
+    """
+
+    def __init__(self, realize: Realize, images: Tensor, normalize: NormalizeGradients) -> None:
+        self.realize, self.images, self.normalize = realize, images, normalize
         self.total = torch.zeros_like(images)
 
     def logits(self, start: int, count: int) -> Tensor:
@@ -208,27 +201,43 @@ class GradientsAtImages:
 
     def add(self, losses: Tensor) -> None:
         gradients = torch.zeros_like(self.receiver)
-        if losses.requires_grad:  # a model may have no gradient at all, as a comparison has none
+        if losses.requires_grad:  # a model may have no gradient at all, such as one that compares pixels
             ones = torch.ones_like(losses)
             (gradients,) = torch.autograd.grad(losses, self.receiver, ones, allow_unused=True, materialize_grads=True)
-        for gradient in self.weigh(gradients).split(len(self.images)):
-            self.total += gradient
+        for term in self.normalize(gradients).split(len(self.images)):
+            self.total += term
         del self.receiver
 
     def finish(self) -> Tensor:
         return self.total
 
 
-def gradient_of_realizations(
-    model: nn.Module, images: Tensor, seed: int, image_ids: Tensor, weigh: Weighing
-) -> GradientOfRealizations:
-    """The model's own way where it has one, and otherwise that of any model."""
-    shared: GradientOfRealizations | None = offer(model, "shared_gradient", images, seed, image_ids, weigh)
-    return GradientsAtImages(realizer(model, images, seed, image_ids), images, weigh) if shared is None else shared
+class GradientNormalizer:
+    """Normalizes gradients of realizations as an ``Average`` says, and counts unusable ones (``NormalizeGradients``).
+
+    Attributes:
+        zero, invalid: (B,) int64, the counts so far (see ``GradientEstimate``).
+    """
+
+    def __init__(self, average: Average, num_images: int, device: torch.device) -> None:
+        self.average = average
+        self.zero = torch.zeros(num_images, dtype=torch.int64, device=device)
+        self.invalid = torch.zeros_like(self.zero)
+
+    def __call__(self, gradients: Tensor) -> Tensor:
+        return torch.cat([self.normalize_realization(gradient) for gradient in gradients.split(len(self.zero))])
+
+    def normalize_realization(self, gradient: Tensor) -> Tensor:
+        """Normalizes and counts the gradients of one realization, (B, C, H, W)."""
+        peak = gradient.abs().amax((1, 2, 3))
+        is_finite = peak.isfinite()
+        self.zero += peak == 0
+        self.invalid += ~is_finite
+        return torch.where(is_finite[:, None, None, None], normalize_gradient(gradient, peak, self.average), 0)
 
 
-def weighed(gradient: Tensor, peak: Tensor, average: Average) -> Tensor:
-    """What one realization adds to the sum; ``peak`` is the largest entry of each image's gradient."""
+def normalize_gradient(gradient: Tensor, peak: Tensor, average: Average) -> Tensor:
+    """Returns each image's term in an average; ``peak`` (B,) is the largest magnitude in its gradient."""
     if average == "normalized":
         return unit_l2(gradient, peak)
     return gradient.sign() if average == "sign" else gradient

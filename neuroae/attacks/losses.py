@@ -1,4 +1,4 @@
-"""What a model says, one realization at a time and averaged over them (paper, eq. 8)."""
+"""The losses that attacks raise, and the predictions of random models (paper, eq. 8)."""
 
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
@@ -13,21 +13,22 @@ from .protocol import realizations_at_once, realizer
 LossName = Literal["cross-entropy", "margin", "dlr"]
 LOSS_NAMES = get_args(LossName)
 
+# A function of (logits, labels, targets) to one loss for each image.
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 SMALLEST_SPREAD = 1e-12
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """(B,) cross-entropy with the true class; with targets, minus that with the target."""
+    """Returns the cross-entropy with the true class, (B,); with targets, minus that with the target."""
     if targets is None:
         return F.cross_entropy(logits, labels, reduction="none")
     return -F.cross_entropy(logits, targets, reduction="none")
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """(B,) how far the true class stays behind the best other one (Carlini and Wagner, 2017), above 0 where fooled.
+    """Returns the margin of the best other class over the true one (Carlini and Wagner, 2017), (B,).
 
-    With targets, how far the target is ahead of the best other class.
+    It is above 0 where the model is fooled. With targets, it is the margin of the target over the best other class.
     """
     if targets is None:
         return largest_other(logits, labels) - pick(logits, labels)
@@ -35,15 +36,15 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Ten
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """(B,) difference of logits ratio (Croce and Hein, 2020): the margin over the spread of the largest logits.
+    """Returns the difference of logits ratio (Croce and Hein, 2020), (B,): margin over spread of the largest logits.
 
     Raises:
-        ValueError: there are fewer than three classes, or than four with targets.
+        ValueError: ``logits`` has fewer than three classes, or fewer than four with targets.
     """
-    needed = 3 if targets is None else 4
-    if logits.shape[-1] < needed:
-        raise ValueError(f"logits has {logits.shape[-1]} classes, expected at least {needed} for the loss 'dlr'")
-    largest = logits.topk(needed, dim=-1).values
+    num_largest = 3 if targets is None else 4
+    if logits.shape[-1] < num_largest:
+        raise ValueError(f"logits has {logits.shape[-1]} classes, expected at least {num_largest} for the loss 'dlr'")
+    largest = logits.topk(num_largest, dim=-1).values
     if targets is None:
         return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + SMALLEST_SPREAD)
     spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
@@ -53,48 +54,34 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
 LOSSES: dict[str, Loss] = {"cross-entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
 
-def pick(logits: Tensor, classes: Tensor) -> Tensor:
-    return logits.gather(-1, classes[:, None]).squeeze(-1)
-
-
-def largest_other(logits: Tensor, classes: Tensor) -> Tensor:
-    own = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, classes[:, None], True)
-    return logits.masked_fill(own, -torch.inf).amax(-1)
-
-
-def drawn_logits(model: nn.Module, images: Tensor, draws: int, seed: int, image_ids: Tensor) -> Iterator[Tensor]:
-    """Logits (B, classes) float32 of one realization after another; a ``Defense`` selects once for all.
-
-    Of small batches several are computed at once (``realizations_at_once``).
-    """
-    if draws < 1:
-        raise ValueError(f"draws is {draws}, expected at least 1")
-    # Not around a yield, where it would hold for the caller too.
-    with torch.no_grad():
-        realize = realizer(model, images, seed, image_ids)
-    at_once = realizations_at_once(model, None, images.shape)
-    for first in range(0, draws, at_once):
-        count = min(at_once, draws - first)
-        with torch.no_grad():
-            logits = realize(first, count, images.repeat(count, 1, 1, 1)).float()
-        check_logits(logits, count * len(images), 0)
-        yield from logits.split(len(images))
-
-
 def drawn_probabilities(
     model: nn.Module, images: Tensor, draws: int, seed: int, image_ids: Tensor
 ) -> Iterator[Tensor]:
-    """Softmax outputs (B, classes) float32 of one realization after another."""
+    """Yields softmax outputs (B, classes) float32 of one realization after another.
+
+    Args:
+        model: The model, in evaluation mode.
+        images: (B, C, H, W) float32 in [0, 1].
+        draws: The number of realizations.
+        seed: The seed of the draws.
+        image_ids: (B,) int64, the images' numbers in the draws.
+
+    Raises:
+        ValueError: ``draws`` is below 1, or the model returns no logits (B, classes).
+    """
     for logits in drawn_logits(model, images, draws, seed, image_ids):
         yield logits.softmax(-1)
 
 
 def mean_probabilities(model: nn.Module, images: Tensor, ensemble: int, seed: int, image_ids: Tensor) -> Tensor:
-    """Mean softmax output over ``ensemble`` realizations, (B, classes) float32."""
-    drawn = drawn_probabilities(model, images, ensemble, seed, image_ids)
-    total = next(drawn)
-    for probabilities in drawn:
-        total = total + probabilities
+    """Returns the mean softmax output over ``ensemble`` realizations (eq. 8), (B, classes) float32.
+
+    Takes the arguments of ``drawn_probabilities``.
+    """
+    total: Tensor | None = None
+    for probabilities in drawn_probabilities(model, images, ensemble, seed, image_ids):
+        total = probabilities if total is None else total + probabilities
+    assert total is not None
     return total / ensemble
 
 
@@ -107,27 +94,24 @@ def mean_margin(
     seed: int,
     image_ids: Tensor,
 ) -> Tensor:
-    """(B,) float32, margin of the log of the mean softmax output over the draws: above 0 where the vote is fooled.
+    """Returns the margin of the vote: that of the log of the mean softmax output over the draws, (B,) float32.
 
-    The logarithm tells images apart that are answered with a probability of 1 but for rounding; with one draw it is
-    the margin of the logits. Draws that answer with NaN are left out; minus infinity where all do.
+    It is above 0 where the vote is fooled. The logarithm distinguishes images that the model classifies with
+    probabilities that round to 1; with one draw the result is the margin of the logits. Draws with NaN are left out;
+    the result is minus infinity where all draws have NaN.
+
+    Args:
+        model, images, draws, seed, image_ids: As in ``drawn_probabilities``.
+        labels: (B,) int64.
+        targets: (B,) int64, the target classes; None is untargeted.
     """
-    drawn = drawn_logits(model, images, draws, seed, image_ids)
-    first = next(drawn)
-    check_logits(first, len(images), highest_class(labels, targets))
-    total = with_draw(None, first.log_softmax(-1))
-    for logits in drawn:
-        total = with_draw(total, logits.log_softmax(-1))
-    return vote_margin(total, labels, targets)
-
-
-def likeliest_wrong_class(
-    model: nn.Module, images: Tensor, labels: Tensor, draws: int, seed: int, image_ids: Tensor
-) -> Tensor:
-    """(B,) int64, the class other than the label to which the vote of ``draws`` realizations gives most."""
-    with torch.no_grad():
-        mean = mean_probabilities(model, images, draws, seed, image_ids)
-    return mean.scatter(-1, labels[:, None], -1).argmax(-1)
+    log_sum: Tensor | None = None
+    for logits in drawn_logits(model, images, draws, seed, image_ids):
+        if log_sum is None:
+            check_logits(logits, len(images), highest_class(labels, targets))
+        log_sum = add_log_probabilities(log_sum, logits.log_softmax(-1))
+    assert log_sum is not None
+    return vote_margin(log_sum, labels, targets)
 
 
 def mean_loss(
@@ -140,19 +124,69 @@ def mean_loss(
     seed: int,
     image_ids: Tensor,
 ) -> Tensor:
-    """(B,) float32, mean over the draws where it is not NaN, minus infinity where it always is."""
-    drawn = drawn_logits(model, images, draws, seed, image_ids)
-    mean = torch.stack([LOSSES[loss](logits, labels, targets) for logits in drawn]).nanmean(0)
+    """Returns the mean loss over the draws, (B,) float32.
+
+    Draws with NaN are left out; the result is minus infinity where all draws have NaN. The arguments are those of
+    ``mean_margin``; ``loss`` is a key of ``LOSSES``.
+    """
+    logits_of_draws = drawn_logits(model, images, draws, seed, image_ids)
+    mean = torch.stack([LOSSES[loss](logits, labels, targets) for logits in logits_of_draws]).nanmean(0)
     return torch.where(mean.isnan(), -torch.inf, mean)
 
 
-def with_draw(total: Tensor | None, log_probabilities: Tensor) -> Tensor:
-    """The log of a sum of softmax outputs, (B, classes), with those of one more draw; rows of NaN add nothing."""
-    added = torch.where(log_probabilities.isnan().any(-1, keepdim=True), -torch.inf, log_probabilities)
-    return added if total is None else torch.logaddexp(total, added)
+def likeliest_wrong_class(
+    model: nn.Module, images: Tensor, labels: Tensor, draws: int, seed: int, image_ids: Tensor
+) -> Tensor:
+    """Returns the class other than the label with the largest mean probability over the draws, (B,) int64."""
+    with torch.no_grad():
+        mean = mean_probabilities(model, images, draws, seed, image_ids)
+    return mean.scatter(-1, labels[:, None], -1).argmax(-1)
 
 
-def vote_margin(total: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """(B,), of a log of a sum as of a mean: minus infinity where no draw gave a number."""
-    found = margin(total, labels, targets)
-    return torch.where(found.isnan(), -torch.inf, found)
+def drawn_logits(model: nn.Module, images: Tensor, draws: int, seed: int, image_ids: Tensor) -> Iterator[Tensor]:
+    """Yields logits (B, classes) float32 of one realization after another, without a gradient.
+
+    A model's own ``realizer`` shares work among them; of small batches several realizations are computed at once
+    (``realizations_at_once``).
+    """
+    if draws < 1:
+        raise ValueError(f"draws is {draws}, expected at least 1")
+    # No no_grad block contains a yield: there it would apply to the caller too.
+    with torch.no_grad():
+        realize = realizer(model, images, seed, image_ids)
+    at_once = realizations_at_once(model, None, images.shape)
+    for first in range(0, draws, at_once):
+        count = min(at_once, draws - first)
+        with torch.no_grad():
+            logits = realize(first, count, images.repeat(count, 1, 1, 1)).float()
+        check_logits(logits, count * len(images), 0)
+        yield from logits.split(len(images))
+
+
+def add_log_probabilities(log_sum: Tensor | None, log_probabilities: Tensor) -> Tensor:
+    """Adds a draw's probabilities to a sum; both are given and returned as logarithms, (B, classes).
+
+    Rows with NaN add nothing. None is the empty sum.
+    """
+    term = torch.where(log_probabilities.isnan().any(-1, keepdim=True), -torch.inf, log_probabilities)
+    return term if log_sum is None else torch.logaddexp(log_sum, term)
+
+
+def vote_margin(log_sum: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+    """Returns the margin (B,) of a log of a sum of probabilities; minus infinity where no draw gave a number.
+
+    The sum has the same margin as the mean.
+    """
+    values = margin(log_sum, labels, targets)
+    return torch.where(values.isnan(), -torch.inf, values)
+
+
+def pick(logits: Tensor, classes: Tensor) -> Tensor:
+    """Returns the logit of each row's class, (B,)."""
+    return logits.gather(-1, classes[:, None]).squeeze(-1)
+
+
+def largest_other(logits: Tensor, classes: Tensor) -> Tensor:
+    """Returns the largest logit of the classes other than each row's, (B,)."""
+    is_class = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, classes[:, None], True)
+    return logits.masked_fill(is_class, -torch.inf).amax(-1)

@@ -25,29 +25,33 @@ def pgd(
     progress: Callable[[int], object] = int,
     after_step: Callable[[int, Tensor], object] | None = None,
 ) -> Perturbed:
-    """Perturbs images so that the model's loss rises. Every step draws fresh realizations.
+    """Perturbs images by steps along the gradient that raise the model's loss. Every step draws fresh realizations.
 
     Args:
-        model: images in [0, 1] to logits, in evaluation mode. A ``Defense`` is given seeds and image ids; what
-            another model draws from torch's generator is governed by ``seed`` too.
+        model: The attacked model, from images in [0, 1] to logits, in evaluation mode. ``neuroae.attacks.protocol``
+            says how its randomness is seeded.
         images: (B, C, H, W) float32 in [0, 1].
         labels: (B,) int64.
-        settings: how long, how far, and by which loss.
-        seed: of all draws of this attack.
+        settings: Budget, steps, restarts, loss and average.
+        seed: The seed of all draws of this attack.
         image_ids: (B,) int64, the images' numbers in the draws.
-        targets: (B,) int64, classes to be taken for; None is untargeted.
-        judge: the model that is to be fooled, where the attack is crafted on another: the worst restart of an image
-            is that which most fools the judge. None is ``model``.
-        progress: called after every step with the gradient passes that it took, in images times realizations.
-        after_step: called with the number of steps that are done and the points, (restarts * B, C, H, W).
+        targets: (B,) int64, the target classes; None is untargeted.
+        judge: The model to fool, where the attack is crafted on another. It decides which restart of an image is the
+            worst. None is ``model``.
+        progress: Called after every step with its gradient passes, images times realizations.
+        after_step: Called after every step with its number, from 1 on, and the points, (restarts * B, C, H, W).
+
+    Returns:
+        The perturbed images, (B, C, H, W), and the passes that they took.
 
     Raises:
-        TypeError, ValueError: an argument does not fit (see ``check_inputs``).
+        TypeError, ValueError: An argument does not fit (see ``check_inputs``).
+        RuntimeError: ``torch.inference_mode`` is on, under which there are no gradients.
     """
     check_settings(settings, PGDSettings)
     restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, judge, progress)
     ball = BALLS[settings.norm]
-    points = restarts.starts()
+    points = restarts.start_points()
     velocity = torch.zeros_like(points)
     with frozen(model):
         for step in range(settings.steps):

@@ -1,4 +1,4 @@
-"""What attacks by gradients share: restarts as one batch, their gradients, and the worst attempt on each image."""
+"""The common part of gradient attacks: restarts as one batch, their gradients, and the worst attempt on each image."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,21 +10,22 @@ from ..utils.contexts import autocast
 from ..utils.randomness import derive_seed
 from .balls import BALLS
 from .checks import check_inputs, check_mode, highest_class
-from .eot import GradientEstimate, estimated
+from .eot import GradientEstimate, estimate_gradient
 from .losses import mean_loss, mean_margin
 from .protocol import batch_seed
 from .settings import GradientSettings, selection_draws
 
 
 class Perturbed(NamedTuple):
-    """
+    """The result of an attack.
+
     Attributes:
-        images: (B, C, H, W) float32 in [0, 1], within epsilon of the clean ones.
-        gradients: gradient passes (forward and backward) for each image, realizations counted one by one; those of
-            ``variants.Ensemble`` are whole ensembles.
-        forwards: passes for each image that were forward only.
-        zero: (B,) int64, of the gradient passes those whose gradient was zero throughout.
-        invalid: (B,) int64, those whose gradient held NaN or infinity.
+        images: (B, C, H, W) float32 in [0, 1], within epsilon of the clean images.
+        gradients: The number of gradient passes (forward and backward) for each image. Each realization is one pass;
+            a pass of ``nn.variants.Ensemble`` is a whole ensemble.
+        forwards: The number of forward passes without a gradient for each image.
+        zero: (B,) int64, the number of gradient passes whose gradient was zero everywhere.
+        invalid: (B,) int64, the number of gradient passes whose gradient held NaN or infinity.
     """
 
     images: Tensor
@@ -34,37 +35,13 @@ class Perturbed(NamedTuple):
     invalid: Tensor
 
 
-def worst_attempts(
-    model: nn.Module,
-    attempts: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
-    draws: int,
-    seed: int,
-    image_ids: Tensor,
-) -> Tensor:
-    """Of each image the attempt that comes nearest to its aim, by ``mean_margin``.
-
-    Args:
-        model: that is to be fooled.
-        attempts: (restarts, B, C, H, W) in [0, 1].
-        labels, targets: (B,) int64; see ``losses``.
-        draws: realizations that are averaged, the same for all attempts, and seen by no gradient.
-        seed: of these draws.
-        image_ids: (B,) int64.
-
-    Returns:
-        (B, C, H, W); of equals the earliest.
-    """
-    reached = torch.stack([mean_margin(model, images, labels, targets, draws, seed, image_ids) for images in attempts])
-    return attempts[reached.argmax(0), torch.arange(len(labels), device=labels.device)]
-
-
 class Restarts:
     """All restarts of an attack as one batch: restart r of image b is row r * B + b.
 
+    Takes the arguments of ``pgd``.
+
     Attributes:
-        clean: (restarts * B, C, H, W), the images that each row must stay near.
+        clean: (restarts * B, C, H, W), the clean image of each row.
     """
 
     def __init__(
@@ -82,18 +59,18 @@ class Restarts:
         check_inputs(model, images, labels, image_ids, targets)
         self.judge = model if judge is None else judge
         check_mode("judge", self.judge)
-        self.draws = batch_seed(model, seed, image_ids)
+        self.draw_seed = batch_seed(model, seed, image_ids)
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.images, self.labels, self.image_ids, self.targets = images.detach(), labels, image_ids, targets
         count = settings.restarts
         self.clean = self.images.repeat(count, 1, 1, 1)
-        self.all_labels, self.all_ids = labels.repeat(count), image_ids.repeat(count)
-        self.all_targets = None if targets is None else targets.repeat(count)
+        self.row_labels, self.row_ids = labels.repeat(count), image_ids.repeat(count)
+        self.row_targets = None if targets is None else targets.repeat(count)
         self.highest = highest_class(labels, targets)
         self.zero, self.invalid = torch.zeros_like(labels), torch.zeros_like(labels)
 
-    def starts(self) -> Tensor:
-        """Where each row begins: at the image, or at a uniform point of the ball."""
+    def start_points(self) -> Tensor:
+        """Returns where each row starts: at the image, or at a uniform point of the ball."""
         settings, random = self.settings, BALLS[self.settings.norm].random
         return torch.cat(
             [
@@ -105,52 +82,59 @@ class Restarts:
         )
 
     def gradient(self, points: Tensor, step: int) -> GradientEstimate:
-        """Of every row, on draws of this step that the restarts of an image share; the model is to be frozen."""
+        """Estimates the gradient at every row; the model must be frozen.
+
+        Restarts of an image share the draws of a step.
+        """
         settings = self.settings
-        estimate = estimated(
+        estimate = estimate_gradient(
             self.model,
             points,
-            self.all_labels,
-            self.all_targets,
+            self.row_labels,
+            self.row_targets,
             self.highest,
             realizations=settings.realizations,
-            seed=derive_seed(self.draws, "attack", step),
-            image_ids=self.all_ids,
+            seed=derive_seed(self.draw_seed, "attack", step),
+            image_ids=self.row_ids,
             chunk=settings.chunk,
             average=settings.average,
             loss=settings.loss,
         )
-        self.zero += self.attempts(estimate.zero).sum(0)
-        self.invalid += self.attempts(estimate.invalid).sum(0)
+        self.zero += self.split(estimate.zero).sum(0)
+        self.invalid += self.split(estimate.invalid).sum(0)
         self.progress(len(points) * settings.realizations)
         return estimate
 
     def losses(self, points: Tensor, step: int) -> Tensor:
-        """Of every row, (restarts * B,), on draws that no gradient saw and that all calls after a step share."""
+        """Returns the loss of every row, (restarts * B,), on draws that were used in no gradient.
+
+        All calls for a step share their draws.
+        """
         settings = self.settings
         with autocast("float32", points.device):
             return mean_loss(
                 self.model,
                 points,
-                self.all_labels,
-                self.all_targets,
+                self.row_labels,
+                self.row_targets,
                 settings.loss,
                 settings.realizations,
-                derive_seed(self.draws, "checkpoint", step),
-                self.all_ids,
+                derive_seed(self.draw_seed, "checkpoint", step),
+                self.row_ids,
             )
 
     def worst(self, *points: Tensor) -> Perturbed:
-        """Of each image the worst of its rows in all the given batches, by the judge, on draws that no gradient saw.
+        """Returns for each image the worst of its rows in all batches of points, by the judge.
 
-        In float32, as images are scored, whatever the precision in which they were crafted.
+        The judge classifies with draws that were used in no gradient, and in float32, as in scoring, whatever the
+        precision of the attack.
         """
         settings = self.settings
-        attempts = torch.cat([self.attempts(batch) for batch in points])
-        found = attempts[0]
+        attempts = torch.cat([self.split(batch) for batch in points])
+        images = attempts[0]
         if len(attempts) > 1:
             with autocast("float32", attempts.device):
-                found = worst_attempts(
+                images = worst_attempts(
                     self.judge,
                     attempts,
                     self.labels,
@@ -159,8 +143,35 @@ class Restarts:
                     derive_seed(batch_seed(self.judge, self.seed, self.image_ids), "selection"),
                     self.image_ids,
                 )
-        return Perturbed(found, settings.gradients, settings.forwards, self.zero, self.invalid)
+        return Perturbed(images, settings.gradients, settings.forwards, self.zero, self.invalid)
 
-    def attempts(self, rows: Tensor) -> Tensor:
-        """(restarts, B, ...)"""
+    def split(self, rows: Tensor) -> Tensor:
+        """Returns rows (restarts * B, ...) as (restarts, B, ...)."""
         return rows.unflatten(0, (self.settings.restarts, -1))
+
+
+def worst_attempts(
+    model: nn.Module,
+    attempts: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    draws: int,
+    seed: int,
+    image_ids: Tensor,
+) -> Tensor:
+    """Returns for each image the attempt with the largest ``mean_margin``.
+
+    Args:
+        model: The model to fool.
+        attempts: (attempts, B, C, H, W) in [0, 1].
+        labels: (B,) int64.
+        targets: (B,) int64, the target classes; None is untargeted.
+        draws: The number of realizations to average. All attempts share them, and no gradient used them.
+        seed: The seed of these draws.
+        image_ids: (B,) int64, the images' numbers in the draws.
+
+    Returns:
+        (B, C, H, W); the first of attempts with equal margins.
+    """
+    margins = torch.stack([mean_margin(model, images, labels, targets, draws, seed, image_ids) for images in attempts])
+    return attempts[margins.argmax(0), torch.arange(len(labels), device=labels.device)]

@@ -1,4 +1,4 @@
-"""How much each attack may do: budgets on the scale of pixels in [0, 1], and the passes that they cost."""
+"""The settings of each attack, with budgets on the scale of pixels in [0, 1], and the passes that they cost."""
 
 import math
 from dataclasses import dataclass
@@ -13,31 +13,35 @@ from .losses import LOSS_NAMES, LossName
 Schedule = Literal["constant", "cosine"]
 SCHEDULES = get_args(Schedule)
 R_FGSM_STEP = 1.25
-# Of APGD's steps, in percent: the first checkpoint, and by how much the distances between them shrink, down to which.
-FIRST_CHECKPOINT, SHORTER, SHORTEST = 22, 3, 6
+# APGD's checkpoints in percent of its steps: the first one, and how far and down to what their distances shrink.
+FIRST_CHECKPOINT, DECREMENT, SHORTEST = 22, 3, 6
 
 
 @dataclass(frozen=True)
 class PGDSettings:
-    """The paper's defaults (section 5.1).
+    """The settings of ``pgd``, with the paper's defaults (section 5.1).
 
     Attributes:
-        epsilon: radius of the ball.
-        step_size: of each step, in the norm.
-        steps: N_S.
-        restarts: N_R, one batch; the first starts at the image, the others at a uniform point of the ball. Each image
-            keeps its worst, on draws that no gradient saw. Restarts share the draws of a step.
-        realizations: N_E, draws averaged in a gradient; 1 is enough for a deterministic model.
-        average: how (see ``eot_gradient``).
-        loss: that is raised (see ``losses``).
+        epsilon: The radius of the ball.
+        step_size: The length of each step in the norm.
+        steps: The number of steps, N_S.
+        restarts: The number of restarts, N_R, which run as one batch and share the draws of a step. The first starts
+            at the image, the others at a uniform point of the ball. The worst attempt on each image is chosen on draws
+            that no gradient used.
+        realizations: The number of draws averaged in a gradient, N_E; 1 is enough for a deterministic model.
+        average: How gradients are averaged (see ``eot_gradient``).
+        loss: The loss that steps raise, a key of ``losses.LOSSES``.
         norm: "linf" or "l2".
-        random_start: the first restart starts at a uniform point as well.
-        chunk: realizations in memory at a time; None decides by the number of images.
-        selection: draws that choose the worst attempt on each image; None takes as many as ``realizations``, which
-            are too few where the attack is crafted on a model that draws nothing, to fool one that does.
-        momentum: a step goes along the gradient, of unit l2 norm, plus so many times the direction of the step before;
-            in [0, 1), 0 follows the gradient alone.
+        random_start: Whether the first restart starts at a uniform point of the ball, too.
+        chunk: The number of realizations in memory at a time; None decides by the number of images.
+        selection: The number of draws that choose the worst attempt on each image. None takes ``realizations``; that
+            is too few where the attack is crafted on a deterministic model to fool a random one.
+        momentum: The factor, in [0, 1), of the last direction, which is added to the gradient divided by its l2 norm.
+            0 follows the gradient alone.
         schedule: "constant", or "cosine" for steps that shrink along half a cosine, from ``step_size`` towards 0.
+
+    Raises:
+        TypeError, ValueError: A setting does not fit; the message names it.
     """
 
     epsilon: float = 8 / 255
@@ -62,53 +66,56 @@ class PGDSettings:
 
     @classmethod
     def fgsm(cls, epsilon: float = 8 / 255, realizations: int = 40) -> "PGDSettings":
-        """One step as long as the budget (Goodfellow et al., 2015)."""
+        """Returns FGSM, one step as long as the budget (Goodfellow et al., 2015)."""
         return cls(epsilon, epsilon, steps=1, realizations=realizations)
 
     @classmethod
     def r_fgsm(cls, epsilon: float = 8 / 255, realizations: int = 40) -> "PGDSettings":
-        """One step of 1.25 times the budget from a random point of the ball (Wong et al., 2020)."""
+        """Returns R-FGSM, one step of 1.25 times the budget from a random point of the ball (Wong et al., 2020)."""
         return cls(epsilon, R_FGSM_STEP * epsilon, steps=1, realizations=realizations, random_start=True)
 
     @classmethod
     def selection_recipe(cls, **settings: Any) -> "PGDSettings":
-        """For the gradient through the selection: few realizations a step, whose noise momentum averages.
+        """Returns settings for the gradient through the selection: few realizations a step, averaged by momentum.
 
-        ``settings`` replace those of the recipe. ``PGDSettings.selection(...)`` is the same.
+        ``settings`` replace those of the recipe. ``PGDSettings.selection(...)`` does the same.
         """
         recipe: dict[str, Any] = {"realizations": 2, "loss": "margin", "momentum": 0.75}
         return cls(**recipe | settings)
 
     def size_of_step(self, step: int) -> float:
-        """Of the step with this number, from 0 on."""
+        """Returns the size of the step with this number, from 0 on."""
         if self.schedule == "constant":
             return self.step_size
         return self.step_size * (1 + math.cos(math.pi * step / self.steps)) / 2
 
     @property
     def gradients(self) -> int:
-        """Gradient passes an image: N_S N_R N_E."""
+        """The number of gradient passes for each image, N_S N_R N_E."""
         return self.steps * self.restarts * self.realizations
 
     @property
     def forwards(self) -> int:
-        """Forward passes an image, for the selection of the worst restart."""
+        """The number of forward passes for each image, which choose the worst restart."""
         return self.restarts * selection_draws(self) if self.restarts > 1 else 0
 
 
-# On the class the recipe, on its instances the field of that name: an instance's own attribute comes first.
+# The class has the recipe under this name, instances have the field: instance attributes have precedence.
 PGDSettings.selection = PGDSettings.selection_recipe  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
 class APGDSettings:
-    """What is not told here is as in ``PGDSettings``. There is no step size to choose.
+    """The settings of ``apgd``, which adapts the step size. Attributes not listed here are as in ``PGDSettings``.
 
     Attributes:
-        steps: the step size follows checkpoints that are set by this number.
-        rho: the step size is halved where a smaller share of the steps since the last checkpoint raised the loss.
-        fresh: False leaves out, at checkpoints, the comparison on draws that no gradient saw (see ``apgd``). It takes
-            no pass then, and is the same where the model draws nothing.
+        steps: The number of steps, which also sets the checkpoints.
+        rho: The step size is halved where less than this share of the steps since the last checkpoint raised the loss.
+        fresh: Whether checkpoints compare points on draws that no gradient used (see ``apgd``). False saves these
+            passes, and gives the same result on a deterministic model.
+
+    Raises:
+        TypeError, ValueError: A setting does not fit; the message names it.
     """
 
     epsilon: float = 8 / 255
@@ -130,36 +137,42 @@ class APGDSettings:
 
     @property
     def gradients(self) -> int:
-        """Gradient passes an image; the point after the last step gets one too, which tells its loss."""
+        """The number of gradient passes for each image. The point after the last step has one too, for its loss."""
         return (self.steps + 1) * self.restarts * self.realizations
 
     @property
     def forwards(self) -> int:
-        """Forward passes an image, for comparing two points of each restart at checkpoints and at the end."""
-        checked = self.fresh * len(checkpoints(self.steps)) * self.realizations
-        return 2 * self.restarts * (checked + selection_draws(self))
+        """The number of forward passes for each image, which compare points at checkpoints and at the end."""
+        at_checkpoints = self.fresh * len(checkpoints(self.steps)) * self.realizations
+        return 2 * self.restarts * (at_checkpoints + selection_draws(self))
 
 
 def checkpoints(steps: int) -> set[int]:
-    """After which steps APGD looks at its step sizes: at first seldom, then often."""
-    found, percent, distance = set(), FIRST_CHECKPOINT, FIRST_CHECKPOINT
+    """Returns the numbers of the steps after which APGD may halve its step sizes; their distances shrink."""
+    numbers, percent, distance = set(), FIRST_CHECKPOINT, FIRST_CHECKPOINT
     while percent <= 100:
-        found.add(-(-percent * steps // 100))
-        distance = max(distance - SHORTER, SHORTEST)
+        numbers.add(-(-percent * steps // 100))
+        distance = max(distance - DECREMENT, SHORTEST)
         percent += distance
-    return found
+    return numbers
 
 
 @dataclass(frozen=True)
 class SquareSettings:
-    """
+    """The settings of ``square``.
+
     Attributes:
-        epsilon: radius of the l-infinity ball.
-        queries: squares that are tried.
-        draws: realizations, fresh ones for each query, on whose mean the image and the tried one are compared.
-        p_init: share of the image's area that the first squares cover.
-        fresh: False keeps an image's answer until a square changes it, which takes half the passes and is the same
-            where the model draws nothing. Where it draws, the search would stall at a lucky answer.
+        epsilon: The radius of the l-infinity ball.
+        queries: The number of squares to try.
+        draws: The number of realizations, fresh ones for each query, in the mean that compares an image with and
+            without the new square.
+        p_init: The share of the image's area that the first squares cover.
+        fresh: Whether each query evaluates the image without the new square again. False keeps its value until a
+            square changes the image: half the passes, and the same result on a deterministic model. On a random model
+            the search would then stall at a lucky value.
+
+    Raises:
+        TypeError, ValueError: A setting does not fit; the message names it.
     """
 
     epsilon: float = 8 / 255
@@ -176,11 +189,12 @@ class SquareSettings:
 
     @property
     def gradients(self) -> int:
+        """The number of gradient passes, 0."""
         return 0
 
     @property
     def forwards(self) -> int:
-        """Forward passes an image: two for each query and draw, or one and that of the start."""
+        """The number of forward passes for each image: two for each query and draw, or one, and one at the start."""
         return (2 * self.queries if self.fresh else self.queries + 1) * self.draws
 
 
@@ -188,10 +202,12 @@ GradientSettings = PGDSettings | APGDSettings
 
 
 def selection_draws(settings: GradientSettings) -> int:
+    """Returns the number of draws that choose the worst attempt on each image."""
     return settings.realizations if settings.selection is None else settings.selection
 
 
 def check_gradient_settings(settings: GradientSettings) -> None:
+    """Checks the settings that PGD and APGD share."""
     check_choice("norm", settings.norm, NORMS)
     check_epsilon(settings.epsilon, settings.norm)
     for name in ("steps", "restarts", "realizations"):
@@ -204,6 +220,7 @@ def check_gradient_settings(settings: GradientSettings) -> None:
 
 
 def check_epsilon(epsilon: float, norm: Norm) -> None:
+    """Checks a radius; in l2 it may be above 1."""
     if norm == "linf":
         check_number("epsilon", epsilon, lambda size: 0 <= size <= 1, "in [0, 1], on the scale of pixels in [0, 1]")
     else:

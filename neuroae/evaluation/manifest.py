@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..attacks.checks import refusing_learners
+from ..attacks.checks import no_training_normalization
 from ..attacks.protocol import realizer
 from ..kernels import engine_name
 from ..models.fingerprints import fingerprint, state_fingerprint
@@ -117,7 +117,7 @@ def as_json(model: nn.Module, block: Block, seed: int) -> dict[str, Any]:
 
 def behavior(model: nn.Module, block: Block, seed: int) -> Behavior:
     """The first few rows of the block's answers: a model may depend on the number of images."""
-    with autocast("float32", block.images.device), refusing_learners():
+    with autocast("float32", block.images.device), no_training_normalization():
         try:
             with frozen(model):
                 logits, gradient = with_gradient(model, block, seed)

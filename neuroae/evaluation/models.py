@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..attacks.checks import check_logits, is_training, refusing_learners
+from ..attacks.checks import check_logits, is_training, no_training_normalization
 from ..attacks.protocol import realizer
 from ..data import ImageSet
 from ..models import load_pretrained
@@ -134,7 +134,7 @@ def is_random(model: nn.Module, data: ImageSet) -> bool:
         ValueError: the model does not give logits of the images' classes, or runs a normalization in training mode.
     """
     images, _, ids = Block.of(data.take(slice(PROBED)), device_of(model))
-    with repeatable(), torch.no_grad(), refusing_learners():
+    with repeatable(), torch.no_grad(), no_training_normalization():
         realize = realizer(model, images, 0, ids)
         # A call each: rows of one batch may differ in their last bits without any draw.
         first, *others = (realize(number, 1, images.clone()).float() for number in range(DRAWN))

@@ -1,4 +1,4 @@
-"""A model's folder: how it is written, found and read. Loading runs no pickle."""
+"""A model's folder: writing, finding and reading it. Loading runs no pickle."""
 
 import json
 import warnings

@@ -1,1 +1,1 @@
-"""The layers and models that people compose, and the gradients through them."""
+"""The layers and models that users compose, and the gradients through them."""

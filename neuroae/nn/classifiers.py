@@ -50,7 +50,7 @@ class PreActivationUnit(nn.Module):
 
 @dataclass(frozen=True)
 class Normalization:
-    """The constants given to a classifier. Its buffers may hold nothing, as on the meta device.
+    """The arguments of a classifier. Its buffers may hold no values, as on the meta device.
 
     Attributes:
         mean, std: One number for each channel, of pixels in [0, 1].

@@ -62,12 +62,14 @@ class DrawingEncoder(Protocol):
     """The part of a ``SparseEncoder`` that a selection uses to draw codes."""
 
     atoms: Tensor
-    backend: str
     stride: int
     dropout_p: float
     quantize: bool
     signed: bool
     sigma: float
+
+    @property
+    def backend(self) -> str: ...
 
     @property
     def value_surrogate(self) -> str: ...

@@ -81,7 +81,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         if len(output_size) < 2:
             raise ValueError(f"output_size is {output_size}, expected height and width")
         sizes = least_output(code.index, weight, self.stride, [int(rows) for rows in self.padding])
-        extra = tuple(wanted - size for wanted, size in zip(output_size[-2:], sizes, strict=True))
+        extra = tuple(side - size for side, size in zip(output_size[-2:], sizes, strict=True))
         if not all(0 <= more < step for more, step in zip(extra, self.stride, strict=True)):
             raise ValueError(f"output_size is {tuple(output_size[-2:])}, expected from {sizes} by less than a stride")
         return extra

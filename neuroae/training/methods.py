@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attacks.checks import answered, check_logits
+from ..attacks.checks import check_logits, require_tensor
 from ..data import ImageSet
 from ..nn.defense import Defense
 from ..utils.contexts import frozen
@@ -82,7 +82,7 @@ class FrozenAutoencoder(nn.Module):
 
 def cross_entropy(logits: object, labels: Tensor) -> Objective:
     """Of a model's answer; TypeError or ValueError where that is not (B, classes)."""
-    found = answered(logits)
+    found = require_tensor(logits)
     check_logits(found, len(labels), 0)
     return Objective(F.cross_entropy(found.float(), labels), found.detach())
 

@@ -1,4 +1,4 @@
-"""Which of several attempts is kept, and what the vote says."""
+"""Votes of several draws, and the choice of the worst attempt by them."""
 
 from collections.abc import Collection
 
@@ -28,24 +28,24 @@ def test_margin_of_the_vote_is_that_of_the_mean_probabilities(targeted: bool) ->
     targets = (labels + 1) % 10
     logs = mean_probabilities(model, images, 4, 3, ids).log()
     aimed = targets if targeted else labels
-    own = logs.gather(1, aimed[:, None])[:, 0]
+    of_class = logs.gather(1, aimed[:, None])[:, 0]
     others = logs.scatter(1, aimed[:, None], -torch.inf).amax(1)
-    found = mean_margin(model, images, labels, targets if targeted else None, 4, 3, ids)
-    torch.testing.assert_close(found, own - others if targeted else others - own, rtol=1e-5, atol=1e-5)
+    result = mean_margin(model, images, labels, targets if targeted else None, 4, 3, ids)
+    torch.testing.assert_close(result, of_class - others if targeted else others - of_class, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
-def test_each_image_keeps_its_own_worst_attempt(targeted: bool) -> None:
+def test_the_worst_attempt_is_chosen_for_each_image(targeted: bool) -> None:
     model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
     targets = (labels + 1) % 10 if targeted else None
     attempts = torch.rand(5, *images.shape)
-    margins = torch.stack([mean_margin(model, one, labels, targets, 1, 0, ids) for one in attempts])
-    found = worst_attempts(model, attempts, labels, targets, 1, 0, ids)
-    torch.testing.assert_close(mean_margin(model, found, labels, targets, 1, 0, ids), margins.amax(0))
+    margins = torch.stack([mean_margin(model, attempt, labels, targets, 1, 0, ids) for attempt in attempts])
+    worst = worst_attempts(model, attempts, labels, targets, 1, 0, ids)
+    torch.testing.assert_close(mean_margin(model, worst, labels, targets, 1, 0, ids), margins.amax(0))
     assert len(set(margins.argmax(0).tolist())) > 1
 
 
-def test_of_equals_the_earliest_is_kept() -> None:
+def test_of_equal_attempts_the_first_is_chosen() -> None:
     model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
     model.layer.weight.data.zero_()
     attempts = torch.rand(3, *images.shape)
@@ -53,7 +53,7 @@ def test_of_equals_the_earliest_is_kept() -> None:
 
 
 def test_attempts_are_compared_on_common_draws() -> None:
-    """Attempts that differ only where a noisy model does not look are equals, unless they see different noise."""
+    """Attempts differ only in a pixel with weight 0, so their margins are equal unless they get different noise."""
     model, (images, labels, ids) = Noisy().eval(), random_images()
     model.linear.layer.weight.data[:, 0] = 0
     attempts = images.repeat(4, 1, 1, 1, 1)
@@ -61,8 +61,8 @@ def test_attempts_are_compared_on_common_draws() -> None:
     assert torch.equal(worst_attempts(model, attempts, labels, None, 2, 0, ids), attempts[0])
 
 
-def test_an_attempt_without_an_answer_is_not_the_worst() -> None:
-    """The second of three, of which no draw is a number."""
+def test_an_attempt_with_nan_in_all_draws_is_not_the_worst() -> None:
+    """The second attempt of three has NaN in all draws."""
     images, labels, ids = random_images(3)
     model, broken = pair({2, 3})
     attempts = torch.rand(3, *images.shape)
@@ -70,7 +70,7 @@ def test_an_attempt_without_an_answer_is_not_the_worst() -> None:
     assert torch.equal(worst_attempts(broken, attempts, labels, None, 2, 0, ids), expected)
 
 
-def test_draws_that_are_no_numbers_are_left_out_of_the_vote() -> None:
+def test_draws_with_nan_are_left_out_of_the_vote() -> None:
     images, labels, ids = random_images(3)
     model, broken = pair({0})
     expected = mean_margin(model, images, labels, None, 2, 0, ids)
@@ -78,7 +78,7 @@ def test_draws_that_are_no_numbers_are_left_out_of_the_vote() -> None:
 
 
 def pair(broken: Collection[int]) -> tuple[OneForm, Broken]:
-    """One form, and the same with calls that fail."""
+    """Returns a form, and the same form with NaN in some calls."""
     models = OneForm().eval(), Broken(broken).eval()
     models[1].form = models[0].form
     return models
@@ -91,15 +91,15 @@ def test_no_draws_are_refused() -> None:
 
 
 class Precise(Linear):
-    """Writes down whether it was called to be followed, and in which precision."""
+    """Records of each call whether images require a gradient, and the dtype of the logits."""
 
     def __init__(self) -> None:
         super().__init__(1, 8, 10)
-        self.seen: list[tuple[bool, torch.dtype]] = []
+        self.calls: list[tuple[bool, torch.dtype]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         logits = super().forward(images)
-        self.seen.append((images.requires_grad, logits.dtype))
+        self.calls.append((images.requires_grad, logits.dtype))
         return logits
 
 
@@ -108,8 +108,8 @@ class Precise(Linear):
     [(pgd, PGDSettings(steps=2, restarts=2, realizations=1)), (apgd, APGDSettings(steps=2, realizations=1))],
     ids=["pgd", "apgd"],
 )
-def test_attempts_are_crafted_as_asked_and_chosen_in_float32(attack, budget) -> None:  # type: ignore[no-untyped-def]
+def test_attempts_are_crafted_under_autocast_and_chosen_in_float32(attack, budget) -> None:  # type: ignore[no-untyped-def]
     model, (images, labels, ids) = Precise().eval(), random_images()
     with autocast("bfloat16", images.device):
         attack(model, images, labels, budget, seed=0, image_ids=ids)
-    assert set(model.seen) == {(True, torch.bfloat16), (False, torch.float32)}
+    assert set(model.calls) == {(True, torch.bfloat16), (False, torch.float32)}

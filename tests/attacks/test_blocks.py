@@ -1,4 +1,4 @@
-"""Models that draw from torch's generator: in each block of images, and for each purpose, they draw anew.
+"""Models that draw from torch's generator have fresh draws in each block of images, and for each purpose.
 
 With one stream for all blocks, the same few draws would decide a whole data set.
 """
@@ -22,7 +22,7 @@ HALVES = slice(3), slice(3, 6)
 
 
 def drawn(model: Noisy, call: Callable[[], object]) -> set[float]:
-    """The draws of the model in the course of a call, each told by its first number."""
+    """Returns the draws of the model during a call, each by its first number."""
     model.drawn.clear()
     call()
     return set(model.drawn)
@@ -37,10 +37,10 @@ def drawn(model: Noisy, call: Callable[[], object]) -> set[float]:
     ],
     ids=["pgd", "apgd", "square"],
 )
-def test_no_draw_of_an_attack_comes_again_in_another_block(
+def test_blocks_share_no_draws_of_an_attack(
     method: Callable[..., Perturbed], settings: AttackSettings, draws: int
 ) -> None:
-    """Those of steps, of both checkpoints and of the selection, or those of queries."""
+    """Draws of steps, of both checkpoints and of the selection, or of queries."""
     model, (images, labels, ids) = Noisy().eval(), random_images()
     first, second = (
         drawn(model, partial(method, model, images[half], labels[half], settings, seed=0, image_ids=ids[half]))
@@ -50,16 +50,16 @@ def test_no_draw_of_an_attack_comes_again_in_another_block(
     assert not first & second
 
 
-def test_no_draw_of_an_evaluation_comes_again_in_another_block_or_for_another_purpose() -> None:
+def test_blocks_and_purposes_share_no_draws_of_an_evaluation() -> None:
     model, data, scoring = Noisy().eval(), random_data(6), Scoring(draws=3, seed=5)
     attack = Attack("some", model, PGDSettings(steps=2, restarts=2, realizations=2))
-    found = []
+    draws = []
     for half in HALVES:
         block = Block.of(data.take(half), torch.device("cpu"))
-        found += [
+        draws += [
             drawn(model, partial(craft, attack, model, block, scoring)),
             drawn(model, partial(selection_margins, model, *block, scoring)),
             drawn(model, partial(answers, model, block.images, block.ids, scoring)),
         ]
-    assert [len(each) for each in found] == [2 * 2 + 2, 3, 3] * 2
-    assert len(set.union(*found)) == sum(map(len, found))
+    assert [len(each) for each in draws] == [2 * 2 + 2, 3, 3] * 2
+    assert len(set.union(*draws)) == sum(map(len, draws))

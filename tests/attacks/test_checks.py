@@ -1,4 +1,4 @@
-"""What no attack accepts: every attack says which argument is wrong, and each setting names itself."""
+"""Arguments and settings that attacks refuse, and the errors that name them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,15 +26,15 @@ def gradient(model: Any, images: Any, labels: Any, **arguments: Any) -> object:
     return eot_gradient(model, images, labels, realizations=1, seed=0, **arguments)
 
 
-def attacked(attack: Callable[..., object], settings: object) -> Callable[..., object]:
+def with_settings(attack: Callable[..., object], settings: object) -> Callable[..., object]:
     return lambda model, images, labels, **rest: attack(model, images, labels, settings, seed=0, **rest)
 
 
 ATTACKS = {
     "eot_gradient": gradient,
-    "pgd": attacked(pgd, PGDSettings(steps=1, realizations=1)),
-    "apgd": attacked(apgd, APGDSettings(steps=1, realizations=1)),
-    "square": attacked(square, SquareSettings(queries=1, draws=1)),
+    "pgd": with_settings(pgd, PGDSettings(steps=1, realizations=1)),
+    "apgd": with_settings(apgd, APGDSettings(steps=1, realizations=1)),
+    "square": with_settings(square, SquareSettings(queries=1, draws=1)),
 }
 with drawing_from(0):
     IMAGES, LABELS, IDS = random_images()
@@ -80,12 +80,12 @@ def test_a_model_in_training_mode_is_refused(attack: Callable[..., object]) -> N
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_images_a_rounding_outside_the_box_are_accepted(attack: Callable[..., object]) -> None:
+def test_images_outside_the_box_by_rounding_are_accepted(attack: Callable[..., object]) -> None:
     attack(small_defense(), (IMAGES * 2).clamp(0, 1) + 1e-7, LABELS, image_ids=IDS)
 
 
 class Chatty(nn.Module):
-    """Answers with its logits and more."""
+    """Returns a tuple of logits and a number."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, int]:
         return images.flatten(1), 3
@@ -103,7 +103,7 @@ def chatty_defense() -> Defense:
 
 @pytest.mark.parametrize("model", [Chatty, ChattySeeded, chatty_defense])
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_answers_that_are_no_tensor_are_refused(attack: Callable[..., object], model: Callable[[], nn.Module]) -> None:
+def test_outputs_that_are_no_tensor_are_refused(attack: Callable[..., object], model: Callable[[], nn.Module]) -> None:
     with pytest.raises(TypeError, match="model answers with a tuple, expected a tensor of logits"):
         attack(model().eval(), IMAGES, LABELS, image_ids=IDS)
     with pytest.raises(TypeError, match="model answers with a tuple"):
@@ -141,7 +141,7 @@ GRADIENT_SETTINGS = [
     ({"loss": "hinge"}, ValueError, "loss is 'hinge'"),
     ({"norm": "l1"}, ValueError, "norm is 'l1'"),
 ]
-OWN_SETTINGS = [
+OTHER_SETTINGS = [
     (PGDSettings, {"step_size": 0}, ValueError, "step_size is 0"),
     (PGDSettings, {"step_size": float("inf")}, ValueError, "step_size is inf"),
     (APGDSettings, {"rho": 1.5}, ValueError, "rho is 1.5"),
@@ -154,7 +154,7 @@ OWN_SETTINGS = [
 
 @pytest.mark.parametrize(
     ("settings", "change", "error", "message"),
-    [(kind, *case) for kind in (PGDSettings, APGDSettings) for case in GRADIENT_SETTINGS] + OWN_SETTINGS,
+    [(kind, *case) for kind in (PGDSettings, APGDSettings) for case in GRADIENT_SETTINGS] + OTHER_SETTINGS,
 )
 def test_settings_out_of_range_are_refused(
     settings: type, change: dict[str, object], error: type[Exception], message: str
@@ -178,7 +178,7 @@ def test_settings_of_another_attack_are_refused(attack: Callable[..., object], k
     [(pgd, PGDSettings()), (apgd, APGDSettings()), (square, SquareSettings())],
     ids=["pgd", "apgd", "square"],
 )
-def test_a_seed_that_is_no_integer_is_refused(attack: Callable[..., object], budget: object) -> None:
+def test_a_seed_that_is_not_an_integer_is_refused(attack: Callable[..., object], budget: object) -> None:
     with pytest.raises(TypeError, match="seed is a str, expected an int"):
         attack(small_defense(), IMAGES, LABELS, budget, seed="7", image_ids=IDS)
 

@@ -1,4 +1,4 @@
-"""Gradients over a model's randomness: what EOT promises about seeds, chunks, averages and unusable gradients."""
+"""EOT (expectation over transformation): seeds, chunks, averages and unusable gradients."""
 
 import weakref
 
@@ -20,15 +20,15 @@ MODELS = pytest.mark.parametrize("model", [small_defense, Noisy], ids=["defense"
 
 
 class Seeded(nn.Module):
-    """Draws by seed and image id, and writes down what it was given."""
+    """Draws by seed and image id, and records both."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = Linear(1, 8, 10)
-        self.given: list[tuple[int, list[int]]] = []
+        self.calls: list[tuple[int, list[int]]] = []
 
     def forward(self, images: Tensor, *, seed: int, image_ids: Tensor) -> Tensor:
-        self.given.append((seed, image_ids.tolist()))
+        self.calls.append((seed, image_ids.tolist()))
         noise = [torch.rand(1, generator=torch.Generator().manual_seed(seed % 2**32 + int(i))) for i in image_ids]
         return self.linear(images) * torch.stack(noise)
 
@@ -36,7 +36,7 @@ class Seeded(nn.Module):
 @pytest.mark.parametrize("average", AVERAGES)
 def test_streamed_gradient_is_that_of_all_realizations_at_once(average: str) -> None:
     model, (images, labels, ids) = small_defense(), random_images()
-    found = eot_gradient(model, images, labels, realizations=7, seed=5, image_ids=ids, average=average)
+    estimate = eot_gradient(model, images, labels, realizations=7, seed=5, image_ids=ids, average=average)
     leaf = images.clone().requires_grad_()
     each = []
     for realization in range(7):
@@ -47,18 +47,18 @@ def test_streamed_gradient_is_that_of_all_realizations_at_once(average: str) -> 
         each = [gradient.sign() for gradient in each]
     if average == "normalized":
         each = [gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None] for gradient in each]
-    torch.testing.assert_close(found.gradient, torch.stack(each).mean(0), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(estimate.gradient, torch.stack(each).mean(0), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 def test_loss_and_margin_are_those_of_the_realizations(targeted: bool) -> None:
     model, (images, labels, ids) = small_defense(), random_images()
     targets = (labels + 3) % 10 if targeted else None
-    found = eot_gradient(model, images, labels, realizations=7, seed=5, image_ids=ids, targets=targets)
+    estimate = eot_gradient(model, images, labels, realizations=7, seed=5, image_ids=ids, targets=targets)
     logits, aimed = model(images, 7, 5, ids).detach(), labels if targets is None else targets
     losses = F.cross_entropy(logits.flatten(0, 1), aimed.repeat(7), reduction="none").unflatten(0, (7, -1))
-    torch.testing.assert_close(found.loss, -losses.mean(0) if targeted else losses.mean(0))
-    torch.testing.assert_close(found.margin, mean_margin(model, images, labels, targets, 7, 5, ids))
+    torch.testing.assert_close(estimate.loss, -losses.mean(0) if targeted else losses.mean(0))
+    torch.testing.assert_close(estimate.margin, mean_margin(model, images, labels, targets, 7, 5, ids))
 
 
 @MODELS
@@ -72,19 +72,19 @@ def test_chunk_size_changes_nothing_but_rounding(model: type[nn.Module], chunk: 
     torch.testing.assert_close(several.margin, single.margin, rtol=1e-4, atol=1e-6)
 
 
-def test_two_stretches_of_realizations_make_up_the_whole() -> None:
+def test_two_ranges_of_realizations_average_to_the_full_range() -> None:
     model, (images, labels, ids) = small_defense(), random_images()
-    whole = eot_gradient(model, images, labels, realizations=6, seed=5, image_ids=ids).gradient
+    full = eot_gradient(model, images, labels, realizations=6, seed=5, image_ids=ids).gradient
     parts = [
         eot_gradient(model, images, labels, realizations=3, seed=5, image_ids=ids, start=start).gradient
         for start in (0, 3)
     ]
-    torch.testing.assert_close((parts[0] + parts[1]) / 2, whole, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close((parts[0] + parts[1]) / 2, full, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("average", AVERAGES)
-def test_a_chunk_is_gone_before_the_next_one_comes(average: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So memory does not grow with the number of realizations."""
+def test_a_chunk_is_freed_before_the_next_one(average: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise memory would grow with the number of realizations."""
     model, (images, labels, ids) = small_defense(), random_images()
     realize, living = type(model).realize, []
 
@@ -100,20 +100,18 @@ def test_a_chunk_is_gone_before_the_next_one_comes(average: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("quantize", [True, False], ids=["quantized", "unquantized"])
-def test_nothing_of_a_chunk_stays_when_realizations_are_added_up(
-    quantize: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """But the sum before the decoder's first layer."""
+def test_a_chunk_is_freed_where_realizations_are_added_up(quantize: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the sum before the decoder's first layer stays."""
     model = small_cifar10_defense(quantize=quantize).with_surrogate("selection")
     images, labels, ids = random_images(2, channels=3, size=32)
     logits, living = SelectionGradient.logits, []
 
     def recorded(self, *arguments):  # type: ignore[no-untyped-def]
         assert not [reference for reference in living if reference() is not None]
-        answer = logits(self, *arguments)
-        parts = (answer, self.hidden, self.decoded, self.classified, self.code.index)
+        output = logits(self, *arguments)
+        parts = (output, self.hidden, self.decoded, self.classified, self.code.index)
         living.extend(weakref.ref(tensor) for tensor in parts)
-        return answer
+        return output
 
     monkeypatch.setattr(SelectionGradient, "logits", recorded)
     eot_gradient(model, images, labels, realizations=6, seed=0, image_ids=ids, chunk=2)
@@ -123,7 +121,7 @@ def test_nothing_of_a_chunk_stays_when_realizations_are_added_up(
 @pytest.mark.parametrize(
     ("batch", "expected"), [(6, [10, 10, 5]), (1, [25]), (33, [1] * 25), (64, [1] * 25), (70, [1] * 25)]
 )
-def test_small_blocks_are_filled_up_with_realizations(
+def test_small_batches_are_filled_up_with_realizations(
     batch: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, (images, labels, ids) = small_defense(), random_images(batch)
@@ -138,13 +136,13 @@ def test_small_blocks_are_filled_up_with_realizations(
     assert counts == expected
 
 
-def test_a_model_that_is_called_for_each_realization_has_one_in_memory_at_a_time() -> None:
+def test_a_model_without_a_realizer_has_one_realization_in_memory_at_a_time() -> None:
     shape = torch.Size((2, 3, 8, 8))
     assert realizations_at_once(Noisy(), None, shape) == 1
     assert realizations_at_once(Noisy(), 3, shape) == 3
 
 
-def test_large_images_are_not_repeated_to_fill_up_a_block() -> None:
+def test_large_images_count_as_several_rows() -> None:
     model = small_defense()
     shapes = [(16, 3, 32, 32), (4, 3, 160, 160), (1, 3, 160, 160), (200, 3, 32, 32)]
     assert [realizations_at_once(model, None, torch.Size(shape)) for shape in shapes] == [4, 1, 2, 1]
@@ -152,7 +150,7 @@ def test_large_images_are_not_repeated_to_fill_up_a_block() -> None:
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf], ids=str)
 @pytest.mark.parametrize("average", AVERAGES)
-def test_realizations_without_a_gradient_are_counted_and_do_no_harm(average: str, broken: float) -> None:
+def test_unusable_gradients_are_counted_and_left_out(average: str, broken: float) -> None:
     images, labels, ids = random_images()
     images[:, 0, 0, 0] = 0.5
     model = Silent(broken).eval()
@@ -171,40 +169,40 @@ def test_realizations_without_a_gradient_are_counted_and_do_no_harm(average: str
 def test_the_gradient_of_a_confident_model_is_not_lost() -> None:
     """Its entries are near 1e-27, so their squares are zero in float32.
 
-    Where the true class has probability 1 but for rounding, only the other classes' rows push.
+    The true class has probability 1 up to rounding, so the gradient comes from the other class.
     """
     model, (images, _, ids) = Linear(1, 8, 2).eval(), random_images()
     model.layer.bias.data = torch.tensor([60.0, 0.0])
-    found = eot_gradient(model, images, torch.zeros(6).long(), realizations=2, seed=0, image_ids=ids)
+    estimate = eot_gradient(model, images, torch.zeros(6).long(), realizations=2, seed=0, image_ids=ids)
     rise = model.layer.weight[1].detach()
-    assert not found.zero.any()
-    torch.testing.assert_close(found.gradient.flatten(1), (rise / rise.norm()).expand(6, -1), rtol=1e-4, atol=1e-6)
+    assert not estimate.zero.any()
+    torch.testing.assert_close(estimate.gradient.flatten(1), (rise / rise.norm()).expand(6, -1), rtol=1e-4, atol=1e-6)
 
 
-def test_normalized_average_weighs_realizations_equally() -> None:
-    """Scaling the loss of a deterministic model scales the mean and leaves the normalized average at length 1."""
+def test_the_normalized_average_of_a_deterministic_model_has_length_one() -> None:
+    """All realizations have the same gradient, whose length does not matter."""
     model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
-    found = eot_gradient(model, images, labels, realizations=4, seed=0, image_ids=ids).gradient
-    torch.testing.assert_close(found.flatten(1).norm(dim=1), torch.ones(len(images)))
+    gradient = eot_gradient(model, images, labels, realizations=4, seed=0, image_ids=ids).gradient
+    torch.testing.assert_close(gradient.flatten(1).norm(dim=1), torch.ones(len(images)))
 
 
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 def test_gradient_is_the_slope_of_the_loss(loss: str, targeted: bool) -> None:
-    """By central differences in double precision, on a model that is not linear."""
+    """Compares with central differences in double precision, on a nonlinear model."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10)).eval()
     images, labels, ids = random_images()
     arguments = {"realizations": 1, "seed": 0, "image_ids": ids, "loss": loss}
     arguments["targets"] = (labels + 3) % 10 if targeted else None
-    found = eot_gradient(model, images, labels, average="mean", **arguments).gradient
-    towards = torch.randn(images.shape)
+    gradient = eot_gradient(model, images, labels, average="mean", **arguments).gradient
+    direction = torch.randn(images.shape)
     step = 1e-3
     lower, upper = (
-        eot_gradient(model, (images + side * step * towards).clamp(0, 1), labels, **arguments).loss.double()
+        eot_gradient(model, (images + side * step * direction).clamp(0, 1), labels, **arguments).loss.double()
         for side in (-1, 1)
     )
-    moved = ((images + step * towards).clamp(0, 1) - (images - step * towards).clamp(0, 1)).double()
-    torch.testing.assert_close((found.double() * moved).sum((1, 2, 3)), upper - lower, rtol=0.02, atol=2e-5)
+    moved = ((images + step * direction).clamp(0, 1) - (images - step * direction).clamp(0, 1)).double()
+    torch.testing.assert_close((gradient.double() * moved).sum((1, 2, 3)), upper - lower, rtol=0.02, atol=2e-5)
 
 
 def test_parameters_get_no_gradient_and_keep_their_flags() -> None:
@@ -216,27 +214,27 @@ def test_parameters_get_no_gradient_and_keep_their_flags() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_autoencoder_identity_follows_the_classifier_alone() -> None:
+def test_the_gradient_of_w_aiga_is_the_classifiers_at_the_decoded_image() -> None:
     model, (images, labels, ids) = small_defense(), random_images()
     identity = model.with_surrogate("autoencoder-identity")
-    found = eot_gradient(identity, images, labels, realizations=1, seed=4, image_ids=ids, average="mean").gradient
+    gradient = eot_gradient(identity, images, labels, realizations=1, seed=4, image_ids=ids, average="mean").gradient
     decoded = model.autoencode(images, 4, ids).detach().requires_grad_()
     (expected,) = torch.autograd.grad(F.cross_entropy(model.classifier(decoded), labels, reduction="sum"), decoded)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, expected)
 
 
-def test_a_model_that_draws_by_seed_and_id_is_given_a_seed_for_each_realization() -> None:
+def test_a_model_that_draws_by_seed_and_id_gets_a_seed_for_each_realization() -> None:
     model, (images, labels, ids) = Seeded().eval(), random_images()
     eot_gradient(model, images, labels, realizations=3, seed=5, image_ids=ids)
-    one_by_one, model.given = model.given, []
+    one_by_one, model.calls = model.calls, []
     eot_gradient(model, images, labels, realizations=3, seed=5, image_ids=ids, chunk=3)
-    assert model.given == one_by_one
+    assert model.calls == one_by_one
     assert len({seed for seed, _ in one_by_one}) == 3
-    assert all(given == ids.tolist() for _, given in one_by_one)
+    assert all(call_ids == ids.tolist() for _, call_ids in one_by_one)
 
 
 @MODELS
-def test_realizations_differ_and_their_number_fixes_them(model: type[nn.Module]) -> None:
+def test_realizations_differ_and_follow_from_their_number(model: type[nn.Module]) -> None:
     attacked, (images, _, ids) = model().eval(), random_images()
     realize = realizer(attacked, images, 3, ids)
     with torch.no_grad():
@@ -246,7 +244,7 @@ def test_realizations_differ_and_their_number_fixes_them(model: type[nn.Module])
     torch.testing.assert_close(again, together[2])
 
 
-def test_the_users_generator_is_left_as_it_was() -> None:
+def test_torchs_generator_has_the_same_state_afterwards() -> None:
     model, (images, labels, ids) = Noisy().eval(), random_images()
     state = torch.random.get_rng_state()
     eot_gradient(model, images, labels, realizations=2, seed=0, image_ids=ids)
@@ -262,7 +260,7 @@ def test_the_users_generator_is_left_as_it_was() -> None:
     ],
     ids=["flat", "one row", "too few classes"],
 )
-def test_answers_that_are_no_logits_are_refused(logits: Tensor, message: str) -> None:
+def test_outputs_that_are_no_logits_are_refused(logits: Tensor, message: str) -> None:
     images, labels, ids = random_images()
     model = nn.Module()
     model.forward = lambda images: logits + 0 * images.sum()  # type: ignore[method-assign]
@@ -270,9 +268,9 @@ def test_answers_that_are_no_logits_are_refused(logits: Tensor, message: str) ->
         eot_gradient(model.eval(), images, labels, realizations=1, seed=0, image_ids=ids)
 
 
-def test_the_margin_of_a_certain_answer_is_not_rounded_away() -> None:
-    """Probabilities of 1 but for 1e-9 are 1 in float32, and their margins equal."""
+def test_the_margin_of_a_confident_answer_is_not_rounded_away() -> None:
+    """Probabilities of 1 - 1e-9 round to 1 in float32, so that their margins would be equal."""
     images, labels, ids = random_images(2)
     model = Fixed(torch.tensor([[30.0, 0.0], [0.0, 20.0]])).eval()
-    found = mean_margin(model, images, labels, None, 3, 0, ids)
-    torch.testing.assert_close(found, torch.tensor([-30.0, -20.0]))
+    margins = mean_margin(model, images, labels, None, 3, 0, ids)
+    torch.testing.assert_close(margins, torch.tensor([-30.0, -20.0]))

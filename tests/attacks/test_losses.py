@@ -14,8 +14,9 @@ CASES = st.lists(LOGITS, min_size=1, max_size=5).map(lambda rows: [row[: min(map
 
 
 def by_hand(name: str, row: list[float], label: int, target: int | None) -> float:
+    """Returns a loss of one row of logits, computed in plain Python."""
     aimed = label if target is None else target
-    others = [value for place, value in enumerate(row) if place != aimed]
+    others = [value for index, value in enumerate(row) if index != aimed]
     first, _, third, *rest = sorted(row, reverse=True)
     if name == "cross-entropy":
         loss = math.log(sum(math.exp(value) for value in row)) - row[aimed]
@@ -36,11 +37,11 @@ def test_losses_are_those_computed_by_hand(
     classes = st.integers(0, len(rows[0]) - 1)
     labels = data.draw(st.lists(classes, min_size=len(rows), max_size=len(rows)))
     targets = data.draw(st.lists(classes, min_size=len(rows), max_size=len(rows))) if targeted else [None] * len(rows)
-    found = LOSSES[name](
+    actual = LOSSES[name](
         torch.tensor(rows, dtype=torch.float64), torch.tensor(labels), torch.tensor(targets) if targeted else None
     )
     expected = [by_hand(name, *case) for case in zip(rows, labels, targets, strict=True)]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -53,11 +54,11 @@ def test_losses_are_those_computed_by_hand(
     ],
     ids=["right", "fooled", "not the target", "the target"],
 )
-def test_margin_is_above_zero_where_the_attack_has_its_aim(
+def test_margin_is_above_zero_where_the_attack_succeeds(
     logits: list[float], label: int, target: int | None, expected: float
 ) -> None:
-    aim = None if target is None else torch.tensor([target])
-    assert float(margin(torch.tensor([logits]), torch.tensor([label]), aim)) == expected
+    targets = None if target is None else torch.tensor([target])
+    assert float(margin(torch.tensor([logits]), torch.tensor([label]), targets)) == expected
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])

@@ -1,4 +1,4 @@
-"""Attacked models that are made in unusual ways: what attacks promise of them, and what they refuse."""
+"""Attacks on unusual models: those that work, and those that are refused."""
 
 from collections.abc import Callable
 
@@ -41,7 +41,7 @@ def attacked(name: str, model: nn.Module) -> Tensor:
 
 
 def noisy_classifier() -> Defense:
-    """A defense whose classifier draws too, from torch's generator."""
+    """Returns a defense whose classifier draws too, from torch's generator."""
     model = small_defense()
     model.classifier = Noisy()
     return model.eval()
@@ -56,19 +56,19 @@ def same_images() -> None:
 @pytest.mark.parametrize("members", [0, 2], ids=["alone", "ensemble"])
 def test_a_classifier_that_draws_is_seeded_too(name: str, members: int) -> None:
     model = Ensemble(noisy_classifier(), members) if members else noisy_classifier()
-    found = []
+    result = []
     for noise in range(2):
         torch.manual_seed(7)
         images, labels, ids = random_images()
         torch.manual_seed(noise)
         state = torch.random.get_rng_state()
         method, settings = ATTACKS[name]
-        found.append(method(model, images, labels, settings, seed=3, image_ids=ids).images)  # type: ignore[operator]
+        result.append(method(model, images, labels, settings, seed=3, image_ids=ids).images)  # type: ignore[operator]
         assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.equal(*found)
+    assert torch.equal(*result)
 
 
-def test_what_a_classifier_draws_differs_from_realization_to_realization() -> None:
+def test_a_classifier_has_fresh_draws_in_each_realization() -> None:
     model, (images, labels, ids) = noisy_classifier(), random_images()
     answers(model, images, ids, Scoring(draws=12))
     eot_gradient(model, images, labels, realizations=12, seed=0, image_ids=ids, chunk=1)
@@ -76,12 +76,12 @@ def test_what_a_classifier_draws_differs_from_realization_to_realization() -> No
     assert len(set(drawn)) == len(drawn) > 12
 
 
-def test_where_masks_are_fixed_a_classifier_draws_the_same_in_every_call() -> None:
+def test_with_fixed_masks_a_classifier_draws_the_same_in_every_call() -> None:
     images, _, ids = random_images()
     model = FixedMasks(noisy_classifier(), 9, ids)
     assert torch.equal(model(images), model(images))
-    found = answers(model, images, ids, Scoring(draws=3))
-    assert found.draws.eq(found.draws[0]).all()
+    result = answers(model, images, ids, Scoring(draws=3))
+    assert result.draws.eq(result.draws[0]).all()
 
 
 def with_batch_normalization() -> Defense:
@@ -97,12 +97,12 @@ def with_batch_normalization() -> Defense:
     ids=["surrogate", "ensemble", "mean field", "fixed masks"],
 )
 def test_batch_normalization_in_training_mode_is_refused(name: str, view: Callable[[Defense], nn.Module]) -> None:
-    """A view is made once, and the model that it shares its parts with goes on training."""
+    """The view shares parts with a model that goes back to training mode."""
     model = with_batch_normalization()
-    seen = view(model)
+    attacked_model = view(model)
     model.train()
     with pytest.raises(ValueError, match=r"model\.(model\.)?classifier\.0 is in training mode, expected evaluation"):
-        attacked(name, seen)
+        attacked(name, attacked_model)
     assert model.classifier[0].num_batches_tracked == 0
 
 
@@ -115,7 +115,7 @@ def test_dropout_may_stay_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["ensemble", "mean-field", "fixed-masks"])
-def test_an_attack_leaves_modes_as_they_are(variant: str) -> None:
+def test_an_attack_does_not_change_modes(variant: str) -> None:
     model = small_defense()
     model.classifier = nn.Sequential(nn.Dropout(0.3), Linear(1, 8, 10))
     model.eval().classifier[0].train()
@@ -125,7 +125,7 @@ def test_an_attack_leaves_modes_as_they_are(variant: str) -> None:
 
 
 class Flipped(Defense):
-    """Sees the negative of every image."""
+    """Classifies the negative of every image."""
 
     def forward(self, images: Tensor, *args: object, **kwargs: object) -> Tensor:
         return super().forward(1 - images, *args, **kwargs)  # type: ignore[arg-type]
@@ -153,34 +153,34 @@ def flipped(how: str) -> Defense:
 
 
 @pytest.mark.parametrize("how", ["hook", "assigned", "subclass", "seeded subclass"])
-def test_a_forward_of_its_own_is_what_is_attacked_and_scored(how: str) -> None:
+def test_an_altered_forward_is_attacked_and_scored(how: str) -> None:
     model, (images, _, ids) = flipped(how), random_images()
     plain = Defense(model.encoder, model.decoder, model.classifier).eval()
     many = 4000
     flipped_mean, expected, other = (
-        torch.stack(list(drawn_probabilities(each, shown, many, 0, ids))).mean(0)
-        for each, shown in ((model, images), (plain, 1 - images), (plain, images))
+        torch.stack(list(drawn_probabilities(each, inputs, many, 0, ids))).mean(0)
+        for each, inputs in ((model, images), (plain, 1 - images), (plain, images))
     )
-    # Within the noise of the draws, which are others.
+    # Equal up to the noise of different draws.
     assert (flipped_mean - expected).abs().max() < 0.2 * (other - expected).abs().max()
     with pytest.raises(TypeError, match="hooks or a forward of its own"):
         MeanField(model)
 
 
 def test_the_gradient_of_an_assigned_forward_cannot_be_chosen() -> None:
-    """It is bound to the model that it was assigned to."""
+    """The assigned function is bound to the first model."""
     with pytest.raises(TypeError, match="forward was assigned to the model itself"):
         flipped("assigned").with_surrogate("identity")
 
 
 @pytest.mark.parametrize("kind", ["fgsm", "r_fgsm"])
-def test_a_single_step_may_have_no_room(kind: str) -> None:
+def test_a_single_step_may_have_a_budget_of_zero(kind: str) -> None:
     images, labels, ids = random_images()
     settings = getattr(PGDSettings, kind)(0.0, realizations=1)
     assert torch.equal(pgd(small_defense(), images, labels, settings, seed=0, image_ids=ids).images, images)
 
 
-def test_a_subclass_is_not_saved_as_what_it_comes_from(tmp_path: object) -> None:
+def test_a_subclass_is_not_saved_as_its_base_class(tmp_path: object) -> None:
     model = flipped("subclass")
     with pytest.raises(TypeError, match="model is a Flipped of SparseEncoder, SmallDecoder, Linear, expected"):
         model.save_pretrained(str(tmp_path))
@@ -195,7 +195,7 @@ def test_a_subclass_is_not_saved_as_what_it_comes_from(tmp_path: object) -> None
 
 
 class Thermometer(nn.Module):
-    """Compares pixels with thresholds, through which no gradient goes."""
+    """Compares pixels with a threshold, which passes no gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class Thermometer(nn.Module):
 
 
 class Constant(nn.Module):
-    """Has a graph, in which the image does not occur."""
+    """Has a graph that does not contain the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,12 +217,12 @@ class Constant(nn.Module):
 
 
 @pytest.mark.parametrize("model", [Thermometer, Constant])
-def test_a_model_without_a_gradient_has_one_of_zero(model: Callable[[], nn.Module]) -> None:
+def test_a_model_without_a_gradient_has_a_gradient_of_zero(model: Callable[[], nn.Module]) -> None:
     images, labels, ids = random_images()
-    found = eot_gradient(model().eval(), images, labels, realizations=3, seed=0, image_ids=ids)
-    assert found.gradient.eq(0).all()
-    assert found.zero.eq(3).all()
-    assert found.invalid.eq(0).all()
+    estimate = eot_gradient(model().eval(), images, labels, realizations=3, seed=0, image_ids=ids)
+    assert estimate.gradient.eq(0).all()
+    assert estimate.zero.eq(3).all()
+    assert estimate.invalid.eq(0).all()
     for name in ATTACKS:
         attacked(name, model().eval())
 
@@ -234,32 +234,32 @@ def test_attacks_are_the_same_under_another_default_dtype(name: str, default_dty
     method, settings = ATTACKS[name]
     expected = method(model, images, labels, settings, seed=3, image_ids=ids)  # type: ignore[operator]
     torch.set_default_dtype(default_dtype)
-    found = method(model, images, labels, settings, seed=3, image_ids=ids)  # type: ignore[operator]
-    assert found.images.dtype == torch.float32
-    assert torch.equal(found.images, expected.images)
+    result = method(model, images, labels, settings, seed=3, image_ids=ids)  # type: ignore[operator]
+    assert result.images.dtype == torch.float32
+    assert torch.equal(result.images, expected.images)
 
 
 @attacks
-def test_attacks_run_where_gradients_are_off(name: str) -> None:
+def test_attacks_run_under_no_grad(name: str) -> None:
     expected = attacked(name, small_defense())
     torch.manual_seed(0)
     with torch.no_grad():
         assert torch.equal(attacked(name, small_defense()), expected)
 
 
-def test_draws_leave_gradients_on_for_who_takes_them() -> None:
+def test_iterating_over_draws_leaves_gradients_enabled() -> None:
     model, (images, labels, ids) = small_defense(), random_images()
     drawn = drawn_probabilities(model, images, 30, 0, ids)
     assert not next(drawn).requires_grad
     assert torch.is_grad_enabled()
-    with pytest.raises(ValueError, match="labels or targets hold class 55") as kept:
+    with pytest.raises(ValueError, match="labels or targets hold class 55") as caught:
         mean_margin(model, images, labels + 50 * (labels == 5), None, 3, 0, ids)
-    assert kept.tb is not None
+    assert caught.tb is not None
     assert torch.is_grad_enabled()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
-def test_a_traced_model_is_attacked_as_the_model_is() -> None:
+def test_an_attack_on_a_traced_model_is_that_on_the_model() -> None:
     model = Linear(1, 8, 10).eval()
     traced = torch.jit.trace(model, torch.rand(6, 1, 8, 8))
     images, labels, ids = random_images()
@@ -269,7 +269,7 @@ def test_a_traced_model_is_attacked_as_the_model_is() -> None:
 
 
 class Extremes(nn.Module):
-    """Margins of plus infinity in every other call, and of minus infinity in those between."""
+    """Has margins of plus and of minus infinity, in alternating calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -284,34 +284,34 @@ class Extremes(nn.Module):
         return logits
 
 
-def test_infinite_losses_of_both_signs_are_no_number() -> None:
+def test_infinite_losses_of_both_signs_have_no_mean() -> None:
     images, _, ids = random_images()
     labels = torch.zeros(6, dtype=torch.int64)
-    found = eot_gradient(Extremes().eval(), images, labels, realizations=2, seed=0, image_ids=ids, loss="margin")
-    assert found.loss.eq(-torch.inf).all()
+    estimate = eot_gradient(Extremes().eval(), images, labels, realizations=2, seed=0, image_ids=ids, loss="margin")
+    assert estimate.loss.eq(-torch.inf).all()
 
 
 @pytest.mark.parametrize("model", [Linear(1, 8, 10), small_defense()], ids=["classifier", "defense"])
-def test_within_inference_mode_an_attack_is_refused(model: nn.Module) -> None:
-    """There is no gradient, and images would come back as they were."""
+def test_attacks_are_refused_in_inference_mode(model: nn.Module) -> None:
+    """There is no gradient, so the images would not change."""
     images, labels, ids = random_images()
     with torch.inference_mode(), pytest.raises(RuntimeError, match=r"torch\.inference_mode rules out"):
         pgd(model.eval(), images, labels, PGDSettings(steps=1, realizations=1), seed=0, image_ids=ids)
 
 
 class Changed(SparseEncoder):
-    """Of images that are brighter."""
+    """Encodes brighter images."""
 
     def encode(self, images: Tensor, *arguments: object, **more: object) -> SparseCode:
         return super().encode((images * 1.5).clamp(max=1), *arguments, **more)  # type: ignore[arg-type]
 
 
-def test_a_defense_with_an_encoder_of_ones_own_is_attacked_as_it_answers() -> None:
+def test_a_defense_with_another_encoder_is_called_as_a_whole() -> None:
     model, (images, _, ids) = small_defense(), random_images()
     model.encoder = Changed(model.encoder.atoms, top_t=8, dropout_p=0.5, epsilon=0.02)
-    found = drawn_probabilities(model, images, draws=1, seed=5, image_ids=ids)
+    actual = drawn_probabilities(model, images, draws=1, seed=5, image_ids=ids)
     expected = model(images, seed=derive_seed(5, "realization", 0), image_ids=ids).softmax(-1)
-    torch.testing.assert_close(next(iter(found)), expected)
+    torch.testing.assert_close(next(iter(actual)), expected)
 
 
 def test_wrappers_pass_seeds_on() -> None:

@@ -1,4 +1,4 @@
-"""Restarts of attacks by gradients: where they begin, and by how many draws and for which aim one is chosen."""
+"""Restarts of gradient attacks: where they start, and how the worst one is chosen."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -21,14 +21,14 @@ METHODS = pytest.mark.parametrize(("method", "kind"), [(pgd, PGDSettings), (apgd
 @pytest.mark.parametrize("random_start", [False, True], ids=["image", "random"])
 @pytest.mark.parametrize("norm", NORMS)
 @METHODS
-def test_each_restart_begins_at_a_point_of_its_own(
+def test_restarts_start_at_different_points(
     method: Callable[..., Perturbed], kind: Callable[..., GradientSettings], norm: str, random_start: bool
 ) -> None:
-    """The first gradient is taken where they begin, of all restarts at once."""
+    """The first gradient is at the start points of all restarts at once."""
     model, (images, labels, ids) = Witness().eval(), random_images()
     budget = kind(0.3, steps=1, restarts=5, realizations=1, norm=norm, random_start=random_start)
     method(model, images, labels, budget, seed=3, image_ids=ids)
-    starts = model.shown[0].unflatten(0, (5, len(images)))
+    starts = model.inputs[0].unflatten(0, (5, len(images)))
     expected = [RANDOM[norm](images, 0.3, derive_seed(3, "start", restart), ids) for restart in range(5)]
     if not random_start:
         expected[0] = images
@@ -46,46 +46,47 @@ def test_each_restart_begins_at_a_point_of_its_own(
     ],
     ids=["pgd", "apgd", "apgd without comparisons at checkpoints"],
 )
-def test_as_many_draws_choose_the_worst_as_the_settings_say(
+def test_the_settings_give_the_number_of_draws_that_choose_the_worst(
     method: Callable[..., Perturbed], settings: GradientSettings, attempts: int
 ) -> None:
-    """However few are averaged in a gradient; and all passes without a gradient are counted, the judge's included."""
+    """It does not depend on the draws of a gradient. Forward passes are counted, the judge's included."""
     model, judge, (images, labels, ids) = Noisy().eval(), Noisy().eval(), random_images()
-    asked = [answered_rows(model), answered_rows(judge)]
-    found = method(model, images, labels, settings, seed=0, image_ids=ids, judge=judge)
+    rows = [count_forward_rows(model), count_forward_rows(judge)]
+    result = method(model, images, labels, settings, seed=0, image_ids=ids, judge=judge)
     assert len(judge.drawn) == attempts * 7
     assert len(set(judge.drawn)) == 7
-    assert found.forwards == settings.forwards == sum(map(sum, asked)) / len(images)
+    assert result.forwards == settings.forwards == sum(map(sum, rows)) / len(images)
 
 
-def answered_rows(model: nn.Module) -> list[int]:
-    """Of each call to come that takes no gradient, how many images it shows the model."""
+def count_forward_rows(model: nn.Module) -> list[int]:
+    """Returns a list to which every later call without a gradient adds the number of its images."""
     rows: list[int] = []
 
-    def hear(_model: nn.Module, given: tuple[Tensor]) -> None:
-        if not given[0].requires_grad:
-            rows.append(len(given[0]))
+    def count(_model: nn.Module, arguments: tuple[Tensor]) -> None:
+        if not arguments[0].requires_grad:
+            rows.append(len(arguments[0]))
 
-    model.register_forward_pre_hook(hear)
+    model.register_forward_pre_hook(count)
     return rows
 
 
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 @METHODS
-def test_the_attempt_that_comes_nearest_to_the_aim_is_chosen(
+def test_the_attempt_with_the_largest_margin_is_chosen(
     method: Callable[..., Perturbed], kind: Callable[..., GradientSettings], targeted: bool
 ) -> None:
-    """On some image another aim would have chosen another attempt."""
+    """On some image the other kind of margin, targeted or not, would have chosen another attempt."""
     model, judge, (images, labels, ids) = Witness().eval(), Witness().eval(), random_images()
-    targets = judge(images).scatter(1, labels[:, None], -torch.inf).argsort(1)[:, 5]  # of nine wrong ones the fifth
-    aim, other = (targets, None) if targeted else (None, targets)
-    judge.shown.clear()
+    targets = judge(images).scatter(1, labels[:, None], -torch.inf).argsort(1)[:, 5]  # the fifth of nine wrong ones
+    chosen, other = (targets, None) if targeted else (None, targets)
+    judge.inputs.clear()
     budget = kind(0.2, steps=1, restarts=8, realizations=1, norm="l2")
-    found = method(model, images, labels, budget, seed=0, image_ids=ids, targets=aim, judge=judge).images
-    attempts = torch.stack(judge.shown)
+    perturbed = method(model, images, labels, budget, seed=0, image_ids=ids, targets=chosen, judge=judge).images
+    attempts = torch.stack(judge.inputs)
     ours, theirs = (
-        torch.stack([mean_margin(judge, one, labels, each, 1, 0, ids) for one in attempts]) for each in (aim, other)
+        torch.stack([mean_margin(judge, attempt, labels, each, 1, 0, ids) for attempt in attempts])
+        for each in (chosen, other)
     )
-    torch.testing.assert_close(mean_margin(judge, found, labels, aim, 1, 0, ids), ours.amax(0))
-    misled = ours.gather(0, theirs.argmax(0)[None])[0]
-    assert (misled < ours.amax(0) - 1e-4).any()
+    torch.testing.assert_close(mean_margin(judge, perturbed, labels, chosen, 1, 0, ids), ours.amax(0))
+    of_other_choice = ours.gather(0, theirs.argmax(0)[None])[0]
+    assert (of_other_choice < ours.amax(0) - 1e-4).any()

@@ -1,4 +1,4 @@
-"""Square attack: known optima, perturbations at the corners of the ball, and decisions on fresh common draws."""
+"""Square attack: known optima, pixels at the ball's corners, and comparisons on fresh common draws."""
 
 import pytest
 import torch
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from attacked_models import GAP, OneForm, distance
 from models import Linear, random_images, small_defense
 from neuroae.attacks import SquareSettings, mean_margin, mean_probabilities, square
-from neuroae.attacks.square import square_side, striped, with_square
+from neuroae.attacks.square import add_square, add_stripes, square_side
 from neuroae.utils.randomness import derive_seed
 
 ROUNDING = 2**-24
 
 
-class Deaf(nn.Module):
-    """Answers by seed and id alone, whatever the images are."""
+class Blind(nn.Module):
+    """Returns random logits by the seed, for any images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,48 +46,48 @@ def test_every_pixel_goes_as_far_as_ball_and_box_allow(
     images, ids = torch.rand(3, channels, height, width), torch.arange(3)
     model = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 10)).eval()
     budget = SquareSettings(epsilon, queries, 1, p_init)
-    found = square(model, images, ids, budget, seed=0, image_ids=ids).images
-    assert distance(found, images, "linf").max() <= epsilon + ROUNDING
+    perturbed = square(model, images, ids, budget, seed=0, image_ids=ids).images
+    assert distance(perturbed, images, "linf").max() <= epsilon + ROUNDING
     brighter, darker = (images + epsilon).clamp(0, 1), (images - epsilon).clamp(0, 1)
-    assert ((found == brighter) | (found == darker)).all()
+    assert ((perturbed == brighter) | (perturbed == darker)).all()
 
 
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 def test_square_reaches_the_optimum_of_a_form_without_sign_changes(targeted: bool) -> None:
-    """Every square of the right sign helps, so that the image is soon covered."""
+    """Every square of the right sign raises the margin, so that squares soon cover the image."""
     images, _, ids = random_images(2, 2, 4)
     model = OneForm(2, 4).eval()
     model.form.data = model.form.data.abs() * torch.tensor([1.0, -1.0]).reshape(2, 1, 1)
     targets = torch.ones_like(ids) if targeted else None
     budget = SquareSettings(0.1, 700, 1)
-    found = square(model, images, torch.zeros_like(ids), budget, seed=0, image_ids=ids, targets=targets).images
-    torch.testing.assert_close(found, model.optimum(images, 0.1, "linf"), rtol=0, atol=1e-7)
+    perturbed = square(model, images, torch.zeros_like(ids), budget, seed=0, image_ids=ids, targets=targets).images
+    torch.testing.assert_close(perturbed, model.optimum(images, 0.1, "linf"), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("target", "side"), [(None, 1), (2, -1)], ids=["untargeted", "targeted"])
-def test_square_goes_after_the_class_that_it_is_told_to_reach(target: int | None, side: int) -> None:
-    """The second class, which is the nearest, is reached by brighter images and the third by darker ones."""
+def test_square_reaches_the_target_or_the_nearest_class(target: int | None, side: int) -> None:
+    """Brighter images lead to the second class, which is the nearest, darker ones to the third."""
     images, labels, ids = torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2)
     model = Linear(1, 4, 3).eval()
     model.layer.weight.data = torch.tensor([0.0, 1.0, -1.0])[:, None].expand(3, 16)
     model.layer.bias.data = torch.tensor([GAP, 0.0, -GAP])
     targets = None if target is None else torch.full_like(labels, target)
     budget = SquareSettings(0.1, 300, 1, fresh=False)
-    found = square(model, images, labels, budget, seed=0, image_ids=ids, targets=targets).images
-    torch.testing.assert_close(found, (images + side * 0.1).clamp(0, 1), rtol=0, atol=1e-7)
+    perturbed = square(model, images, labels, budget, seed=0, image_ids=ids, targets=targets).images
+    torch.testing.assert_close(perturbed, (images + side * 0.1).clamp(0, 1), rtol=0, atol=1e-7)
 
 
-def test_no_luck_is_kept() -> None:
-    """Draws alone decide what this model answers, so that no square is better than what is there."""
+def test_lucky_draws_are_not_kept() -> None:
+    """The logits depend on the draws alone, so that no square is better than none."""
     images, labels, ids = random_images()
     budget = SquareSettings(0.1, 30, 2)
-    found = square(Deaf().eval(), images, labels, budget, seed=4, image_ids=ids).images
-    assert torch.equal(found, striped(images, 0.1, derive_seed(4, "stripes"), ids))
+    perturbed = square(Blind().eval(), images, labels, budget, seed=4, image_ids=ids).images
+    assert torch.equal(perturbed, add_stripes(images, 0.1, derive_seed(4, "stripes"), ids))
 
 
 def test_stripes_are_columns_of_either_sign() -> None:
     images, ids = torch.full((200, 2, 5, 6), 0.5), torch.arange(200)
-    moved = striped(images, 0.25, 3, ids) - images
+    moved = add_stripes(images, 0.25, 3, ids) - images
     assert (moved == moved[:, :, :1]).all()
     assert set(moved.unique().tolist()) == {-0.25, 0.25}
     assert (moved[:, :, 0].mean(0).abs() < 0.08).all()
@@ -95,23 +95,23 @@ def test_stripes_are_columns_of_either_sign() -> None:
     assert abs(float(neighbours)) < 0.25**2 * 0.1
 
 
-def test_each_query_shows_both_images_the_same_fresh_draws() -> None:
+def test_each_query_compares_both_images_on_the_same_fresh_draws() -> None:
     images, labels, ids = random_images()
-    model, told = Deaf().eval(), []
+    model, passes = Blind().eval(), []
     budget = SquareSettings(0.1, 5, 3)
-    found = square(model, images, labels, budget, seed=4, image_ids=ids, progress=told.append)
+    result = square(model, images, labels, budget, seed=4, image_ids=ids, progress=passes.append)
     queries = torch.tensor(model.seeds).reshape(5, 2, 3)
     assert torch.equal(queries[:, 0], queries[:, 1])
     assert len(set(model.seeds)) == 5 * 3
-    assert found.forwards == budget.forwards == model.rows / len(images)
-    assert sum(told) == model.rows
-    assert found.gradients == budget.gradients == 0
-    assert not found.zero.any()
-    assert not found.invalid.any()
+    assert result.forwards == budget.forwards == model.rows / len(images)
+    assert sum(passes) == model.rows
+    assert result.gradients == budget.gradients == 0
+    assert not result.zero.any()
+    assert not result.invalid.any()
 
 
-class Listening(nn.Module):
-    """Counts the rows that it is shown."""
+class Counting(nn.Module):
+    """Counts the images that it classifies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,29 +123,30 @@ class Listening(nn.Module):
         return self.network(images)
 
 
-def test_a_model_that_draws_nothing_is_asked_once_a_query_and_gives_the_same() -> None:
+def test_a_deterministic_model_needs_one_pass_for_each_query() -> None:
     images, labels, ids = random_images()
-    model, told = Listening().eval(), []
+    model, passes = Counting().eval(), []
     fresh = square(model, images, labels, SquareSettings(0.1, 60, 1), seed=0, image_ids=ids)
     assert model.rows == fresh.forwards * len(images) == 2 * 60 * len(images)
     model.rows = 0
     budget = SquareSettings(0.1, 60, 1, fresh=False)
-    found = square(model, images, labels, budget, seed=0, image_ids=ids, progress=told.append)
-    assert torch.equal(found.images, fresh.images)
-    assert model.rows == sum(told) == found.forwards * len(images) == 61 * len(images)
-    assert found.forwards == budget.forwards
+    result = square(model, images, labels, budget, seed=0, image_ids=ids, progress=passes.append)
+    assert torch.equal(result.images, fresh.images)
+    assert model.rows == sum(passes) == result.forwards * len(images) == 61 * len(images)
+    assert result.forwards == budget.forwards
 
 
-def test_square_lowers_the_true_class_of_a_defense_on_draws_that_it_never_saw() -> None:
+def test_square_lowers_the_true_class_of_a_defense_on_unused_draws() -> None:
     model, (images, labels, ids) = small_defense(), random_images()
     model.classifier.layer.weight.data *= 10
-    clean, stripes, found = (
+    clean, stripes, perturbed = (
         images,
-        striped(images, 0.2, derive_seed(0, "stripes"), ids),
+        add_stripes(images, 0.2, derive_seed(0, "stripes"), ids),
         square(model, images, labels, SquareSettings(0.2, 150, 5), seed=0, image_ids=ids).images,
     )
     true = [
-        mean_probabilities(model, shown, 200, 99, ids).gather(1, labels[:, None]) for shown in (clean, stripes, found)
+        mean_probabilities(model, batch, 200, 99, ids).gather(1, labels[:, None])
+        for batch in (clean, stripes, perturbed)
     ]
     assert (true[2] < true[0]).all()
     assert (true[2] < true[1]).all()
@@ -169,7 +170,7 @@ def test_more_queries_never_hurt_on_a_deterministic_model() -> None:
     assert (margins[1] > margins[0]).all()
 
 
-def test_an_image_is_attacked_alike_alone_and_among_others_and_seeds_repeat() -> None:
+def test_an_attack_on_an_image_follows_from_its_id_and_the_seed() -> None:
     model, (images, labels, ids) = small_defense(), random_images()
     budget = SquareSettings(0.1, 20, 3)
     together, again, other = (
@@ -194,15 +195,15 @@ def test_sides_follow_the_published_schedule(queries: int, expected: dict[int, i
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_squares_lie_anywhere_in_the_image(side: int) -> None:
-    """Every corner is as likely as the next, and the rest of the image is not touched."""
+def test_squares_are_uniform_in_the_image(side: int) -> None:
+    """Every corner is equally likely, and the rest of the image does not change."""
     images, ids = torch.full((4000, 2, 5, 7), 0.5), torch.arange(4000)
-    changed = with_square(images, images, 0.25, side, 3, ids) - images
+    changed = add_square(images, images, 0.25, side, 3, ids) - images
     assert set(changed.unique().tolist()) == {-0.25, 0.0, 0.25}
-    covered = changed[:, 0] != 0
-    assert torch.equal(covered, changed[:, 1] != 0)
-    assert (covered.sum((1, 2)) == side * side).all()
-    first = covered.flatten(1).int().argmax(1)
+    is_covered = changed[:, 0] != 0
+    assert torch.equal(is_covered, changed[:, 1] != 0)
+    assert (is_covered.sum((1, 2)) == side * side).all()
+    first = is_covered.flatten(1).int().argmax(1)
     corners, counts = first.unique(return_counts=True)
     places = [(row, column) for row in range(5 - side + 1) for column in range(7 - side + 1)]
     assert corners.tolist() == [row * 7 + column for row, column in places]
@@ -211,8 +212,8 @@ def test_squares_lie_anywhere_in_the_image(side: int) -> None:
     assert (changed[:, 0].sign() != changed[:, 1].sign()).any()
 
 
-class Overheard(Listening):
-    """Keeps the dtypes of its answers."""
+class Typed(Counting):
+    """Records the dtypes of its logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,11 +225,11 @@ class Overheard(Listening):
         return logits
 
 
-def test_answers_are_in_float32_whatever_the_caller_computes_in() -> None:
+def test_logits_are_in_float32_under_autocast() -> None:
     images, labels, ids = random_images()
-    model, budget = Overheard().eval(), SquareSettings(0.1, 20, 1)
+    model, budget = Typed().eval(), SquareSettings(0.1, 20, 1)
     expected = square(model, images, labels, budget, seed=0, image_ids=ids).images
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = square(model, images, labels, budget, seed=0, image_ids=ids).images
+        perturbed = square(model, images, labels, budget, seed=0, image_ids=ids).images
     assert model.dtypes == {torch.float32}
-    assert torch.equal(found, expected)
+    assert torch.equal(perturbed, expected)

@@ -1,4 +1,4 @@
-"""Models whose best attack is known, and models that misbehave, for the tests of the attacks."""
+"""Models with a known best attack, and models that misbehave, for the tests of the attacks."""
 
 from collections.abc import Collection
 
@@ -13,10 +13,10 @@ GAP = 20.0
 
 
 class OneForm(nn.Module):
-    """Four classes, of which only the first depends on the image, by a linear form. The others stay GAP apart.
+    """Four classes. The first logit is a linear form of the image, the others are constants GAP apart.
 
-    So every loss on label 0, and every targeted loss on label 0 and target 1, falls with that form alone, as long as
-    the form stays above -GAP.
+    So every loss for label 0, and every targeted loss for label 0 and target 1, depends on that form alone while the
+    form is above -GAP.
     """
 
     def __init__(self, channels: int = 1, size: int = 8) -> None:
@@ -29,7 +29,7 @@ class OneForm(nn.Module):
         return torch.cat([first[:, None], others], 1)
 
     def optimum(self, images: Tensor, epsilon: float, norm: str) -> Tensor:
-        """Where the form is lowest: in l2 the perturbation is a clipped multiple of it, found in double precision."""
+        """Returns where the form is lowest; in l2 a clipped multiple of the form, solved in double precision."""
         fall = -self.form.detach().double()
         clean = images.double()
         if norm == "linf":
@@ -47,7 +47,7 @@ class OneForm(nn.Module):
 
 
 class Noisy(nn.Module):
-    """Draws from torch's generator, as a user's randomized model would, and keeps the first number of each draw."""
+    """Draws from torch's generator, like a user's random model, and records the first number of each draw."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,19 +61,19 @@ class Noisy(nn.Module):
 
 
 class Witness(Linear):
-    """Keeps the images that it is shown, call by call."""
+    """Records the images of each call."""
 
     def __init__(self) -> None:
         super().__init__(1, 8, 10)
-        self.shown: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        self.shown.append(images.detach())
+        self.inputs.append(images.detach())
         return super().forward(images)
 
 
 class Silent(nn.Module):
-    """Its gradient is zero for images whose first pixel is 0, and not a number where that pixel is 1."""
+    """Has a gradient of zero for images whose first pixel is 0, and of NaN where that pixel is 1."""
 
     def __init__(self, broken: float = torch.nan) -> None:
         super().__init__()
@@ -82,14 +82,14 @@ class Silent(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         first = images[:, 0, 0, 0].detach()[:, None, None, None]
-        seen = images * 1
-        if seen.requires_grad:
-            seen.register_hook(lambda gradient: torch.where(first == 1, self.broken, gradient))
-        return self.linear(seen) * first.flatten(1)
+        inputs = images * 1
+        if inputs.requires_grad:
+            inputs.register_hook(lambda gradient: torch.where(first == 1, self.broken, gradient))
+        return self.linear(inputs) * first.flatten(1)
 
 
 class Broken(OneForm):
-    """A form whose answers are not numbers in some of its calls."""
+    """A form whose logits are NaN in some calls."""
 
     def __init__(self, broken: Collection[int]) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Broken(OneForm):
 
 
 class Fixed(nn.Module):
-    """Gives the logits that were put in, whatever the images; row by row as often as needed."""
+    """Returns fixed logits for all images."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Fixed(nn.Module):
         return self.logits + 0 * images.flatten(1).sum(1, keepdim=True)
 
 
-def distance(found: Tensor, images: Tensor, norm: str) -> np.ndarray:
-    """(B,) norms of the perturbations, in double precision."""
-    offsets = (found.double() - images.double()).flatten(1).numpy()
+def distance(perturbed: Tensor, images: Tensor, norm: str) -> np.ndarray:
+    """Returns the norms of the perturbations, (B,), in double precision."""
+    offsets = (perturbed.double() - images.double()).flatten(1).numpy()
     return np.abs(offsets).max(1) if norm == "linf" else np.sqrt(np.square(offsets).sum(1))

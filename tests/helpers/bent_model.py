@@ -1,4 +1,4 @@
-"""A classifier that is not linear, and images for it."""
+"""A nonlinear classifier, and images for it."""
 
 import torch
 
@@ -6,6 +6,7 @@ from neuroae.data import ImageSet
 
 
 def bent_model() -> torch.nn.Module:
+    """Returns a network whose gradient changes within an attack's ball."""
     network = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10)
     )
@@ -14,7 +15,7 @@ def bent_model() -> torch.nn.Module:
 
 
 def some_data(model: torch.nn.Module, count: int = 40) -> ImageSet:
-    """Images that the model answers rightly but for one."""
+    """Returns images of which the model classifies all but the first correctly."""
     images = torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8)
     labels = model(images.float() / 255).argmax(-1)
     labels[0] = (labels[0] + 1) % 10

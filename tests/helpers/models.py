@@ -8,7 +8,7 @@ from neuroae import Defense, SparseEncoder
 
 
 class Linear(nn.Module):
-    """Images to logits by one matrix, so that the best attack has a closed form."""
+    """Classifies images by one matrix, so that the best attack has a closed form."""
 
     def __init__(self, channels: int, size: int, classes: int) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Linear(nn.Module):
 
 
 class SmallDecoder(nn.Module):
-    """A decoder of one dense layer."""
+    """A decoder with one dense layer."""
 
     def __init__(self, atoms: int, channels: int, patch: int, stride: int) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class SmallDecoder(nn.Module):
 
 
 def small_defense(size: int = 8, channels: int = 1, classes: int = 10, **settings: object) -> Defense:
-    """20 atoms of 4 x 4, half of 8 selected coefficients dropped, in evaluation mode."""
-    chosen = {"stride": 2, "top_t": 8, "dropout_p": 0.5, "epsilon": 0.02} | settings
-    encoder = SparseEncoder(unit_atoms(20, channels, 4), **chosen)  # type: ignore[arg-type]
+    """Returns a defense of 20 atoms of 4 x 4 that drops half of 8 coefficients, in evaluation mode."""
+    arguments = {"stride": 2, "top_t": 8, "dropout_p": 0.5, "epsilon": 0.02} | settings
+    encoder = SparseEncoder(unit_atoms(20, channels, 4), **arguments)  # type: ignore[arg-type]
     return Defense(encoder, SmallDecoder(20, channels, 4, 2), Linear(channels, size, classes)).eval()
 
 
 def random_images(count: int = 6, channels: int = 1, size: int = 8) -> tuple[Tensor, Tensor, Tensor]:
-    """Images in [0, 1], labels of 10 classes, and ids that are not positions."""
+    """Returns images in [0, 1], labels of 10 classes, and ids that differ from the positions in the batch."""
     return torch.rand(count, channels, size, size), torch.arange(count) % 10, torch.arange(count) * 7 + 3

@@ -1,4 +1,4 @@
-"""Models that can be saved, for the tests of their folders."""
+"""Small models that a folder can hold."""
 
 import torch
 
@@ -8,7 +8,7 @@ from neuroae.nn.classifiers import ResNet32
 
 
 def small_model(kind: str) -> Defense | ResNet32:
-    """With weights and statistics that no initialization gives."""
+    """Returns a defense or a classifier, with weights and statistics that differ from every initialization."""
     encoder = SparseEncoder(unit_atoms(12, 1, 3), stride=1, top_t=5, dropout_p=0.25, epsilon=0.1, beta=1.5, sigma=0.4)
     classifier = resnet32(10, 1, (0.3,), (0.4,))
     for parameter in classifier.parameters():

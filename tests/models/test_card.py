@@ -1,4 +1,4 @@
-"""The model card: its header is YAML, its numbers are those of the notes, its example runs."""
+"""The model card: its header is YAML, its numbers come from the notes, and its example runs."""
 
 import re
 from pathlib import Path
@@ -14,8 +14,8 @@ from saved_models import small_model
 
 
 def clean_score(ensemble: int, accuracy: float, low: float, high: float) -> dict[str, Any]:
-    known = {"data": "cifar10 test", "attack": "clean", "images": 1000}
-    return known | {"ensemble": ensemble, "accuracy": accuracy, "low": low, "high": high}
+    fields = {"data": "cifar10 test", "attack": "clean", "images": 1000}
+    return fields | {"ensemble": ensemble, "accuracy": accuracy, "low": low, "high": high}
 
 
 NOTES: dict[str, Any] = {
@@ -47,16 +47,16 @@ def header(text: str) -> dict[str, Any]:
 
 
 def cells(text: str) -> list[list[str]]:
-    """The rows of all tables."""
+    """Returns the rows of all tables."""
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text.splitlines() if "|" in line]
 
 
-def test_header_is_what_the_hub_reads(tmp_path: Path) -> None:
-    found = header(card(tmp_path / "some", "defense", NOTES))
-    assert found["license"] == "apache-2.0"
-    assert found["library_name"] == "neuroae"
-    assert found["datasets"] == ["cifar10"]
-    (index,) = found["model-index"]
+def test_header_has_the_hubs_fields(tmp_path: Path) -> None:
+    fields = header(card(tmp_path / "some", "defense", NOTES))
+    assert fields["license"] == "apache-2.0"
+    assert fields["library_name"] == "neuroae"
+    assert fields["datasets"] == ["cifar10"]
+    (index,) = fields["model-index"]
     assert index["name"] == "some"
     assert [result["metrics"][0]["value"] for result in index["results"]] == [0.75, 0.8125]
     for result in index["results"]:
@@ -65,7 +65,7 @@ def test_header_is_what_the_hub_reads(tmp_path: Path) -> None:
         assert result["metrics"][0]["type"] == "accuracy"
 
 
-def test_tables_say_what_the_notes_say(tmp_path: Path) -> None:
+def test_tables_show_the_notes(tmp_path: Path) -> None:
     rows = cells(card(tmp_path / "some", "defense", NOTES))
     for row in [
         ["cifar10 test", "clean", "1", "75.00%", "72.00% to 78.00%", "1,000"],
@@ -92,23 +92,23 @@ def test_tables_say_what_the_notes_say(tmp_path: Path) -> None:
     assert not any(row[0].startswith("preset") for row in rows)
 
 
-def test_nothing_is_said_that_is_not_known(tmp_path: Path) -> None:
+def test_sections_without_notes_are_left_out(tmp_path: Path) -> None:
     text = card(tmp_path, "defense", {"remark": "mine"})
     assert {"license", "datasets", "metrics", "model-index"}.isdisjoint(header(text))
     titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert titles == ["Intended use and limits", "Model"]
 
 
-@pytest.mark.parametrize(("half", "said"), [(True, "of them as float16"), (False, "all of them as float32")])
+@pytest.mark.parametrize(("half", "text"), [(True, "of them as float16"), (False, "all of them as float32")])
 @pytest.mark.parametrize("kind", ["defense", "classifier"])
-def test_summary_counts_parameters_and_bytes(tmp_path: Path, kind: str, half: bool, said: str) -> None:
-    text = card(tmp_path, kind, {}, half)
-    assert said in text
-    assert f"\n{sum(parameter.numel() for parameter in small_model(kind).parameters()):,} parameters" in text
+def test_summary_counts_parameters_and_bytes(tmp_path: Path, kind: str, half: bool, text: str) -> None:
+    page = card(tmp_path, kind, {}, half)
+    assert text in page
+    assert f"\n{sum(parameter.numel() for parameter in small_model(kind).parameters()):,} parameters" in page
     size = (tmp_path / "model.safetensors").stat().st_size / 1e6
-    (written,) = re.findall(r"; (.*) MB\.$", text, re.MULTILINE)
-    assert float(written) == pytest.approx(size, abs=0.1)
-    assert ("without a proof" in text) == (kind == "defense")
+    (megabytes,) = re.findall(r"; (.*) MB\.$", page, re.MULTILINE)
+    assert float(megabytes) == pytest.approx(size, abs=0.1)
+    assert ("without a proof" in page) == (kind == "defense")
 
 
 @pytest.mark.parametrize("kind", ["defense", "classifier"])
@@ -126,7 +126,7 @@ def test_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
     ("key", "value"),
     [("run", 3), ("epochs", 3), ("epochs", [{"loss": 1.0}]), ("scores", [{"accuracy": 0.5}]), ("seconds", "long")],
 )
-def test_notes_of_another_form_are_refused(tmp_path: Path, key: str, value: object) -> None:
+def test_notes_that_do_not_fit_are_refused(tmp_path: Path, key: str, value: object) -> None:
     with pytest.raises(ValueError, match="notes do not fit a model card"):
         small_model("defense").save_pretrained(tmp_path, NOTES | {key: value})
     assert not list(tmp_path.iterdir())

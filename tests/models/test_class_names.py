@@ -1,4 +1,4 @@
-"""Class names: a model keeps them, and the labels of images are matched by them."""
+"""Class names: folders keep them, and the labels of images are matched by them."""
 
 import sys
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ NAMES = ("cat", "dog", "eel")
 
 
 def save_model(folder: Path, classes: Sequence[str] | None = NAMES) -> Path:
-    """A classifier that calls everything an eel, class 2."""
+    """Saves a classifier that predicts eel, class 2, for every image."""
     model = resnet32(3, 3, (0.5,) * 3, (0.25,) * 3).eval()
     torch.nn.init.zeros_(model.linear.weight)
     model.linear.bias.data = torch.tensor([0.0, 0.0, 1.0])
@@ -31,7 +31,7 @@ def save_model(folder: Path, classes: Sequence[str] | None = NAMES) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Images of dog and eel."""
+    """Writes images of dogs and eels, and returns their folder."""
     pytest.importorskip("torchvision")
     monkeypatch.setenv("NEUROAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys.modules["neuroae.cli.attack"], "probe_evaluation", lambda *_: None)
@@ -58,7 +58,7 @@ def test_images_of_some_of_the_classes_are_matched_by_name(photos: Path, tmp_pat
     assert results.manifest["classes"] == list(NAMES)
 
 
-def test_a_class_that_the_model_does_not_know_is_refused_by_name(photos: Path, tmp_path: Path) -> None:
+def test_a_class_that_the_model_does_not_have_is_refused_by_name(photos: Path, tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", ("cat", "dog", "bear"))
     with pytest.raises(ValueError, match=r"has the classes eel, expected some of cat, dog, bear, which .*model"):
         attack(model, photos)
@@ -73,7 +73,7 @@ def test_a_source_with_other_classes_is_refused(photos: Path, tmp_path: Path) ->
         attack(model, photos, "--source", other)
 
 
-def test_a_model_without_names_takes_labels_as_they_are(photos: Path, tmp_path: Path) -> None:
+def test_a_model_without_names_uses_labels_unchanged(photos: Path, tmp_path: Path) -> None:
     results = attack(save_model(tmp_path / "model", None), photos)
     assert [record.label for record in results.records["clean"]] == [0, 0, 1, 1]
 
@@ -89,7 +89,7 @@ def test_labels_follow_the_order_of_the_classes() -> None:
     assert images(*NAMES).in_classes(list(NAMES)).labels.tolist() == [0, 1, 2] * 2
 
 
-def test_training_keeps_the_names(photos: Path, tmp_path: Path) -> None:
+def test_training_saves_the_names(photos: Path, tmp_path: Path) -> None:
     data = ["--dataset", "image-folder", "--data-dir", photos, "--image-size", 8]
     neuroae("train", *data, "--method", "plain", "--epochs", 1, "--output", tmp_path / "trained")
     assert load_pretrained(tmp_path / "trained")[1]["classes"] == ["dog", "eel"]
@@ -107,7 +107,7 @@ def test_training_keeps_the_names(photos: Path, tmp_path: Path) -> None:
     ],
     ids=["text", "a number", "too few", "twice"],
 )
-def test_names_that_are_none_are_refused(tmp_path: Path, classes: object, message: str) -> None:
+def test_invalid_names_are_refused(tmp_path: Path, classes: object, message: str) -> None:
     save_model(tmp_path)
     config = load_json(tmp_path / "config.json")
     save_json(tmp_path / "config.json", config | {"notes": {"classes": classes}})
@@ -124,6 +124,6 @@ def test_a_start_with_other_classes_is_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_start_with_the_same_classes_or_unknown_ones_is_none(tmp_path: Path) -> None:
+def test_a_start_with_the_same_classes_or_without_names_is_no_warning(tmp_path: Path) -> None:
     Start.load(str(save_model(tmp_path))).compare_classes(images(*NAMES))
     Start.load(str(save_model(tmp_path, None))).compare_classes(images("dog", "eel", "fox"))

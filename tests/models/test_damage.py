@@ -1,4 +1,4 @@
-"""Models as folders: what is refused, and how the error names it."""
+"""Damaged models: loading refuses them, and the error names the file and the field or tensor."""
 
 import json
 import math
@@ -15,11 +15,12 @@ from saved_models import small_model
 
 
 def damage(folder: Path, how: str) -> None:
+    """Damages a saved defense."""
     weights, config = folder / "model.safetensors", folder / "config.json"
-    whole, described = weights.read_bytes(), load_json(config)
+    content, fields = weights.read_bytes(), load_json(config)
     match how:
         case "truncated weights":
-            weights.write_bytes(whole[: len(whole) // 2])
+            weights.write_bytes(content[: len(content) // 2])
         case "weights are text":
             weights.write_text("no tensors here")
         case "weights are a pickle":
@@ -37,8 +38,8 @@ def damage(folder: Path, how: str) -> None:
             tensors, _ = load_tensors(weights)
             save_tensors(weights, tensors | {"encoder.atoms": 2 * tensors["encoder.atoms"]})
         case "config of another shape":
-            described["decoder"]["kernel_size"] = 5
-            config.write_text(json.dumps(described))
+            fields["decoder"]["kernel_size"] = 5
+            config.write_text(json.dumps(fields))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_flipped_bit_of_a_weight_is_refused_by_name(tmp_path: Path) -> None:
         load_pretrained(tmp_path)
 
 
-def test_weights_of_an_earlier_version_are_a_notice(tmp_path: Path) -> None:
+def test_weights_without_digests_are_a_warning(tmp_path: Path) -> None:
     model = small_model("defense")
     model.save_pretrained(tmp_path)
     tensors, _ = load_tensors(tmp_path / "model.safetensors")
@@ -115,13 +116,13 @@ WRONG_FIELDS = {
 
 
 @pytest.mark.parametrize(("part", "field", "value", "message"), WRONG_FIELDS.values(), ids=WRONG_FIELDS.keys())
-def test_a_configuration_of_no_model_is_refused_by_its_field(
+def test_an_invalid_configuration_is_refused_by_its_field(
     tmp_path: Path, part: str, field: str, value: object, message: str
 ) -> None:
     small_model("defense").save_pretrained(tmp_path)
-    described = load_json(tmp_path / "config.json")
-    described[part][field] = value
-    (tmp_path / "config.json").write_text(json.dumps(described))
+    fields = load_json(tmp_path / "config.json")
+    fields[part][field] = value
+    (tmp_path / "config.json").write_text(json.dumps(fields))
     with pytest.raises(ValueError, match=rf"config\.json does not describe a model: .*{message}"):
         load_pretrained(tmp_path)
 
@@ -129,18 +130,18 @@ def test_a_configuration_of_no_model_is_refused_by_its_field(
 @pytest.mark.parametrize("field", ["notes", "decoder", "encoder.sigma", "decoder.resize", "classifier.std"])
 def test_a_field_that_is_missing_is_named(tmp_path: Path, field: str) -> None:
     small_model("defense").save_pretrained(tmp_path)
-    described = load_json(tmp_path / "config.json")
+    fields = load_json(tmp_path / "config.json")
     part, _, name = field.rpartition(".")
-    del (described[part] if part else described)[name]
-    (tmp_path / "config.json").write_text(json.dumps(described))
+    del (fields[part] if part else fields)[name]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
     with pytest.raises(ValueError, match=rf"config\.json does not describe a model: .*'{field} is missing"):
         load_pretrained(tmp_path)
 
 
-def test_a_part_that_no_model_has_is_named(tmp_path: Path) -> None:
+def test_a_part_that_the_model_does_not_have_is_named(tmp_path: Path) -> None:
     small_model("classifier").save_pretrained(tmp_path)
-    described = load_json(tmp_path / "config.json")
-    (tmp_path / "config.json").write_text(json.dumps(described | {"decoder": {}}))
+    fields = load_json(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"decoder": {}}))
     with pytest.raises(ValueError, match=r"config\.json does not describe a model: .*decoder is unknown"):
         load_pretrained(tmp_path)
 
@@ -158,13 +159,13 @@ HUGE = 10**12
         ("classifier", "in_channels"),
     ],
 )
-def test_a_size_that_the_weights_have_not_is_refused_before_it_takes_memory(
+def test_a_size_that_differs_from_the_weights_is_refused_before_it_takes_memory(
     tmp_path: Path, part: str, field: str
 ) -> None:
     small_model("defense").save_pretrained(tmp_path)
-    described = load_json(tmp_path / "config.json")
-    described[part][field] = HUGE
-    (tmp_path / "config.json").write_text(json.dumps(described))
+    fields = load_json(tmp_path / "config.json")
+    fields[part][field] = HUGE
+    (tmp_path / "config.json").write_text(json.dumps(fields))
     message = rf"model\.safetensors does not fit .*config\.json: {part}\.{field} is {HUGE}, but {part}\..* has shape"
     with pytest.raises(ValueError, match=message):
         load_pretrained(tmp_path)
@@ -172,7 +173,7 @@ def test_a_size_that_the_weights_have_not_is_refused_before_it_takes_memory(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["encoder.atoms", "decoder.conv2.bias", "classifier.block3.4.bn2.running_var"])
-def test_weights_that_are_no_numbers_are_neither_loaded_nor_saved(tmp_path: Path, name: str, value: float) -> None:
+def test_weights_with_nan_or_infinity_are_neither_loaded_nor_saved(tmp_path: Path, name: str, value: float) -> None:
     model = small_model("defense")
     model.save_pretrained(tmp_path / "good")
     tensors, _ = load_tensors(tmp_path / "good" / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Settings of the data sets, and the models made of them."""
+"""Presets of the data sets, and the models with these settings."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ ODD = replace(
 )
 
 
-def test_the_papers_settings_are_those_of_its_data_sets() -> None:
+def test_the_presets_of_the_papers_data_sets_are_the_papers() -> None:
     cifar10, imagenette = PRESETS["cifar10"], PRESETS["imagenette"]
     assert (cifar10.patch, cifar10.stride, cifar10.atoms, cifar10.regularization) == (4, 2, 500, 1)
     assert (imagenette.patch, imagenette.stride, imagenette.atoms, imagenette.regularization) == (8, 4, 1000, 0.5)
@@ -54,7 +54,7 @@ def test_a_defense_has_the_settings_of_its_preset_and_the_size_of_its_atoms() ->
 
 
 @pytest.mark.parametrize("part", ["decoder", "classifier"])
-def test_weights_follow_the_seed_alone(part: str) -> None:
+def test_weights_follow_from_the_seed_alone(part: str) -> None:
     first, same, other = (
         make_defense(ODD, unit_atoms(20, 2, 5), (12, 16), 6, seed).get_submodule(part).state_dict()
         for seed in (1, 1, 2)
@@ -63,7 +63,7 @@ def test_weights_follow_the_seed_alone(part: str) -> None:
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
-def test_the_classifier_of_a_defense_starts_as_the_classifier_alone() -> None:
-    behind = make_defense(ODD, unit_atoms(20, 2, 5), (12, 16), 6, seed=1).classifier.state_dict()
+def test_the_classifier_of_a_defense_has_the_weights_of_the_classifier_alone() -> None:
+    part = make_defense(ODD, unit_atoms(20, 2, 5), (12, 16), 6, seed=1).classifier.state_dict()
     alone = make_classifier(ODD, 6, seed=1).state_dict()
-    assert all(torch.equal(tensor, behind[name]) for name, tensor in alone.items())
+    assert all(torch.equal(tensor, part[name]) for name, tensor in alone.items())

@@ -1,4 +1,4 @@
-"""Models as folders: what comes back, what float16 changes, and which names there are."""
+"""Models as folders: saving and loading, rounding to float16, names, and models that cannot be saved."""
 
 import math
 import os
@@ -23,7 +23,7 @@ FILES = ("model.safetensors", "config.json", "README.md")
 LARGEST_HALF = 65504.0
 
 
-def answers(model: Defense | ResNet32) -> Tensor:
+def logits_of(model: Defense | ResNet32) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(3, 1, 8, 8, generator=generator)
     if isinstance(model, Defense):
@@ -33,7 +33,7 @@ def answers(model: Defense | ResNet32) -> Tensor:
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package that ships the models "one" and "two", and an empty working directory."""
+    """Ships the models "one" and "two", and changes to an empty working directory."""
     shelf, working = tmp_path / "weights", tmp_path / "working"
     working.mkdir()
     monkeypatch.chdir(working)
@@ -54,7 +54,7 @@ def test_a_saved_model_comes_back_bit_for_bit(tmp_path: Path, kind: str) -> None
     assert loaded.state_dict().keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-    assert torch.equal(answers(loaded), answers(model))
+    assert torch.equal(logits_of(loaded), logits_of(model))
     if isinstance(model, Defense):
         assert loaded.encoder.extra_repr() == model.encoder.extra_repr()
     again = type(model).from_pretrained(tmp_path / "model")
@@ -73,7 +73,7 @@ def test_a_saved_model_is_float32_under_another_default_dtype(tmp_path: Path, de
 
 
 @pytest.mark.parametrize("kind", ["defense", "classifier"])
-def test_float16_touches_the_weights_of_layers_alone(tmp_path: Path, kind: str) -> None:
+def test_float16_changes_the_weights_of_layers_alone(tmp_path: Path, kind: str) -> None:
     model = small_model(kind)
     model.save_pretrained(tmp_path, half=True)
     stored, _ = load_tensors(tmp_path / "model.safetensors")
@@ -94,7 +94,7 @@ def test_float16_touches_the_weights_of_layers_alone(tmp_path: Path, kind: str) 
 
 
 @hypothesis.given(st.lists(st.floats(-LARGEST_HALF, LARGEST_HALF, width=32), min_size=1))
-def test_float16_is_as_close_as_promised(numbers: list[float]) -> None:
+def test_float16_is_as_close_as_documented(numbers: list[float]) -> None:
     weight = torch.tensor(numbers)
     half = round_to_half("weight", weight)
     assert half.dtype == torch.float16
@@ -104,30 +104,28 @@ def test_float16_is_as_close_as_promised(numbers: list[float]) -> None:
 @hypothesis.given(
     st.floats(65520, width=32) | st.floats(max_value=-65520, width=32) | st.just(math.nan), st.integers(0, 4)
 )
-def test_what_float16_cannot_hold_is_refused(number: float, place: int) -> None:
+def test_numbers_that_float16_cannot_hold_are_refused(number: float, index: int) -> None:
     weight = torch.zeros(5)
-    weight[place] = number
+    weight[index] = number
     with pytest.raises(ValueError, match=r"decoder\.conv1\.weight reaches .*, float16 holds at most 65504"):
         round_to_half("decoder.conv1.weight", weight)
 
 
-def test_a_model_that_was_not_written_to_the_end_is_not_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The configuration, which says that a folder is whole, goes before the rest is replaced and comes last."""
+def test_a_partly_written_model_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration is removed before other files are replaced, and written last."""
     small_model("defense").save_pretrained(tmp_path)
 
-    def killed(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folders, "save_json", killed)
+    monkeypatch.setattr(folders, "save_json", interrupt)
     with pytest.raises(KeyboardInterrupt):
         small_model("defense").save_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         load_pretrained(tmp_path)
 
 
-def test_what_a_kill_left_long_ago_is_removed_when_a_model_is_saved(tmp_path: Path) -> None:
+def test_old_temporary_files_are_removed_when_a_model_is_saved(tmp_path: Path) -> None:
     old, new = tmp_path / ".model-abcd1234.safetensors", tmp_path / ".model-efgh5678.safetensors"
     for path in (old, new):
         path.touch()
@@ -136,16 +134,14 @@ def test_what_a_kill_left_long_ago_is_removed_when_a_model_is_saved(tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {*FILES, new.name}
 
 
-def test_a_model_that_cannot_be_written_leaves_the_one_that_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_does_not_change_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_model("defense").save_pretrained(tmp_path, {"which": "first"})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def full(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(folders, "save_tensors", full)
+    monkeypatch.setattr(folders, "save_tensors", fail)
     with pytest.raises(OSError, match="no space left"):
         small_model("defense").save_pretrained(tmp_path, {"which": "second"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -176,7 +172,7 @@ def test_names_of_shipped_models(shelf: Path) -> None:
     assert isinstance(ResNet32.from_pretrained("two"), ResNet32)
 
 
-def test_a_folder_with_a_model_wins_over_a_shipped_name(shelf: Path) -> None:
+def test_a_folder_with_a_model_has_precedence_over_a_shipped_name(shelf: Path) -> None:
     Path("one").mkdir()
     Path("one", "test_batch.bin").write_text("images, not a model")
     assert load_pretrained("one")[1] == {"which": "shipped one"}
@@ -188,7 +184,7 @@ def test_a_folder_with_a_model_wins_over_a_shipped_name(shelf: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["three", "ones", "../weights/three", "file.safetensors"])
-def test_an_unknown_name_is_told_the_known_ones(shelf: Path, name: str) -> None:
+def test_the_error_of_an_unknown_name_lists_the_shipped_names(shelf: Path, name: str) -> None:
     Path("file.safetensors").touch()
     with pytest.raises(FileNotFoundError, match=f"unknown name '{name}': neither a folder nor one of one, two"):
         Defense.from_pretrained(name)
@@ -201,7 +197,7 @@ def test_a_model_of_another_class_is_refused(shelf: Path) -> None:
         ResNet32.from_pretrained("one")
 
 
-def test_the_gradient_of_the_identity_is_kept(tmp_path: Path) -> None:
+def test_a_folder_keeps_w_aiga(tmp_path: Path) -> None:
     model = small_model("defense").with_surrogate("autoencoder-identity")
     model.save_pretrained(tmp_path)
     assert Defense.from_pretrained(tmp_path).autoencoder_identity
@@ -245,10 +241,8 @@ def nested(model: Defense) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_model_that_would_come_back_as_another_is_not_saved(
-    tmp_path: Path, change: Callable[[Defense], object], part: str
-) -> None:
-    """Nor do evaluations take the two for one."""
+def test_an_altered_model_is_not_saved(tmp_path: Path, change: Callable[[Defense], object], part: str) -> None:
+    """Its fingerprint differs as well, so that evaluations do not confuse the two."""
     model = small_model("defense")
     before = fingerprint(model)
     change(model)

@@ -1,4 +1,4 @@
-"""The models that ship with the package: whole, scored, and small."""
+"""The models that ship with the package are complete, scored and small."""
 
 from pathlib import Path
 
@@ -15,28 +15,29 @@ FILES = ("README.md", "config.json", "model.safetensors")
 
 
 def scores(*ensembles: int) -> dict[str, object]:
-    """Notes of a model that was scored with so many draws."""
-    shown = {"data": "some test", "attack": "clean", "accuracy": 0.5, "low": 0.4, "high": 0.6, "images": 100}
-    return {"scores": [shown | {"ensemble": ensemble} for ensemble in ensembles]}
+    """Returns the notes of a model that was scored with these ensembles."""
+    fields = {"data": "some test", "attack": "clean", "accuracy": 0.5, "low": 0.4, "high": 0.6, "images": 100}
+    return {"scores": [fields | {"ensemble": ensemble} for ensemble in ensembles]}
 
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    """A package's models: the defense "one" and the classifier "two"."""
+    """Returns a folder of models: the defense "one" and the classifier "two"."""
     small_model("defense").save_pretrained(tmp_path / "one", scores(1, 10))
     small_model("classifier").save_pretrained(tmp_path / "two", scores(1))
     return tmp_path
 
 
-def require_whole_and_small(shelf: Path, limit: float = 24e6) -> None:
-    """Every folder of a shelf holds one model, scored as it is shipped; all of them have at most ``limit`` bytes."""
+def check_models(shelf: Path, limit: float = 24e6) -> None:
+    """Checks that each folder holds one complete and scored model, and that all have at most ``limit`` bytes."""
     size = 0
     for folder in shelf.glob("*"):
-        found = sorted(path.name for path in folder.iterdir())
-        assert found == list(FILES), f"{folder.name} holds {', '.join(found)}"
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == list(FILES), f"{folder.name} holds {', '.join(names)}"
         model, notes = load_pretrained(folder)
-        scored = sorted(score["ensemble"] for score in notes["scores"])
-        assert scored == ([1, 10] if isinstance(model, Defense) else [1]), f"{folder.name} is scored with {scored}"
+        ensembles = sorted(score["ensemble"] for score in notes["scores"])
+        expected = [1, 10] if isinstance(model, Defense) else [1]
+        assert ensembles == expected, f"{folder.name} is scored with {ensembles}"
         size += sum(path.stat().st_size for path in folder.iterdir())
     assert size <= limit, f"{size} bytes, expected at most {limit:g}"
 
@@ -46,10 +47,10 @@ def test_models_that_ship_have_digests() -> None:
         assert has_digests(folder / "model.safetensors")
 
 
-def test_models_that_ship_are_whole_and_small() -> None:
+def test_models_that_ship_are_complete_and_small() -> None:
     names = {folder.name for folder in SHIPPED.iterdir()}
     assert names == {"cifar10", "cifar10-undefended", "cifar10-unquantized", "cifar10-unsupervised"}
-    require_whole_and_small(SHIPPED)
+    check_models(SHIPPED)
 
 
 def spoil(shelf: Path, how: str) -> None:
@@ -79,18 +80,18 @@ def spoil(shelf: Path, how: str) -> None:
         pytest.param("ensemble of classifiers", r"two is scored with \[1, 10\]", id="an ensemble of classifiers"),
     ],
 )
-def test_what_must_not_ship_is_noticed(shelf: Path, how: str, message: str) -> None:
-    require_whole_and_small(shelf)
+def test_models_that_must_not_ship_are_detected(shelf: Path, how: str, message: str) -> None:
+    check_models(shelf)
     spoil(shelf, how)
     with pytest.raises((AssertionError, ValueError), match=message):
-        require_whole_and_small(shelf)
+        check_models(shelf)
 
 
-def test_models_too_large_to_ship_are_noticed(shelf: Path) -> None:
+def test_models_too_large_to_ship_are_detected(shelf: Path) -> None:
     size = sum(path.stat().st_size for path in shelf.glob("*/*"))
-    require_whole_and_small(shelf, size)
+    check_models(shelf, size)
     with pytest.raises(AssertionError, match=f"{size} bytes, expected at most"):
-        require_whole_and_small(shelf, size - 1)
+        check_models(shelf, size - 1)
 
 
 def test_four_models_of_the_papers_size_fit_into_24_megabytes(tmp_path: Path) -> None:

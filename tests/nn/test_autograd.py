@@ -1,4 +1,4 @@
-"""How the operations' gradients reach autograd: who gets one, what they sum to, and what has none."""
+"""The gradients of the operations in autograd: receivers, sums, and refused second derivatives."""
 
 from collections.abc import Callable
 from typing import Any

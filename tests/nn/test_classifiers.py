@@ -34,7 +34,7 @@ def test_published_weights_classify_as_published(
     assert correct == pytest.approx(811, abs=1)
 
 
-def test_state_dict_is_trained_numbers_alone(published_state: dict[str, Tensor]) -> None:
+def test_state_dict_holds_trained_numbers_alone(published_state: dict[str, Tensor]) -> None:
     state = resnet32().state_dict()
     assert state.keys() == published_state.keys()
     assert {name: tensor.shape for name, tensor in state.items()} == {
@@ -51,7 +51,7 @@ def test_depth() -> None:
 def test_images_are_normalized_inside() -> None:
     model = resnet32().eval()
     bare = resnet32(mean=(0.0,) * 3, std=(1.0,) * 3).eval()
-    bare.load_state_dict(dict(model.state_dict()))  # weights alone, without the constants that come with them
+    bare.load_state_dict(dict(model.state_dict()))  # weights without the metadata, which has the constants
     images = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(numbers).reshape(1, 3, 1, 1) for numbers in (CIFAR10_MEAN, CIFAR10_STD))
     torch.testing.assert_close(model(images), bare((images - mean) / std))
@@ -86,7 +86,7 @@ def test_sides_that_cannot_be_halved_twice_are_refused(height: int, width: int) 
 
 @pytest.mark.parametrize("shape", [(2, 1, 32, 32), (3, 32, 32), (2, 4, 32, 32)], ids=str)
 def test_images_of_other_channels_are_refused(shape: tuple[int, ...]) -> None:
-    """Normalization would broadcast a gray image to three channels, without a word."""
+    """Normalization would broadcast a gray image to three channels without an error."""
     with pytest.raises(ValueError, match=r"images has shape .*, expected \(B, 3, H, W\)"):
         resnet32()(torch.rand(shape))
 
@@ -96,7 +96,7 @@ IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def saved_and_loaded(model: nn.Module) -> dict[str, Tensor]:
-    """As by ``torch.save``."""
+    """Returns the state_dict after ``torch.save`` and ``torch.load``."""
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
@@ -105,20 +105,20 @@ def saved_and_loaded(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("how", [saved_and_loaded, nn.Module.state_dict], ids=["file", "memory"])
-def test_weights_come_with_the_constants_that_they_were_trained_with(how) -> None:  # type: ignore[no-untyped-def]
+def test_loaded_weights_bring_their_constants(how) -> None:  # type: ignore[no-untyped-def]
     trained, model = resnet32(**OTHERS).eval(), resnet32().eval()
     model.load_state_dict(how(trained))
     assert torch.equal(model(IMAGES), trained(IMAGES))
 
 
-def test_constants_that_were_changed_in_place_come_too() -> None:
+def test_loaded_weights_bring_constants_changed_in_place() -> None:
     trained, model = resnet32().eval(), resnet32().eval()
     trained.mean += 0.1
     model.load_state_dict(saved_and_loaded(trained))
     assert torch.equal(model(IMAGES), trained(IMAGES))
 
 
-def test_a_part_of_a_model_comes_with_its_constants_too() -> None:
+def test_loaded_weights_of_a_part_bring_its_constants() -> None:
     def defense(**constants: tuple[float, ...]) -> nn.Module:
         model = small_defense(channels=3)
         model.classifier = resnet32(**constants)
@@ -130,7 +130,7 @@ def test_a_part_of_a_model_comes_with_its_constants_too() -> None:
     assert model.classifier.std.flatten().tolist() == pytest.approx(OTHERS["std"])
 
 
-def test_weights_without_constants_leave_the_models_own() -> None:
+def test_weights_without_constants_leave_those_of_the_model() -> None:
     trained, model = resnet32(), resnet32(**OTHERS)
     model.load_state_dict(dict(trained.state_dict()))
     assert model.mean.flatten().tolist() == pytest.approx(OTHERS["mean"])
@@ -154,7 +154,7 @@ def test_emptied_models_keep_their_constants(meta: bool, nested: bool) -> None:
     assert torch.equal(model(IMAGES), trained(IMAGES))
 
 
-def test_weights_may_be_assigned_to_a_model_without_memory() -> None:
+def test_weights_may_be_assigned_to_a_model_on_the_meta_device() -> None:
     trained = resnet32(**OTHERS).eval()
     for state in (trained.state_dict(), dict(trained.state_dict())):
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""SparseCode and TopT: the dense tensor they stand for, the order of realizations, and refusals."""
+"""SparseCode and TopT: the dense tensor, the order of realizations, and refusals."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def test_to_dense_puts_each_value_at_its_atom() -> None:
 
 
 def test_to_dense_of_a_full_code_is_the_quantized_projection(atoms: Tensor, images: Tensor) -> None:
-    """With T = L and no dropout there is nothing left out."""
+    """With T = L and no dropout the code holds every projection."""
     encoder = SparseEncoder(atoms, stride=3, top_t=20, dropout_p=0.0, quantize=False)
     expected = torch.nn.functional.conv2d(images.detach().double(), atoms.double(), stride=3)
     oracle.assert_close(encoder(images).detach(), expected.float(), "dense code")
@@ -56,8 +56,8 @@ def test_to_dense_passes_gradients_to_used_and_dead_slots_alike(encoder: SparseE
     assert torch.equal(actual[used], expected[used])
 
 
-def test_values_in_unused_slots_stand_for_nothing(encoder: SparseEncoder, images: Tensor) -> None:
-    """As after a step along a gradient, or with noise added."""
+def test_values_in_unused_slots_have_no_effect(encoder: SparseEncoder, images: Tensor) -> None:
+    """A step along a gradient, or noise, may change them."""
     code = encoder.encode(images, seed=2)
     layer, dense, expected = (
         SparseConvTranspose2d(20, 6, 4, 3),
@@ -82,7 +82,7 @@ def test_selection_is_the_top_t(encoder: SparseEncoder, images: Tensor, atoms: T
 
 
 def test_draws_start_anywhere(encoder: SparseEncoder, images: Tensor) -> None:
-    """Realizations are numbered, so they can be drawn in chunks; rows are realization after realization."""
+    """Realizations are numbered, so that they can be drawn in chunks."""
     selection = encoder.select(images)
     together = selection.draw(seed=3, start=0, count=5)
     for start, count in ((0, 2), (2, 3), (4, 1)):
@@ -115,13 +115,15 @@ def test_realizations_that_do_not_exist_are_refused(
         encoder.select(images).draw(start=start, count=count)
 
 
-def test_images_that_were_changed_since_get_no_gradient_of_others(encoder: SparseEncoder, images: Tensor) -> None:
+def test_a_draw_with_a_gradient_refuses_images_changed_since_the_selection(
+    encoder: SparseEncoder, images: Tensor
+) -> None:
     changed = images * 1.0
     selection = encoder.select(changed)
     changed.mul_(0.5)
     with pytest.raises(RuntimeError, match="images were changed in place since they were selected from"):
         selection.draw(seed=1)
     with torch.no_grad():
-        kept = encoder.select(images)
+        selection = encoder.select(images)
         images.mul_(0.5)
-    kept.draw(seed=1, receiver=torch.empty_like(images))
+    selection.draw(seed=1, receiver=torch.empty_like(images))

@@ -103,10 +103,10 @@ def outputs_and_gradients(model: nn.Module, images: Tensor, seed: int) -> list[T
 
 def assert_compiled_is_eager(model: nn.Module, compiled: nn.Module, images: Tensor, seeds: tuple[int, ...]) -> None:
     for seed in seeds:
-        expected = outputs_and_gradients(model, images, seed)
-        for actual, wanted in zip(outputs_and_gradients(compiled, images, seed), expected, strict=True):
-            assert wanted.abs().max() > 0
-            torch.testing.assert_close(actual, wanted)
+        tensors = outputs_and_gradients(compiled, images, seed), outputs_and_gradients(model, images, seed)
+        for actual, expected in zip(*tensors, strict=True):
+            assert expected.abs().max() > 0
+            torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("build", MODELS.values(), ids=list(MODELS))

@@ -1,4 +1,4 @@
-"""The decoder: its layers and shapes in the paper's settings, the crop, and the way to the size of the image."""
+"""The decoder: its layers and shapes with the paper's settings, the crop, and the size of the image."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], int, int, tuple[int, int]]] = {
 
 
 @pytest.mark.parametrize(("settings", "patch", "stride", "size"), SETTINGS.values(), ids=list(SETTINGS))
-def test_images_come_back_in_their_size(
+def test_decoded_images_have_the_size_of_the_images(
     settings: dict[str, Any], patch: int, stride: int, size: tuple[int, int]
 ) -> None:
     channels = settings.get("out_channels", 3)
@@ -45,9 +45,9 @@ def test_layers_are_those_of_the_paper() -> None:
     }
 
 
-@pytest.mark.parametrize("resize", [False, True], ids=["as it is", "resized"])
+@pytest.mark.parametrize("resize", [False, True], ids=["not resized", "resized"])
 def test_output_is_that_of_plain_layers(resize: bool) -> None:
-    """Three transposed convolutions, ReLU after each; enlarging after the first; the crop; the clamp."""
+    """Three transposed convolutions with ReLU, the enlargement after the first, the crop and the clamp."""
     encoder = SparseEncoder(unit_atoms(12, 3, 4), 2, top_t=6, dropout_p=0.5)
     code = encoder.encode(torch.rand(2, 3, 12, 12))
     decoder = Decoder(12, kernel_size=4, stride=2, image_size=14, resize=resize)

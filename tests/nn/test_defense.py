@@ -1,4 +1,4 @@
-"""The whole model: realizations, ensembling (eq. 8), surrogates that share parameters, and module behaviour."""
+"""The defense: realizations, ensembles (eq. 8), surrogates that share parameters, and module behaviour."""
 
 import copy
 import io
@@ -17,7 +17,7 @@ from neuroae.nn.defense import is_plain
 
 
 class SmallDecoder(nn.Module):
-    """One layer, so that the model is quick."""
+    """A decoder with one layer, so that the model is fast."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def test_logits_are_those_of_the_parts(model: Defense, images: Tensor) -> None:
 
 @pytest.mark.parametrize("size", [(10, 12), (14, 14)], ids=str)
 def test_images_of_another_size_than_the_decoders_are_refused(model: Defense, size: tuple[int, int]) -> None:
-    """It would crop what it makes of them."""
+    """The decoder would crop its output to its own size."""
     model.decoder = Decoder(20, 4, 2, image_size=10)
     assert model(torch.rand(2, 3, 10, 10)).shape == (2, 4)
     for call in (model, model.predict_proba, lambda images: model(images, realizations=2)):
@@ -72,7 +72,7 @@ def test_realizations_are_drawn_from_one_selection(model: Defense, images: Tenso
     assert not torch.equal(logits[0], logits[1])
 
 
-def test_realizations_have_their_own_gradients(model: Defense, images: Tensor) -> None:
+def test_a_receiver_gets_separate_gradients_of_realizations(model: Defense, images: Tensor) -> None:
     selection = model.encoder.select(images)
     together = gradient(lambda x: model(x, realizations=3, seed=1), images)
     receiver = images.detach().repeat(3, 1, 1, 1).requires_grad_()
@@ -179,7 +179,7 @@ def test_loading_into_one_is_loading_into_all(model: Defense, images: Tensor) ->
 
 
 def test_autoencoder_identity_is_the_classifiers_gradient_at_the_decoded_image(model: Defense, images: Tensor) -> None:
-    """W-AIGA: the whole autoencoder is taken for the identity."""
+    """W-AIGA takes the whole autoencoder for the identity."""
     bypass = model.with_surrogate("autoencoder-identity")
     torch.testing.assert_close(bypass(images, seed=1), model(images, seed=1))
     decoded = model.autoencode(images, seed=1).detach().requires_grad_()
@@ -219,7 +219,7 @@ def test_copies_and_files_give_the_same_logits(model: Defense, images: Tensor) -
         assert torch.equal(other(images, seed=1), expected)
 
 
-def test_bfloat16_leaves_the_code_alone(model: Defense, images: Tensor) -> None:
+def test_bfloat16_does_not_change_the_code(model: Defense, images: Tensor) -> None:
     expected = model.encoder.encode(images, seed=1)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(images, seed=1)
@@ -232,7 +232,7 @@ def test_bfloat16_leaves_the_code_alone(model: Defense, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("surrogate", ["identity", "autoencoder-identity"])
-def test_a_view_lives_without_its_original(model: Defense, images: Tensor, surrogate: str) -> None:
+def test_a_view_works_without_the_original_model(model: Defense, images: Tensor, surrogate: str) -> None:
     expected = model(images, seed=1)
     view = model.with_surrogate(surrogate)
     del model
@@ -246,7 +246,7 @@ def test_a_view_lives_without_its_original(model: Defense, images: Tensor, surro
         assert torch.equal(twin(images, seed=1), expected)
 
 
-def test_a_view_has_hooks_and_a_dead_zone_of_its_own(model: Defense, images: Tensor) -> None:
+def test_a_view_has_separate_hooks_and_dead_zones(model: Defense, images: Tensor) -> None:
     expected, called = model(images, seed=1), []
     view = model.with_surrogate("identity")
     view.register_forward_hook(lambda *_: called.append("view"))
@@ -258,7 +258,7 @@ def test_a_view_has_hooks_and_a_dead_zone_of_its_own(model: Defense, images: Ten
 
 
 def test_w_aiga_in_bfloat16(model: Defense, images: Tensor) -> None:
-    """The decoded image as it is, in its own dtype."""
+    """The decoded image does not change and keeps its dtype."""
     model = model.bfloat16()
     logits = model.with_surrogate("autoencoder-identity")(images, seed=1)
     assert torch.equal(logits, model(images, seed=1))
@@ -266,8 +266,8 @@ def test_w_aiga_in_bfloat16(model: Defense, images: Tensor) -> None:
     assert images.grad.abs().sum() > 0
 
 
-def test_what_is_changed_in_an_encoder_is_seen(model: Defense) -> None:
-    """Attacks on a plain defense go past its encoder's ``forward`` and hooks."""
+def test_a_defense_with_an_altered_encoder_is_not_plain(model: Defense) -> None:
+    """Attacks on a plain defense skip its encoder's ``forward`` and hooks."""
 
     class Other(SparseEncoder):
         pass

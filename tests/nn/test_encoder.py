@@ -1,4 +1,4 @@
-"""The encoder: its code, fresh masks, realizations and image ids, and what it refuses."""
+"""The encoder: its code, fresh masks, realizations, image ids, and refused arguments."""
 
 from typing import Any, Literal
 
@@ -71,7 +71,7 @@ def test_realizations_are_those_of_single_draws(encoder: SparseEncoder, images: 
     assert same_code(selection.draw(seed=1), encoder.encode(images, seed=1))
 
 
-def test_a_mask_belongs_to_the_image_id(encoder: SparseEncoder, images: Tensor) -> None:
+def test_a_mask_follows_from_the_image_id(encoder: SparseEncoder, images: Tensor) -> None:
     together = encoder.encode(images, seed=1, image_ids=torch.tensor([7, 2**32 - 1, 40]))
     alone = encoder.encode(images[2:], seed=1, image_ids=torch.tensor([40]))
     assert torch.equal(together.index[2:], alone.index)
@@ -112,7 +112,7 @@ def test_images_that_do_not_fit_are_refused(
             call(images)
 
 
-def test_rounding_beyond_the_range_is_accepted(encoder: SparseEncoder, images: Tensor) -> None:
+def test_pixels_outside_the_range_by_rounding_are_accepted(encoder: SparseEncoder, images: Tensor) -> None:
     images[0, 0, 0, 0], images[0, 0, 0, 1] = 1 + 9e-7, -9e-7
     encoder.encode(images)
 

@@ -1,4 +1,4 @@
-"""The encoder as a module: saving, loading, copying, moving, and precisions that are on around it."""
+"""The encoder as a module: saving, loading, copying, moving, and PyTorch's precision settings."""
 
 import copy
 import io
@@ -78,7 +78,7 @@ def test_conversions_leave_the_code_alone(encoder: SparseEncoder, images: Tensor
     assert same_code(converted.encode(images, seed=1), expected)
 
 
-def test_a_deep_copy_has_its_own_atoms(encoder: SparseEncoder) -> None:
+def test_a_deep_copy_has_separate_atoms(encoder: SparseEncoder) -> None:
     assert copy.deepcopy(encoder).atoms.data_ptr() != encoder.atoms.data_ptr()
 
 
@@ -89,10 +89,10 @@ def test_saved_modules_and_state_dicts_come_back(encoder: SparseEncoder, images:
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert same_code(other.encode(images, seed=1), expected)
 
-    whole = io.BytesIO()
-    torch.save(encoder, whole)
-    whole.seek(0)
-    restored = torch.load(whole, weights_only=False)
+    file = io.BytesIO()
+    torch.save(encoder, file)
+    file.seek(0)
+    restored = torch.load(file, weights_only=False)
     assert same_code(restored.encode(images, seed=1), expected)
     with pytest.raises(ValueError, match="l2 norms"):
         restored.load_state_dict({"atoms": 2 * encoder.atoms})
@@ -100,13 +100,11 @@ def test_saved_modules_and_state_dicts_come_back(encoder: SparseEncoder, images:
 
 @pytest.fixture
 def others() -> Tensor:
-    """Atoms of one spot each: their l1 norms are 1, and those of random atoms are far above."""
+    """Atoms of one pixel each. Their l1 norms are 1, far below those of random atoms."""
     return torch.eye(48)[:20].reshape(20, 3, 4, 4).contiguous()
 
 
-def test_atoms_of_a_functional_call_have_their_own_norms(
-    encoder: SparseEncoder, others: Tensor, images: Tensor
-) -> None:
+def test_norms_follow_the_atoms_of_a_functional_call(encoder: SparseEncoder, others: Tensor, images: Tensor) -> None:
     expected, before = SparseEncoder(others, top_t=8, dropout_p=0.5)(images, 1), encoder(images, 1)
     for replaced in ({"atoms": others}, {"atoms": others.clone(), "norms": encoder.norms.clone()}):
         assert torch.equal(torch.func.functional_call(encoder, replaced, (images, 1)), expected)
@@ -114,7 +112,7 @@ def test_atoms_of_a_functional_call_have_their_own_norms(
 
 
 @pytest.mark.parametrize("realizations", [1, 3], ids=["fused", "selected and drawn"])
-def test_atoms_changed_in_place_have_their_own_norms(
+def test_norms_follow_atoms_changed_in_place(
     encoder: SparseEncoder, others: Tensor, images: Tensor, realizations: int
 ) -> None:
     encoder.encode(images, realizations)
@@ -125,7 +123,7 @@ def test_atoms_changed_in_place_have_their_own_norms(
     assert torch.equal(encoder.dead_zone, fresh.dead_zone)
 
 
-def test_atoms_changed_before_they_move(encoder: SparseEncoder, others: Tensor, images: Tensor) -> None:
+def test_norms_follow_atoms_that_are_changed_and_moved(encoder: SparseEncoder, others: Tensor, images: Tensor) -> None:
     encoder.atoms.copy_(others)
     moved = copy.deepcopy(encoder).double()
     fresh = SparseEncoder(others, top_t=8, dropout_p=0.5)
@@ -144,7 +142,7 @@ def test_the_gradient_through_the_selection_follows_the_atoms(others: Tensor, im
     assert torch.equal(*gradients)
 
 
-def test_changed_atoms_are_refused_unless_of_unit_norm(encoder: SparseEncoder, images: Tensor) -> None:
+def test_changed_atoms_without_unit_norm_are_refused(encoder: SparseEncoder, images: Tensor) -> None:
     with pytest.raises(ValueError, match="atoms has l2 norms from 3 to 3, expected 1"):
         torch.func.functional_call(encoder, {"atoms": 3 * encoder.atoms}, (images,))
     encoder.atoms.mul_(2)
@@ -152,7 +150,7 @@ def test_changed_atoms_are_refused_unless_of_unit_norm(encoder: SparseEncoder, i
         encoder.select(images)
 
 
-def test_a_selection_is_not_drawn_from_after_the_atoms_have_changed(
+def test_a_draw_is_refused_after_the_atoms_have_changed(
     encoder: SparseEncoder, others: Tensor, images: Tensor
 ) -> None:
     selection = encoder.select(images)
@@ -182,7 +180,7 @@ def test_fingerprints_do_not_depend_on_the_state_of_the_atoms(encoder: SparseEnc
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_autocast_does_not_touch_the_computation(encoder: SparseEncoder, images: Tensor, dtype: torch.dtype) -> None:
+def test_autocast_does_not_change_the_code(encoder: SparseEncoder, images: Tensor, dtype: torch.dtype) -> None:
     images = images.to(dtype).float().requires_grad_()
     expected = encoder.encode(images, seed=1)
     grad = torch.randn(expected.value.shape)
@@ -198,7 +196,7 @@ def test_autocast_does_not_touch_the_computation(encoder: SparseEncoder, images:
 
 @pytest.fixture
 def low_precision() -> Iterator[None]:
-    """What lets PyTorch's own float32 convolutions and products drop bits."""
+    """Allows PyTorch's float32 convolutions and products to round to fewer bits."""
     before = torch.get_float32_matmul_precision(), torch.backends.mkldnn.fp32_precision
     torch.set_float32_matmul_precision("medium")
     torch.backends.mkldnn.fp32_precision = "bf16"
@@ -209,14 +207,14 @@ def low_precision() -> Iterator[None]:
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.usefixtures("low_precision")
-def test_low_matmul_precision_does_not_touch_the_computation(images: Tensor, backend: Any) -> None:
+def test_low_matmul_precision_does_not_change_the_code(images: Tensor, backend: Any) -> None:
     encoder = SparseEncoder(unit_atoms(20, 3, 4), top_t=20, dropout_p=0.0, quantize=False, backend=backend)
     exact = torch.nn.functional.conv2d(images.double(), encoder.atoms.double(), stride=2)
     torch.testing.assert_close(encoder(images), exact.float(), rtol=1e-6, atol=1e-6)
 
 
-def test_an_encoder_without_storage_is_filled_by_loading(encoder: SparseEncoder, images: Tensor) -> None:
-    """Built on the meta device, as large models are."""
+def test_an_encoder_on_the_meta_device_can_be_loaded(encoder: SparseEncoder, images: Tensor) -> None:
+    """Large models are built like this."""
     other = SparseEncoder(torch.empty(20, 3, 4, 4, device="meta"), top_t=8, dropout_p=0.5)
     other.to_empty(device="cpu").load_state_dict(encoder.state_dict())
     assert same_code(other.encode(images, seed=1), encoder.encode(images, seed=1))
@@ -238,17 +236,17 @@ CHANGED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_a_setting_that_is_given_later_counts_as_if_it_had_been_given_at_first(
+def test_a_setting_has_the_same_effect_when_it_is_assigned_later(
     encoder: SparseEncoder, atoms: Tensor, images: Tensor, name: str
 ) -> None:
     value = unit_atoms(9, 3, 3).transpose(2, 3) if name == "atoms" else CHANGED[name]
     settings = {"atoms": atoms, "top_t": 8, "dropout_p": 0.5} | {name: value}
     setattr(encoder, name, value)
-    made = SparseEncoder(**settings)
-    assert repr(encoder) == repr(made)
+    fresh = SparseEncoder(**settings)
+    assert repr(encoder) == repr(fresh)
     assert encoder.atoms.is_contiguous()
-    assert all(map(torch.equal, encoder.buffers(), made.buffers()))
-    assert same_code(encoder.encode(images, seed=1), made.encode(images, seed=1))
+    assert all(map(torch.equal, encoder.buffers(), fresh.buffers()))
+    assert same_code(encoder.encode(images, seed=1), fresh.encode(images, seed=1))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +262,7 @@ def test_a_setting_that_is_given_later_counts_as_if_it_had_been_given_at_first(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_setting_that_does_not_fit_is_refused_whenever_it_is_given(
+def test_a_setting_that_does_not_fit_is_refused_when_it_is_assigned(
     encoder: SparseEncoder, name: str, value: object, error: type[Exception], message: str
 ) -> None:
     before = repr(encoder)
@@ -273,7 +271,7 @@ def test_a_setting_that_does_not_fit_is_refused_whenever_it_is_given(
     assert repr(encoder) == before
 
 
-def test_norms_made_in_inference_mode_train_afterwards(encoder: SparseEncoder, images: Tensor) -> None:
+def test_an_encoder_loaded_in_inference_mode_has_gradients_afterwards(encoder: SparseEncoder, images: Tensor) -> None:
     with torch.inference_mode():
         encoder.load_state_dict(encoder.state_dict())
     encoder(images.requires_grad_(), seed=1).sum().backward()

@@ -1,4 +1,4 @@
-"""The gradient through the selection: the reference against its definition, and the two ways to it."""
+"""The gradient through the selection: the reference against its definition, and the two ways to compute it."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ IDS = torch.arange(3)
 
 
 def cut_at(magnitudes: Tensor, alive: Tensor, width: float, total: Tensor, start: Tensor) -> Tensor:
-    """The cut at which the logistic functions of the atoms that take part sum to ``total``, by bisection."""
+    """Returns the cut at which the logistic functions of the atoms sum to ``total``, by bisection."""
     low, high = start - 1, start + 1
     for _ in range(80):
         middle = (low + high) / 2
@@ -35,7 +35,7 @@ def cut_at(magnitudes: Tensor, alive: Tensor, width: float, total: Tensor, start
 
 
 class Smooth:
-    """The function whose derivative the reference claims: sign(a) norm s((|a| - c) / w), the sum of s held."""
+    """The function with the reference's derivative: sign(a) norm s((|a| - c) / w), with c that keeps the sum of s."""
 
     def __init__(self, a: Tensor, case: Case, width: float) -> None:
         self.norms, self.case, self.width = case.norms.double(), case, width
@@ -53,14 +53,14 @@ class Smooth:
         self.total = (self.alive * torch.sigmoid((magnitudes - self.cut) / width)).sum(-1, keepdim=True)
 
     def values(self, a: Tensor, cut: Tensor) -> Tensor:
-        """Unquantized, what moves is membership alone: the coefficient stays what it was."""
+        """Returns the values at a cut. Without quantization membership alone changes, and coefficients stay."""
         share = self.alive * torch.sigmoid((a.abs() - cut) / self.width)
         if self.everything and not self.case.quantize:
             share = share * 0
         return share * self.levels * (self.signs if self.case.signed else 1)
 
     def differentiable(self, a: Tensor) -> Tensor:
-        """The cut follows by one Newton step, whose derivative is that of the exact one."""
+        """Moves the cut by one Newton step, which has the derivative of the exact cut."""
         if self.everything:
             return self.values(a, self.cut)
         share = self.alive * torch.sigmoid((a.abs() - self.cut) / self.width)
@@ -92,7 +92,7 @@ def test_the_reference_is_autograd_of_the_smooth_selection(
 @pytest.mark.parametrize("quantize", [True, False], ids=["quantized", "unquantized"])
 @pytest.mark.parametrize("top_t", [1, 5, 12], ids=["T=1", "T=5", "T=L"])
 def test_finite_differences_of_the_smooth_selection(top_t: int, quantize: bool, signed: bool) -> None:
-    """With the cut found anew by bisection at every point."""
+    """The cut is found by bisection at every point."""
     atoms = unit_atoms(12, 1, 3)
     norms = atoms.abs().sum((1, 2, 3))
     case = Case(
@@ -122,18 +122,18 @@ def test_finite_differences_of_the_smooth_selection(top_t: int, quantize: bool, 
     )
     step = 1e-6
     expected = torch.zeros_like(images)
-    for place in range(images.numel()):
+    for pixel in range(images.numel()):
         moved = [images.clone() for _ in range(2)]
         for x, sign in zip(moved, (1, -1), strict=True):
-            x.view(-1)[place] += sign * step
+            x.view(-1)[pixel] += sign * step
         high, low = ((grad_code.float().double() * smooth.exact(project(x))).sum() for x in moved)
-        expected.view(-1)[place] = (high - low) / (2 * step)
+        expected.view(-1)[pixel] = (high - low) / (2 * step)
     torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-5)
 
 
 def defenses() -> dict[str, Defense]:
     return {
-        "a decoder of one's own": small_defense(),
+        "another decoder": small_defense(),
         "quantized": small_cifar10_defense(),
         "unquantized": small_cifar10_defense(quantize=False),
     }
@@ -144,7 +144,7 @@ def images_for(model: Defense) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", defenses())
-def test_the_forward_pass_stays_as_it_is(name: str) -> None:
+def test_the_forward_pass_does_not_change(name: str) -> None:
     model = defenses()[name]
     images, _, ids = images_for(model)
     selection = model.with_surrogate("selection")
@@ -178,7 +178,7 @@ def test_both_ways_agree_in_direction_for_one_realization(name: str, average: st
 @pytest.mark.parametrize("chunk", [1, 2, 5], ids="{} at a time".format)
 @pytest.mark.parametrize("quantize", [True, False], ids=["quantized", "unquantized"])
 def test_a_plain_mean_is_the_mean_of_the_realizations(quantize: bool, chunk: int) -> None:
-    """Where nothing is divided by its norm, adding up before the first layer changes nothing but rounding."""
+    """Without a division by norms, adding up before the first layer changes rounding alone."""
     model = small_cifar10_defense(quantize=quantize).with_surrogate("selection")
     images, labels, ids = images_for(model)
     leaf = images.clone().requires_grad_()
@@ -198,12 +198,12 @@ def test_a_plain_mean_is_the_mean_of_the_realizations(quantize: bool, chunk: int
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_gradients_of_no_use_are_counted_at_the_decoded_image() -> None:
+def test_unusable_gradients_are_counted_at_the_decoded_image() -> None:
     model = small_cifar10_defense().with_surrogate("selection")
     images, labels, ids = images_for(model)
 
     class Broken(nn.Module):
-        """The first image has no gradient, that of the second is not a number."""
+        """The first image has no gradient, and the second a gradient of NaN."""
 
         def forward(self, decoded: Tensor) -> Tensor:
             score = decoded.flatten(1).sum(1)
@@ -340,7 +340,7 @@ def test_a_compiled_model_has_the_same_gradient() -> None:
 
 
 class Scripted(nn.Module):
-    """A linear model whose weights are others in every call."""
+    """A linear model with other weights in every call."""
 
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
@@ -391,8 +391,8 @@ def test_resnet_and_decoder_are_attacked_within_the_ball() -> None:
         SparseEncoder(unit_atoms(20, 3, 4), top_t=5), Decoder(20, 4, 2, 32, 3), resnet32(num_classes=10)
     ).eval()
     images, labels, ids = random_images(2, channels=3, size=32)
-    found = pgd(
+    result = pgd(
         model.with_surrogate("selection"), images, labels, PGDSettings.selection(steps=2), seed=0, image_ids=ids
     )
-    assert 0 < (found.images - images).abs().max() <= 2 / 225 + 1e-6
-    assert found.zero.sum() == found.invalid.sum() == 0
+    assert 0 < (result.images - images).abs().max() <= 2 / 225 + 1e-6
+    assert result.zero.sum() == result.invalid.sum() == 0

@@ -23,7 +23,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(params=GEOMETRIES.values(), ids=list(GEOMETRIES))
 def layers(request: pytest.FixtureRequest) -> tuple[SparseConvTranspose2d, nn.ConvTranspose2d]:
-    """The layer, and torch's with the same parameters."""
+    """Returns the layer, and torch's with the same parameters."""
     dense = nn.ConvTranspose2d(30, 8, **request.param)
     sparse = SparseConvTranspose2d(30, 8, **request.param)
     sparse.load_state_dict(dense.state_dict(), strict=True)
@@ -32,7 +32,7 @@ def layers(request: pytest.FixtureRequest) -> tuple[SparseConvTranspose2d, nn.Co
 
 @pytest.fixture
 def code() -> SparseCode:
-    """3 rows of 4 x 6 patches over 30 atoms; the values require grad."""
+    """A code of 3 rows of 4 x 6 patches over 30 atoms, whose values require grad."""
     index, value, count = random_code((3, 4, 6, 9), 30, torch.Generator().manual_seed(2))
     return SparseCode(index, value.requires_grad_(), value.detach(), count, atoms=30)
 
@@ -52,9 +52,9 @@ def test_output_and_gradients_are_those_of_the_dense_layer(
     expected.backward(grad)
     assert code.value.grad is not None
     assert leaf.grad is not None
-    used = code.index >= 0
+    is_used = code.index >= 0
     value_grad = leaf.grad.permute(0, 2, 3, 1).gather(-1, code.index.long().clamp_min(0))
-    oracle.assert_close(code.value.grad[used], value_grad[used], "gradient to the values")
+    oracle.assert_close(code.value.grad[is_used], value_grad[is_used], "gradient to the values")
     for (name, parameter), other in zip(sparse.named_parameters(), dense.parameters(), strict=True):
         assert parameter.grad is not None
         assert other.grad is not None
@@ -97,7 +97,7 @@ def test_a_code_over_another_dictionary_is_refused(code: SparseCode) -> None:
         SparseConvTranspose2d(40, 8, 4)(code)
 
 
-def test_weights_of_one_atom_lie_together(layers: tuple[SparseConvTranspose2d, nn.ConvTranspose2d]) -> None:
+def test_weights_of_one_atom_are_adjacent(layers: tuple[SparseConvTranspose2d, nn.ConvTranspose2d]) -> None:
     sparse, _ = layers
     for module in (sparse, copy.deepcopy(sparse), sparse.to(memory_format=torch.channels_last)):
         assert module.weight.is_contiguous(memory_format=torch.channels_last)
@@ -144,9 +144,9 @@ def test_gradients_under_autocast_are_float32(code: SparseCode, inside: bool) ->
     assert leaf.grad is not None
     assert layer.weight.grad is not None
     assert weight.grad is not None
-    used = code.index >= 0
+    is_used = code.index >= 0
     expected = leaf.grad.permute(0, 2, 3, 1).gather(-1, code.index.long().clamp_min(0))
-    oracle.assert_close(code.value.grad[used], expected[used], "gradient to the values")
+    oracle.assert_close(code.value.grad[is_used], expected[is_used], "gradient to the values")
     torch.testing.assert_close(layer.weight.grad, weight.grad, rtol=2**-8, atol=1e-4)
 
 
@@ -167,14 +167,14 @@ def test_a_code_on_another_device_than_the_weight_is_refused(code: SparseCode) -
 
 
 class Halved(nn.Module):
-    """Half of the weights, others each time."""
+    """Keeps a random half of the weights at each access."""
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight * (torch.rand_like(weight) < 0.5)
 
 
 def test_a_random_weight_is_the_same_in_both_directions(code: SparseCode) -> None:
-    """The layer is linear in what it draws from: weight times gradient is the output."""
+    """The layer is linear in the original weight, so weight times gradient is the output."""
     layer = SparseConvTranspose2d(30, 8, 3, bias=False)
     nn.utils.parametrize.register_parametrization(layer, "weight", Halved())
     output = layer(code).sum()
@@ -184,7 +184,7 @@ def test_a_random_weight_is_the_same_in_both_directions(code: SparseCode) -> Non
 
 
 @pytest.mark.parametrize("settings", [{"groups": 2}, {"dilation": 2}], ids=str)
-def test_what_takes_the_dense_layer_takes_it_in_the_weights_dtype(code: SparseCode, settings: dict[str, Any]) -> None:
+def test_the_dense_layer_computes_in_the_weights_dtype(code: SparseCode, settings: dict[str, Any]) -> None:
     layer = SparseConvTranspose2d(30, 8, 3, **settings).bfloat16()
     assert layer(code).dtype == torch.bfloat16
 

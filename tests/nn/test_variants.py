@@ -1,4 +1,4 @@
-"""Other views of a random model against direct computation, gradients included."""
+"""Modules around a random model against direct computation, gradients included."""
 
 import math
 
@@ -27,9 +27,9 @@ class LinearDecoder(nn.Module):
 
 
 def linear_defense(**settings: object) -> Defense:
-    """Logits are linear in the code, so their mean over dropout is known."""
-    chosen = {"stride": 2, "top_t": 8, "dropout_p": 0.7, "epsilon": 0.02} | settings
-    return Defense(SparseEncoder(unit_atoms(20, 1, 4), **chosen), LinearDecoder(), Linear(1, 8, 10)).eval()  # type: ignore[arg-type]
+    """Returns a defense with logits linear in the code, whose mean over dropout is known."""
+    arguments = {"stride": 2, "top_t": 8, "dropout_p": 0.7, "epsilon": 0.02} | settings
+    return Defense(SparseEncoder(unit_atoms(20, 1, 4), **arguments), LinearDecoder(), Linear(1, 8, 10)).eval()  # type: ignore[arg-type]
 
 
 def gradient(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
@@ -39,39 +39,39 @@ def gradient(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("members", [1, 5])
 def test_ensemble_is_the_log_of_the_mean_softmax(members: int) -> None:
     model, (images, _, ids) = small_defense(), random_images()
-    found = Ensemble(model, members)(images, seed=3, image_ids=ids)
-    torch.testing.assert_close(found.exp(), model.predict_proba(images, members, 3, ids))
+    result = Ensemble(model, members)(images, seed=3, image_ids=ids)
+    torch.testing.assert_close(result.exp(), model.predict_proba(images, members, 3, ids))
 
 
 @SURROGATES
 def test_gradient_of_the_ensemble_goes_through_the_mean(surrogate: str) -> None:
     model, (images, labels, ids) = small_defense().with_surrogate(surrogate), random_images()
     images.requires_grad_()
-    found = gradient(Ensemble(model, 4)(images, seed=3, image_ids=ids), labels, images)
+    actual = gradient(Ensemble(model, 4)(images, seed=3, image_ids=ids), labels, images)
     selection = model.encoder.select(images)
     probabilities = torch.stack([model.realize(selection, 3, ids, one, 1).softmax(-1) for one in range(4)]).mean(0)
     (expected,) = torch.autograd.grad(-probabilities.gather(1, labels[:, None]).log().sum(), images)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-7)
     members = [gradient(model.realize(selection, 3, ids, one, 1), labels, images) for one in range(4)]
-    assert not torch.allclose(found, torch.stack(members).mean(0), rtol=1e-2)
+    assert not torch.allclose(actual, torch.stack(members).mean(0), rtol=1e-2)
 
 
-def test_realizations_of_an_ensemble_are_ensembles_of_their_own_draws() -> None:
+def test_realizations_of_an_ensemble_are_ensembles_of_different_draws() -> None:
     model, (images, _, ids) = small_defense(), random_images()
-    found = Ensemble(model, 3)(images, realizations=2, seed=3, image_ids=ids)
+    result = Ensemble(model, 3)(images, realizations=2, seed=3, image_ids=ids)
     each = model(images, realizations=6, seed=3, image_ids=ids).softmax(-1)
-    torch.testing.assert_close(found.exp(), torch.stack([each[:3].mean(0), each[3:].mean(0)]))
+    torch.testing.assert_close(result.exp(), torch.stack([each[:3].mean(0), each[3:].mean(0)]))
 
 
-def test_attacks_take_an_ensemble_for_a_random_model() -> None:
-    """Its realizations get draws of their own, by seed and image id."""
+def test_attacks_treat_an_ensemble_as_a_random_model() -> None:
+    """Its realizations draw by seed and image id."""
     model, (images, labels, ids) = Ensemble(small_defense(), 2).eval(), random_images()
     arguments = {"realizations": 3, "seed": 0}
-    found = eot_gradient(model, images, labels, image_ids=ids, **arguments).gradient
+    gradient = eot_gradient(model, images, labels, image_ids=ids, **arguments).gradient
     alone = eot_gradient(model, images[4:], labels[4:], image_ids=ids[4:], **arguments).gradient
-    torch.testing.assert_close(alone, found[4:])
-    one = eot_gradient(model, images, labels, image_ids=ids, seed=0, realizations=1).gradient
-    assert not torch.allclose(found, one, rtol=1e-2)
+    torch.testing.assert_close(alone, gradient[4:])
+    single = eot_gradient(model, images, labels, image_ids=ids, seed=0, realizations=1).gradient
+    assert not torch.allclose(gradient, single, rtol=1e-2)
 
 
 @pytest.mark.parametrize("quantize", [True, False], ids=["quantized", "plain"])
@@ -80,10 +80,10 @@ def test_mean_field_is_the_mean_over_dropout_of_a_model_that_is_linear_in_the_co
     model, (images, _, ids) = linear_defense(quantize=quantize), random_images(2)
     with torch.no_grad():
         draws = model(images, realizations=4000, seed=1, image_ids=ids)
-        found = MeanField(model)(images)
+        result = MeanField(model)(images)
     errors = draws.std(0) / math.sqrt(4000)
     assert (errors > 0).all()
-    assert ((found - draws.mean(0)).abs() < 5 * errors).all()
+    assert ((result - draws.mean(0)).abs() < 5 * errors).all()
 
 
 @SURROGATES
@@ -91,13 +91,13 @@ def test_gradient_of_the_mean_field_is_the_mean_gradient(surrogate: str) -> None
     model, (images, _, ids) = linear_defense().with_surrogate(surrogate), random_images(2)
     images.requires_grad_()
     weights = torch.randn(10)
-    (found,) = torch.autograd.grad((MeanField(model)(images) @ weights).sum(), images)
+    (result,) = torch.autograd.grad((MeanField(model)(images) @ weights).sum(), images)
     receiver = images.detach().repeat(2000, 1, 1, 1).requires_grad_()
     logits = model.realize(model.encoder.select(images.detach()), 1, ids, 0, 2000, receiver)
     (each,) = torch.autograd.grad((logits @ weights).sum(), receiver)
     each = each.unflatten(0, (2000, 2))
     errors = each.std(0) / math.sqrt(2000)
-    assert ((found - each.mean(0)).abs() <= 5 * errors + 1e-5).all()
+    assert ((result - each.mean(0)).abs() <= 5 * errors + 1e-5).all()
 
 
 @SURROGATES
@@ -109,7 +109,7 @@ def test_without_dropout_the_mean_field_is_the_model(surrogate: str) -> None:
     torch.testing.assert_close(gradient(ours, labels, images), gradient(theirs, labels, images))
 
 
-def test_mean_field_leaves_the_defense_as_it_was() -> None:
+def test_mean_field_does_not_change_the_defense() -> None:
     model = small_defense()
     field = MeanField(model)
     assert model.encoder.dropout_p == 0.5
@@ -117,7 +117,7 @@ def test_mean_field_leaves_the_defense_as_it_was() -> None:
     assert len(list(field.parameters())) == len(list(model.parameters()))
 
 
-def test_fixed_masks_are_those_of_their_seed_and_ids() -> None:
+def test_fixed_masks_follow_from_their_seed_and_ids() -> None:
     model, (images, labels, ids) = small_defense(), random_images()
     fixed = FixedMasks(model, 9, ids)
     images.requires_grad_()
@@ -133,7 +133,7 @@ def test_fixed_masks_without_ids_do_not_depend_on_the_place_in_the_batch() -> No
     assert torch.equal(fixed(images[2:4]), fixed(images)[2:4])
 
 
-def test_attacks_give_fixed_masks_the_ids_but_no_fresh_draws() -> None:
+def test_attacks_pass_ids_to_fixed_masks_without_fresh_draws() -> None:
     model, (images, labels, ids) = small_defense(), random_images()
     estimates = [
         eot_gradient(FixedMasks(model, 9).eval(), images, labels, realizations=1, seed=seed, image_ids=ids)
@@ -150,9 +150,9 @@ def test_attacks_give_fixed_masks_the_ids_but_no_fresh_draws() -> None:
 def test_restarts_on_fixed_masks_run_as_one_batch(norm: str) -> None:
     model, (images, labels, ids) = FixedMasks(small_defense(), 9).eval(), random_images()
     budget = PGDSettings(0.1, 0.05, 2, 3, 1, norm=norm)
-    found = pgd(model, images, labels, budget, seed=0, image_ids=ids).images
+    perturbed = pgd(model, images, labels, budget, seed=0, image_ids=ids).images
     alone = pgd(model, images[3:4], labels[3:4], budget, seed=0, image_ids=ids[3:4]).images
-    torch.testing.assert_close(alone, found[3:4], rtol=0, atol=1e-6)
+    torch.testing.assert_close(alone, perturbed[3:4], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

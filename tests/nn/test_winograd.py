@@ -26,7 +26,7 @@ def layers() -> tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]:
 
 
 def twins(**settings: Any) -> tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]:
-    """The layer, and torch's with the same parameters."""
+    """Returns the layer, and torch's with the same parameters."""
     dense = nn.ConvTranspose2d(30, 8, **settings)
     layer = WinogradConvTranspose2d(30, 8, **settings)
     layer.load_state_dict(dense.state_dict(), strict=True)
@@ -60,7 +60,7 @@ def named(layer: nn.Module, dense: nn.Module) -> list[tuple[str, Tensor, Tensor]
 
 
 @pytest.mark.parametrize("wants", ["input", "weight", "bias"])
-def test_only_what_asks_for_a_gradient_gets_one(engine: Any, wants: str) -> None:
+def test_only_tensors_that_require_a_gradient_get_one(engine: Any, wants: str) -> None:
     layer, _ = twins(kernel_size=3)
     images = torch.randn(1, 30, 4, 4)
     tensors = {"input": images, "weight": layer.weight, "bias": layer.bias}
@@ -115,7 +115,7 @@ def test_autocast_to_bfloat16(
     matrix_units: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A rounding of the float32 result where the engine takes it, and torch's own where that is faster."""
+    """The output is a rounding of the float32 result, or torch's where that is faster."""
     monkeypatch.setattr(convolutions, "has_matrix_units", lambda: matrix_units)
     layer, dense = layers
     images = torch.randn(2, 30, 6, 7).bfloat16()
@@ -156,7 +156,7 @@ def test_an_empty_batch(engine: Any, layers: tuple[WinogradConvTranspose2d, nn.C
     assert layer.weight.grad.eq(0).all()
 
 
-def test_shapes_without_memory() -> None:
+def test_shapes_on_the_meta_device() -> None:
     layer = WinogradConvTranspose2d(30, 8, 3, device="meta")
     assert layer(torch.empty(2, 30, 5, 6, device="meta")).shape == (2, 8, 7, 8)
 
@@ -165,21 +165,21 @@ def test_autocast_leaves_float64_alone() -> None:
     layer, dense = twins(kernel_size=3)
     x = torch.rand(2, 30, 5, 6, dtype=torch.float64)
     with torch.autocast("cpu", torch.bfloat16):
-        found, expected = layer.double()(x), dense.double()(x)
-    assert found.dtype == expected.dtype == torch.float64
-    assert torch.equal(found, expected)
+        actual, expected = layer.double()(x), dense.double()(x)
+    assert actual.dtype == expected.dtype == torch.float64
+    assert torch.equal(actual, expected)
 
 
-def test_a_weight_is_asked_for_once() -> None:
-    asked = []
+def test_a_weight_is_read_once() -> None:
+    reads = []
 
     class Counted(nn.Module):
         def forward(self, weight: Tensor) -> Tensor:
-            asked.append(1)
+            reads.append(1)
             return weight
 
     layer, _ = twins(kernel_size=3)
     nn.utils.parametrize.register_parametrization(layer, "weight", Counted())
-    asked.clear()
+    reads.clear()
     layer(torch.rand(2, 30, 5, 6))
-    assert len(asked) == 1
+    assert len(reads) == 1

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from torch import Tensor
-from typer.testing import CliRunner
 
 from models import random_images, small_defense
 from neuroae import derive_seed
 from neuroae.data import ImageSet
 from neuroae.utils.files import load_json
-from results.autoencoder import MEAN, ONE, SHOWN, Decoded, Distortion, decode, main, markdown
-from results_data import cifar10_folder, small_cifar10_defense
+from results.autoencoder import MEAN, NUM_EXAMPLES, ONE, Decoded, Distortion, decode, markdown
+from results_data import cifar10_folder, run, small_cifar10_defense
 
 
 @pytest.mark.parametrize("block", [4, 64])
@@ -60,11 +58,11 @@ def test_an_exact_image_has_no_psnr() -> None:
 
 
 def test_only_the_first_images_are_examples() -> None:
-    data = gray(*range(SHOWN + 3))
+    data = gray(*range(NUM_EXAMPLES + 3))
     found = Decoded.of(data, data.pixels(), dict.fromkeys((ONE, MEAN), shifted(data, *[0.1] * len(data))))
-    assert len(found.examples) == len(found.before) == len(found.after[ONE]) == SHOWN
+    assert len(found.examples) == len(found.before) == len(found.after[ONE]) == NUM_EXAMPLES
     lines = markdown({"clean": found, "attacked": found}).splitlines()
-    assert len(lines) == 2 + 2 * (1 + SHOWN)
+    assert len(lines) == 2 + 2 * (1 + NUM_EXAMPLES)
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert cells == ["clean", "all 13", *["0.01000", "20.0 dB"] * 2]
 
@@ -79,21 +77,19 @@ def test_rows_of_the_picture_are_the_images_before_and_after() -> None:
     assert second.right == [False, True, False]
 
 
-def test_script_writes_numbers_table_and_picture(tmp_path: Path) -> None:
+def test_command_writes_numbers_table_and_picture(tmp_path: Path) -> None:
     small_cifar10_defense().save_pretrained(tmp_path / "model")
-    app = typer.Typer()
-    app.command()(main)
-    arguments = [tmp_path / "model", "--data-dir", cifar10_folder(tmp_path / "data"), "--output", tmp_path / "found"]
-    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    found = load_json(tmp_path / "found" / "autoencoder.json")
+    data = cifar10_folder(tmp_path / "data")
+    result = run("autoencoder", "--model", tmp_path / "model", "--data-dir", data, "--output", tmp_path)
+    folder = tmp_path / "autoencoder"
+    found = load_json(folder / "autoencoder.json")
     clean = found["kinds"]["clean"]
     assert found["data"]["images"] == clean["images"] == len(clean["examples"]) == 6
     for name in (ONE, MEAN):
         each = [one["distortions"][name]["mse"] for one in clean["examples"]]
         assert clean["all"][name]["mse"] == pytest.approx(sum(each) / 6)
-    page = (tmp_path / "found" / "README.md").read_text()
+    page = (folder / "README.md").read_text()
     assert page.startswith("# Figure 9")
     assert result.stdout.strip() in page
     assert f"fingerprint {found['fingerprint'][:16]}" in page
-    assert (tmp_path / "found" / "autoencoder.png").stat().st_size > 10_000
+    assert (folder / "autoencoder.png").stat().st_size > 10_000

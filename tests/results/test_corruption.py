@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import pytest
 import torch
-from matplotlib.figure import Figure
 
 from evaluation_folder import CLEAN_IDENTITY, Asked, identity, share, write_evaluation
 from models import random_images, small_defense
 from neuroae.evaluation import load_evaluation
-from results.corruption import corrupted_patches, draw
-from results.evaluated import pictured
+from results.corruption import corrupted_patches, histograms
+from results.inputs import attacks_to_draw
 
 
 def test_untouched_images_have_no_corrupted_patch() -> None:
@@ -39,11 +37,8 @@ def test_every_newcomer_counts_where_nothing_is_dropped() -> None:
     assert (corrupted_patches(encoder, images, 1 - images) > 0.5).all()
 
 
-def test_histograms_are_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
-    draw(tmp_path / "some.png", {"one": torch.rand(50), "other": torch.rand(50)})
-    (axis,) = figures[0].axes
+def test_histograms_are_outlines() -> None:
+    (axis,) = histograms({"one": torch.rand(50), "other": torch.rand(50)}).axes
     assert [patch.get_fill() for patch in axis.patches] == [False, False]
 
 
@@ -56,6 +51,9 @@ def test_pictures_show_the_papers_two_attacks(tmp_path: Path) -> None:
         "second": Asked(share(4, 12), identity("transfer")),
         "third": Asked(share(5, 12), identity("transfer")),
     }
-    assert pictured(load_evaluation(write_evaluation(tmp_path / "both", attacks))) == ["W-NFGA smooth", "second"]
+    assert attacks_to_draw(load_evaluation(write_evaluation(tmp_path / "both", attacks))) == [
+        "W-NFGA smooth",
+        "second",
+    ]
     others = {name: attacks[name] for name in ("clean", "W-NFGA identity")}
-    assert pictured(load_evaluation(write_evaluation(tmp_path / "none", others))) == ["W-NFGA identity"]
+    assert attacks_to_draw(load_evaluation(write_evaluation(tmp_path / "none", others))) == ["W-NFGA identity"]

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from sklearn.decomposition import sparse_encode
 from torch import Tensor
-from typer.testing import CliRunner
 
 import results
 from dictionaries import unit_atoms
@@ -20,8 +18,7 @@ from neuroae.dictionary import load_dictionary, random_patches, save_dictionary
 from neuroae.dictionary.measures import activations, correlations
 from neuroae.utils.files import load_json
 from neuroae.utils.randomness import derive_seed
-from results.dictionary import main
-from results_data import cifar10_folder
+from results_data import cifar10_folder, run
 
 PATCHES = 40
 DICTIONARIES = {"ours": "dictionary", "published": "reference"}
@@ -54,17 +51,13 @@ def patches(given: dict[str, Path]) -> np.ndarray:
 @pytest.fixture(scope="module")
 def written(given: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder that was written, and what was printed."""
-    folder = tmp_path_factory.mktemp("written")
-    return folder, run(given, folder)
+    output = tmp_path_factory.mktemp("written")
+    return output / "dictionary", compare(given, output)
 
 
-def run(files: Mapping[str, Path], output: Path) -> str:
-    app = typer.Typer()
-    app.command()(main)
-    options = [text for name, path in (*files.items(), ("output", output)) for text in (f"--{name}", str(path))]
-    result = CliRunner().invoke(app, [*options, "--patches", str(PATCHES)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+def compare(files: Mapping[str, Path], output: Path) -> str:
+    options = [text for name, path in (*files.items(), ("output", output)) for text in (f"--{name}", path)]
+    return run("dictionary", *options, "--patches", PATCHES).stdout
 
 
 def test_numbers_are_those_of_the_same_patches(
@@ -117,7 +110,7 @@ def test_figures_show_the_typical_patch_and_the_first_ten(
     drawn: dict[str, tuple[Tensor, Any]] = {}
     monkeypatch.setattr("results.dictionary.draw_histograms", lambda path, *shown: drawn.update({path.name: shown}))
     files = given if with_classifier else {name: path for name, path in given.items() if name != "classifier"}
-    printed = run(files, tmp_path)
+    printed = compare(files, tmp_path)
     norms = np.linalg.norm(patches, axis=1)
     typical = int((norms == np.sort(norms)[PATCHES // 2]).argmax())
     for name, chosen in {"figure2.png": [typical], "figure5.png": list(range(10))}.items():
@@ -132,7 +125,7 @@ def test_figures_show_the_typical_patch_and_the_first_ten(
             (gammas,) = histograms.values()
             model = resnet32().from_pretrained(given["classifier"])
             np.testing.assert_allclose(gammas, activations(model, patches)[chosen])
-    summary = load_json(tmp_path / "results.json")
+    summary = load_json(tmp_path / "dictionary" / "results.json")
     assert (summary["found"]["activation"] is not None) == with_classifier
     assert (summary["classifier"] is not None) == with_classifier
     assert ("activations" in printed) == with_classifier
@@ -142,7 +135,7 @@ def test_dictionaries_of_different_patches_are_refused(given: dict[str, Path], t
     other = tmp_path / "other.safetensors"
     save_dictionary(other, unit_atoms(20, 3, 5))
     with pytest.raises(ValueError, match=r"atoms of \(3, 4, 4\) and \(3, 5, 5\), expected one shape, of 3 channels"):
-        run(given | {"reference": other}, tmp_path / "written")
+        compare(given | {"reference": other}, tmp_path / "written")
     assert not (tmp_path / "written").exists()
 
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from neuroae.utils.files import save_json
-from results.tables import BEYOND, ENTRIES, Measured, main, measured, one_named
+from results.tables import BEYOND, ENTRIES, Measured, read_measured, row_named
+from results_data import run
 
 
 def summary(folder: Path, attacks: dict[str, float], together: dict[str, float], model: str = "a" * 64) -> None:
@@ -37,10 +36,7 @@ def results(tmp_path: Path) -> Path:
 
 def page(results: Path) -> dict[tuple[str, str], list[str]]:
     """The cells of each row by table and attack."""
-    app = typer.Typer()
-    app.command()(main)
-    found = CliRunner().invoke(app, ["--results", str(results)], catch_exceptions=False)
-    assert found.exit_code == 0, found.output
+    found = run("tables", "--output", results)
     text = (results / "README.md").read_text()
     assert found.stdout.strip() in text
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
@@ -78,15 +74,15 @@ def test_what_is_not_measured_has_no_number(results: Path) -> None:
 
 
 def test_the_beginning_of_a_name_must_tell_one_row(results: Path) -> None:
-    found = measured(results / "table1")
+    found = read_measured(results / "table1")
     with pytest.raises(ValueError, match="4 rows are named 'linf 8/255'"):
-        one_named(found, "linf 8/255")
+        row_named(found, "linf 8/255")
     with pytest.raises(ValueError, match="0 rows are named 'unquantized'"):
-        one_named(found, "unquantized")
+        row_named(found, "unquantized")
 
 
 def test_a_whole_name_comes_before_beginnings_of_others(results: Path) -> None:
-    assert one_named(measured(results / "table1"), "W-NFGA smooth") == Measured(0.5, 0.45, 0.55, 1000)
+    assert row_named(read_measured(results / "table1"), "W-NFGA smooth") == Measured(0.5, 0.45, 0.55, 1000)
 
 
 def test_the_default_of_table_6_is_not_the_lowest_of_all(tmp_path: Path) -> None:

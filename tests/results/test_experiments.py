@@ -1,8 +1,11 @@
 """The attacks behind the tables: as many, on the sources and with the settings that the paper tells."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +17,13 @@ from neuroae import Defense, resnet32
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings, eot_gradient
 from neuroae.data import ImageSet
 from neuroae.evaluation import Attack, Evaluation, Scoring
+from neuroae.models import load_pretrained
 from neuroae.nn.classifiers import ResNet32
 from neuroae.reports import Report
-from neuroae.utils.files import save_tensors
-from results.evaluations import EXPERIMENTS, Models
-from results.tables import BEYOND, ENTRIES, LOWEST, Measured, one_named
+from neuroae.utils.files import load_json, save_tensors
+from results.experiments import EXPERIMENTS
+from results.inputs import SHIPPED_MODELS, load_models
+from results.tables import BEYOND, ENTRIES, LOWEST, Measured, row_named
 from results_data import small_cifar10_defense
 
 PAPER = PGDSettings(epsilon=8 / 255, step_size=1 / 225, steps=20, restarts=1, realizations=40, average="normalized")
@@ -27,16 +32,27 @@ ONE_DRAW = PGDSettings(realizations=1, selection=1)
 TRANSFERRED = PGDSettings(realizations=1, selection=40)
 
 
+# Their sources' fingerprints name attributes of the encoder that had other names when they were evaluated.
+ABLATED = ("selection, fixed cut", "selection, straight-through top T")
+FOLDERS = sorted(path.parent for path in (Path(__file__).parents[2] / "results").glob("*/manifest.json"))
+Models = Mapping[str, nn.Module]
+
+
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where small models are, by their role."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
     for name in ("defense", "unsupervised", "unquantized"):
         small_cifar10_defense(quantize=name != "unquantized").save_pretrained(folder / name)
     resnet32().eval().save_pretrained(folder / "undefended")
     save_tensors(folder / "adversarial.safetensors", resnet32().state_dict())
-    names = [str(folder / name) for name in ("defense", "unsupervised", "unquantized", "undefended")]
-    return Models(*names, folder / "adversarial.safetensors", torch.device("cpu"))
+    return {role: folder / role for role in SHIPPED_MODELS} | {"adversarial": folder / "adversarial.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def models(paths: dict[str, Path]) -> Models:
+    return load_models(paths, torch.device("cpu"))
 
 
 def asked(models: Models, experiment: str) -> dict[str, Attack]:
@@ -49,9 +65,9 @@ def test_every_experiment_can_be_evaluated(models: Models, experiment: str) -> N
     chosen = EXPERIMENTS[experiment]
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     data = ImageSet("some", images, torch.arange(2), torch.arange(2), tuple("abcdefghij"))
-    evaluation = Evaluation(chosen.attacked(models), data, chosen.attacks(models), block=chosen.block)
-    assert isinstance(evaluation.model, ResNet32 if "table3" in experiment else Defense)
-    assert chosen.images in (100, 200, 1000)
+    evaluation = Evaluation(models[chosen.attacked], data, chosen.attacks(models), block=chosen.block)
+    assert isinstance(evaluation.model, ResNet32 if "table3" in experiment or experiment == "crosscheck" else Defense)
+    assert chosen.num_images in (100, 200, 1000)
 
 
 def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Models) -> None:
@@ -59,7 +75,7 @@ def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Model
     families = [(attack.family, attack.transfer) for attack in attacks.values()]
     pw_t = [("PW-T", source) for source in ["unsupervised"] * 3 + ["unquantized"] * 2]
     assert families == [("white-box", "")] * 2 + pw_t + [("B-T", "adversarially trained")]
-    assert [attacks[name].source is models.attacked for name in attacks][:2] == [True, True]
+    assert [attacks[name].source is models["defense"] for name in attacks][:2] == [True, True]
     for name, attack in attacks.items():
         assert attack.settings == (TRANSFERRED if attack.family == "B-T" else PAPER), name
         assert attack.precision == ("float32" if attack.family == "B-T" else "bfloat16")
@@ -83,10 +99,22 @@ def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
     assert ("W-NFGA from unquantized" in {attack.name for attack in attacks}) == (source == "unquantized")
 
 
-@pytest.mark.parametrize("experiment", ["table6", "beyond"])
-def test_experiments_load_only_the_models_that_they_use(models: Models, experiment: str) -> None:
-    few = replace(models, unsupervised="nowhere", undefended="nowhere", adversarial=None)
-    assert asked(few, experiment).keys() == asked(models, experiment).keys()
+@pytest.mark.parametrize(
+    ("experiment", "roles"),
+    [
+        ("table6", ("defense", "unquantized")),
+        ("beyond", ("defense", "unquantized")),
+        ("table3-undefended", ("undefended",)),
+        ("selection-unsupervised", ("unsupervised",)),
+    ],
+)
+def test_experiments_load_only_the_models_that_they_use(
+    models: Models, experiment: str, roles: tuple[str, ...]
+) -> None:
+    chosen = EXPERIMENTS[experiment]
+    assert chosen.roles == roles
+    few = {role: models[role] for role in roles}
+    assert [attack.name for attack in chosen.attacks(few)] == list(asked(models, experiment))
 
 
 def test_precisions_differ_in_nothing_else(models: Models) -> None:
@@ -137,28 +165,63 @@ def test_beyond_the_paper_every_kind_of_attack_is_tried(models: Models) -> None:
 
 
 def test_weights_are_asked_for_where_they_are_read(models: Models) -> None:
-    without = replace(models, adversarial=None)
-    needing = {"table1", "table3-adversarial"}
+    without = {role: model for role, model in models.items() if role != "adversarial"}
+    needing = {"table1", "table3-adversarial", "crosscheck"}
+    assert {name for name, experiment in EXPERIMENTS.items() if "adversarial" in experiment.roles} == needing
     for experiment in EXPERIMENTS.keys() - needing:
         assert asked(without, experiment).keys() == asked(models, experiment).keys()
-    for experiment in needing:
-        with pytest.raises(ValueError, match="weights are missing"):
-            asked(without, experiment)
 
 
-@pytest.mark.parametrize(
-    "name", ["attacked", "plain", "adversarially_trained", "quantized_source", "unquantized_source"]
-)
-def test_every_model_is_put_on_the_device(models: Models, name: str) -> None:
-    model = getattr(replace(models, device=torch.device("meta")), name)
-    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+def test_every_model_is_put_on_the_device(paths: dict[str, Path]) -> None:
+    for model in load_models(paths, torch.device("meta")).values():
+        assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
 
 
-def test_foreign_weights_are_refused_by_name(models: Models, tmp_path: Path) -> None:
+def test_foreign_weights_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
-    broken = Models("a", "b", "c", "d", tmp_path / "broken.safetensors", torch.device("cpu"))
     with pytest.raises(ValueError, match=r"broken\.safetensors"):
-        _ = broken.adversarially_trained
+        load_models({"adversarial": tmp_path / "broken.safetensors"}, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Models:
+    """The models that ship, and a classifier in the place of the one whose weights do not."""
+    return {role: load_pretrained(name)[0] for role, name in SHIPPED_MODELS.items()} | {
+        "adversarial": resnet32().eval()
+    }
+
+
+def decisive(identity: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest says of an attack, without what the device or the adversarial weights decide.
+
+    Earlier versions wrote no chunk and no selection where these were at their defaults.
+    """
+    told: dict[str, Any] = json.loads(json.dumps(identity))
+    settings = told.get("settings", {})
+    settings.pop("chunk", None)
+    if settings.get("selection") is None:
+        settings.pop("selection", None)
+    if told["family"] == "B-T":
+        told["source"].pop("fingerprint")
+    return told
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_committed_evaluation_is_the_one_that_its_experiment_describes(shipped: Models, folder: Path) -> None:
+    """The same attacks in the same order, on the same models: the experiment would continue in its folder."""
+    experiment, manifest = EXPERIMENTS[folder.name], load_json(folder / "manifest.json")["identity"]
+    attacks = experiment.attacks(shipped)
+    assert manifest["order"] == ["clean", *(attack.name for attack in attacks)]
+    assert manifest["data"]["images"] == experiment.num_images
+    assert manifest["block"] == experiment.block
+    scoring = {name: manifest["scoring"][name] for name in ("draws", "seed", "deterministic")}
+    draws = 10 if isinstance(shipped[experiment.attacked], Defense) else 1
+    assert scoring == {"draws": draws, "seed": 0, "deterministic": False}
+    for attack in attacks:
+        expected, found = (decisive(each) for each in (manifest["attacks"][attack.name], attack.identity()))
+        if experiment.attacked == "adversarial" or attack.name in ABLATED:
+            assert expected["source"].pop("fingerprint") != found["source"].pop("fingerprint")
+        assert found == expected, attack.name
 
 
 @pytest.mark.parametrize(
@@ -173,7 +236,7 @@ def test_every_row_of_the_tables_is_one_that_its_experiment_reports(
     reported = Report.of(write_evaluation(tmp_path, attacks))
     found = {row.attack: Measured(row.vote.value, 0, 1, 2) for row in [*reported.rows, *reported.joint]}
     for one in ENTRIES:
-        assert experiment not in one.experiments or one.row == LOWEST or one_named(found, one.row)
+        assert experiment not in one.experiments or one.row == LOWEST or row_named(found, one.row)
 
 
 def test_the_tables_have_every_attack_beyond_the_paper(models: Models) -> None:

@@ -23,6 +23,7 @@ def test_every_experiment_is_listed_in_one_line() -> None:
     assert all(line[1].endswith(".") for line in lines)
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("name", ["table1", "tables"])
 def test_every_experiment_keeps_the_memory_that_it_frees(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bool] = []

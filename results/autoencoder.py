@@ -48,7 +48,7 @@ def autoencoder(
         kind: Decoded.of(part, images, decode(defense, images, part.ids))
         for kind, (part, images) in clean_and_attacked(data, evaluation).items()
     }
-    made = provenance(model, defense, data)
+    origin = provenance(model, defense, data)
     numbers = {kind: decoded.numbers() for kind, decoded in kinds.items()}
     folder = output / "autoencoder"
     draw_picture(
@@ -57,8 +57,8 @@ def autoencoder(
     write_results(
         folder,
         "Figure 9: images before and after the autoencoder",
-        [markdown(kinds), NOTE, provenance_line(made)],
-        made | {"seed": SEED, "block": BLOCK, "kinds": numbers},
+        [markdown(kinds), NOTE, provenance_line(origin)],
+        origin | {"seed": SEED, "block": BLOCK, "kinds": numbers},
         "autoencoder.json",
     )
 

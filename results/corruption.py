@@ -42,13 +42,13 @@ def corruption(evaluation: Evaluation, data_dir: DataDir, model: Model = "cifar1
         name: {"mean": float(values.mean()), "standard_error": float(values.std() / len(values) ** 0.5)}
         for name, values in shares.items()
     }
-    made = provenance(model, defense, data)
+    origin = provenance(model, defense, data)
     rows = [(name, f"{each['mean']:.1%}", f"{each['standard_error']:.1%}") for name, each in summary.items()]
     text = table(("attack", "expected share of corrupted patches", "standard error"), rows)
     folder = output / "corruption"
     save_figure(folder / "figure4.png", histograms({name: shares[name] for name in attacks_to_draw(results)}))
     write_results(
-        folder, "Figure 4: corrupted patches", [text, NOTE, provenance_line(made)], made | {"attacks": summary}
+        folder, "Figure 4: corrupted patches", [text, NOTE, provenance_line(origin)], origin | {"attacks": summary}
     )
 
 

@@ -45,14 +45,14 @@ def ensemble(
         curves |= attacked_curves(defense, data, results)
         drawn += attacks_to_draw(results)
     points = {name: [asdict(point) for point in curve] for name, curve in curves.items()}
-    made = provenance(model, defense, data)
+    origin = provenance(model, defense, data)
     folder = output / "ensemble"
     save_figure(folder / "ensemble.png", picture({name: curves[name] for name in drawn}))
     write_results(
         folder,
         "Figure 6: accuracy against E",
-        [markdown(curves), NOTE, provenance_line(made)],
-        made | {"seed": SEED, "block": BLOCK, "curves": points},
+        [markdown(curves), NOTE, provenance_line(origin)],
+        origin | {"seed": SEED, "block": BLOCK, "curves": points},
         "ensemble.json",
     )
 

@@ -72,7 +72,7 @@ def evaluated_images(results: Results, data: ImageSet) -> ImageSet:
         raise ValueError(f"data lacks image {missing[0]} of {results.folder}, and {len(missing) - 1:,} more")
     part = data.take(torch.tensor([positions[image] for image in images]))
     if part.fingerprint() != identity(results)["data"]["fingerprint"]:
-        raise ValueError(f"data holds other images than those that {results.folder} was made of")
+        raise ValueError(f"data holds other images than {results.folder} under the same ids")
     return part
 
 

@@ -87,19 +87,19 @@ def provenance(name: str, model: nn.Module, data: ImageSet) -> dict[str, Any]:
     }
 
 
-def without_commit(made: dict[str, Any]) -> dict[str, Any]:
+def without_commit(origin: dict[str, Any]) -> dict[str, Any]:
     """Returns a ``provenance`` without the commit, for work that another commit may continue."""
-    return made | {"versions": {name: version for name, version in made["versions"].items() if name != "commit"}}
+    return origin | {"versions": {name: version for name, version in origin["versions"].items() if name != "commit"}}
 
 
-def provenance_line(made: dict[str, Any]) -> str:
+def provenance_line(origin: dict[str, Any]) -> str:
     """Returns a ``provenance`` as one line of a page."""
-    data = made["data"]
+    data = origin["data"]
     parts = [
-        f"Model {made['model']}, {digest(made)}",
+        f"Model {origin['model']}, {digest(origin)}",
         f"{data['images']:,} images of {data['name']}, {digest(data)}",
-        f"backend {made['backend']}",
-        ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
+        f"backend {origin['backend']}",
+        ", ".join(f"{name} {version}" for name, version in origin["versions"].items()),
     ]
     return "; ".join(parts) + "."
 

@@ -40,13 +40,13 @@ def rounded(evaluation: Evaluation, data_dir: DataDir, model: Model = "cifar10",
     data = evaluated_images(results, cifar10_test(data_dir))
     measured = {name: score_rounded(attacked, data, results, name) for name in attack_names(results)}
     text = table(COLUMNS, [(name, *each.cells()) for name, each in measured.items()])
-    made = provenance(model, attacked, data)
+    origin = provenance(model, attacked, data)
     rows = [{"attack": name} | each.numbers() for name, each in measured.items()]
     write_results(
         output / "rounded",
         "Attacked images rounded to 8 bits",
-        [text, NOTE, provenance_line(made)],
-        made | {"rows": rows},
+        [text, NOTE, provenance_line(origin)],
+        origin | {"rows": rows},
     )
 
 

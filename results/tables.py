@@ -253,7 +253,7 @@ def write_worst(output: Path, name: str, evaluations: Sequence[str]) -> None:
     checks = comparisons(joined, attacks)
     first = next(iter(joined.values()))
     model = identity(first)["model"]
-    made = {
+    versions = {
         evaluation: {"images": len(results.records[CLEAN]), "versions": results.manifest["versions"]}
         for evaluation, results in joined.items()
     }
@@ -273,7 +273,7 @@ def write_worst(output: Path, name: str, evaluations: Sequence[str]) -> None:
             *(["\n".join(f"- {check.line}" for check in checks)] if checks else []),
             note,
         ],
-        model | {"evaluations": made, "rows": rows, "checks": [asdict(check) for check in checks]},
+        model | {"evaluations": versions, "rows": rows, "checks": [asdict(check) for check in checks]},
     )
 
 

@@ -52,15 +52,15 @@ def worst_case(
         "attack": {name: getattr(settings, name) for name in ("epsilon", "step_size", "steps", "restarts")}
         | {"seed": SEED},
     }
-    made = provenance(weights.stem, model, data)
-    saved = SavedImages(work / "worst_case", attack | without_commit(made))
+    origin = provenance(weights.stem, model, data)
+    saved = SavedImages(work / "worst_case", attack | without_commit(origin))
     rows = attack_from_starts(saved, model, data, restarts)
     note = NOTE.format(steps=STEPS, model=weights.stem, images=len(data), data=data.name, paper=PAPER)
     write_results(
         output / "worst_case",
         "The worst case of an adversarially trained ResNet-32",
-        [table(COLUMNS, [row.cells() for row in rows]), note, provenance_line(made)],
-        made | attack | {"rows": [asdict(row) for row in rows]},
+        [table(COLUMNS, [row.cells() for row in rows]), note, provenance_line(origin)],
+        origin | attack | {"rows": [asdict(row) for row in rows]},
     )
 
 

@@ -23,16 +23,18 @@ def attack(model: nn.Module) -> Attack:
 def test_a_snapshot_is_the_attack_of_so_many_steps() -> None:
     """On the draws that follow from the attack's name, to the bit."""
     model, block, scoring = small_defense(), Block(*random_images(4)), Scoring(2)
-    whole = attack(model)
-    taken = snapshots(whole, (1, 3, 5))
-    assert [each.name for each in taken] == ["some, N_S 1", "some, N_S 3", "some, N_S 5"]
-    for snapshot in taken:
-        alone = replace(whole, settings=replace(SETTINGS, steps=snapshot.steps))
-        expected, found = (each.craft(model, block, scoring) for each in (alone, snapshot))
-        assert torch.equal(found.images, expected.images)
-        assert (found.gradients, found.forwards) == (expected.gradients, expected.forwards) == (2 * snapshot.steps, 0)
+    full_run = attack(model)
+    shots = snapshots(full_run, (1, 3, 5))
+    assert [each.name for each in shots] == ["some, N_S 1", "some, N_S 3", "some, N_S 5"]
+    for snapshot in shots:
+        alone = replace(full_run, settings=replace(SETTINGS, steps=snapshot.steps))
+        expected, actual = (each.craft(model, block, scoring) for each in (alone, snapshot))
+        assert torch.equal(actual.images, expected.images)
+        assert (
+            (actual.gradients, actual.forwards) == (expected.gradients, expected.forwards) == (2 * snapshot.steps, 0)
+        )
         assert snapshot.identity() == alone.identity()
-        assert snapshot.passes == whole.passes
+        assert snapshot.passes == full_run.passes
 
 
 def test_all_snapshots_of_a_block_share_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +64,9 @@ def test_only_pgd_of_one_restart_has_snapshots() -> None:
 def test_an_ablated_defense_answers_alike_and_sends_another_gradient(kind: type) -> None:
     model = small_defense()
     images, labels, ids = random_images(4)
-    other, whole = ablated(model, kind), model.with_surrogate(SELECTION)
+    other, full_run = ablated(model, kind), model.with_surrogate(SELECTION)
     gradients = []
-    for each in (whole, other):
+    for each in (full_run, other):
         leaf = images.clone().requires_grad_()
         logits = each(leaf, seed=3, image_ids=ids)
         torch.testing.assert_close(logits, model(images, seed=3, image_ids=ids))

@@ -24,8 +24,8 @@ def test_share_is_what_dropout_leaves_on_average() -> None:
     expected = corrupted_patches(encoder, images, attacked)
     before, after = encoder.select(images).atom, encoder.select(attacked).atom
     newcomer = (after[..., :, None] != before[..., None, :]).all(-1)
-    kept = torch.rand(4000, *newcomer.shape, generator=torch.Generator().manual_seed(1)) >= 0.7
-    drawn = (kept & newcomer).any(-1).double().mean((0, 2, 3))
+    survives = torch.rand(4000, *newcomer.shape, generator=torch.Generator().manual_seed(1)) >= 0.7
+    drawn = (survives & newcomer).any(-1).double().mean((0, 2, 3))
     torch.testing.assert_close(expected, drawn, rtol=0, atol=0.01)
     assert (expected > 0.1).all()
     assert (expected < 1).all()

@@ -1,4 +1,4 @@
-"""The attacks behind the tables: as many, on the sources and with the settings that the paper tells."""
+"""The experiments: the attacks of the paper with its sources and settings, and those of committed evaluations."""
 
 import json
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def models(paths: dict[str, Path]) -> Models:
     return load_models(paths, torch.device("cpu"))
 
 
-def asked(models: Models, experiment: str) -> dict[str, Attack]:
+def attacks_of(models: Models, experiment: str) -> dict[str, Attack]:
     return {attack.name: attack for attack in EXPERIMENTS[experiment].attacks(models)}
 
 
@@ -71,7 +71,7 @@ def test_every_experiment_can_be_evaluated(models: Models, experiment: str) -> N
 
 
 def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Models) -> None:
-    attacks = asked(models, "table1")
+    attacks = attacks_of(models, "table1")
     families = [(attack.family, attack.transfer) for attack in attacks.values()]
     pw_t = [("PW-T", source) for source in ["unsupervised"] * 3 + ["unquantized"] * 2]
     assert families == [("white-box", "")] * 2 + pw_t + [("B-T", "adversarially trained")]
@@ -90,12 +90,12 @@ def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
     def gradient(model: nn.Module) -> Tensor:
         return eot_gradient(model, images, labels, realizations=3, seed=5, image_ids=ids).gradient
 
-    attacks = [attack for attack in asked(models, "table1").values() if attack.transfer == source]
-    found = [gradient(attack.crafting_model(Scoring(), ids)) for attack in attacks]
-    assert not any(torch.equal(one, other) for one, other in combinations(found, 2))
+    attacks = [attack for attack in attacks_of(models, "table1").values() if attack.transfer == source]
+    gradients = [gradient(attack.crafting_model(Scoring(), ids)) for attack in attacks]
+    assert not any(torch.equal(one, other) for one, other in combinations(gradients, 2))
     for surrogate in ("identity", "smooth", "autoencoder-identity"):
         expected = gradient(attacks[0].source.with_surrogate(surrogate))  # type: ignore[operator]
-        assert sum(torch.equal(each, expected) for each in found) == 1
+        assert sum(torch.equal(each, expected) for each in gradients) == 1
     assert ("W-NFGA from unquantized" in {attack.name for attack in attacks}) == (source == "unquantized")
 
 
@@ -114,11 +114,11 @@ def test_experiments_load_only_the_models_that_they_use(
     chosen = EXPERIMENTS[experiment]
     assert chosen.roles == roles
     few = {role: models[role] for role in roles}
-    assert [attack.name for attack in chosen.attacks(few)] == list(asked(models, experiment))
+    assert [attack.name for attack in chosen.attacks(few)] == list(attacks_of(models, experiment))
 
 
 def test_precisions_differ_in_nothing_else(models: Models) -> None:
-    first, second = asked(models, "precision").values()
+    first, second = attacks_of(models, "precision").values()
     assert (first.precision, second.precision) == ("float32", "bfloat16")
     assert first.settings == second.settings == PAPER
     assert first.source is second.source
@@ -126,7 +126,7 @@ def test_precisions_differ_in_nothing_else(models: Models) -> None:
 
 
 def test_table6_raises_one_setting_at_a_time(models: Models) -> None:
-    attacks = asked(models, "table6")
+    attacks = attacks_of(models, "table6")
     settings = {name.split(":")[0]: attack.settings for name, attack in attacks.items()}
     assert settings == {
         "default": PAPER,
@@ -139,14 +139,14 @@ def test_table6_raises_one_setting_at_a_time(models: Models) -> None:
 
 
 def test_classifiers_get_one_draw_a_gradient(models: Models) -> None:
-    (plain,) = asked(models, "table3-undefended").values()
-    default, worst = asked(models, "table3-adversarial").values()
+    (plain,) = attacks_of(models, "table3-undefended").values()
+    default, worst = attacks_of(models, "table3-adversarial").values()
     assert plain.settings == default.settings == ONE_DRAW
     assert worst.settings == PGDSettings(steps=100, loss="margin", realizations=1, selection=1)
 
 
 def test_beyond_the_paper_every_kind_of_attack_is_tried(models: Models) -> None:
-    attacks = list(asked(models, "beyond").values())
+    attacks = list(attacks_of(models, "beyond").values())
     variants = {(attack.variant, attack.transfer): attack.settings for attack in attacks if attack.variant}
     assert variants == {
         (variant, transfer): settings
@@ -169,7 +169,7 @@ def test_weights_are_asked_for_where_they_are_read(models: Models) -> None:
     needing = {"table1", "table3-adversarial", "crosscheck"}
     assert {name for name, experiment in EXPERIMENTS.items() if "adversarial" in experiment.roles} == needing
     for experiment in EXPERIMENTS.keys() - needing:
-        assert asked(without, experiment).keys() == asked(models, experiment).keys()
+        assert attacks_of(without, experiment).keys() == attacks_of(models, experiment).keys()
 
 
 def test_every_model_is_put_on_the_device(paths: dict[str, Path]) -> None:
@@ -196,14 +196,14 @@ def decisive(identity: dict[str, Any]) -> dict[str, Any]:
 
     Earlier versions wrote no chunk and no selection where these were at their defaults.
     """
-    told: dict[str, Any] = json.loads(json.dumps(identity))
-    settings = told.get("settings", {})
+    parts: dict[str, Any] = json.loads(json.dumps(identity))
+    settings = parts.get("settings", {})
     settings.pop("chunk", None)
     if settings.get("selection") is None:
         settings.pop("selection", None)
-    if told["family"] == "B-T":
-        told["source"].pop("fingerprint")
-    return told
+    if parts["family"] == "B-T":
+        parts["source"].pop("fingerprint")
+    return parts
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -218,10 +218,10 @@ def test_a_committed_evaluation_is_the_one_that_its_experiment_describes(shipped
     draws = 10 if isinstance(shipped[experiment.attacked], Defense) else 1
     assert scoring == {"draws": draws, "seed": 0, "deterministic": False}
     for attack in attacks:
-        expected, found = (decisive(each) for each in (manifest["attacks"][attack.name], attack.identity()))
+        expected, actual = (decisive(each) for each in (manifest["attacks"][attack.name], attack.identity()))
         if experiment.attacked == "adversarial" or attack.name in ABLATED:
-            assert expected["source"].pop("fingerprint") != found["source"].pop("fingerprint")
-        assert found == expected, attack.name
+            assert expected["source"].pop("fingerprint") != actual["source"].pop("fingerprint")
+        assert actual == expected, attack.name
 
 
 @pytest.mark.parametrize(
@@ -230,14 +230,16 @@ def test_a_committed_evaluation_is_the_one_that_its_experiment_describes(shipped
 def test_every_row_of_the_tables_is_one_that_its_experiment_reports(
     models: Models, tmp_path: Path, experiment: str
 ) -> None:
-    """Names are those of a report on records made by hand, under the attacks as the manifest tells them."""
+    """The names are those of a report on records written by hand, of attacks with these identities."""
     attacks = {"clean": Asked([True, True], CLEAN_IDENTITY)}
-    attacks |= {name: Asked([True, False], attack.identity()) for name, attack in asked(models, experiment).items()}
+    attacks |= {
+        name: Asked([True, False], attack.identity()) for name, attack in attacks_of(models, experiment).items()
+    }
     reported = Report.of(write_evaluation(tmp_path, attacks))
-    found = {row.attack: Measured(row.vote.value, 0, 1, 2) for row in [*reported.rows, *reported.joint]}
+    measured = {row.attack: Measured(row.vote.value, 0, 1, 2) for row in [*reported.rows, *reported.joint]}
     for one in ENTRIES:
-        assert experiment not in one.experiments or one.row == LOWEST or row_named(found, one.row)
+        assert experiment not in one.experiments or one.row == LOWEST or row_named(measured, one.row)
 
 
 def test_the_tables_have_every_attack_beyond_the_paper(models: Models) -> None:
-    assert set(BEYOND) == asked(models, "beyond").keys()
+    assert set(BEYOND) == attacks_of(models, "beyond").keys()

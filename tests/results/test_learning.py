@@ -23,11 +23,11 @@ def stage(name: str, *accuracies: float | None) -> list[Epoch]:
 
 def test_cycles_are_told_oldest_first_by_their_stages() -> None:
     first = training(0.05, stage("decoder", None, None), stage("classifier", 0.2, 0.3))
-    found = cycles(training(0.025, stage("defense", 0.4, 0.5)) | {"earlier": [first]})
-    assert [cycle["rate"] for cycle in found] == [0.05, 0.025]
-    assert [list(cycle["stages"]) for cycle in found] == [["decoder", "classifier"], ["defense"]]
-    assert rows(found)[0] == ("1", "decoder", "2", "0.05", "0.5", "", "", "")
-    assert rows(found)[2] == ("2", "defense", "2", "0.025", "0.5", "50.0%", "+10.0", "")
+    trainings = cycles(training(0.025, stage("defense", 0.4, 0.5)) | {"earlier": [first]})
+    assert [cycle["rate"] for cycle in trainings] == [0.05, 0.025]
+    assert [list(cycle["stages"]) for cycle in trainings] == [["decoder", "classifier"], ["defense"]]
+    assert rows(trainings)[0] == ("1", "decoder", "2", "0.05", "0.5", "", "", "")
+    assert rows(trainings)[2] == ("2", "defense", "2", "0.025", "0.5", "50.0%", "+10.0", "")
 
 
 def test_gains_are_points_of_accuracy_over_so_many_epochs() -> None:

@@ -50,10 +50,10 @@ def test_each_attack_of_ours_stands_before_those_of_the_libraries() -> None:
 def test_each_library_attacks_within_the_budget(name: str) -> None:
     model, (images, _, ids) = Linear(1, 8, 10).eval(), random_images(60)
     labels = model(images).argmax(-1)
-    found = craft(attacks(model)[name], model, images, labels, ids).images
-    assert distance(found, images, "linf").max() <= EPSILON + 1e-6
-    assert not found.requires_grad
-    moved = our_margin(model(found), labels) - our_margin(model(images), labels)
+    attacked = craft(attacks(model)[name], model, images, labels, ids).images
+    assert distance(attacked, images, "linf").max() <= EPSILON + 1e-6
+    assert not attacked.requires_grad
+    moved = our_margin(model(attacked), labels) - our_margin(model(images), labels)
     assert (moved >= 0).all()
     assert (moved > 0).any()
 
@@ -63,8 +63,8 @@ def test_libraries_agree_on_every_image_where_signs_are_clear(title: str) -> Non
     """A linear model of two classes has one direction, so all three end at the same corner."""
     model, (images, _, ids) = Linear(1, 8, 2).eval(), random_images()
     labels = torch.arange(6) % 2
-    found = [each for name, each in attacks(model).items() if name.startswith(title)]
-    ours, *others = (craft(attack, model, images, labels, ids).images for attack in found)
+    same_attack = [each for name, each in attacks(model).items() if name.startswith(title)]
+    ours, *others = (craft(attack, model, images, labels, ids).images for attack in same_attack)
     assert len(others) == 2
     rise = (model.layer.weight[1 - labels] - model.layer.weight[labels]).reshape(images.shape).sign()
     torch.testing.assert_close(ours, (images + EPSILON * rise).clamp(0, 1), rtol=0, atol=1e-6)
@@ -84,8 +84,8 @@ def test_an_attack_of_a_library_says_what_it_is_and_what_it_takes(library: str) 
     assert identity["library"].startswith(f"{library} 3.")
     assert (identity["access"], identity["gradients"], identity["settings"]["epsilon"]) == ("white-box", 3, EPSILON)
     model, (images, labels, ids) = Linear(1, 8, 10).eval(), random_images()
-    found = attack.craft(model, Block(images, labels, ids), SCORING, reported.append)
-    assert (found.gradients, found.forwards, int(found.zero.sum())) == (3, 0, 0)
+    perturbed = attack.craft(model, Block(images, labels, ids), SCORING, reported.append)
+    assert (perturbed.gradients, perturbed.forwards, int(perturbed.zero.sum())) == (3, 0, 0)
     assert sum(reported) == attack.passes * len(images)
 
 

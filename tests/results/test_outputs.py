@@ -40,13 +40,13 @@ def test_a_stopped_attack_goes_on_at_the_block_where_it_stopped(tmp_path: Path) 
     with pytest.raises(Stopped):
         SavedImages(tmp_path, {"epsilon": 1}).images("an attack, ours", images, first, 2)
     saved = SavedImages(tmp_path, {"epsilon": 1})
-    found = saved.images("an attack, ours", images, second, 2)
+    attacked_images = saved.images("an attack, ours", images, second, 2)
     again = SavedImages(tmp_path, {"epsilon": 1}).images("an attack, ours", images, third, 2)
     assert first.attacked == images.ids[:4].tolist()
     assert second.attacked == images.ids[4:].tolist()
     assert third.attacked == []
-    assert torch.equal(found, 1 - images.pixels())
-    assert torch.equal(again, found)
+    assert torch.equal(attacked_images, 1 - images.pixels())
+    assert torch.equal(again, attacked_images)
     assert saved.seconds > 0
 
 

@@ -33,15 +33,15 @@ TABLE1 = Experiment("Two attacks.", two_attacks, IMAGES, block=4)
 @pytest.fixture(scope="module", autouse=True)
 def probed() -> Iterator[list[tuple[str, Path]]]:
     """Only notes the probes for the sanity report, which take longer than the rest."""
-    found: list[tuple[str, Path]] = []
+    probes: list[tuple[str, Path]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "probe_evaluation", lambda asked, work: found.append((asked.name, work)))
-        yield found
+        patch.setattr(runs, "probe_evaluation", lambda evaluation, work: probes.append((evaluation.name, work)))
+        yield probes
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A folder with models, images and the evaluation, and what the command said of it."""
+    """A folder with models, images and the evaluation, and the output of the command."""
     torch.set_num_threads(1)  # as in the tests, which could not go on with it otherwise
     folder = tmp_path_factory.mktemp("done")
     small_cifar10_defense().save_pretrained(folder / "defense")
@@ -58,7 +58,7 @@ def folder(done: tuple[Path, Result], tmp_path: Path) -> Path:
 def evaluate(folder: Path, *more: object, name: str = "table1", experiment: Experiment = TABLE1) -> Result:
     app = typer.Typer()
     app.command()(evaluation_command(name, experiment))
-    places = ["--data-dir", folder / "data", "--work", folder / "work", "--output", folder / "found"]
+    places = ["--data-dir", folder / "data", "--work", folder / "work", "--output", folder / "results"]
     model = [f"--{experiment.attacked}", folder / experiment.attacked]
     arguments = [str(argument) for argument in (*model, *places, *more)]
     return CliRunner().invoke(app, arguments, catch_exceptions=False)
@@ -70,7 +70,7 @@ def test_an_experiment_is_probed_and_published_without_its_images(
     folder, result = done
     assert result.exit_code == 0, result.output
     assert probed[0] == ("defense", folder / "work" / "table1")
-    published = folder / "found" / "table1"
+    published = folder / "results" / "table1"
     assert {path.name for path in published.iterdir()} == set(runs.COMMITTED)
     assert (published / "records.jsonl").read_bytes() == (folder / "work" / "table1" / "records.jsonl").read_bytes()
     summary = load_json(published / "summary.json")
@@ -81,7 +81,7 @@ def test_an_experiment_is_probed_and_published_without_its_images(
 
 
 def test_what_is_published_keeps_its_seconds(folder: Path) -> None:
-    published, worked = (load_evaluation(folder / part / "table1").seconds for part in ("found", "work"))
+    published, worked = (load_evaluation(folder / part / "table1").seconds for part in ("results", "work"))
     assert published == worked
     assert all(published.values())
 
@@ -118,7 +118,7 @@ def test_a_page_of_its_own_is_written_from_what_is_published(folder: Path) -> No
     pages: list[Path] = []
     with_page = Experiment("Clean images.", lambda: [], 2, write_page=pages.append)
     assert evaluate(folder, name="some", experiment=with_page).exit_code == 0
-    assert pages == [folder / "found" / "some"]
+    assert pages == [folder / "results" / "some"]
     assert load_evaluation(pages[0]).records.keys() == {"clean"}
 
 

@@ -34,9 +34,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_both_precisions_learn_from_the_same_images_and_are_scored_on_others(results: Path) -> None:
-    found = load_json(results / "results.json")
-    assert (found["images"], found["held_out"]) == (12, 4)
-    exact, rounded = (found["rows"][name]["epochs"] for name in ("float32", "bfloat16"))
+    numbers = load_json(results / "results.json")
+    assert (numbers["images"], numbers["held_out"]) == (12, 4)
+    exact, rounded = (numbers["rows"][name]["epochs"] for name in ("float32", "bfloat16"))
     assert len(exact) == len(rounded) == 1
     assert exact[0]["loss"] != rounded[0]["loss"]
     assert exact[0]["loss"] == pytest.approx(rounded[0]["loss"], rel=0.05)

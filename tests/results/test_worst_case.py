@@ -19,11 +19,11 @@ def test_more_starts_leave_fewer_right_answers(tmp_path: Path) -> None:
     data = some_data(model, 200)
     counts = {}
     for restarts in (1, 2, 8):
-        found = attack_from_starts(SavedImages(tmp_path / str(restarts), {}), model, data, restarts)
-        assert [row.attack for row in found] == ["1 start", f"{restarts} starts"][: len(found)]
-        assert all(row.largest <= 8 / 255 + 1e-6 for row in found)
-        counts[restarts] = found[-1].correct
-        assert found[0].correct == counts[1]
+        rows = attack_from_starts(SavedImages(tmp_path / str(restarts), {}), model, data, restarts)
+        assert [row.attack for row in rows] == ["1 start", f"{restarts} starts"][: len(rows)]
+        assert all(row.largest <= 8 / 255 + 1e-6 for row in rows)
+        counts[restarts] = rows[-1].correct
+        assert rows[0].correct == counts[1]
     assert counts[1] >= counts[2] >= counts[8] > 0
     assert counts[1] > counts[8]
 
@@ -39,13 +39,13 @@ def test_command_writes_numbers_and_page_and_goes_on(tmp_path: Path, monkeypatch
         result = run("worst_case", *arguments)
         return result, {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
 
-    (first, made), (second, kept) = start(), start()
-    assert made == kept
-    assert made
+    (first, files), (second, files_after) = start(), start()
+    assert files == files_after
+    assert files
     assert first.stdout == second.stdout
-    found = load_json(tmp_path / "worst_case" / "results.json")
-    assert found["attack"]["restarts"] == 2
-    assert [row["attack"] for row in found["rows"]] == ["1 start", "2 starts"]
+    numbers = load_json(tmp_path / "worst_case" / "results.json")
+    assert numbers["attack"]["restarts"] == 2
+    assert [row["attack"] for row in numbers["rows"]] == ["1 start", "2 starts"]
     page = (tmp_path / "worst_case" / "README.md").read_text()
     assert first.stdout.strip() in page
     assert "{" not in page

@@ -17,7 +17,7 @@ RIGHT = [True] * 6
 ALL = ("table1", "table6", "beyond", "selection")
 
 
-def asked(right: list[bool], **settings: Any) -> Asked:
+def attacked(right: list[bool], **settings: Any) -> Asked:
     return Asked(right, identity(**settings))
 
 
@@ -25,12 +25,12 @@ def asked(right: list[bool], **settings: Any) -> Asked:
 def work(tmp_path: Path) -> Path:
     """Table 1 on six images, and attacks beyond it on the first four; both have an attack of one name."""
     first = {"clean": Asked([*RIGHT[:5], False], CLEAN_IDENTITY)}
-    first |= {"one": asked([False, *RIGHT[1:]]), "two": asked([True, True, False, *RIGHT[3:]])}
-    second = {"clean": Asked(RIGHT[:4], CLEAN_IDENTITY), "one": asked([True, False, True, True])}
+    first |= {"one": attacked([False, *RIGHT[1:]]), "two": attacked([True, True, False, *RIGHT[3:]])}
+    second = {"clean": Asked(RIGHT[:4], CLEAN_IDENTITY), "one": attacked([True, False, True, True])}
     write_evaluation(tmp_path / "table1", first)
-    write_evaluation(tmp_path / "table6", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "none": asked(RIGHT)})
+    write_evaluation(tmp_path / "table6", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "none": attacked(RIGHT)})
     write_evaluation(tmp_path / "beyond", second)
-    write_evaluation(tmp_path / "selection", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "through": asked(RIGHT)})
+    write_evaluation(tmp_path / "selection", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "through": attacked(RIGHT)})
     return tmp_path
 
 
@@ -38,8 +38,8 @@ def test_each_image_counts_by_its_worst_attack_of_all_evaluations(work: Path) ->
     """Three attacks fool one image each, and none fools the fourth."""
     result = run("worst_of_all", "--output", work)
     output = work / "worst_of_all"
-    found = load_json(output / "results.json")
-    rows = {row["attack"]: row for row in found["rows"]}
+    numbers = load_json(output / "results.json")
+    rows = {row["attack"]: row for row in numbers["rows"]}
     attacks = ["table1: one", "table1: two", "table6: none", "beyond: one", "selection: through"]
     assert list(rows) == ["clean", *attacks, "worst of each image"]
     assert {row["images"] for row in rows.values()} == {4}
@@ -49,8 +49,8 @@ def test_each_image_counts_by_its_worst_attack_of_all_evaluations(work: Path) ->
     assert (worst["accuracy"], worst["low"], worst["high"]) == (0.25, *Accuracy(1, 4).interval())
     assert worst["draw"] == 0.25
     assert worst["persistent"] == 0.25
-    assert found["fingerprint"] == "a" * 64
-    assert {name: each["images"] for name, each in found["evaluations"].items()} == {
+    assert numbers["fingerprint"] == "a" * 64
+    assert {name: each["images"] for name, each in numbers["evaluations"].items()} == {
         "table1": 6,
         "table6": 6,
         "beyond": 4,
@@ -84,7 +84,7 @@ def test_evaluations_that_differ_are_refused(work: Path, part: str, changed: dic
 
 
 def test_other_budgets_are_refused(work: Path) -> None:
-    wide = {"clean": Asked(RIGHT, CLEAN_IDENTITY), "wide": asked(RIGHT, epsilon=0.5)}
+    wide = {"clean": Asked(RIGHT, CLEAN_IDENTITY), "wide": attacked(RIGHT, epsilon=0.5)}
     shutil.rmtree(work / "table6")
     write_evaluation(work / "table6", wide)
     with pytest.raises(ValueError, match=r"more than one budget.*table6 linf 0\.5"):

@@ -1,1 +1,11 @@
-"""Experiments as small modules, ``python -m results.NAME``, each beside the folder of what it produced."""
+"""The experiments behind every number of the project: ``python -m results`` lists them.
+
+- ``experiments`` holds the evaluations as data; ``attacks`` and ``libraries`` hold attacks that only they use, and
+  ``runs`` runs them.
+- One file each measures something else: ``autoencoder``, ``corruption``, ``curves``, ``cut``, ``dictionary``,
+  ``ensemble``, ``learning``, ``rounded``, ``schedule`` and ``worst_case``.
+- ``tables`` prints the tables that join several evaluations; ``shipping`` puts trained models into the package.
+- ``inputs``, ``outputs`` and ``options`` are what all of them share.
+
+Each experiment writes into the folder of its name beside these files.
+"""

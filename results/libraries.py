@@ -1,11 +1,13 @@
-"""Attacks of three libraries as functions of one kind, for ``results.crosscheck``.
+"""Attacks of foolbox and torchattacks as perturbations, so that an evaluation sets them beside ours.
 
-foolbox has no margin loss, and that of torchattacks is cut off at 0. Both are given one: foolbox's PGD by overriding
-``get_loss_fn``, which its source invites to; torchattacks' UPGD by its argument ``loss``, which takes a function, with
-``decay=0``, which makes it PGD.
+foolbox has no margin loss, and the one of torchattacks is cut off at 0. Both get one here: foolbox's PGD by
+overriding ``get_loss_fn``, as its source suggests; torchattacks' UPGD by its argument ``loss``, which takes a
+function, with ``decay=0``, which makes it PGD.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import eagerpy
 import foolbox
@@ -13,15 +15,57 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from neuroae.attacks import APGDSettings, LossName, PGDSettings, apgd, pgd
+from neuroae.attacks import APGDSettings, Perturbed, PGDSettings
+from neuroae.evaluation import Scoring
+from neuroae.evaluation.attack import Progress
+from neuroae.evaluation.scoring import Block
 
-EPSILON, STEP_SIZE = 8 / 255, 1 / 225
-LOSSES: tuple[LossName, ...] = ("cross-entropy", "margin")
-STEPS = (20, 100)
-OURS = "ours"
-SEED = 0
+Library = Literal["foolbox", "torchattacks"]
+VERSIONS = {"foolbox": foolbox.__version__, "torchattacks": torchattacks.__version__}
 
-Craft = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+
+@dataclass(frozen=True, eq=False)
+class LibraryAttack:
+    """An attack of another library on the attacked model, which must be deterministic.
+
+    Attributes:
+        name: The name in tables.
+        library: The library whose attack it is.
+        settings: The budget: PGD from the image itself, or torchattacks' APGD from a random point. What the library
+            does not have must be at its default.
+    """
+
+    name: str
+    library: Library
+    settings: PGDSettings | APGDSettings
+
+    def __post_init__(self) -> None:
+        if (self.library, type(self.settings)) not in CRAFT:
+            raise ValueError(
+                f"settings is {type(self.settings).__name__}, which {self.library} has no attack for here"
+            )
+
+    @property
+    def passes(self) -> int:
+        return self.settings.gradients
+
+    def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+        crafted = CRAFT[self.library, type(self.settings)]
+        images = crafted(model, block.images, block.labels, self.settings, scoring.seed)
+        progress(self.passes * len(images))
+        unknown = torch.zeros_like(block.labels)  # the libraries do not count gradients without use
+        return Perturbed(images, self.passes, 0, unknown, unknown)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "method": f"{self.library} {'pgd' if isinstance(self.settings, PGDSettings) else 'apgd'}",
+            "family": "white-box",
+            "access": "white-box",
+            "library": f"{self.library} {VERSIONS[self.library]}",
+            "settings": asdict(self.settings),
+            "gradients": self.passes,
+            "forwards": 0,
+        }
 
 
 class MarginPGD(foolbox.attacks.LinfPGD):
@@ -32,67 +76,42 @@ class MarginPGD(foolbox.attacks.LinfPGD):
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Best other logit minus that of the true class: not our own loss, which is what is checked."""
+    """Returns (B,) margins: the best other logit minus that of the true class.
+
+    It is written anew, and not taken from ``neuroae.attacks``, because ours is what is checked.
+    """
     best, second = logits.topk(2).indices.T
     other = torch.where(best == labels, second, best)
     rows = torch.arange(len(labels))
     return logits[rows, other] - logits[rows, labels]
 
 
-def with_foolbox(loss: LossName, steps: int) -> Craft:
-    attack = {"cross-entropy": foolbox.attacks.LinfPGD, "margin": MarginPGD}[loss](
-        abs_stepsize=STEP_SIZE, steps=steps, random_start=False
-    )
-
-    def craft(model: nn.Module, images: Tensor, labels: Tensor, _ids: Tensor) -> Tensor:
-        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
-        found: Tensor = attack(wrapped, images, labels, epsilons=EPSILON)[1]
-        return found
-
-    return craft
+def foolbox_pgd(model: nn.Module, images: Tensor, labels: Tensor, settings: PGDSettings, seed: int) -> Tensor:
+    kind = {"cross-entropy": foolbox.attacks.LinfPGD, "margin": MarginPGD}[settings.loss]
+    attack = kind(abs_stepsize=settings.step_size, steps=settings.steps, random_start=False)
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+    perturbed: Tensor = attack(wrapped, images, labels, epsilons=settings.epsilon)[1]
+    return perturbed
 
 
-def with_torchattacks(loss: LossName, steps: int) -> Craft:
-    budget = {"eps": EPSILON, "alpha": STEP_SIZE, "steps": steps, "random_start": False}
+def torchattacks_pgd(model: nn.Module, images: Tensor, labels: Tensor, settings: PGDSettings, seed: int) -> Tensor:
+    def sum_of_margins(shown: Tensor, true: Tensor, _targets: None) -> Tensor:
+        return margin(model(shown), true).sum()
 
-    def craft(model: nn.Module, images: Tensor, labels: Tensor, _ids: Tensor) -> Tensor:
-        def rise(shown: Tensor, true: Tensor, _targets: None) -> Tensor:
-            return margin(model(shown), true).sum()
-
-        attack = (
-            torchattacks.PGD(model, **budget)
-            if loss == "cross-entropy"
-            else torchattacks.UPGD(model, **budget, loss=rise, decay=0.0)
-        )
-        return attack(images, labels).detach()
-
-    return craft
+    budget = {"eps": settings.epsilon, "alpha": settings.step_size, "steps": settings.steps, "random_start": False}
+    if settings.loss == "cross-entropy":
+        attack = torchattacks.PGD(model, **budget)
+    else:
+        attack = torchattacks.UPGD(model, **budget, loss=sum_of_margins, decay=0.0)
+    return attack(images, labels).detach()
 
 
-def with_ours(loss: LossName, steps: int, restarts: int = 1, random_start: bool = False) -> Craft:
-    settings = PGDSettings(EPSILON, STEP_SIZE, steps, restarts, 1, loss=loss, random_start=random_start)
-    return lambda model, images, labels, ids: pgd(model, images, labels, settings, seed=SEED, image_ids=ids).images
+def torchattacks_apgd(model: nn.Module, images: Tensor, labels: Tensor, settings: APGDSettings, seed: int) -> Tensor:
+    return torchattacks.APGD(model, eps=settings.epsilon, steps=settings.steps, seed=seed)(images, labels).detach()
 
 
-def our_apgd(model: nn.Module, images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
-    settings = APGDSettings(EPSILON, realizations=1, random_start=True, fresh=False)
-    return apgd(model, images, labels, settings, seed=SEED, image_ids=ids).images
-
-
-def their_apgd(model: nn.Module, images: Tensor, labels: Tensor, _ids: Tensor) -> Tensor:
-    return torchattacks.APGD(model, eps=EPSILON, steps=APGDSettings().steps, seed=SEED)(images, labels).detach()
-
-
-def comparisons() -> dict[str, dict[str, Craft]]:
-    """By attack and library, ours first."""
-    found: dict[str, dict[str, Craft]] = {
-        f"PGD, {loss}, {steps} steps": {
-            OURS: with_ours(loss, steps),
-            "foolbox": with_foolbox(loss, steps),
-            "torchattacks": with_torchattacks(loss, steps),
-        }
-        for loss in LOSSES
-        for steps in STEPS
-    }
-    found["APGD, cross-entropy, 100 steps"] = {OURS: our_apgd, "torchattacks": their_apgd}
-    return found
+CRAFT: dict[tuple[Library, type], Callable[..., Tensor]] = {
+    ("foolbox", PGDSettings): foolbox_pgd,
+    ("torchattacks", PGDSettings): torchattacks_pgd,
+    ("torchattacks", APGDSettings): torchattacks_apgd,
+}

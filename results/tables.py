@@ -1,46 +1,60 @@
-"""The paper's tables with ours beside them: ``python -m results.tables`` reads what the experiments have written."""
+"""The tables that join several evaluations, from their committed records.
 
+- The paper's tables beside ours: ``README.md`` of the results folder.
+- The worst of each image: what several evaluations of the defense leave together. An image counts by the attack, or
+  none, that does most harm to it on the selection draws, and is scored by the scoring draws under that attack.
+- Our attacks beside those of other libraries, from the evaluation ``crosscheck``.
+"""
+
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from neuroae.evaluation import CLEAN
-from neuroae.evaluation.folder import MANIFEST
-from neuroae.reports.page import SHOWN_DIGITS
+from neuroae.evaluation import CLEAN, Record, Results, load_evaluation
+from neuroae.evaluation.checks import Check, Threat
+from neuroae.evaluation.checks.outcomes import GRADIENT_FREE, TRANSFER, Verdicts, compare
+from neuroae.evaluation.folder import MANIFEST, RECORDS
+from neuroae.evaluation.statistics import draw_accuracy, persistent_accuracy, vote_accuracy, worst_case
+from neuroae.reports.page import SHOWN_DIGITS, digest
+from neuroae.reports.tables import budgets, on_common_images
 from neuroae.utils.files import load_json
 from neuroae.utils.markdown import table
-from results.command import run
-from results.page import write_page
-from results.worst_of_all import WORST
+from results.inputs import attack_names, identity
+from results.options import OUTPUT, Output
+from results.outputs import NUMBERS, accuracy_numbers, interval_cell, write_results
 
 DEFENSE = "defense"
 LOWEST = "lowest"
+WORST = "worst of each image"
 HEADER = ("table", "model", "attack", "paper", "ours", "95% interval", "images", "made by")
-NOTES = """\
-Paper: accuracy on the 10,000 test images of CIFAR-10, without interval; rows without it are not in the paper. Ours: on
-so many of them, from the front, with the Clopper-Pearson interval; a defense answers by the vote of 10 realizations
-that no attack saw. What has no number has not been measured by the experiments of its last column. PW-T is the lowest
-accuracy of its attacks, as in the paper, and in Table 6 the attack that was the lowest there, W-AIGA from the
-unquantized source; the worst of each image is chosen on draws that do not score. The worst case of Table 3 is the
-lowest number of one attack in its folders. Attacks on a defense's gradients were crafted in
-bfloat16, those on classifiers and Square in float32; all are scored in float32.{whose}
+NOTE = """\
+Paper: accuracy on the 10,000 test images of CIFAR-10, without an interval; rows without it are not in the paper. Ours:
+accuracy on the first test images, as many as the row says, with the Clopper-Pearson interval; a defense answers by the
+vote of 10 realizations that no attack saw. A row without a number waits for the experiments in its last column.
 
-Each folder holds the page of its evaluation (`report.html`), with more statistics, every record and the settings, or
-its page with the numbers. `python -m results.tables` makes this page of them."""
+PW-T are transfers from defenses with unsupervised decoders, and B-T is a transfer from an adversarially trained
+classifier. W-NFGA sends gradients through the surviving coefficients, and W-AIGA takes the autoencoder for the
+identity. PW-T is the lowest accuracy of its attacks, as in the paper; in Table 6 it is the paper's lowest attack,
+W-AIGA from the unquantized source. The worst of each image is chosen on draws that do not score. The worst case of
+Table 3 is the lowest accuracy under a single attack in its folders. Attacks on a defense's gradients were crafted in
+bfloat16, those on classifiers and Square in float32; all are scored in float32.{defense}
+
+Each folder has the page of its evaluation (`report.html`), with more statistics, every record and the settings, or a
+page with its numbers. `python -m results tables` makes this page from them."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One accuracy, the paper's and ours.
+    """One accuracy of the paper beside ours.
 
     Attributes:
-        table, model, attack: where it stands in the paper, or what it is; "" for a table that the paper does not have.
-        percent: the paper's accuracy; None where it has none.
-        experiments: of ours, which measure it; several where the lowest is asked for.
-        row: how the experiment calls it, or how only this name of its begins; or ``LOWEST`` of all its attacks.
+        table: The paper's table; "" for a number that the paper does not have.
+        model, attack: What the row says.
+        percent: The paper's accuracy; None where it has none.
+        experiments: Our experiments that measure it; several for ``LOWEST``.
+        row: The row's name in the experiment, or the beginning of one name; or ``LOWEST`` of all single attacks.
     """
 
     table: str
@@ -50,13 +64,16 @@ class Entry:
     experiments: tuple[str, ...]
     row: str
 
-    @classmethod
-    def of(cls, table: str, model: str, attack: str, percent: float | None, experiment: str, row: str) -> "Entry":
-        return cls(table, model, attack, percent, (experiment,), row)
+
+def entry(table: str, model: str, attack: str, percent: float | None, experiment: str, row: str) -> Entry:
+    """Returns the entry of one experiment's row."""
+    return Entry(table, model, attack, percent, (experiment,), row)
 
 
 PW_T = "linf 8/255, lowest of PW-T"
 PW_T_EACH = "linf 8/255, worst of each image of PW-T"
+SELECTION = ("selection", "selection, cross-entropy", "selection, targeted", "selection, N_E 10")
+MORE = ("selection, N_S 100", "selection, N_E 40")
 BEYOND = (
     "W-NFGA smooth ensemble",
     "W-NFGA smooth mean-field",
@@ -70,42 +87,35 @@ BEYOND = (
     "APGD W-AIGA from unquantized",
     "Square",
 )
-SELECTION = (
-    "selection",
-    "selection, cross-entropy",
-    "selection, targeted",
-    "selection, N_E 10",
-)
-MORE = ("selection, N_S 100", "selection, N_E 40")
 ENTRIES = (
-    Entry.of("1", DEFENSE, "clean", 80.06, "table1", "clean"),
-    Entry.of("1", DEFENSE, "W-NFGA identity", 63.72, "table1", "W-NFGA identity"),
-    Entry.of("1", DEFENSE, "W-NFGA smooth", 61.28, "table1", "W-NFGA smooth"),
-    Entry.of("1", DEFENSE, "PW-T", 39.53, "table1", PW_T),
-    Entry.of("1", DEFENSE, "PW-T, worst of each image", None, "table1", PW_T_EACH),
-    Entry.of("1", DEFENSE, "B-T", 57.76, "table1", "PGD from adversarially trained"),
-    Entry.of("3", "undefended", "clean", 93.10, "table3-undefended", "clean"),
-    Entry.of("3", "undefended", "PGD", 0.0, "table3-undefended", "PGD"),
-    Entry.of("3", "PGD adversarially trained", "clean", 79.41, "table3-adversarial", "clean"),
-    Entry.of("3", "PGD adversarially trained", "margin, N_S 100, N_R 50", None, "worst_case", "50 starts"),
+    entry("1", DEFENSE, "clean", 80.06, "table1", "clean"),
+    entry("1", DEFENSE, "W-NFGA identity", 63.72, "table1", "W-NFGA identity"),
+    entry("1", DEFENSE, "W-NFGA smooth", 61.28, "table1", "W-NFGA smooth"),
+    entry("1", DEFENSE, "PW-T", 39.53, "table1", PW_T),
+    entry("1", DEFENSE, "PW-T, worst of each image", None, "table1", PW_T_EACH),
+    entry("1", DEFENSE, "B-T", 57.76, "table1", "PGD from adversarially trained"),
+    entry("3", "undefended", "clean", 93.10, "table3-undefended", "clean"),
+    entry("3", "undefended", "PGD", 0.0, "table3-undefended", "PGD"),
+    entry("3", "PGD adversarially trained", "clean", 79.41, "table3-adversarial", "clean"),
+    entry("3", "PGD adversarially trained", "margin, N_S 100, N_R 50", None, "worst_case", "50 starts"),
     Entry("3", "PGD adversarially trained", "worst case", 42.05, ("worst_case", "table3-adversarial"), LOWEST),
-    Entry.of("3", DEFENSE, "clean", 80.06, "table1", "clean"),
+    entry("3", DEFENSE, "clean", 80.06, "table1", "clean"),
     Entry("3", DEFENSE, "worst case", 39.53, ("table1",), LOWEST),
     Entry("3", DEFENSE, "lowest with selection", None, ("table1", "selection"), LOWEST),
-    Entry.of("6", DEFENSE, "PW-T, default", 39.53, "table6", "default"),
-    Entry.of("6", DEFENSE, "PW-T, N_S 100", 38.93, "table6", "N_S 100"),
-    Entry.of("6", DEFENSE, "PW-T, N_E 100", 39.25, "table6", "N_E 100"),
-    Entry.of("6", DEFENSE, "PW-T, N_R 10", 39.38, "table6", "N_R 10"),
-    *(Entry.of("", DEFENSE, name, None, "selection", name) for name in SELECTION),
-    *(Entry.of("", DEFENSE, name, None, "selection-more", name) for name in MORE),
+    entry("6", DEFENSE, "PW-T, default", 39.53, "table6", "default"),
+    entry("6", DEFENSE, "PW-T, N_S 100", 38.93, "table6", "N_S 100"),
+    entry("6", DEFENSE, "PW-T, N_E 100", 39.25, "table6", "N_E 100"),
+    entry("6", DEFENSE, "PW-T, N_R 10", 39.38, "table6", "N_R 10"),
+    *(entry("", DEFENSE, name, None, "selection", name) for name in SELECTION),
+    *(entry("", DEFENSE, name, None, "selection-more", name) for name in MORE),
     *(
-        Entry.of("", source, f"{name} of {source}", None, f"selection-{source}", name)
+        entry("", source, f"{name} of {source}", None, f"selection-{source}", name)
         for source in ("unsupervised", "unquantized")
         for name in ("clean", "selection", "selection, N_E 10")
     ),
-    *(Entry.of("", DEFENSE, name, None, "beyond", name) for name in BEYOND),
-    Entry.of("", DEFENSE, "worst of each image over all attacks", None, "worst_of_all", WORST),
-    Entry.of("", DEFENSE, "worst of each image, Table 1 and selection", None, "worst_of_1000", WORST),
+    *(entry("", DEFENSE, name, None, "beyond", name) for name in BEYOND),
+    entry("", DEFENSE, "worst of each image over all attacks", None, "worst_of_all", WORST),
+    entry("", DEFENSE, "worst of each image, Table 1 and selection", None, "worst_of_1000", WORST),
 )
 
 
@@ -119,85 +129,303 @@ class Measured:
     images: int
 
     def cells(self) -> tuple[str, str, str]:
-        return f"{self.value:.1%}", f"{self.low:.1%} to {self.high:.1%}", f"{self.images:,}"
+        return f"{self.value:.1%}", interval_cell(self.low, self.high), f"{self.images:,}"
 
 
-def measured(folder: Path) -> dict[str, Measured]:
-    """What an experiment found, by the names of its rows; nothing where it has not been run."""
+def tables(output: Output = OUTPUT) -> None:
+    """The paper's tables beside ours, as README.md."""
+    defense = fingerprint_of_defense(output)
+    sentence = f" The defense has the fingerprint {defense[:SHOWN_DIGITS]}…." if defense else ""
+    text = table(HEADER, entry_rows(output), text_columns=3)
+    write_results(output, "The paper's tables, measured", [text, NOTE.format(defense=sentence)])
+
+
+def entry_rows(folder: Path) -> Iterator[tuple[str, ...]]:
+    """Returns the cells of each entry; those of ours are empty where nothing has been measured."""
+    measured = {name: read_measured(folder / name) for each in ENTRIES for name in each.experiments}
+    for each in ENTRIES:
+        rows = [measured[name] for name in each.experiments]
+        ours = lowest(rows) if each.row == LOWEST else row_named(rows[0], each.row)
+        cells = ours.cells() if ours else ("", "", "")
+        links = ", ".join(f"[{name}]({name}/)" if ours else name for name in each.experiments)
+        yield (
+            each.table,
+            each.model,
+            each.attack,
+            "" if each.percent is None else f"{each.percent:.2f}%",
+            *cells,
+            links,
+        )
+
+
+def read_measured(folder: Path) -> dict[str, Measured]:
+    """Returns an experiment's accuracies by the names of their rows; none where it has not been run."""
     if (folder / "summary.json").exists():
         summary = load_json(folder / "summary.json")
         rows = [*summary["attacks"], *summary["together"]]
         return {row["attack"]: Measured(row["vote"], row["vote_low"], row["vote_high"], row["images"]) for row in rows}
-    if (folder / "results.json").exists():
-        rows = load_json(folder / "results.json")["rows"]
+    if (folder / NUMBERS).exists():
+        rows = load_json(folder / NUMBERS)["rows"]
         return {row["attack"]: Measured(row["accuracy"], row["low"], row["high"], row["images"]) for row in rows}
     return {}
 
 
-def one_named(found: Mapping[str, Measured], row: str) -> Measured | None:
-    """The row of this name, or else the only one whose name begins so; None where nothing has been measured.
+def row_named(measured: Mapping[str, Measured], name: str) -> Measured | None:
+    """Returns the row of this name, or the one row whose name begins with it; None where nothing has been measured.
 
     Raises:
-        ValueError: there are rows, but not one such.
+        ValueError: There are rows, but not exactly one such row.
     """
-    if not found or row in found:
-        return found.get(row)
-    names = [name for name in found if name.startswith(row)]
-    if len(names) != 1:
-        raise ValueError(f"{len(names)} rows are named {row!r}..., expected one of {', '.join(found)}")
-    return found[names[0]]
+    if not measured or name in measured:
+        return measured.get(name)
+    matches = [other for other in measured if other.startswith(name)]
+    if len(matches) != 1:
+        raise ValueError(f"{len(matches)} rows are named {name!r}..., expected one of {', '.join(measured)}")
+    return measured[matches[0]]
 
 
-def fingerprint_of(folder: Path) -> str | None:
-    """That of the model which an experiment measured; None where it has not been run."""
-    if (folder / MANIFEST).exists():
-        return str(load_json(folder / MANIFEST)["identity"]["model"]["fingerprint"])
-    return str(load_json(folder / "results.json")["fingerprint"]) if (folder / "results.json").exists() else None
+def lowest(experiments: Sequence[Mapping[str, Measured]]) -> Measured | None:
+    """Returns the lowest accuracy under a single attack; None unless all experiments have been run."""
+    attacked = (row for rows in experiments for name, row in rows.items() if name != CLEAN and WORST not in name)
+    return min(attacked, key=lambda row: row.value) if all(experiments) else None
 
 
-def the_defense(results: Path) -> str | None:
-    """The fingerprint of the defense in the table; None where nothing has been measured.
+def fingerprint_of_defense(folder: Path) -> str | None:
+    """Returns the fingerprint of the defense in the table; None where nothing has been measured.
 
     Raises:
-        ValueError: there are numbers of several; the message names their folders.
+        ValueError: The numbers are of several defenses; the message names their folders.
     """
     folders: dict[str, list[str]] = {}
-    for experiment in dict.fromkeys(name for one in ENTRIES if one.model == DEFENSE for name in one.experiments):
-        found = fingerprint_of(results / experiment)
-        if found:
-            folders.setdefault(found, []).append(str(results / experiment))
+    for experiment in dict.fromkeys(name for each in ENTRIES if each.model == DEFENSE for name in each.experiments):
+        fingerprint = read_fingerprint(folder / experiment)
+        if fingerprint:
+            folders.setdefault(fingerprint, []).append(str(folder / experiment))
     if len(folders) > 1:
-        told = "; ".join(f"{', '.join(own)} of {found[:SHOWN_DIGITS]}" for found, own in folders.items())
-        raise ValueError(f"results are of {len(folders)} defenses, expected one: {told}")
+        listed = "; ".join(f"{', '.join(names)} of {digits[:SHOWN_DIGITS]}" for digits, names in folders.items())
+        raise ValueError(f"results are of {len(folders)} defenses, expected one: {listed}")
     return next(iter(folders), None)
 
 
-def lowest(found: Sequence[Mapping[str, Measured]]) -> Measured | None:
-    """Of single attacks; None unless all experiments have been run."""
-    attacked = (row for rows in found for name, row in rows.items() if name != CLEAN and WORST not in name)
-    return min(attacked, key=lambda row: row.value) if all(found) else None
+def read_fingerprint(folder: Path) -> str | None:
+    """Returns the fingerprint of the model that an experiment measured; None where it has not been run."""
+    if (folder / MANIFEST).exists():
+        return str(load_json(folder / MANIFEST)["identity"]["model"]["fingerprint"])
+    return str(load_json(folder / NUMBERS)["fingerprint"]) if (folder / NUMBERS).exists() else None
 
 
-def rows(results: Path) -> Iterator[tuple[str, ...]]:
-    found = {name: measured(results / name) for one in ENTRIES for name in one.experiments}
-    for one in ENTRIES:
-        own = [found[name] for name in one.experiments]
-        ours = lowest(own) if one.row == LOWEST else one_named(own[0], one.row)
-        cells = ours.cells() if ours else ("", "", "")
-        links = ", ".join(f"[{name}]({name}/)" if ours else name for name in one.experiments)
-        yield one.table, one.model, one.attack, "" if one.percent is None else f"{one.percent:.2f}%", *cells, links
+WORST_COLUMNS = (
+    "attack",
+    "accuracy",
+    "95% interval",
+    "E = 1",
+    "95% interval",
+    "all draws right",
+    "95% interval",
+    "worst of",
+)
+WORST_NOTE = """\
+Accuracies are of the {images:,} images that all of the evaluations attacked, in three ways: of one vote of the scoring
+draws (Clopper-Pearson interval); of one draw, E = 1 (mean over the draws, bootstrap over images); and against an
+attacker who may ask as often as there are draws and needs one wrong answer, so that an image counts as right only if
+all draws are. The last column counts the images to which an attack, or none, does most harm on the selection draws.
+The last row scores each image under that attack. The budget is {budget}.
+
+Made by `python -m results {command}` from the evaluations {evaluations}; `results.json` holds the numbers in full and
+the versions. The model's {digest}."""
 
 
-def main(
-    results: Annotated[Path, typer.Option(help="Folder with the experiments' folders.")] = Path("results"),
-) -> None:
-    """Write README.md into the folder of the results, and print its table."""
-    defense = the_defense(results)
-    whose = f" The defense has the fingerprint {defense[:SHOWN_DIGITS]}…." if defense else ""
-    text = table(HEADER, rows(results), text_columns=3)
-    write_page(results, "The paper's tables, measured", [text, NOTES.format(whose=whose)])
-    print(text)
+def worst_of_all(output: Output = OUTPUT) -> None:
+    """The worst of each image over all attacks."""
+    write_worst(output, "worst_of_all", ("table1", "table6", "beyond", "selection"))
 
 
-if __name__ == "__main__":
-    run(main)
+def worst_of_1000(output: Output = OUTPUT) -> None:
+    """The worst of each image over Table 1 and selection."""
+    write_worst(output, "worst_of_1000", ("table1", "selection"))
+
+
+def write_worst(output: Path, name: str, evaluations: Sequence[str]) -> None:
+    """Joins finished evaluations of the defense, and scores the worst of each image over all of their attacks."""
+    joined = load_joined(output, evaluations)
+    attacks = common_records(joined)
+    rows = worst_rows(attacks)
+    checks = comparisons(joined, attacks)
+    first = next(iter(joined.values()))
+    model = identity(first)["model"]
+    versions = {
+        evaluation: {"images": len(results.records[CLEAN]), "versions": results.manifest["versions"]}
+        for evaluation, results in joined.items()
+    }
+    (budget,) = budgets(first)
+    note = WORST_NOTE.format(
+        images=rows[0]["images"],
+        budget=budget,
+        command=name,
+        evaluations=", ".join(evaluations),
+        digest=digest(model),
+    )
+    write_results(
+        output / name,
+        "The worst of each image over all attacks",
+        [
+            table(WORST_COLUMNS, map(worst_cells, rows)),
+            *(["\n".join(f"- {check.line}" for check in checks)] if checks else []),
+            note,
+        ],
+        model | {"evaluations": versions, "rows": rows, "checks": [asdict(check) for check in checks]},
+    )
+
+
+def load_joined(folder: Path, names: Sequence[str]) -> dict[str, Results]:
+    """Returns finished evaluations by their names.
+
+    Raises:
+        ValueError: One is missing, or they differ in the model, a source, the data set, the scoring or the budget.
+    """
+    missing = [name for name in names if not (folder / name / RECORDS).exists()]
+    if missing:
+        raise ValueError(f"{folder} lacks {', '.join(missing)} of the evaluations {', '.join(names)}")
+    joined = {name: load_evaluation(folder / name) for name in names}
+    require_one("model", {name: identity(each)["model"]["fingerprint"] for name, each in joined.items()})
+    sources = {name: source_fingerprints(each) for name, each in joined.items()}
+    for source in sorted({source for each in sources.values() for source in each}):
+        values = {name: each[source] for name, each in sources.items() if source in each}
+        require_one(f"source {source!r}", values)
+    require_one("data set", {name: identity(each)["data"]["name"] for name, each in joined.items()})
+    require_one("scoring", {name: identity(each)["scoring"] for name, each in joined.items()})
+    require_one("budget", {name: ", ".join(map(str, budgets(each))) for name, each in joined.items()})
+    return joined
+
+
+def source_fingerprints(results: Results) -> dict[str, str]:
+    """Returns the fingerprints of the models that attacks were transferred from, by their names."""
+    sources = (attack.get("source") for attack in identity(results)["attacks"].values())
+    return {source["name"]: source["fingerprint"] for source in sources if source and source.get("name")}
+
+
+def require_one(what: str, values: Mapping[str, Any]) -> None:
+    """Raises ``ValueError`` for evaluations with different values."""
+    if any(value != next(iter(values.values())) for value in values.values()):
+        listed = "; ".join(f"{name} {value}" for name, value in values.items())
+        raise ValueError(f"evaluations have more than one {what}, expected one: {listed}")
+
+
+def common_records(joined: Mapping[str, Results]) -> dict[str, list[Record]]:
+    """Returns each attack's records of the images that all evaluations have; the clean ones come first, once."""
+    attacks = {CLEAN: next(iter(joined.values())).records[CLEAN]}
+    for evaluation, results in joined.items():
+        for name in attack_names(results):
+            title = f"{evaluation}: {name}"
+            attacks[title] = [replace(record, attack=title) for record in results.records[name]]
+    return on_common_images(attacks)
+
+
+def comparisons(joined: Mapping[str, Results], attacks: Mapping[str, Sequence[Record]]) -> list[Check]:
+    """Returns the sanity report's comparisons of white-box attacks with others, over all evaluations."""
+    threats = [
+        replace(Threat.of(name, results.attack(name)), name=f"{evaluation}: {name}")
+        for evaluation, results in joined.items()
+        for name in attack_names(results)
+    ]
+    verdicts = {name: Verdicts(name, records) for name, records in attacks.items()}
+    checks = [compare(comparison, threats, verdicts) for comparison in (TRANSFER, GRADIENT_FREE)]
+    return [check for check in checks if check.measured]
+
+
+def worst_rows(attacks: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
+    """Returns the numbers of each attack, and at the end those of the worst of each image."""
+    worst = worst_case(attacks)
+    chosen = Counter(record.attack for record in worst)
+    return [
+        *(worst_numbers(name, records, chosen[name]) for name, records in attacks.items()),
+        worst_numbers(WORST, worst, len(worst)),
+    ]
+
+
+def worst_numbers(attack: str, records: Sequence[Record], chosen: int) -> dict[str, Any]:
+    """Returns counts, and accuracies in [0, 1], for JSON.
+
+    Args:
+        attack: The row's name.
+        records: Its records.
+        chosen: The number of images of which the attack is the worst.
+    """
+    vote, draw = vote_accuracy(records), draw_accuracy(records)
+    persistent = persistent_accuracy(records, min(len(record.draws) for record in records))
+    return {
+        "attack": attack,
+        "images": vote.images,
+        "correct": vote.correct,
+        **accuracy_numbers(vote),
+        **{"draw": draw.value, "draw_low": draw.low, "draw_high": draw.high},
+        **{"persistent": persistent.value, "persistent_low": persistent.low, "persistent_high": persistent.high},
+        "chosen": chosen,
+    }
+
+
+def worst_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    names = (
+        ("accuracy", "low", "high"),
+        ("draw", "draw_low", "draw_high"),
+        ("persistent", "persistent_low", "persistent_high"),
+    )
+    numbers = [
+        cell for value, *ends in names for cell in (f"{row[value]:.1%}", interval_cell(*(row[end] for end in ends)))
+    ]
+    return row["attack"], *numbers, f"{row['chosen']:,}"
+
+
+OURS = "ours"  # the library of our attacks, in the names of the crosscheck's attacks: ATTACK, LIBRARY
+CROSSCHECK_COLUMNS = (
+    "attack",
+    "library",
+    "accuracy",
+    "95% interval",
+    "verdicts equal to ours",
+    "l-infinity x 255",
+    "seconds",
+)
+CROSSCHECK_NOTE = """\
+The model is the {model}; the images are the first {images:,} of {data}. Epsilon is 8/255 and the step 1/225. PGD
+starts at the image. APGD starts at a random point, each library at its own, because that of torchattacks always does.
+A verdict is whether the model, in float32, is still right; "l-infinity" is the largest perturbation, measured in
+double precision. The seconds say what to expect, and compare nothing: other work may have run beside some of the
+attacks.
+
+foolbox has no margin loss, and that of torchattacks is cut off at 0. Both were given one: foolbox's `LinfPGD` by
+overriding `get_loss_fn`, as its source suggests; torchattacks' `UPGD` by its argument `loss`, which takes a function,
+with `decay=0`, which makes it PGD.
+
+Made by `python -m results crosscheck --data-dir DIR --weights FILE`; `report.html` and the files beside it hold the
+evaluation in full and the versions."""
+
+
+def write_crosscheck(folder: Path) -> None:
+    """Writes the page of the evaluation ``crosscheck`` into its folder."""
+    results = load_evaluation(folder)
+    text = table(CROSSCHECK_COLUMNS, crosscheck_rows(results), text_columns=2)
+    data = identity(results)["data"]
+    note = CROSSCHECK_NOTE.format(model=results.model, images=data["images"], data=data["name"])
+    write_results(folder, "Our attacks beside foolbox and torchattacks", [text, note])
+
+
+def crosscheck_rows(results: Results) -> Iterator[tuple[str, ...]]:
+    """Returns the cells of each attack of each library."""
+    for name in attack_names(results):
+        attack, _, library = name.rpartition(", ")
+        records, ours = results.records[name], results.records[f"{attack}, {OURS}"]
+        accuracy = vote_accuracy(records)
+        equal = sum(
+            (record.vote == record.label) == (other.vote == other.label)
+            for record, other in zip(records, ours, strict=True)
+        )
+        yield (
+            attack,
+            library,
+            f"{accuracy.value:.1%}",
+            interval_cell(*accuracy.interval()),
+            "" if library == OURS else f"{equal / len(records):.1%}",
+            f"{255 * max(record.linf for record in records):.5f}",
+            f"{results.seconds[name]:.0f}",
+        )

@@ -1,93 +1,134 @@
-"""What many restarts leave of an adversarially trained classifier: ``python -m results.worst_case --help``.
+"""The worst case of an adversarially trained classifier (paper, Table 3): the same attack from many starting points.
 
-The paper's worst case for it (Table 3). It may be stopped at any moment, and goes on when it is started again.
+The first start is at the image; only the images that it does not fool get the others, from random points. It may be
+stopped at any moment, and continues when it is started again.
 """
 
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
+import torch
 import typer
-from torch import nn
+from torch import Tensor, nn
 
-from neuroae.cli.options import Limit
-from neuroae.data import ImageSet, load_dataset
-from neuroae.utils.files import replacing, save_json
+from neuroae.attacks import PGDSettings, pgd
+from neuroae.data import ImageSet
+from neuroae.evaluation import Accuracy
 from neuroae.utils.markdown import table
-from results.command import run
-from results.crosscheck import Row, largest, perturbed, verdicts
-from results.kept import Kept
-from results.libraries import EPSILON, OURS, SEED, STEP_SIZE, with_ours
-from results.provenance import in_words, provenance, unchanging
-from results.weights import classifier_of, described
+from results.inputs import cifar10_test, file_digest, load_classifier
+from results.options import OUTPUT, WORK, DataDir, Limit, Output, Weights, Work
+from results.outputs import SavedImages, interval_cell, provenance, provenance_line, without_commit, write_results
 
 STEPS = 100
+SEED = 0
 BLOCK = 50
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 256  # images times restarts in a batch
 PAPER = 0.4205
 COLUMNS = ("from", "accuracy", "95% interval", "l-infinity x 255", "seconds")
-PAGE = """# The worst case of an adversarially trained ResNet-32
-
-{table}
-
-PGD with the margin loss and {steps} steps on {model} and the first {images:,} images of {name}, epsilon 8/255, step
+NOTE = """\
+PGD with the margin loss and {steps} steps on {model} and the first {images:,} images of {data}, epsilon 8/255, step
 1/225. The first start is at the image; the images that it does not fool get the others, from random points. The
 paper reports {paper:.2%} with 50 restarts on all 10,000 images (Table 3).
 
-Made by `python -m results.worst_case --data-dir DIR --weights FILE`; `results.json` holds the numbers in full and the
-versions.
-
-{made}
-"""
+Made by `python -m results worst_case --data-dir DIR --weights FILE`; `results.json` holds the numbers in full and the
+versions."""
 
 
-def rows(kept: Kept, model: nn.Module, data: ImageSet, restarts: int) -> list[Row]:
-    """What one start at the image leaves, and what all restarts do."""
-    images, seconds = perturbed(kept, "the first start", model, data, with_ours("margin", STEPS), BLOCK)
-    right = verdicts(model, images, data.labels)
-    found = [Row.of("1 start", OURS, right, None, largest(images, data), seconds)]
-    standing = right.nonzero().flatten()
-    if restarts > 1:
-        if len(standing):
-            others = with_ours("margin", STEPS, restarts - 1, random_start=True)
-            block = max(ROWS_AT_ONCE // (restarts - 1), 1)
-            images[standing], more = perturbed(kept, "the others", model, data.take(standing), others, block)
-            seconds += more
-        right = verdicts(model, images, data.labels)
-        found.append(Row.of(f"{restarts} starts", OURS, right, None, largest(images, data), seconds))
-    return found
-
-
-def cells(row: Row) -> tuple[str, ...]:
-    attack, _, accuracy, interval, _, size, seconds = row.cells()
-    return attack, accuracy, interval, size, seconds
-
-
-def main(
-    data_dir: Annotated[Path, typer.Option(help="Where CIFAR-10 lies.")],
-    weights: Annotated[Path, typer.Option(help="State of an adversarially trained ResNet-32, as safetensors.")],
+def worst_case(
+    data_dir: DataDir,
+    weights: Weights,
     limit: Limit = None,
-    restarts: Annotated[int, typer.Option(min=1, help="Starts of each image, the one at the image among them.")] = 50,
-    work: Annotated[Path, typer.Option(help="Folder for what is kept while it runs.")] = Path("runs/worst_case"),
-    output: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("results/worst_case"),
+    restarts: Annotated[int, typer.Option(min=1, help="Starts of each image, the one at the image included.")] = 50,
+    work: Work = WORK,
+    output: Output = OUTPUT,
 ) -> None:
-    """Attack an adversarially trained ResNet-32 on CIFAR-10 test images from many starting points."""
-    data = load_dataset("cifar10", "test", data_dir).take(slice(limit))
-    model = classifier_of(weights).requires_grad_(False)
-    asked = {
-        "weights": described(weights),
-        "attack": {"epsilon": EPSILON, "step_size": STEP_SIZE, "steps": STEPS, "restarts": restarts, "seed": SEED},
+    """Table 3: the worst case of 50 starting points."""
+    data = cifar10_test(data_dir, limit)
+    model = load_classifier(weights).requires_grad_(False)
+    settings = pgd_settings(restarts)
+    attack = {
+        "weights": file_digest(weights),
+        "attack": {name: getattr(settings, name) for name in ("epsilon", "step_size", "steps", "restarts")}
+        | {"seed": SEED},
     }
-    made = provenance(weights.stem, model, data)
-    found = rows(Kept(work, asked | unchanging(made)), model, data, restarts)
-    save_json(output / "results.json", made | asked | {"rows": [asdict(row) for row in found]})
-    shown = table(COLUMNS, map(cells, found), text_columns=1)
-    told = {"model": weights.stem, "images": len(data), "name": data.name, "made": in_words(made)}
-    page = PAGE.format(table=shown, steps=STEPS, paper=PAPER, **told)
-    with replacing(output / "README.md") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    print(shown)
+    origin = provenance(weights.stem, model, data)
+    saved = SavedImages(work / "worst_case", attack | without_commit(origin))
+    rows = attack_from_starts(saved, model, data, restarts)
+    note = NOTE.format(steps=STEPS, model=weights.stem, images=len(data), data=data.name, paper=PAPER)
+    write_results(
+        output / "worst_case",
+        "The worst case of an adversarially trained ResNet-32",
+        [table(COLUMNS, [row.cells() for row in rows]), note, provenance_line(origin)],
+        origin | attack | {"rows": [asdict(row) for row in rows]},
+    )
 
 
-if __name__ == "__main__":
-    run(main)
+@dataclass(frozen=True)
+class Row:
+    """What a number of starts leaves.
+
+    Attributes:
+        attack: The number of starts, as tables name it.
+        correct, images: The number of images still answered rightly, and of all.
+        accuracy, low, high: In [0, 1]; the ends are of the Clopper-Pearson 95% interval.
+        largest: The l-infinity norm of the largest perturbation.
+        seconds: The time that crafting took.
+    """
+
+    attack: str
+    correct: int
+    images: int
+    accuracy: float
+    low: float
+    high: float
+    largest: float
+    seconds: float
+
+    def cells(self) -> tuple[str, ...]:
+        interval = interval_cell(self.low, self.high)
+        return self.attack, f"{self.accuracy:.1%}", interval, f"{255 * self.largest:.5f}", f"{self.seconds:.0f}"
+
+
+def attack_from_starts(saved: SavedImages, model: nn.Module, data: ImageSet, restarts: int) -> list[Row]:
+    """Returns a row for one start at the image, and one for all of them.
+
+    Args:
+        saved: The folder of the attacked images.
+        model: The attacked classifier, in evaluation mode.
+        data: The clean images.
+        restarts: The number of starts.
+    """
+    images = saved.images("the first start", data, crafting(model, pgd_settings(1)), BLOCK)
+    is_right = verdicts(model, images, data.labels)
+    rows = [make_row("1 start", is_right, images, data, saved.seconds)]
+    if restarts > 1:
+        standing = is_right.nonzero().flatten()
+        if len(standing):
+            others = crafting(model, pgd_settings(restarts - 1, random_start=True))
+            block = max(ROWS_AT_ONCE // (restarts - 1), 1)
+            images[standing] = saved.images("the others", data.take(standing), others, block)
+        is_right = verdicts(model, images, data.labels)
+        rows.append(make_row(f"{restarts} starts", is_right, images, data, saved.seconds))
+    return rows
+
+
+def pgd_settings(restarts: int, random_start: bool = False) -> PGDSettings:
+    return PGDSettings(steps=STEPS, restarts=restarts, realizations=1, loss="margin", random_start=random_start)
+
+
+def crafting(model: nn.Module, settings: PGDSettings) -> Callable[[ImageSet], Tensor]:
+    """Returns a function from clean images to attacked ones."""
+    return lambda part: pgd(model, part.pixels(), part.labels, settings, seed=SEED, image_ids=part.ids).images
+
+
+@torch.no_grad()
+def verdicts(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Returns (N,) bool, which images are answered rightly."""
+    return torch.cat([model(part) for part in images.split(BLOCK)]).argmax(-1) == labels
+
+
+def make_row(attack: str, is_right: Tensor, images: Tensor, data: ImageSet, seconds: float) -> Row:
+    accuracy = Accuracy(int(is_right.sum()), len(is_right))
+    largest = float((images.double() - data.pixels().double()).abs().max())
+    return Row(attack, accuracy.correct, accuracy.images, accuracy.value, *accuracy.interval(), largest, seconds)

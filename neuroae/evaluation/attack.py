@@ -133,7 +133,15 @@ class Attack:
                 return MeanField(model)
         return fixed(model, scoring, ids) if scoring.deterministic or self.variant == "fixed-masks" else model
 
-    def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+    def craft(
+        self,
+        model: nn.Module,
+        block: Block,
+        scoring: Scoring,
+        progress: Progress = int,
+        after_step: Callable[[int, torch.Tensor], object] | None = None,
+    ) -> Perturbed:
+        """Returns the block, perturbed; ``after_step`` is for PGD alone (see ``pgd``)."""
         targets = targets_of(model, block, scoring) if self.targeted else None
         with autocast(self.precision, block.images.device):
             return METHODS[type(self.settings)](
@@ -146,6 +154,7 @@ class Attack:
                 targets=targets,
                 judge=fixed(model, scoring, block.ids) if scoring.deterministic else model,
                 progress=progress,
+                **({} if after_step is None else {"after_step": after_step}),
             )
 
     def identity(self) -> dict[str, Any]:

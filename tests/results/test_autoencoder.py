@@ -5,29 +5,27 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from torch import Tensor
-from typer.testing import CliRunner
 
 from models import random_images, small_defense
 from neuroae import derive_seed
 from neuroae.data import ImageSet
 from neuroae.utils.files import load_json
-from results.autoencoder import MEAN, ONE, SHOWN, Decoded, Distortion, decode, main, markdown
-from results_data import cifar10_folder, small_cifar10_defense
+from results.autoencoder import MEAN, NUM_EXAMPLES, ONE, Decoded, Distortion, decode, markdown
+from results_data import cifar10_folder, run, small_cifar10_defense
 
 
 @pytest.mark.parametrize("block", [4, 64])
 def test_first_realization_and_mean_are_those_of_the_model(block: int) -> None:
     model = small_defense()
     images, _, ids = random_images(6)
-    found = decode(model, images, ids, realizations=5, seed=2, block=block)
+    decoded = decode(model, images, ids, realizations=5, seed=2, block=block)
     masks = derive_seed(2, "autoencoder")
     with torch.no_grad():
-        torch.testing.assert_close(found[ONE], model.autoencode(images, masks, ids))
+        torch.testing.assert_close(decoded[ONE], model.autoencode(images, masks, ids))
         every = model.decoder(model.encoder.encode(images, 5, masks, ids)).unflatten(0, (5, 6))
-    torch.testing.assert_close(found[MEAN], every.mean(0))
-    assert not torch.equal(found[ONE], found[MEAN])
+    torch.testing.assert_close(decoded[MEAN], every.mean(0))
+    assert not torch.equal(decoded[ONE], decoded[MEAN])
 
 
 def gray(*levels: int) -> ImageSet:
@@ -44,8 +42,8 @@ def test_distortion_is_measured_per_image_and_over_all() -> None:
     """Against the images that were encoded, which an attack may have moved away from the clean ones."""
     data = gray(0, 51, 102)
     decoded = {ONE: shifted(data, 0.15, 0.25, 0.35), MEAN: shifted(data, 0.15, 0.05, 0.05)}
-    found = Decoded.of(data, shifted(data, 0.05, 0.05, 0.05), decoded)
-    overall, examples = found.overall, found.examples
+    measured = Decoded.of(data, shifted(data, 0.05, 0.05, 0.05), decoded)
+    overall, examples = measured.overall, measured.examples
     assert overall[ONE].mse == pytest.approx((0.01 + 0.04 + 0.09) / 3)
     assert overall[MEAN].mse == pytest.approx(0.01 / 3)
     assert overall[MEAN].psnr == pytest.approx(10 * math.log10(300), rel=1e-5)
@@ -60,11 +58,11 @@ def test_an_exact_image_has_no_psnr() -> None:
 
 
 def test_only_the_first_images_are_examples() -> None:
-    data = gray(*range(SHOWN + 3))
-    found = Decoded.of(data, data.pixels(), dict.fromkeys((ONE, MEAN), shifted(data, *[0.1] * len(data))))
-    assert len(found.examples) == len(found.before) == len(found.after[ONE]) == SHOWN
-    lines = markdown({"clean": found, "attacked": found}).splitlines()
-    assert len(lines) == 2 + 2 * (1 + SHOWN)
+    data = gray(*range(NUM_EXAMPLES + 3))
+    measured = Decoded.of(data, data.pixels(), dict.fromkeys((ONE, MEAN), shifted(data, *[0.1] * len(data))))
+    assert len(measured.examples) == len(measured.before) == len(measured.after[ONE]) == NUM_EXAMPLES
+    lines = markdown({"clean": measured, "attacked": measured}).splitlines()
+    assert len(lines) == 2 + 2 * (1 + NUM_EXAMPLES)
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert cells == ["clean", "all 13", *["0.01000", "20.0 dB"] * 2]
 
@@ -79,21 +77,19 @@ def test_rows_of_the_picture_are_the_images_before_and_after() -> None:
     assert second.right == [False, True, False]
 
 
-def test_script_writes_numbers_table_and_picture(tmp_path: Path) -> None:
+def test_command_writes_numbers_table_and_picture(tmp_path: Path) -> None:
     small_cifar10_defense().save_pretrained(tmp_path / "model")
-    app = typer.Typer()
-    app.command()(main)
-    arguments = [tmp_path / "model", "--data-dir", cifar10_folder(tmp_path / "data"), "--output", tmp_path / "found"]
-    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    found = load_json(tmp_path / "found" / "autoencoder.json")
-    clean = found["kinds"]["clean"]
-    assert found["data"]["images"] == clean["images"] == len(clean["examples"]) == 6
+    data = cifar10_folder(tmp_path / "data")
+    result = run("autoencoder", "--model", tmp_path / "model", "--data-dir", data, "--output", tmp_path)
+    folder = tmp_path / "autoencoder"
+    numbers = load_json(folder / "autoencoder.json")
+    clean = numbers["kinds"]["clean"]
+    assert numbers["data"]["images"] == clean["images"] == len(clean["examples"]) == 6
     for name in (ONE, MEAN):
         each = [one["distortions"][name]["mse"] for one in clean["examples"]]
         assert clean["all"][name]["mse"] == pytest.approx(sum(each) / 6)
-    page = (tmp_path / "found" / "README.md").read_text()
+    page = (folder / "README.md").read_text()
     assert page.startswith("# Figure 9")
     assert result.stdout.strip() in page
-    assert f"fingerprint {found['fingerprint'][:16]}" in page
-    assert (tmp_path / "found" / "autoencoder.png").stat().st_size > 10_000
+    assert f"fingerprint {numbers['fingerprint'][:16]}" in page
+    assert (folder / "autoencoder.png").stat().st_size > 10_000

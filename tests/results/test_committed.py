@@ -18,11 +18,11 @@ def test_a_committed_evaluation_is_what_its_records_say(folder: Path) -> None:
     assert summary["finished"]
     rows = {row["attack"]: row for row in summary["attacks"]}
     assert rows.keys() == records.keys()
-    for name, own in records.items():
-        found, single = vote_accuracy(own), draw_accuracy(own)
-        assert (rows[name]["images"], rows[name]["vote"]) == (len(own), found.value)
-        assert (rows[name]["vote_low"], rows[name]["vote_high"]) == pytest.approx(found.interval())
-        assert rows[name]["draw"] == pytest.approx(single.value)
+    for name, attack_records in records.items():
+        vote, draw = vote_accuracy(attack_records), draw_accuracy(attack_records)
+        assert (rows[name]["images"], rows[name]["vote"]) == (len(attack_records), vote.value)
+        assert (rows[name]["vote_low"], rows[name]["vote_high"]) == pytest.approx(vote.interval())
+        assert rows[name]["draw"] == pytest.approx(draw.value)
         text = (folder / "results.md").read_text(encoding="utf-8")
         assert f"| {name} " in text
-        assert f" {found.value:.1%} |" in text
+        assert f" {vote.value:.1%} |" in text

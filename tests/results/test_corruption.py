@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import pytest
 import torch
-from matplotlib.figure import Figure
 
 from evaluation_folder import CLEAN_IDENTITY, Asked, identity, share, write_evaluation
 from models import random_images, small_defense
 from neuroae.evaluation import load_evaluation
-from results.corruption import corrupted_patches, draw
-from results.evaluated import pictured
+from results.corruption import corrupted_patches, histograms
+from results.inputs import attacks_to_draw
 
 
 def test_untouched_images_have_no_corrupted_patch() -> None:
@@ -26,8 +24,8 @@ def test_share_is_what_dropout_leaves_on_average() -> None:
     expected = corrupted_patches(encoder, images, attacked)
     before, after = encoder.select(images).atom, encoder.select(attacked).atom
     newcomer = (after[..., :, None] != before[..., None, :]).all(-1)
-    kept = torch.rand(4000, *newcomer.shape, generator=torch.Generator().manual_seed(1)) >= 0.7
-    drawn = (kept & newcomer).any(-1).double().mean((0, 2, 3))
+    survives = torch.rand(4000, *newcomer.shape, generator=torch.Generator().manual_seed(1)) >= 0.7
+    drawn = (survives & newcomer).any(-1).double().mean((0, 2, 3))
     torch.testing.assert_close(expected, drawn, rtol=0, atol=0.01)
     assert (expected > 0.1).all()
     assert (expected < 1).all()
@@ -39,11 +37,8 @@ def test_every_newcomer_counts_where_nothing_is_dropped() -> None:
     assert (corrupted_patches(encoder, images, 1 - images) > 0.5).all()
 
 
-def test_histograms_are_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
-    draw(tmp_path / "some.png", {"one": torch.rand(50), "other": torch.rand(50)})
-    (axis,) = figures[0].axes
+def test_histograms_are_outlines() -> None:
+    (axis,) = histograms({"one": torch.rand(50), "other": torch.rand(50)}).axes
     assert [patch.get_fill() for patch in axis.patches] == [False, False]
 
 
@@ -56,6 +51,9 @@ def test_pictures_show_the_papers_two_attacks(tmp_path: Path) -> None:
         "second": Asked(share(4, 12), identity("transfer")),
         "third": Asked(share(5, 12), identity("transfer")),
     }
-    assert pictured(load_evaluation(write_evaluation(tmp_path / "both", attacks))) == ["W-NFGA smooth", "second"]
+    assert attacks_to_draw(load_evaluation(write_evaluation(tmp_path / "both", attacks))) == [
+        "W-NFGA smooth",
+        "second",
+    ]
     others = {name: attacks[name] for name in ("clean", "W-NFGA identity")}
-    assert pictured(load_evaluation(write_evaluation(tmp_path / "none", others))) == ["W-NFGA identity"]
+    assert attacks_to_draw(load_evaluation(write_evaluation(tmp_path / "none", others))) == ["W-NFGA identity"]

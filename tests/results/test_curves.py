@@ -8,8 +8,7 @@ import torch
 from evaluation_folder import CLEAN_IDENTITY, Asked, identity, write_evaluation
 from neuroae.utils.files import load_json
 from results import cut
-from results.curves import main
-from results_data import small_cifar10_defense
+from results_data import run, small_cifar10_defense
 
 LINES = ("selection", "W-NFGA smooth", "W-AIGA from unquantized")
 
@@ -32,7 +31,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def test_every_point_is_of_the_images_that_the_curves_have(work: Path) -> None:
-    main(work, work / "curves")
+    run("curves", "--output", work)
     rows = load_json(work / "curves" / "results.json")["rows"]
     assert {row["images"] for row in rows} == {4}
     points = {(row["axis"], row["attack"], row["value"]): row["accuracy"] for row in rows}

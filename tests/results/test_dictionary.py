@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from sklearn.decomposition import sparse_encode
 from torch import Tensor
-from typer.testing import CliRunner
 
 import results
 from dictionaries import unit_atoms
@@ -20,18 +18,17 @@ from neuroae.dictionary import load_dictionary, random_patches, save_dictionary
 from neuroae.dictionary.measures import activations, correlations
 from neuroae.utils.files import load_json
 from neuroae.utils.randomness import derive_seed
-from results.dictionary import main
-from results_data import cifar10_folder
+from results_data import cifar10_folder, run
 
 PATCHES = 40
 DICTIONARIES = {"ours": "dictionary", "published": "reference"}
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Noise as data, two random dictionaries, and an untrained classifier: the options and their files."""
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("given")
+    folder = tmp_path_factory.mktemp("inputs")
     files = {
         "data-dir": cifar10_folder(folder / "data"),
         "dictionary": folder / "ours.safetensors",
@@ -45,55 +42,51 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def patches(given: dict[str, Path]) -> np.ndarray:
+def patches(inputs: dict[str, Path]) -> np.ndarray:
     """(PATCHES, 48) those that are measured."""
-    data = load_dataset("cifar10", "test", given["data-dir"])
+    data = load_dataset("cifar10", "test", inputs["data-dir"])
     return random_patches(data, 4, PATCHES, np.random.default_rng(derive_seed(0, "dictionary results"))).values
 
 
 @pytest.fixture(scope="module")
-def written(given: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def written(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder that was written, and what was printed."""
-    folder = tmp_path_factory.mktemp("written")
-    return folder, run(given, folder)
+    output = tmp_path_factory.mktemp("written")
+    return output / "dictionary", compare(inputs, output)
 
 
-def run(files: Mapping[str, Path], output: Path) -> str:
-    app = typer.Typer()
-    app.command()(main)
-    options = [text for name, path in (*files.items(), ("output", output)) for text in (f"--{name}", str(path))]
-    result = CliRunner().invoke(app, [*options, "--patches", str(PATCHES)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+def compare(files: Mapping[str, Path], output: Path) -> str:
+    options = [text for name, path in (*files.items(), ("output", output)) for text in (f"--{name}", path)]
+    return run("dictionary", *options, "--patches", PATCHES).stdout
 
 
 def test_numbers_are_those_of_the_same_patches(
-    given: dict[str, Path], patches: np.ndarray, written: tuple[Path, str]
+    inputs: dict[str, Path], patches: np.ndarray, written: tuple[Path, str]
 ) -> None:
     folder, printed = written
     summary = load_json(folder / "results.json")
     objectives = {}
     for name, option in DICTIONARIES.items():
-        atoms = load_dictionary(given[option]).flatten(1).double().numpy()
+        atoms = load_dictionary(inputs[option]).flatten(1).double().numpy()
         codes = sparse_encode(patches, atoms, algorithm="lasso_cd", alpha=1.0, max_iter=100_000)
         objectives[name] = 0.5 * ((patches - codes @ atoms) ** 2).sum(1) + abs(codes).sum(1)
-        found = summary["found"]["measures"][name]
-        assert found["objective"]["value"] == pytest.approx(objectives[name].mean(), rel=1e-5)
-        assert found["correlation"]["value"] == pytest.approx(abs(patches @ atoms.T).mean(), rel=1e-6)
+        measures = summary["found"]["measures"][name]
+        assert measures["objective"]["value"] == pytest.approx(objectives[name].mean(), rel=1e-5)
+        assert measures["correlation"]["value"] == pytest.approx(abs(patches @ atoms.T).mean(), rel=1e-6)
         norms = abs(atoms).sum(1)
-        assert found["l1_least"] == pytest.approx(norms.min())
-        assert found["l1_mean"] == pytest.approx(norms.mean())
-        assert found["l1_greatest"] == pytest.approx(norms.max())
+        assert measures["l1_least"] == pytest.approx(norms.min())
+        assert measures["l1_mean"] == pytest.approx(norms.mean())
+        assert measures["l1_greatest"] == pytest.approx(norms.max())
         assert f"{objectives[name].mean():.3f} ± " in printed
     difference = (objectives["ours"] - objectives["published"]).mean()
     assert summary["found"]["difference"]["value"] == pytest.approx(difference, rel=1e-3)
     assert f"{100 * difference / objectives['published'].mean():.2f} ± " in printed
 
 
-def test_files_say_what_was_compared_on_what(given: dict[str, Path], written: tuple[Path, str]) -> None:
+def test_files_say_what_was_compared_on_what(inputs: dict[str, Path], written: tuple[Path, str]) -> None:
     folder, printed = written
     summary = load_json(folder / "results.json")
-    assert summary["data"]["fingerprint"] == load_dataset("cifar10", "test", given["data-dir"]).fingerprint()
+    assert summary["data"]["fingerprint"] == load_dataset("cifar10", "test", inputs["data-dir"]).fingerprint()
     assert summary["patches"] == PATCHES
     assert summary["files"]["ours"]["metadata"] == {"seed": 7}
     assert summary["files"]["ours"]["sha256"] != summary["files"]["published"]["sha256"]
@@ -108,7 +101,7 @@ def test_files_say_what_was_compared_on_what(given: dict[str, Path], written: tu
 
 @pytest.mark.parametrize("with_classifier", [True, False])
 def test_figures_show_the_typical_patch_and_the_first_ten(
-    given: dict[str, Path],
+    inputs: dict[str, Path],
     patches: np.ndarray,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -116,8 +109,8 @@ def test_figures_show_the_typical_patch_and_the_first_ten(
 ) -> None:
     drawn: dict[str, tuple[Tensor, Any]] = {}
     monkeypatch.setattr("results.dictionary.draw_histograms", lambda path, *shown: drawn.update({path.name: shown}))
-    files = given if with_classifier else {name: path for name, path in given.items() if name != "classifier"}
-    printed = run(files, tmp_path)
+    files = inputs if with_classifier else {name: path for name, path in inputs.items() if name != "classifier"}
+    printed = compare(files, tmp_path)
     norms = np.linalg.norm(patches, axis=1)
     typical = int((norms == np.sort(norms)[PATCHES // 2]).argmax())
     for name, chosen in {"figure2.png": [typical], "figure5.png": list(range(10))}.items():
@@ -125,29 +118,29 @@ def test_figures_show_the_typical_patch_and_the_first_ten(
         np.testing.assert_array_equal(shown.flatten(1).numpy(), patches[chosen])
         first, *others = panels.values()
         for which, option in DICTIONARIES.items():
-            expected = correlations(load_dictionary(given[option]), patches)[chosen]
+            expected = correlations(load_dictionary(inputs[option]), patches)[chosen]
             np.testing.assert_allclose(first[which], expected)
         assert len(others) == with_classifier
         for histograms in others:
             (gammas,) = histograms.values()
-            model = resnet32().from_pretrained(given["classifier"])
+            model = resnet32().from_pretrained(inputs["classifier"])
             np.testing.assert_allclose(gammas, activations(model, patches)[chosen])
-    summary = load_json(tmp_path / "results.json")
+    summary = load_json(tmp_path / "dictionary" / "results.json")
     assert (summary["found"]["activation"] is not None) == with_classifier
     assert (summary["classifier"] is not None) == with_classifier
     assert ("activations" in printed) == with_classifier
 
 
-def test_dictionaries_of_different_patches_are_refused(given: dict[str, Path], tmp_path: Path) -> None:
+def test_dictionaries_of_different_patches_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_dictionary(other, unit_atoms(20, 3, 5))
     with pytest.raises(ValueError, match=r"atoms of \(3, 4, 4\) and \(3, 5, 5\), expected one shape, of 3 channels"):
-        run(given | {"reference": other}, tmp_path / "written")
+        compare(inputs | {"reference": other}, tmp_path / "written")
     assert not (tmp_path / "written").exists()
 
 
 def test_our_dictionary_is_no_worse_than_the_published_one_by_two_percent() -> None:
     """As it was measured when it was learned, on the same held-out patches."""
-    found = load_json(Path(results.__file__).parent / "dictionary" / "results.json")["found"]
-    worst = found["difference"]["value"] + 2 * found["difference"]["error"]
-    assert worst <= 0.02 * found["measures"]["published"]["objective"]["value"]
+    comparison = load_json(Path(results.__file__).parent / "dictionary" / "results.json")["found"]
+    worst = comparison["difference"]["value"] + 2 * comparison["difference"]["error"]
+    assert worst <= 0.02 * comparison["measures"]["published"]["objective"]["value"]

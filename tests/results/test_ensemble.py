@@ -1,19 +1,18 @@
-"""The curve over ensemble sizes: the answers of ``evaluate`` in one pass, and what is written of them."""
+"""The curve over ensemble sizes: the answers of evaluations in one pass, and what is written of them."""
 
 from pathlib import Path
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from models import small_defense
 from neuroae.data import ImageSet
-from neuroae.evaluation import Accuracy, Record, evaluate
+from neuroae.evaluation import Accuracy, Record
 from neuroae.evaluation.statistics import draw_accuracy
 from neuroae.utils.files import load_json
-from results.ensemble import Predictions, curve, ensemble_predictions, main, markdown, picture
-from results_data import cifar10_folder, small_cifar10_defense
+from results.ensemble import Predictions, curve, ensemble_predictions, markdown, picture
+from results.runs import score_clean
+from results_data import cifar10_folder, run, small_cifar10_defense
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 DRAWS = torch.tensor([[0, 1, 0, 1, 2], [0, 0, 2, 1, 2], [0, 1, 2, 0, 0]])
@@ -22,18 +21,18 @@ PREDICTIONS = Predictions(DRAWS, VOTES)
 
 
 @pytest.mark.parametrize("block", [16, 64])
-def test_every_row_is_what_evaluate_answers(block: int) -> None:
+def test_every_row_is_what_an_evaluation_answers(block: int) -> None:
     model = small_defense(dropout_p=0.8)
     model.classifier.layer.weight.data *= 40  # probabilities near 0 and 1, whose mean is not that of the logits
     images = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8)
     data = ImageSet("some", images, torch.arange(60) % 10, torch.arange(60) * 7 + 3, tuple("abcdefghij"))
-    found = ensemble_predictions(model, data.pixels(), data.ids, largest=6, seed=5, block=block)
-    assert found.votes.shape == found.draws.shape == (6, 60)
-    for ensemble, row in enumerate(found.votes, 1):
-        expected = evaluate(model, data, ensemble=ensemble, seed=5, block=block)
-        assert torch.equal(row, expected.predictions)
-    assert torch.equal(found.draws, expected.draws)
-    assert not torch.equal(found.votes[0], found.votes[5])
+    predictions = ensemble_predictions(model, data.pixels(), data.ids, largest=6, seed=5, block=block)
+    assert predictions.votes.shape == predictions.draws.shape == (6, 60)
+    for ensemble, row in enumerate(predictions.votes, 1):
+        records = score_clean(model, data, ensemble, seed=5, title="some", block=block).records
+        assert row.tolist() == [record.vote for record in records]
+    assert predictions.draws.T.tolist() == [list(record.draws) for record in records]
+    assert not torch.equal(predictions.votes[0], predictions.votes[5])
 
 
 def test_points_count_verdicts_and_changes() -> None:
@@ -45,11 +44,11 @@ def test_points_count_verdicts_and_changes() -> None:
 
 def test_one_draw_is_the_mean_over_draws_as_reports_have_it() -> None:
     """Images are right in 3, 2, 2, 1 and 0 of 3 draws; one that a vote gains or loses counts by its other draws."""
-    found = [
+    records = [
         Record("some", image, int(label), 0, tuple(DRAWS[:, image].tolist()), 0.0, 0.0, 0.0, 0, 0, 0, 0)
         for image, label in enumerate(LABELS)
     ]
-    expected = draw_accuracy(found)
+    expected = draw_accuracy(records)
     one, two, three = curve(PREDICTIONS, LABELS)
     assert (one.accuracy, one.low, one.high) == (expected.value, expected.low, expected.high)
     assert (one.gained, one.lost) == (0, 0)
@@ -80,22 +79,20 @@ def test_picture_has_a_line_and_a_band_for_each_curve() -> None:
     assert heights.max() == pytest.approx(Accuracy(4, 5).interval()[1])
 
 
-def test_script_writes_numbers_table_and_picture(tmp_path: Path) -> None:
+def test_command_writes_numbers_table_and_picture(tmp_path: Path) -> None:
     small_cifar10_defense().save_pretrained(tmp_path / "model")
-    app = typer.Typer()
-    app.command()(main)
-    arguments = [tmp_path / "model", "--data-dir", cifar10_folder(tmp_path / "data"), "--output", tmp_path / "found"]
-    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    found = load_json(tmp_path / "found" / "ensemble.json")
-    assert found["model"] == "model"
-    assert found["data"]["name"] == "cifar10 test"
-    assert [point["ensemble"] for point in found["curves"]["clean"]] == list(range(1, 11))
-    assert {point["images"] for point in found["curves"]["clean"]} == {6}
-    assert found["versions"]["torch"] == torch.__version__
-    page = (tmp_path / "found" / "README.md").read_text()
+    data = cifar10_folder(tmp_path / "data")
+    result = run("ensemble", "--model", tmp_path / "model", "--data-dir", data, "--output", tmp_path)
+    folder = tmp_path / "ensemble"
+    numbers = load_json(folder / "ensemble.json")
+    assert numbers["model"] == "model"
+    assert numbers["data"]["name"] == "cifar10 test"
+    assert [point["ensemble"] for point in numbers["curves"]["clean"]] == list(range(1, 11))
+    assert {point["images"] for point in numbers["curves"]["clean"]} == {6}
+    assert numbers["versions"]["torch"] == torch.__version__
+    page = (folder / "README.md").read_text()
     assert page.startswith("# Figure 6")
     assert result.stdout.strip() in page
-    assert f"Model model, fingerprint {found['fingerprint'][:16]}" in page
+    assert f"Model model, fingerprint {numbers['fingerprint'][:16]}" in page
     assert f"torch {torch.__version__}" in page
-    assert (tmp_path / "found" / "ensemble.png").stat().st_size > 5000
+    assert (folder / "ensemble.png").stat().st_size > 5000

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from neuroae.training import Epoch
-from results.learning import cycles, gain, main, rows
-from results_data import small_cifar10_defense
+from results.learning import cycles, gain, rows
+from results_data import run, small_cifar10_defense
 
 
 def training(rate: float, *stages: list[Epoch]) -> dict[str, Any]:
@@ -25,11 +23,11 @@ def stage(name: str, *accuracies: float | None) -> list[Epoch]:
 
 def test_cycles_are_told_oldest_first_by_their_stages() -> None:
     first = training(0.05, stage("decoder", None, None), stage("classifier", 0.2, 0.3))
-    found = cycles(training(0.025, stage("defense", 0.4, 0.5)) | {"earlier": [first]})
-    assert [cycle["rate"] for cycle in found] == [0.05, 0.025]
-    assert [list(cycle["stages"]) for cycle in found] == [["decoder", "classifier"], ["defense"]]
-    assert rows(found)[0] == ("1", "decoder", "2", "0.05", "0.5", "", "", "")
-    assert rows(found)[2] == ("2", "defense", "2", "0.025", "0.5", "50.0%", "+10.0", "")
+    trainings = cycles(training(0.025, stage("defense", 0.4, 0.5)) | {"earlier": [first]})
+    assert [cycle["rate"] for cycle in trainings] == [0.05, 0.025]
+    assert [list(cycle["stages"]) for cycle in trainings] == [["decoder", "classifier"], ["defense"]]
+    assert rows(trainings)[0] == ("1", "decoder", "2", "0.05", "0.5", "", "", "")
+    assert rows(trainings)[2] == ("2", "defense", "2", "0.025", "0.5", "50.0%", "+10.0", "")
 
 
 def test_gains_are_points_of_accuracy_over_so_many_epochs() -> None:
@@ -46,12 +44,8 @@ def test_page_picture_and_epochs_are_written(tmp_path: Path) -> None:
     first = training(0.05, stage("defense", 0.2, 0.3))
     notes = training(0.025, stage("defense", 0.4)) | {"earlier": [first]}
     small_cifar10_defense().save_pretrained(tmp_path / "mine", notes)
-    app = typer.Typer()
-    app.command()(main)
-    given = [str(tmp_path / "mine"), "--output", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, given, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    folder = tmp_path / "out" / "mine"
+    result = run("learning", "--model", tmp_path / "mine", "--output", tmp_path / "out")
+    folder = tmp_path / "out" / "learning" / "mine"
     assert result.stdout.strip() in (folder / "README.md").read_text()
     assert (folder / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     for number, expected in ((1, [0.2, 0.3]), (2, [0.4])):

@@ -19,22 +19,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clean_images_are_of_8_bits_already(folder: Path) -> None:
-    asked, found = small_evaluation(), load_evaluation(folder)
-    rounded = score_rounded(asked.model, asked.data, found, CLEAN)
+    evaluation, results = small_evaluation(), load_evaluation(folder)
+    rounded = score_rounded(evaluation.model, evaluation.data, results, CLEAN)
     assert rounded.before == rounded.after
     assert (rounded.recovered, rounded.lost, rounded.linf) == (0, 0, 0)
 
 
 def test_attacked_images_are_scored_on_the_same_draws(folder: Path) -> None:
-    asked, found = small_evaluation(), load_evaluation(folder)
-    name = list(found.records)[1]
-    rounded = score_rounded(asked.model, asked.data, found, name)
+    evaluation, results = small_evaluation(), load_evaluation(folder)
+    name = list(results.records)[1]
+    rounded = score_rounded(evaluation.model, evaluation.data, results, name)
     votes = []
-    for number, part in enumerate(round_to_8_bits(found.images(name)).split(asked.block)):
-        ids = asked.load(number).ids
-        votes += answers(asked.model, part, ids, asked.scoring).vote.tolist()
-    labels = asked.data.labels.tolist()
-    records = found.records[name]
+    for number, part in enumerate(round_to_8_bits(results.images(name)).split(evaluation.block)):
+        ids = evaluation.load(number).ids
+        votes += answers(evaluation.model, part, ids, evaluation.scoring).vote.tolist()
+    labels = evaluation.data.labels.tolist()
+    records = results.records[name]
     assert rounded.after.correct == sum(vote == label for vote, label in zip(votes, labels, strict=True))
     assert rounded.before.correct == sum(record.vote == record.label for record in records)
     assert rounded.after.correct - rounded.before.correct == rounded.recovered - rounded.lost

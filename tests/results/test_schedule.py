@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from neuroae.data import ImageSet
-from neuroae.evaluation import Outcome
+from neuroae.evaluation import CLEAN, Record
 from neuroae.utils.files import load_json
 from results import schedule
-from results_data import small_cifar10_defense
+from results_data import run, small_cifar10_defense
 
 
 @pytest.fixture
@@ -30,30 +28,24 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(schedule, "load_dictionary", lambda _: torch.ones(1))
     monkeypatch.setattr(schedule, "make_defense", same_model)
     monkeypatch.setattr(schedule, "HELD_OUT", 4)
-    app = typer.Typer()
-    app.command()(schedule.main)
-    given = ["--data-dir", "x", "--epochs", "1", "--work", str(tmp_path / "work"), "--output", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, given, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    assert result.stdout.strip() in (tmp_path / "out" / "README.md").read_text()
-    return tmp_path / "out"
+    result = run("schedule", "--data-dir", "x", "--epochs", 1, "--work", tmp_path / "work", "--output", tmp_path)
+    assert result.stdout.strip() in (tmp_path / "schedule" / "README.md").read_text()
+    return tmp_path / "schedule"
 
 
 def test_both_precisions_learn_from_the_same_images_and_are_scored_on_others(results: Path) -> None:
-    found = load_json(results / "results.json")
-    assert (found["images"], found["held_out"]) == (12, 4)
-    exact, rounded = (found["rows"][name]["epochs"] for name in ("float32", "bfloat16"))
+    numbers = load_json(results / "results.json")
+    assert (numbers["images"], numbers["held_out"]) == (12, 4)
+    exact, rounded = (numbers["rows"][name]["epochs"] for name in ("float32", "bfloat16"))
     assert len(exact) == len(rounded) == 1
     assert exact[0]["loss"] != rounded[0]["loss"]
     assert exact[0]["loss"] == pytest.approx(rounded[0]["loss"], rel=0.05)
-    assert {path.name for path in (results.parent / "work").iterdir()} == {"float32", "bfloat16"}
+    assert {path.name for path in (results.parent / "work" / "schedule").iterdir()} == {"float32", "bfloat16"}
 
 
 def test_pairs_count_images_that_one_alone_answers_rightly() -> None:
-    labels = torch.zeros(5, dtype=torch.long)
+    def records(*votes: int) -> list[Record]:
+        return [Record(CLEAN, image, 0, vote, (vote,), 0.0, 0.0, 0.0, 0, 0, 0, 0) for image, vote in enumerate(votes)]
 
-    def outcome(*votes: int) -> Outcome:
-        return Outcome("clean", torch.empty(0), torch.tensor(votes), torch.tensor([votes]), labels, 0.0)
-
-    pairs = schedule.paired({"float32": outcome(0, 0, 0, 1, 1), "bfloat16": outcome(0, 1, 1, 0, 1)})
+    pairs = schedule.compare({"float32": records(0, 0, 0, 1, 1), "bfloat16": records(0, 1, 1, 0, 1)})
     assert (pairs.images, pairs.first, pairs.second) == (5, 2, 1)

@@ -1,13 +1,12 @@
-"""The paper's numbers beside ours: what is found, what is missing, and what must not be mixed up."""
+"""The paper's numbers beside ours: which are shown, which are missing, and which must not be mixed."""
 
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from neuroae.utils.files import save_json
-from results.tables import BEYOND, ENTRIES, Measured, main, measured, one_named
+from results.tables import BEYOND, ENTRIES, Measured, read_measured, row_named
+from results_data import run
 
 
 def summary(folder: Path, attacks: dict[str, float], together: dict[str, float], model: str = "a" * 64) -> None:
@@ -37,27 +36,24 @@ def results(tmp_path: Path) -> Path:
 
 def page(results: Path) -> dict[tuple[str, str], list[str]]:
     """The cells of each row by table and attack."""
-    app = typer.Typer()
-    app.command()(main)
-    found = CliRunner().invoke(app, ["--results", str(results)], catch_exceptions=False)
-    assert found.exit_code == 0, found.output
+    result = run("tables", "--output", results)
     text = (results / "README.md").read_text()
-    assert found.stdout.strip() in text
+    assert result.stdout.strip() in text
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {(cells[0], cells[2]): cells for cells in rows}
 
 
 def test_every_number_that_is_measured_stands_beside_the_papers(results: Path) -> None:
-    found = page(results)
-    assert len(found) == len(ENTRIES) - 3  # three models of Table 3 have a row "clean", two a worst case
-    assert found["1", "clean"][3:7] == ["80.06%", "80.0%", "75.0% to 85.0%", "1,000"]
-    assert found["1", "W-NFGA smooth"][3:5] == ["61.28%", "50.0%"]
-    assert found["1", "PW-T"][3:5] == ["39.53%", "40.0%"]
-    assert found["1", "PW-T, worst of each image"][3:5] == ["", "35.0%"]
-    assert found["1", "B-T"][4] == "55.0%"
-    assert found["3", "margin, N_S 100, N_R 50"][3:7] == ["", "42.5%", "40.0% to 45.0%", "1,000"]
-    assert found["1", "PW-T"][7] == "[table1](table1/)"
+    cells = page(results)
+    assert len(cells) == len(ENTRIES) - 3  # three models of Table 3 have a row "clean", two a worst case
+    assert cells["1", "clean"][3:7] == ["80.06%", "80.0%", "75.0% to 85.0%", "1,000"]
+    assert cells["1", "W-NFGA smooth"][3:5] == ["61.28%", "50.0%"]
+    assert cells["1", "PW-T"][3:5] == ["39.53%", "40.0%"]
+    assert cells["1", "PW-T, worst of each image"][3:5] == ["", "35.0%"]
+    assert cells["1", "B-T"][4] == "55.0%"
+    assert cells["3", "margin, N_S 100, N_R 50"][3:7] == ["", "42.5%", "40.0% to 45.0%", "1,000"]
+    assert cells["1", "PW-T"][7] == "[table1](table1/)"
 
 
 def worst_cases(results: Path) -> list[str]:
@@ -78,15 +74,15 @@ def test_what_is_not_measured_has_no_number(results: Path) -> None:
 
 
 def test_the_beginning_of_a_name_must_tell_one_row(results: Path) -> None:
-    found = measured(results / "table1")
+    rows = read_measured(results / "table1")
     with pytest.raises(ValueError, match="4 rows are named 'linf 8/255'"):
-        one_named(found, "linf 8/255")
+        row_named(rows, "linf 8/255")
     with pytest.raises(ValueError, match="0 rows are named 'unquantized'"):
-        one_named(found, "unquantized")
+        row_named(rows, "unquantized")
 
 
 def test_a_whole_name_comes_before_beginnings_of_others(results: Path) -> None:
-    assert one_named(measured(results / "table1"), "W-NFGA smooth") == Measured(0.5, 0.45, 0.55, 1000)
+    assert row_named(read_measured(results / "table1"), "W-NFGA smooth") == Measured(0.5, 0.45, 0.55, 1000)
 
 
 def test_the_default_of_table_6_is_not_the_lowest_of_all(tmp_path: Path) -> None:
@@ -100,9 +96,9 @@ def test_what_the_paper_does_not_have_stands_without_its_number(tmp_path: Path) 
     summary(tmp_path / "beyond", dict.fromkeys(BEYOND, 0.5) | {"clean": 0.8}, {})
     row = {"attack": "worst of each image", "accuracy": 0.25, "images": 200, "low": 0.2, "high": 0.3}
     save_json(tmp_path / "worst_of_all" / "results.json", {"fingerprint": "a" * 64, "rows": [row]})
-    found = page(tmp_path)
-    assert found["", "Square"][3:] == ["", "50.0%", "45.0% to 55.0%", "1,000", "[beyond](beyond/)"]
-    assert found["", "worst of each image over all attacks"][3:6] == ["", "25.0%", "20.0% to 30.0%"]
+    cells = page(tmp_path)
+    assert cells["", "Square"][3:] == ["", "50.0%", "45.0% to 55.0%", "1,000", "[beyond](beyond/)"]
+    assert cells["", "worst of each image over all attacks"][3:6] == ["", "25.0%", "20.0% to 30.0%"]
 
 
 def test_numbers_of_two_defenses_are_refused(results: Path) -> None:

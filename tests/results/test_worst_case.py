@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from bent_model import bent_model, some_data
 from neuroae import resnet32
 from neuroae.utils.files import load_json, save_tensors
-from results.kept import Kept
-from results.libraries import EPSILON
-from results.worst_case import main, rows
-from results_data import cifar10_folder
+from results.outputs import SavedImages
+from results.worst_case import attack_from_starts
+from results_data import cifar10_folder, run
 
 
 def test_more_starts_leave_fewer_right_answers(tmp_path: Path) -> None:
@@ -21,36 +19,33 @@ def test_more_starts_leave_fewer_right_answers(tmp_path: Path) -> None:
     data = some_data(model, 200)
     counts = {}
     for restarts in (1, 2, 8):
-        found = rows(Kept(tmp_path / str(restarts), {}), model, data, restarts)
-        assert [row.attack for row in found] == ["1 start", f"{restarts} starts"][: len(found)]
-        assert all(row.largest <= EPSILON + 1e-6 for row in found)
-        counts[restarts] = found[-1].correct
-        assert found[0].correct == counts[1]
+        rows = attack_from_starts(SavedImages(tmp_path / str(restarts), {}), model, data, restarts)
+        assert [row.attack for row in rows] == ["1 start", f"{restarts} starts"][: len(rows)]
+        assert all(row.largest <= 8 / 255 + 1e-6 for row in rows)
+        counts[restarts] = rows[-1].correct
+        assert rows[0].correct == counts[1]
     assert counts[1] >= counts[2] >= counts[8] > 0
     assert counts[1] > counts[8]
 
 
-def test_script_writes_numbers_and_page_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_writes_numbers_and_page_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("results.worst_case.STEPS", 1)
     save_tensors(tmp_path / "weights.safetensors", resnet32().state_dict())
-    app = typer.Typer()
-    app.command()(main)
     data = cifar10_folder(tmp_path / "data")
-    arguments = ["--data-dir", data, "--weights", tmp_path / "weights.safetensors", "--output", tmp_path / "found"]
+    arguments = ["--data-dir", data, "--weights", tmp_path / "weights.safetensors", "--output", tmp_path]
     arguments += ["--work", tmp_path / "work", "--limit", 2, "--restarts", 2]
 
     def start() -> tuple[Result, dict[Path, int]]:
-        result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        result = run("worst_case", *arguments)
         return result, {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
 
-    (first, made), (second, kept) = start(), start()
-    assert made == kept
-    assert made
-    assert first.exit_code == second.exit_code == 0
+    (first, files), (second, files_after) = start(), start()
+    assert files == files_after
+    assert files
     assert first.stdout == second.stdout
-    found = load_json(tmp_path / "found" / "results.json")
-    assert found["attack"]["restarts"] == 2
-    assert [row["attack"] for row in found["rows"]] == ["1 start", "2 starts"]
-    page = (tmp_path / "found" / "README.md").read_text()
+    numbers = load_json(tmp_path / "worst_case" / "results.json")
+    assert numbers["attack"]["restarts"] == 2
+    assert [row["attack"] for row in numbers["rows"]] == ["1 start", "2 starts"]
+    page = (tmp_path / "worst_case" / "README.md").read_text()
     assert first.stdout.strip() in page
     assert "{" not in page

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from evaluation_folder import CLEAN_IDENTITY, Asked, identity, write_evaluation
 from neuroae.evaluation import Accuracy
 from neuroae.utils.files import load_json
-from results.worst_of_all import load_done, main
+from results.tables import load_joined
+from results_data import run
 
 RIGHT = [True] * 6
+ALL = ("table1", "table6", "beyond", "selection")
 
 
-def asked(right: list[bool], **settings: Any) -> Asked:
+def attacked(right: list[bool], **settings: Any) -> Asked:
     return Asked(right, identity(**settings))
 
 
@@ -25,24 +25,21 @@ def asked(right: list[bool], **settings: Any) -> Asked:
 def work(tmp_path: Path) -> Path:
     """Table 1 on six images, and attacks beyond it on the first four; both have an attack of one name."""
     first = {"clean": Asked([*RIGHT[:5], False], CLEAN_IDENTITY)}
-    first |= {"one": asked([False, *RIGHT[1:]]), "two": asked([True, True, False, *RIGHT[3:]])}
-    second = {"clean": Asked(RIGHT[:4], CLEAN_IDENTITY), "one": asked([True, False, True, True])}
-    write_evaluation(tmp_path / "work" / "table1", first)
-    write_evaluation(tmp_path / "work" / "table6", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "none": asked(RIGHT)})
-    write_evaluation(tmp_path / "work" / "beyond", second)
-    write_evaluation(tmp_path / "work" / "selection", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "through": asked(RIGHT)})
-    return tmp_path / "work"
+    first |= {"one": attacked([False, *RIGHT[1:]]), "two": attacked([True, True, False, *RIGHT[3:]])}
+    second = {"clean": Asked(RIGHT[:4], CLEAN_IDENTITY), "one": attacked([True, False, True, True])}
+    write_evaluation(tmp_path / "table1", first)
+    write_evaluation(tmp_path / "table6", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "none": attacked(RIGHT)})
+    write_evaluation(tmp_path / "beyond", second)
+    write_evaluation(tmp_path / "selection", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "through": attacked(RIGHT)})
+    return tmp_path
 
 
-def test_each_image_counts_by_its_worst_attack_of_all_evaluations(work: Path, tmp_path: Path) -> None:
+def test_each_image_counts_by_its_worst_attack_of_all_evaluations(work: Path) -> None:
     """Three attacks fool one image each, and none fools the fourth."""
-    app = typer.Typer()
-    app.command()(main)
-    output = tmp_path / "found"
-    result = CliRunner().invoke(app, ["--work", str(work), "--output", str(output)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    found = load_json(output / "results.json")
-    rows = {row["attack"]: row for row in found["rows"]}
+    result = run("worst_of_all", "--output", work)
+    output = work / "worst_of_all"
+    numbers = load_json(output / "results.json")
+    rows = {row["attack"]: row for row in numbers["rows"]}
     attacks = ["table1: one", "table1: two", "table6: none", "beyond: one", "selection: through"]
     assert list(rows) == ["clean", *attacks, "worst of each image"]
     assert {row["images"] for row in rows.values()} == {4}
@@ -52,8 +49,8 @@ def test_each_image_counts_by_its_worst_attack_of_all_evaluations(work: Path, tm
     assert (worst["accuracy"], worst["low"], worst["high"]) == (0.25, *Accuracy(1, 4).interval())
     assert worst["draw"] == 0.25
     assert worst["persistent"] == 0.25
-    assert found["fingerprint"] == "a" * 64
-    assert {name: each["images"] for name, each in found["evaluations"].items()} == {
+    assert numbers["fingerprint"] == "a" * 64
+    assert {name: each["images"] for name, each in numbers["evaluations"].items()} == {
         "table1": 6,
         "table6": 6,
         "beyond": 4,
@@ -83,15 +80,15 @@ def test_evaluations_that_differ_are_refused(work: Path, part: str, changed: dic
     manifest["identity"][part] |= changed
     (work / "beyond" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=message):
-        load_done(work)
+        load_joined(work, ALL)
 
 
 def test_other_budgets_are_refused(work: Path) -> None:
-    wide = {"clean": Asked(RIGHT, CLEAN_IDENTITY), "wide": asked(RIGHT, epsilon=0.5)}
+    wide = {"clean": Asked(RIGHT, CLEAN_IDENTITY), "wide": attacked(RIGHT, epsilon=0.5)}
     shutil.rmtree(work / "table6")
     write_evaluation(work / "table6", wide)
     with pytest.raises(ValueError, match=r"more than one budget.*table6 linf 0\.5"):
-        load_done(work)
+        load_joined(work, ALL)
 
 
 def test_sources_of_one_name_must_be_one(work: Path) -> None:
@@ -102,14 +99,19 @@ def test_sources_of_one_name_must_be_one(work: Path) -> None:
     with pytest.raises(
         ValueError, match=r"more than one source 'unquantized', expected one: table1 555.*; beyond 666"
     ):
-        load_done(work)
+        load_joined(work, ALL)
 
 
 def test_one_that_is_missing_is_named(work: Path) -> None:
     (work / "beyond" / "records.jsonl").unlink()
     with pytest.raises(ValueError, match=r"lacks beyond of the evaluations table1, table6, beyond, selection"):
-        load_done(work)
+        load_joined(work, ALL)
 
 
 def test_some_of_the_evaluations_may_be_asked_for(work: Path) -> None:
-    assert list(load_done(work, ("selection", "table1"))) == ["selection", "table1"]
+    run("worst_of_1000", "--output", work)
+    rows = load_json(work / "worst_of_1000" / "results.json")["rows"]
+    attacks = ["table1: one", "table1: two", "selection: through"]
+    assert [row["attack"] for row in rows] == ["clean", *attacks, "worst of each image"]
+    assert {row["images"] for row in rows} == {6}
+    assert list(load_joined(work, ("selection", "table1"))) == ["selection", "table1"]

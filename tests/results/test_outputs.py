@@ -1,4 +1,4 @@
-"""Attacked images on disk: what is done again after a stop, and what is not."""
+"""What measurements write: images saved on the way, what is crafted again after a stop and what is not."""
 
 from pathlib import Path
 
@@ -8,8 +8,7 @@ from torch import Tensor
 
 from models import random_images
 from neuroae.data import ImageSet
-from results.kept import Kept
-from results.provenance import unchanging
+from results.outputs import SavedImages, without_commit
 
 
 class Stopped(Exception):
@@ -39,53 +38,53 @@ def test_a_stopped_attack_goes_on_at_the_block_where_it_stopped(tmp_path: Path) 
     images = data()
     first, second, third = Attack(last=int(images.ids[4])), Attack(), Attack()
     with pytest.raises(Stopped):
-        Kept(tmp_path, {"epsilon": 1}).images("an attack, ours", images, first, 2)
-    kept = Kept(tmp_path, {"epsilon": 1})
-    found = kept.images("an attack, ours", images, second, 2)
-    again = Kept(tmp_path, {"epsilon": 1}).images("an attack, ours", images, third, 2)
+        SavedImages(tmp_path, {"epsilon": 1}).images("an attack, ours", images, first, 2)
+    saved = SavedImages(tmp_path, {"epsilon": 1})
+    attacked_images = saved.images("an attack, ours", images, second, 2)
+    again = SavedImages(tmp_path, {"epsilon": 1}).images("an attack, ours", images, third, 2)
     assert first.attacked == images.ids[:4].tolist()
     assert second.attacked == images.ids[4:].tolist()
     assert third.attacked == []
-    assert torch.equal(found, 1 - images.pixels())
-    assert torch.equal(again, found)
-    assert kept.seconds > 0
+    assert torch.equal(attacked_images, 1 - images.pixels())
+    assert torch.equal(again, attacked_images)
+    assert saved.seconds > 0
 
 
 def test_attacks_of_other_names_have_files_of_their_own(tmp_path: Path) -> None:
-    kept, attacks = Kept(tmp_path, {}), (Attack(), Attack())
+    saved, attacks = SavedImages(tmp_path, {}), (Attack(), Attack())
     for name, attack in zip(("20 steps", "100 steps"), attacks, strict=True):
-        kept.images(name, data(), attack, 3)
+        saved.images(name, data(), attack, 3)
     assert len(attacks[0].attacked) == len(attacks[1].attacked) == 7
 
 
 def test_blocks_of_other_images_are_refused(tmp_path: Path) -> None:
     """The images that go on to more restarts follow from verdicts, which may be others after a stop."""
     images = data()
-    Kept(tmp_path, {}).images("the others", images, Attack(), 2)
+    SavedImages(tmp_path, {}).images("the others", images, Attack(), 2)
     with pytest.raises(ValueError, match=r"2\.safetensors holds other images than expected"):
-        Kept(tmp_path, {}).images("the others", images.take(torch.tensor([0, 1, 3, 4])), Attack(), 2)
+        SavedImages(tmp_path, {}).images("the others", images.take(torch.tensor([0, 1, 3, 4])), Attack(), 2)
 
 
 def test_another_experiment_is_refused(tmp_path: Path) -> None:
-    Kept(tmp_path, {"epsilon": 1, "steps": 2})
+    SavedImages(tmp_path, {"epsilon": 1, "steps": 2})
     with pytest.raises(ValueError, match=r"identity\.json belongs to another run: epsilon is 1 there and 3 here"):
-        Kept(tmp_path, {"epsilon": 3, "steps": 2})
+        SavedImages(tmp_path, {"epsilon": 3, "steps": 2})
 
 
 def test_blocks_of_nobody_knows_what_are_not_taken_for_done(tmp_path: Path) -> None:
-    Kept(tmp_path, {"epsilon": 1}).images("an attack", data(), Attack(), 2)
+    SavedImages(tmp_path, {"epsilon": 1}).images("an attack", data(), Attack(), 2)
     (tmp_path / "identity.json").unlink()
     with pytest.raises(
         ValueError, match=r"holds an-attack and no identity\.json.*Use another folder, or remove this one"
     ):
-        Kept(tmp_path, {"epsilon": 3})
+        SavedImages(tmp_path, {"epsilon": 3})
 
 
 def test_an_experiment_goes_on_under_another_commit_and_not_under_another_version(tmp_path: Path) -> None:
     def identity(**versions: str) -> dict[str, object]:
-        return unchanging({"model": "m", "versions": {"neuroae": "1", "commit": "a"} | versions})
+        return without_commit({"model": "m", "versions": {"neuroae": "1", "commit": "a"} | versions})
 
-    Kept(tmp_path, identity())
-    Kept(tmp_path, identity(commit="b"))
+    SavedImages(tmp_path, identity())
+    SavedImages(tmp_path, identity(commit="b"))
     with pytest.raises(ValueError, match=r"versions\.neuroae is '1' there and '2' here"):
-        Kept(tmp_path, identity(neuroae="2"))
+        SavedImages(tmp_path, identity(neuroae="2"))

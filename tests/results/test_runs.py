@@ -1,4 +1,4 @@
-"""The tables' script: it evaluates, reports, goes on, and keeps what is small."""
+"""Evaluations by the command line: they are scored and reported, they continue, and what is small is kept."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,41 +7,44 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from torch import nn
 from typer.testing import CliRunner, Result
 
 from neuroae import resnet32
 from neuroae.attacks import PGDSettings
 from neuroae.evaluation import Accuracy, Attack, attacks_from, load_evaluation
-from neuroae.utils.files import load_json, save_tensors
-from results import autoencoder, corruption, ensemble, robustness, rounded
-from results.evaluations import DEFENSE, EXPERIMENTS, Experiment, Models
-from results_data import cifar10_folder, small_cifar10_defense
+from neuroae.utils.files import load_json
+from results import runs
+from results.__main__ import evaluation_command
+from results.experiments import Experiment
+from results_data import cifar10_folder, run, small_cifar10_defense
 
 SMALL = PGDSettings(steps=1, realizations=2)
 IMAGES = 6
 
 
-def two_attacks(models: Models) -> list[Attack]:
-    return attacks_from(models.attacked, SMALL, ("w-nfga-smooth", "w-aiga"))
+def two_attacks(defense: nn.Module) -> list[Attack]:
+    return attacks_from(defense, SMALL, ("w-nfga-smooth", "w-aiga"))
+
+
+TABLE1 = Experiment("Two attacks.", two_attacks, IMAGES, block=4)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def probed() -> Iterator[list[tuple[str, Path]]]:
-    """Makes "table1" an experiment of seconds: the probes for the sanity report, which take longer, are only noted."""
-    found: list[tuple[str, Path]] = []
+    """Only notes the probes for the sanity report, which take longer than the rest."""
+    probes: list[tuple[str, Path]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(robustness, "probe_evaluation", lambda asked, work: found.append((asked.name, work)))
-        patch.setitem(EXPERIMENTS, "table1", Experiment(two_attacks, *DEFENSE, IMAGES, 4))
-        yield found
+        patch.setattr(runs, "probe_evaluation", lambda evaluation, work: probes.append((evaluation.name, work)))
+        yield probes
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A folder with models, images and the evaluation, and what the script said of it."""
+    """A folder with models, images and the evaluation, and the output of the command."""
     torch.set_num_threads(1)  # as in the tests, which could not go on with it otherwise
     folder = tmp_path_factory.mktemp("done")
     small_cifar10_defense().save_pretrained(folder / "defense")
-    save_tensors(folder / "weights.safetensors", resnet32().state_dict())
     cifar10_folder(folder / "data", IMAGES + 3)
     return folder, evaluate(folder)
 
@@ -52,16 +55,13 @@ def folder(done: tuple[Path, Result], tmp_path: Path) -> Path:
     return shutil.copytree(done[0], tmp_path / "copy")
 
 
-def invoke(main: object, *arguments: object) -> Result:
+def evaluate(folder: Path, *more: object, name: str = "table1", experiment: Experiment = TABLE1) -> Result:
     app = typer.Typer()
-    app.command()(main)  # type: ignore[type-var]
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-
-
-def evaluate(folder: Path, *more: object, experiment: str = "table1") -> Result:
-    sources = ["--weights", folder / "weights.safetensors", "--defense", folder / "defense"]
-    places = ["--data-dir", folder / "data", "--work", folder / "work", "--output", folder / "found"]
-    return invoke(robustness.main, experiment, *sources, *places, *more)
+    app.command()(evaluation_command(name, experiment))
+    places = ["--data-dir", folder / "data", "--work", folder / "work", "--output", folder / "results"]
+    model = [f"--{experiment.attacked}", folder / experiment.attacked]
+    arguments = [str(argument) for argument in (*model, *places, *more)]
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def test_an_experiment_is_probed_and_published_without_its_images(
@@ -70,8 +70,8 @@ def test_an_experiment_is_probed_and_published_without_its_images(
     folder, result = done
     assert result.exit_code == 0, result.output
     assert probed[0] == ("defense", folder / "work" / "table1")
-    published = folder / "found" / "table1"
-    assert {path.name for path in published.iterdir()} == set(robustness.COMMITTED)
+    published = folder / "results" / "table1"
+    assert {path.name for path in published.iterdir()} == set(runs.COMMITTED)
     assert (published / "records.jsonl").read_bytes() == (folder / "work" / "table1" / "records.jsonl").read_bytes()
     summary = load_json(published / "summary.json")
     assert [row["attack"] for row in summary["attacks"]] == ["clean", "W-NFGA smooth", "W-AIGA"]
@@ -81,17 +81,16 @@ def test_an_experiment_is_probed_and_published_without_its_images(
 
 
 def test_what_is_published_keeps_its_seconds(folder: Path) -> None:
-    published, worked = (load_evaluation(folder / part / "table1").seconds for part in ("found", "work"))
+    published, worked = (load_evaluation(folder / part / "table1").seconds for part in ("results", "work"))
     assert published == worked
     assert all(published.values())
 
 
-def test_a_classifier_answers_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifier_answers_once(folder: Path) -> None:
     """It draws nothing, so 10 answers would be the same."""
-    resnet32().eval().save_pretrained(folder / "plain")
-    only_clean = Experiment(lambda _: [], lambda models: models.plain, lambda _: "plain", 2)
-    monkeypatch.setitem(EXPERIMENTS, "table3-undefended", only_clean)
-    result = evaluate(folder, "--undefended", folder / "plain", experiment="table3-undefended")
+    resnet32().eval().save_pretrained(folder / "undefended")
+    only_clean = Experiment("Clean images.", lambda: [], 2, "undefended")
+    result = evaluate(folder, name="table3-undefended", experiment=only_clean)
     assert result.exit_code == 0, result.output
     (records,) = load_evaluation(folder / "work" / "table3-undefended").records.values()
     assert [len(record.draws) for record in records] == [1, 1]
@@ -115,17 +114,20 @@ def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
         evaluate(folder, "--device", "cuda")
 
 
-def test_an_unknown_experiment_is_named(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"'table2', expected one of table1, precision"):
-        invoke(robustness.main, "table2", "--data-dir", folder / "data", "--weights", folder / "weights.safetensors")
+def test_a_page_of_its_own_is_written_from_what_is_published(folder: Path) -> None:
+    pages: list[Path] = []
+    with_page = Experiment("Clean images.", lambda: [], 2, write_page=pages.append)
+    assert evaluate(folder, name="some", experiment=with_page).exit_code == 0
+    assert pages == [folder / "results" / "some"]
+    assert load_evaluation(pages[0]).records.keys() == {"clean"}
 
 
 def test_figures_are_drawn_of_the_images_that_were_attacked(folder: Path) -> None:
     """Figures 4 and 6 read an evaluation's folder, whose images are the first of the data set's."""
-    work, data = folder / "work" / "table1", ["--data-dir", folder / "data"]
-    drawn = invoke(ensemble.main, folder / "defense", *data, "--evaluation", work, "--output", folder / "figure6")
-    assert drawn.exit_code == 0, drawn.output
-    curves = load_json(folder / "figure6" / "ensemble.json")["curves"]
+    work = folder / "work" / "table1"
+    options = ["--data-dir", folder / "data", "--model", folder / "defense", "--evaluation", work, "--output", folder]
+    run("ensemble", *options)
+    curves = load_json(folder / "ensemble" / "ensemble.json")["curves"]
     assert {name: points[0]["images"] for name, points in curves.items()} == {
         "clean": IMAGES + 3,
         "W-NFGA smooth": IMAGES,
@@ -134,22 +136,19 @@ def test_figures_are_drawn_of_the_images_that_were_attacked(folder: Path) -> Non
     for name, records in load_evaluation(work).records.items():
         right = sum(record.vote == record.label for record in records)
         assert name == "clean" or curves[name][9]["accuracy"] == right / IMAGES
-    drawn = invoke(corruption.main, work, *data, "--model", folder / "defense", "--output", folder / "figure4")
-    assert drawn.exit_code == 0, drawn.output
-    assert set(load_json(folder / "figure4" / "results.json")["attacks"]) == {"W-NFGA smooth", "W-AIGA"}
-    assert (folder / "figure4" / "figure4.png").read_bytes().startswith(b"\x89PNG")
-    assert "fingerprint" in (folder / "figure4" / "README.md").read_text()
-    drawn = invoke(autoencoder.main, folder / "defense", *data, "--evaluation", work, "--output", folder / "figure9")
-    assert drawn.exit_code == 0, drawn.output
-    kinds = load_json(folder / "figure9" / "autoencoder.json")["kinds"]
+    run("corruption", *options)
+    assert set(load_json(folder / "corruption" / "results.json")["attacks"]) == {"W-NFGA smooth", "W-AIGA"}
+    assert (folder / "corruption" / "figure4.png").read_bytes().startswith(b"\x89PNG")
+    assert "fingerprint" in (folder / "corruption" / "README.md").read_text()
+    run("autoencoder", *options)
+    kinds = load_json(folder / "autoencoder" / "autoencoder.json")["kinds"]
     assert {name: kind["images"] for name, kind in kinds.items()} == {"clean": IMAGES + 3, "W-NFGA smooth": IMAGES}
 
 
 def test_rounded_images_are_scored_as_numbers(folder: Path) -> None:
     work = folder / "work" / "table1"
-    where = ["--data-dir", folder / "data", "--model", folder / "defense", "--output", folder / "rounded"]
-    result = invoke(rounded.main, work, *where)
-    assert result.exit_code == 0, result.output
+    where = ["--data-dir", folder / "data", "--model", folder / "defense", "--output", folder]
+    result = run("rounded", "--evaluation", work, *where)
     for row, (name, records) in zip(
         load_json(folder / "rounded" / "results.json")["rows"],
         list(load_evaluation(work).records.items())[1:],
@@ -168,13 +167,15 @@ def test_rounded_images_are_scored_as_numbers(folder: Path) -> None:
 def test_figures_refuse_other_images(folder: Path) -> None:
     torch.manual_seed(5)
     other = cifar10_folder(folder / "other", IMAGES)
+
+    def corruption(data: Path, model: Path) -> None:
+        run("corruption", "--evaluation", folder / "work" / "table1", "--data-dir", data, "--model", model)
+
     with pytest.raises(ValueError, match="other images"):
-        invoke(corruption.main, folder / "work" / "table1", "--data-dir", other, "--model", folder / "defense")
+        corruption(other, folder / "defense")
     small_cifar10_defense().save_pretrained(folder / "another")
     with pytest.raises(ValueError, match=r"model is another than the one that .*table1 evaluates"):
-        invoke(
-            corruption.main, folder / "work" / "table1", "--data-dir", folder / "data", "--model", folder / "another"
-        )
+        corruption(folder / "data", folder / "another")
     fewer = cifar10_folder(folder / "fewer", IMAGES - 2)
     with pytest.raises(ValueError, match=f"lacks image {IMAGES - 2} of .*, and 1 more"):
-        invoke(corruption.main, folder / "work" / "table1", "--data-dir", fewer, "--model", folder / "defense")
+        corruption(fewer, folder / "defense")

@@ -1,0 +1,150 @@
+"""Attacks that only the experiments use: the selection gradient with a part left out, and one run seen on its way."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroae import Defense, SparseCode, SparseEncoder
+from neuroae.attacks import Perturbed, PGDSettings
+from neuroae.evaluation import Attack, Scoring
+from neuroae.evaluation.attack import Progress
+from neuroae.evaluation.scoring import Block
+from neuroae.nn.autograd import Code
+from neuroae.nn.encoder import SELECTION
+
+# Widths at which the smooth clamp of the decoder's gradient is the true clamp, and no clamp at all.
+TRUE_CLAMP, NO_CLAMP = 1e-6, 1e9
+
+
+class PatchGradient(torch.autograd.Function):
+    """Zeros in the shape of the dense code, whose gradient to the images the encoder defines (``gradient``)."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, encoder: "AblatedEncoder", shape: tuple[int, ...]) -> Tensor:
+        ctx.save_for_backward(images)
+        ctx.encoder = encoder
+        return images.new_zeros(()).expand(shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad_code: Tensor) -> tuple[Tensor, None, None]:
+        (images,), encoder = ctx.saved_tensors, ctx.encoder
+        with torch.autocast(images.device.type, enabled=False):
+            projections = F.conv2d(images, encoder.atoms, stride=encoder.stride)
+            grad = encoder.gradient(projections, grad_code.float())
+            rows = F.conv_transpose2d(grad, encoder.atoms, stride=encoder.stride)
+        rest = [size - part for size, part in zip(images.shape[2:], rows.shape[2:], strict=True)]
+        return F.pad(rows, (0, rest[1], 0, rest[0])), None, None
+
+
+class AblatedEncoder(SparseEncoder, ABC):
+    """A quantized encoder with the surrogate "selection", whose gradient a subclass defines in plain PyTorch."""
+
+    def make_code(self, parts: Code, images: Tensor, receiver: Tensor) -> SparseCode:
+        index, value, projection, count = parts
+        rows, patches_h, patches_w, _ = index.shape
+        num_atoms = len(self.atoms)
+        membership = PatchGradient.apply(receiver, self, (rows, num_atoms, patches_h, patches_w))
+        return SparseCode(index, value.detach(), projection, count, num_atoms, self.backend, membership)
+
+    @abstractmethod
+    def gradient(self, projections: Tensor, grad_code: Tensor) -> Tensor:
+        """Returns the gradient to the projections, (rows, L, m_h, m_w).
+
+        Args:
+            projections: The images' projections on the atoms, (rows, L, m_h, m_w).
+            grad_code: The gradient to every entry of the dense code, of the same shape.
+        """
+
+
+class FixedCut(AblatedEncoder):
+    """The selection gradient with a cut that does not move: what one atom gains, no other loses."""
+
+    def gradient(self, projections: Tensor, grad_code: Tensor) -> Tensor:
+        magnitudes = projections.abs()
+        largest = magnitudes.topk(self.top_t + 1, dim=1).values
+        cut = (largest[:, -2:-1] + largest[:, -1:]) / 2
+        distance = (magnitudes - cut) / self.resolved_selection_width()
+        closeness = torch.sigmoid(distance) * torch.sigmoid(-distance)
+        norms, dead_zone = self.norms.reshape(1, -1, 1, 1), self.dead_zone.reshape(1, -1, 1, 1)
+        return torch.where(magnitudes >= dead_zone, closeness, 0) * norms * grad_code
+
+
+class StraightThrough(AblatedEncoder):
+    """The gradient passes as if every atom were selected and nothing were quantized."""
+
+    def gradient(self, projections: Tensor, grad_code: Tensor) -> Tensor:
+        return grad_code
+
+
+def ablated(model: Defense, kind: type[AblatedEncoder]) -> Defense:
+    """Returns the defense with another encoder gradient; it shares the decoder and the classifier."""
+    encoder = kind.from_config(model.encoder.config() | {"surrogate": SELECTION}, model.encoder.atoms)
+    return Defense(encoder, model.decoder, model.classifier).eval()
+
+
+class SharedRun:
+    """One run of an attack for each block of images, which gives the images after several numbers of steps.
+
+    Args:
+        attack: A PGD attack of one restart.
+        counts: The numbers of steps to keep, each at most the attack's own.
+    """
+
+    def __init__(self, attack: Attack, counts: Sequence[int]) -> None:
+        if not isinstance(attack.settings, PGDSettings) or attack.settings.restarts != 1:
+            raise ValueError(f"settings is {attack.settings}, expected PGDSettings with 1 restart")
+        self.attack, self.settings, self.counts = attack, attack.settings, counts
+        # By the id of the block's first image: the end of the run, and the images on the way by the number of steps.
+        self.ends: dict[int, Perturbed] = {}
+        self.images: dict[int, dict[int, Tensor]] = {}
+
+    def after(self, steps: int, model: nn.Module, block: Block, scoring: Scoring, progress: Progress) -> Perturbed:
+        """Returns the block after so many steps, and runs the attack on it unless that has been done."""
+        first = int(block.ids[0])
+        if first not in self.ends:
+            images = self.images[first] = {}
+
+            def keep(done: int, points: Tensor) -> None:
+                if done in self.counts:
+                    images[done] = points
+
+            self.ends[first] = self.attack.craft(model, block, scoring, progress, after_step=keep)
+        gradients = steps * self.settings.realizations
+        return self.ends[first]._replace(images=self.images[first][steps], gradients=gradients)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """An attack after some of its steps: a perturbation like any other (``neuroae.evaluation.attack.Perturbation``).
+
+    When an evaluation continues after a stop, the first missing snapshot of a block runs the attack again.
+    Gradients without use are counted over the whole run.
+    """
+
+    run: SharedRun
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.run.attack.name} {self.steps}"
+
+    @property
+    def passes(self) -> int:
+        return self.run.settings.gradients
+
+    def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+        return self.run.after(self.steps, model, block, scoring, progress)
+
+    def identity(self) -> dict[str, Any]:
+        return replace(self.run.attack, settings=replace(self.run.settings, steps=self.steps)).identity()
+
+
+def snapshots(attack: Attack, counts: Sequence[int]) -> list[Snapshot]:
+    """Returns the attack after each of these numbers of steps; all share one run."""
+    run = SharedRun(attack, counts)
+    return [Snapshot(run, steps) for steps in counts]

@@ -1,0 +1,299 @@
+"""The evaluations as data: those behind the paper's tables, and those that the paper did not try.
+
+An experiment's attacks are a function of the models that it needs, which its parameters name by their role
+(``inputs.SHIPPED_MODELS``). The white-box attacks W-NFGA send gradients through the surviving coefficients, and W-AIGA
+takes the autoencoder for the identity. PW-T transfers both from defenses with unsupervised decoders, with and without
+activation/quantization, and B-T transfers PGD from an adversarially trained classifier.
+
+Attacks on a defense's gradients are crafted in bfloat16 unless a name says otherwise; attacks on a classifier alone
+and searches are crafted in float32. Scoring is in float32 always. An evaluation continues only with the same attacks,
+so names, order and settings of finished evaluations must stay.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from neuroae import Defense
+from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
+from neuroae.attacks.settings import GradientSettings
+from neuroae.evaluation import Attack, attacks_from
+from neuroae.evaluation.attack import Perturbation, Variant
+from neuroae.nn.classifiers import ResNet32
+from neuroae.nn.encoder import SELECTION
+from results.attacks import NO_CLAMP, TRUE_CLAMP, FixedCut, StraightThrough, ablated, snapshots
+from results.inputs import ADVERSARIAL
+from results.libraries import LibraryAttack
+from results.tables import OURS, write_crosscheck
+
+CRAFTING = "bfloat16"
+W_NFGA = ("w-nfga-identity", "w-nfga-smooth")
+UNSUPERVISED, UNQUANTIZED = "unsupervised", "unquantized"  # as tables name the sources of PW-T
+
+
+def table1(
+    defense: Defense, unsupervised: Defense, unquantized: Defense, adversarial: ResNet32
+) -> Sequence[Perturbation]:
+    """Returns white-box attacks, PW-T and B-T at the paper's default settings."""
+    settings = PGDSettings()
+    return [
+        *attacks_from(defense, settings, W_NFGA, CRAFTING),
+        *pw_t(UNSUPERVISED, unsupervised, settings),
+        *pw_t(UNQUANTIZED, unquantized, settings),
+        *attacks_from(adversarial, settings, transfer="adversarially trained"),
+    ]
+
+
+def pw_t(name: str, source: Defense, settings: PGDSettings) -> list[Attack]:
+    """Returns the transfers from one source that differ."""
+    attacks = attacks_from(source, settings, precision=CRAFTING, transfer=name)
+    if source.encoder.quantize:
+        return attacks
+    # A surrogate is the derivative of the quantizer: without one, both kinds of W-NFGA are the same attack.
+    w_nfga, _, w_aiga = attacks
+    return [replace(w_nfga, name=f"W-NFGA from {name}"), w_aiga]
+
+
+def precision(defense: Defense) -> Sequence[Perturbation]:
+    """Returns one attack of Table 1, crafted in both precisions. Its draws follow from its name, so they differ."""
+    attacks = [
+        attacks_from(defense, PGDSettings(), ("w-nfga-smooth",), precision)[0] for precision in ("float32", CRAFTING)
+    ]
+    return [replace(attack, name=f"{attack.name}, crafted in {attack.precision}") for attack in attacks]
+
+
+def table3_undefended(undefended: ResNet32) -> Sequence[Perturbation]:
+    return attacks_from(undefended, PGDSettings())
+
+
+def table3_adversarial(adversarial: ResNet32) -> Sequence[Perturbation]:
+    """Returns the default attack, and the paper's worst case for this classifier with one of its 50 restarts.
+
+    ``results.worst_case`` adds the other 49 where they can still change a verdict.
+    """
+    worst_case = PGDSettings(steps=100, loss="margin")
+    return [
+        *attacks_from(adversarial, PGDSettings()),
+        *attacks_from(adversarial, worst_case, method="PGD margin, 100 steps"),
+    ]
+
+
+def table6(unquantized: Defense) -> Sequence[Perturbation]:
+    """Returns the paper's worst transfer at the default settings, and with each of them raised in turn (8.7)."""
+    settings = {
+        "default": PGDSettings(),
+        "N_S 100": PGDSettings(steps=100),
+        "N_E 100": PGDSettings(realizations=100),
+        "N_R 10": PGDSettings(restarts=10),
+    }
+    return [
+        attack
+        for name, each in settings.items()
+        for attack in attacks_from(unquantized, each, ("w-aiga",), CRAFTING, UNQUANTIZED, method=f"{name}:")
+    ]
+
+
+def beyond(defense: Defense, unquantized: Defense) -> Sequence[Perturbation]:
+    """Returns attacks that the paper did not try, white-box and from its worst source.
+
+    The ensemble as deployed has 10 members, so that 4 of its gradients are 40 realizations.
+    """
+    deployed, margin = PGDSettings(realizations=4), PGDSettings(loss="margin")
+
+    def white_box(settings: GradientSettings, variant: Variant | None = None, method: str = "PGD") -> list[Attack]:
+        return attacks_from(defense, settings, ("w-nfga-smooth",), CRAFTING, variant=variant, method=method)
+
+    def transfer(settings: GradientSettings, variant: Variant | None = None, method: str = "PGD") -> list[Attack]:
+        return attacks_from(unquantized, settings, ("w-aiga",), CRAFTING, UNQUANTIZED, variant=variant, method=method)
+
+    attacks = transfer(PGDSettings()) + attacks_from(defense, PGDSettings(), ("w-aiga",), CRAFTING)
+    for craft in (white_box, transfer):
+        attacks += craft(deployed, "ensemble") + craft(PGDSettings(), "mean-field")
+        attacks += craft(margin, method="PGD margin") + craft(APGDSettings(), method="APGD")
+    return attacks + attacks_from(defense, SquareSettings(queries=1000, draws=10), method="Square")
+
+
+def selection_attack(model: Defense, name: str, **settings: Any) -> Attack:
+    """Returns the attack through the selection; ``settings`` replace those of its recipe."""
+    (attack,) = attacks_from(model, PGDSettings.selection_recipe(**settings), [SELECTION], CRAFTING)
+    return replace(attack, name=name)
+
+
+def selection(defense: Defense) -> Sequence[Perturbation]:
+    """Returns the gradient through the selection: its recipe, another loss, a target, and more realizations."""
+    return [
+        selection_attack(defense, "selection"),
+        selection_attack(defense, "selection, cross-entropy", loss="cross-entropy"),
+        replace(selection_attack(defense, "selection, targeted"), targeted=True),
+        selection_attack(defense, "selection, N_E 10", realizations=10),
+    ]
+
+
+def selection_more(defense: Defense) -> Sequence[Perturbation]:
+    """Returns the same with many more steps, and with many more realizations."""
+    return [
+        selection_attack(defense, "selection, N_S 100", steps=100),
+        selection_attack(defense, "selection, N_E 40", realizations=40),
+    ]
+
+
+def selection_of_source(source: Defense) -> Sequence[Perturbation]:
+    """Returns the selection's white-box attacks on a source of PW-T."""
+    return [selection_attack(source, "selection"), selection_attack(source, "selection, N_E 10", realizations=10)]
+
+
+def selection_parts(defense: Defense) -> Sequence[Perturbation]:
+    """Returns the selection gradient whole, and with each of its parts replaced, at the recipe's budget."""
+    sources = {
+        "true clamp": defense.with_surrogate(SELECTION, clamp_width=TRUE_CLAMP),
+        "identity for the clamp": defense.with_surrogate(SELECTION, clamp_width=NO_CLAMP),
+        "fixed cut": ablated(defense, FixedCut),
+        "straight-through top T": ablated(defense, StraightThrough),
+    }
+    realizations = {"straight-through top T": 3}
+    return [
+        selection_attack(defense, "selection"),
+        *(
+            Attack(
+                f"selection, {name}",
+                source,
+                PGDSettings.selection_recipe(realizations=realizations.get(name, 2)),
+                CRAFTING,
+            )
+            for name, source in sources.items()
+        ),
+    ]
+
+
+def curve_attacks(defense: Defense, unquantized: Defense, ending: str, **settings: Any) -> list[Attack]:
+    """Returns one point of each curve: the selection and the paper's two attacks with these settings."""
+    paper = PGDSettings(**{"realizations": 10} | settings)
+    (white_box,) = attacks_from(defense, paper, ("w-nfga-smooth",), CRAFTING)
+    (transfer,) = attacks_from(unquantized, paper, ("w-aiga",), CRAFTING, UNQUANTIZED)
+    ours = selection_attack(defense, "selection", **settings)
+    return [replace(attack, name=f"{attack.name}, {ending}") for attack in (ours, white_box, transfer)]
+
+
+def curve_epsilon(defense: Defense, unquantized: Defense) -> Sequence[Perturbation]:
+    """Returns the attacks at each epsilon above 0, where the clean images are."""
+    return [
+        attack
+        for size in (1, 2, 4, 8, 16)
+        for attack in curve_attacks(
+            defense, unquantized, f"epsilon {size}/255", epsilon=size / 255, step_size=size / 8 / 225
+        )
+    ]
+
+
+def curve_realizations(defense: Defense, unquantized: Defense) -> Sequence[Perturbation]:
+    return [
+        attack
+        for count in (1, 2, 5, 10, 20, 40)
+        for attack in curve_attacks(defense, unquantized, f"N_E {count}", realizations=count)
+    ]
+
+
+def curve_steps(defense: Defense, unquantized: Defense) -> Sequence[Perturbation]:
+    """Returns one run of each attack, seen after several numbers of its steps."""
+    counts = (1, 2, 5, 10, 20, 50, 100, 200)
+    runs = curve_attacks(defense, unquantized, "N_S", steps=counts[-1], realizations=2)
+    return [snapshot for attack in runs for snapshot in snapshots(attack, counts)]
+
+
+def crosscheck(adversarial: ResNet32) -> Sequence[Perturbation]:
+    """Returns attacks of three libraries with the same settings, ours first: PGD from the image itself, and APGD.
+
+    APGD starts at a random point, each library at its own, because that of torchattacks always does.
+    """
+    settings: dict[str, PGDSettings | APGDSettings] = {
+        f"PGD, {loss}, {steps} steps": PGDSettings(loss=loss, steps=steps, realizations=1)
+        for loss in ("cross-entropy", "margin")
+        for steps in (20, 100)
+    }
+    settings["APGD, cross-entropy, 100 steps"] = APGDSettings(realizations=1, random_start=True, fresh=False)
+    attacks: list[Perturbation] = []
+    for title, each in settings.items():
+        attacks += attacks_from(adversarial, each, method=f"{title}, {OURS}")
+        if isinstance(each, PGDSettings):
+            attacks.append(LibraryAttack(f"{title}, foolbox", "foolbox", each))
+        attacks.append(LibraryAttack(f"{title}, torchattacks", "torchattacks", each))
+    return attacks
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One evaluation on CIFAR-10 test images.
+
+    Attributes:
+        summary: What it evaluates, in one line.
+        make_attacks: Returns its attacks; its parameters are the roles of the models that it needs.
+        num_images: The number of test images, from the front.
+        attacked: The role of the attacked model.
+        block: Images in a batch; restarts multiply it.
+        write_page: Writes a page of its own into its results folder, where the report is not enough.
+    """
+
+    summary: str
+    make_attacks: Callable[..., Sequence[Perturbation]]
+    num_images: int
+    attacked: str = "defense"
+    block: int = 50
+    write_page: Callable[[Path], None] | None = None
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The models that it needs, the attacked one first."""
+        return tuple(dict.fromkeys((self.attacked, *inspect.signature(self.make_attacks).parameters)))
+
+    def attacks(self, models: Mapping[str, nn.Module]) -> Sequence[Perturbation]:
+        """Returns its attacks.
+
+        Args:
+            models: The models by their role, those of ``roles`` at least.
+        """
+        return self.make_attacks(**{role: models[role] for role in inspect.signature(self.make_attacks).parameters})
+
+    def title(self, paths: Mapping[str, str | Path]) -> str:
+        """Returns the attacked model's name in reports, from where it was loaded."""
+        return "adversarially trained ResNet-32" if self.attacked == ADVERSARIAL else Path(paths[self.attacked]).name
+
+
+EXPERIMENTS = {
+    "table1": Experiment("Table 1: white-box attacks, PW-T and B-T.", table1, 1000),
+    "precision": Experiment("One attack of Table 1, in float32 and in bfloat16.", precision, 100),
+    "table3-undefended": Experiment("Table 3: the undefended classifier.", table3_undefended, 1000, "undefended"),
+    "table3-adversarial": Experiment(
+        "Table 3: the adversarially trained classifier.", table3_adversarial, 1000, ADVERSARIAL
+    ),
+    "table6": Experiment("Table 6: more steps, realizations and restarts.", table6, 200, block=10),
+    "beyond": Experiment("Attacks that the paper did not try.", beyond, 200),
+    "selection": Experiment("The attack through the selection.", selection, 1000),
+    "selection-more": Experiment("The selection with more steps and realizations.", selection_more, 1000),
+    "selection-unsupervised": Experiment(
+        "The selection on the unsupervised defense.",
+        lambda unsupervised: selection_of_source(unsupervised),
+        1000,
+        "unsupervised",
+    ),
+    "selection-unquantized": Experiment(
+        "The selection on the defense without quantization.",
+        lambda unquantized: selection_of_source(unquantized),
+        1000,
+        "unquantized",
+    ),
+    "selection-parts": Experiment("The selection with parts of its gradient replaced.", selection_parts, 200),
+    "curve-epsilon": Experiment("Accuracy against epsilon.", curve_epsilon, 200),
+    "curve-steps": Experiment("Accuracy against the number of steps.", curve_steps, 200),
+    "curve-realizations": Experiment("Accuracy against the number of realizations.", curve_realizations, 200),
+    "crosscheck": Experiment(
+        "Our attacks, foolbox's and torchattacks'.",
+        crosscheck,
+        1000,
+        ADVERSARIAL,
+        write_page=write_crosscheck,
+    ),
+}

@@ -12,8 +12,7 @@ from ..nn.defense import AUTOENCODER_IDENTITY, Defense
 from ..nn.encoder import SparseEncoder, check_atoms
 from ..utils.contexts import drawing_from, float32_by_default
 from ..utils.files import load_json
-from ..utils.modules import own_tensors
-from ..utils.modules import settings as settings_of
+from ..utils.modules import direct_tensors, module_settings
 from ..utils.validation import check_boolean, check_integer, check_number
 
 CLASSES = "classes"
@@ -84,8 +83,8 @@ def made_of(model: nn.Module) -> dict[str, str]:
     """Each module by its path: what it is, and the settings and shapes that ``described`` does not tell."""
     found = {}
     for path, module in model.named_modules():
-        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in own_tensors(module)]
-        kept = "" if isinstance(module, SparseEncoder) else settings_of(module)
+        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in direct_tensors(module)]
+        kept = "" if isinstance(module, SparseEncoder) else module_settings(module)
         found[path] = f"{type(module).__name__}({kept}) of {', '.join(shapes) or 'no tensors'}"
     return found
 

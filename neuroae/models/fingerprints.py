@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.defense import Defense
-from ..utils.modules import KEPT_BY_TORCH, hooks, is_altered, is_torchs, structure
+from ..utils.modules import TORCH_ATTRIBUTES, hooks, is_altered, is_torch_module, structure
 from ..utils.renamed import RENAMED
 from .description import LATER_SETTINGS, describe
 
@@ -88,11 +88,11 @@ def means_nothing_new(module: nn.Module, name: str, value: object) -> bool:
 def attributes(model: nn.Module, describe_function: Callable[[Function], str | None]) -> Iterator[str]:
     """What modules other than PyTorch's keep beside their parameters and buffers, and the hooks of all modules."""
     for path, module in model.named_modules():
-        own = {} if is_torchs(module) else vars(module)
+        own = {} if is_torch_module(module) else vars(module)
         for name, value in sorted(own.items()):
             if means_nothing_new(module, name, value):
                 continue
-            told = None if name in KEPT_BY_TORCH and name != "forward" else in_words(value, describe_function)
+            told = None if name in TORCH_ATTRIBUTES and name != "forward" else in_words(value, describe_function)
             if told is not None:
                 yield f"{path} {name} {told}"
         yield from (f"{path} hook {in_words(hook, describe_function)}" for hook in hooks(module))

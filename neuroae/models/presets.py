@@ -121,7 +121,7 @@ def make_dictionary(preset: Preset, data: ImageSet, seed: int) -> Tensor:
     """Atoms (L, C, n, n) learned from the data."""
     return learn_dictionary(
         data,
-        atoms=preset.atoms,
+        num_atoms=preset.atoms,
         patch=preset.patch,
         regularization=preset.regularization,
         iterations=preset.iterations,

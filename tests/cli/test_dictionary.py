@@ -29,7 +29,7 @@ def test_command_keeps_settings_data_and_versions_with_the_atoms(tmp_path: Path)
     chosen = ("--atoms", 12, "--patch", 3, "--regularization", 0.3, "--iterations", 4, "--batch-size", 6)
     printed = learn_by_command(*chosen, "--limit", 100, "--seed", 5, "--output", path)
     data = load_dataset("digits", "train").take(slice(100))
-    expected = learn_dictionary(data, atoms=12, patch=3, regularization=0.3, iterations=4, batch_size=6, seed=5)
+    expected = learn_dictionary(data, num_atoms=12, patch=3, regularization=0.3, iterations=4, batch_size=6, seed=5)
     assert torch.equal(load_dictionary(path), expected)
     assert load_tensors(path)[1] == {
         "atoms": 12,
@@ -86,7 +86,7 @@ EARLY = {
         "model.safetensors holds weight, expected a tensor named",
     ),
     "another-picture": (["--output", "photo.safetensors"], "photo.safetensors, whose picture would replace photo.png"),
-    "too-many-atoms": (["--atoms", 40_000], "atoms is 40000"),
+    "too-many-atoms": (["--atoms", 40_000], "num_atoms is 40000"),
     "negative-lambda": (["--regularization", -1], "regularization is -1.0"),
     "nan-lambda": (["--regularization", "nan"], "regularization is nan"),
     "picture-over-atoms": (

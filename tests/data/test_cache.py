@@ -77,7 +77,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(folder: Path) -> None:
     megabyte = np.zeros((1, 1024, 1024), np.uint8)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, hard))
     try:
-        with pytest.raises(OSError, match=r"some\.npy cannot be written: .*; NEUROAE_CACHE may name another folder"):
+        with pytest.raises(OSError, match=r"some\.npy cannot be written: .*; set NEUROAE_CACHE to use another folder"):
             cached_array("some", (5, 1, 1024, 1024), [megabyte] * 5)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -87,7 +87,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(folder: Path) -> None:
 def test_a_cache_folder_that_cannot_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("NEUROAE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OSError, match=r"file/some\.npy cannot be written: .*; NEUROAE_CACHE may name"):
+    with pytest.raises(OSError, match=r"file/some\.npy cannot be written: .*; set NEUROAE_CACHE to"):
         cached_array("some", SHAPE, Rows())
 
 
@@ -97,7 +97,7 @@ def test_a_truncated_file_is_made_again(folder: Path, kept: int, capsys: pytest.
     path = folder / "some.npy"
     path.write_bytes(path.read_bytes()[:kept])
     assert np.array_equal(cached_array("some", SHAPE, Rows()), EXPECTED)
-    assert f"making anew, since it is damaged, {path}" in capsys.readouterr().err
+    assert f"replacing the damaged file {path}" in capsys.readouterr().err
     assert np.array_equal(np.load(path), EXPECTED)
 
 

@@ -134,7 +134,7 @@ def test_a_folder_without_classes_is_named(photos: Path) -> None:
 def test_an_empty_class_is_named(photos: Path) -> None:
     (photos / "train/dog/0.png").rename(photos / "train/dog/0.txt")
     (photos / "train/dog/1.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"photos/train: .*no valid file for the classes dog"):
+    with pytest.raises(FileNotFoundError, match=r"photos/train: .*there is no image of the classes dog"):
         load(photos)
 
 

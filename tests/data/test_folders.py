@@ -162,7 +162,7 @@ def test_hidden_folders_are_no_classes(photos: Path) -> None:
     assert torch.equal(found.labels, expected.labels)
     assert torch.equal(found.images, expected.images)
     hidden = [photos / "train" / name for name in (".ipynb_checkpoints", "cat/._0.png", "cat/.ipynb_checkpoints")]
-    assert notices == [f"{photos / 'train'}: left out as hidden: {', '.join(map(str, hidden))}"]
+    assert notices == [f"{photos / 'train'}: hidden files and folders left out: {', '.join(map(str, hidden))}"]
 
 
 def test_files_with_other_endings_are_counted(photos: Path) -> None:
@@ -171,7 +171,9 @@ def test_files_with_other_endings_are_counted(photos: Path) -> None:
     found, notices = warned(photos)
     assert len(found) == 5
     (notice,) = notices
-    assert notice == (f"{photos / 'train'}: 4 files have endings that are not read: 1 of .GIF, 1 of none, 2 of .gif")
+    assert notice == (
+        f"{photos / 'train'}: 4 files left out, whose endings are not read: 1 of .GIF, 1 of none, 2 of .gif"
+    )
 
 
 def test_a_link_to_a_folder_above_multiplies_nothing(photos: Path) -> None:
@@ -186,7 +188,7 @@ def test_a_link_to_a_folder_above_multiplies_nothing(photos: Path) -> None:
     assert torch.equal(found.images, expected.images)
     assert found.classes == expected.classes
     shown = ", ".join(map(str, loops))
-    assert notices == [f"{photos / 'train'}: left out as links to a folder that they lie in: {shown}"]
+    assert notices == [f"{photos / 'train'}: links to a folder that contains them left out: {shown}"]
 
 
 def test_links_that_lead_around_come_to_an_end(photos: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_error_of_patches_in_equal_numbers_is_that_of_their_images_means() -
 
 
 def test_one_image_has_no_error() -> None:
-    with pytest.raises(ValueError, match="image names 1 image, expected at least 2"):
+    with pytest.raises(ValueError, match="image holds 1 image, expected at least 2"):
         Mean.of(np.arange(4.0), np.full(4, 9))
 
 

@@ -18,7 +18,7 @@ from neuroae import Defense, resnet32
 from neuroae.data import ImageSet, load_dataset
 from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
 from neuroae.training import loop as training_loop
-from neuroae.training.checkpoint import Position, Trained
+from neuroae.training.checkpoint import Position, TrainingState
 from neuroae.utils.files import claimed, load_tensors, save_tensors
 from saved_models import small_model
 
@@ -33,16 +33,16 @@ class Killed(Exception):
 
 
 @contextmanager
-def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[list[Trained]]:
+def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[list[TrainingState]]:
     """Trainings raise in the step after so many, before that changes anything; gives what each step changed."""
     step = training_loop.step
-    done: list[Trained] = []
+    done: list[TrainingState] = []
 
-    def stopping(module: nn.Module, trained: Trained, *arguments: object) -> None:
+    def stopping(module: nn.Module, state: TrainingState, *arguments: object) -> None:
         if len(done) == steps:
             raise Killed
-        done.append(trained)
-        step(module, trained, *arguments)  # type: ignore[arg-type]
+        done.append(state)
+        step(module, state, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(training_loop, "step", stopping)
@@ -88,7 +88,7 @@ def test_both_stages_of_an_unsupervised_training_go_on(
     assert_equal_states(second, whole)
 
 
-def momenta(steps: list[Trained]) -> list[tuple[Tensor, Tensor]]:
+def momenta(steps: list[TrainingState]) -> list[tuple[Tensor, Tensor]]:
     """Each parameter with its momentum."""
     optimizer = steps[-1].optimizer
     parameters = optimizer.param_groups[0]["params"]
@@ -138,7 +138,7 @@ def test_checkpoints_are_so_many_seconds_apart(
         clock[0] += 25
         step(*arguments)  # type: ignore[arg-type]
 
-    def noted(path: Path, trained: Trained, position: Position, identity: object) -> None:
+    def noted(path: Path, state: TrainingState, position: Position, identity: object) -> None:
         saved.append((position.epoch, position.step))
 
     monkeypatch.setattr(training_loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))

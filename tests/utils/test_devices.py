@@ -12,7 +12,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes tensors on any device."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for name in ("LOCAL_WORLD_SIZE", *devices.ISOLATING):
+    for name in ("LOCAL_WORLD_SIZE", *devices.ISOLATION_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(devices.torch, "empty", lambda *_, **__: None)
 
@@ -64,5 +64,5 @@ def test_processes_that_would_share_a_gpu_are_refused(
 
 
 def test_devices_without_float64_are_refused(two_gpus: None) -> None:
-    with pytest.raises(ValueError, match="device is 'mps', expected one of the kinds cpu, cuda"):
+    with pytest.raises(ValueError, match="device is 'mps', expected one of the types cpu, cuda"):
         choose_device("mps")

@@ -67,7 +67,7 @@ from neuroae.utils import distributed
 
 
 def step():
-    model = distributed.parallel(torch.nn.Linear(2, 2))
+    model = distributed.parallelize(torch.nn.Linear(2, 2))
     model(torch.ones(1, 2)).sum().backward()
 
 with distributed.group(torch.device("cpu")):

@@ -181,5 +181,5 @@ def test_an_empty_output_is_not_the_current_folder(
 
 @pytest.mark.parametrize("scores", [[{}], [3], 3, [{"accuracy": "high", "images": 1, "data": "some"}]], ids=str)
 def test_scores_of_the_wrong_types_are_named(tmp_path: Path, module: ModuleType, scores: object) -> None:
-    with pytest.raises(ValueError, match=r"config\.json has scores in its notes that are none: "):
+    with pytest.raises(ValueError, match=r"config\.json holds scores that cannot be read: "):
         module.last_score(tmp_path / "config.json", {"scores": scores})

@@ -18,8 +18,8 @@ from neuroae.utils.versions import versions
 
 def learn_by_command(*arguments: object) -> str:
     """Runs ``neuroae dictionary`` on the digits; returns what it printed."""
-    given = ["dictionary", "--dataset", "digits", *map(str, arguments)]
-    result = CliRunner().invoke(app, given, catch_exceptions=False)
+    words = ["dictionary", "--dataset", "digits", *map(str, arguments)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -62,9 +62,9 @@ def test_atoms_learn_nothing_from_images_that_training_holds_out(
     CliRunner().invoke(app, ["train", *few, *quick], catch_exceptions=False)
     for path in (tmp_path / "own.safetensors", tmp_path / "dictionary.safetensors"):
         assert torch.equal(load_dictionary(path), expected)
-        noted = load_tensors(path)[1]
-        assert noted["data"] == "digits train without 8 held out"
-        assert (noted["images"], noted["fingerprint"]) == (32, rest.fingerprint())
+        notes = load_tensors(path)[1]
+        assert notes["data"] == "digits train without 8 held out"
+        assert (notes["images"], notes["fingerprint"]) == (32, rest.fingerprint())
 
 
 def test_a_training_takes_the_dictionary_that_was_learned_for_it(

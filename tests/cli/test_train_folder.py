@@ -100,7 +100,7 @@ def test_learned_atoms_are_those_of_the_images_whatever_their_folder_is_called(
 ) -> None:
     kill(tmp_path, "supervised", module, "learn")
     load = module.load_dataset
-    monkeypatch.setattr(module, "load_dataset", lambda *given: replace(load(*given), name="renamed"))
+    monkeypatch.setattr(module, "load_dataset", lambda *arguments: replace(load(*arguments), name="renamed"))
     train(tmp_path, "supervised")
     assert load_pretrained(tmp_path)[1]["run"]["images"] == 32
 

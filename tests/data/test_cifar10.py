@@ -91,9 +91,9 @@ def test_a_training_file_that_is_not_the_official_one_is_named(training_folder: 
     content[2_000_000] ^= 1
     path.unlink()
     path.write_bytes(content)
-    found, expected = hashlib.md5(content).hexdigest(), MD5_SUMS[path.name]
+    actual, expected = hashlib.md5(content).hexdigest(), MD5_SUMS[path.name]
     with pytest.raises(
-        ValueError, match=rf"data_batch_4\.bin is damaged: its MD5 sum is {found}, expected {expected}"
+        ValueError, match=rf"data_batch_4\.bin is damaged: its MD5 sum is {actual}, expected {expected}"
     ):
         load_dataset("cifar10", "train", training_folder)
 

@@ -155,20 +155,20 @@ def test_atoms_that_no_patch_uses_end_as_patches_of_the_last_minibatch() -> None
 
 def test_colour_patches_are_cut_channel_by_channel_from_the_image_they_name() -> None:
     data = colour_images(5, 6, 7)
-    found = random_patches(data, 2, 40, np.random.default_rng(0))
+    actual = random_patches(data, 2, 40, np.random.default_rng(0))
     every = data.images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(5, -1, 12)
-    known = [{tuple(patch.tolist()) for patch in image} for image in every]
-    assert found.values.shape == (40, 12)
-    assert set(found.image.tolist()) == set(range(5))
-    for patch, image in zip(found.values, found.image, strict=True):
-        assert tuple(np.rint(patch * 255).astype(int).tolist()) in known[image]
+    patches_by_image = [{tuple(patch.tolist()) for patch in image} for image in every]
+    assert actual.values.shape == (40, 12)
+    assert set(actual.image.tolist()) == set(range(5))
+    for patch, image in zip(actual.values, actual.image, strict=True):
+        assert tuple(np.rint(patch * 255).astype(int).tolist()) in patches_by_image[image]
 
 
 def test_every_position_of_every_image_is_drawn_as_often() -> None:
     """Pixels numbered from 1 show where a patch was cut."""
     images = torch.arange(1, 61, dtype=torch.uint8).reshape(2, 1, 5, 6)
-    found = random_patches(image_set(images), 2, 8000, np.random.default_rng(0))
-    corners = np.bincount(np.rint(found.values[:, 0] * 255).astype(int) - 1, minlength=60).reshape(2, 5, 6)
+    actual = random_patches(image_set(images), 2, 8000, np.random.default_rng(0))
+    corners = np.bincount(np.rint(actual.values[:, 0] * 255).astype(int) - 1, minlength=60).reshape(2, 5, 6)
     assert not corners[:, 4:].any()
     assert not corners[:, :, 5:].any()
     assert chisquare(corners[:, :4, :5].flatten()).pvalue > 0.01
@@ -177,10 +177,10 @@ def test_every_position_of_every_image_is_drawn_as_often() -> None:
 def test_black_patches_are_passed_over() -> None:
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     images[2, 0, 3, 3] = 200
-    found = random_patches(image_set(images), 2, 30, np.random.default_rng(0))
-    assert found.values.shape == (30, 4)
-    assert bool((found.values.max(1) == 200 / 255).all())
-    assert set(found.image.tolist()) == {2}
+    actual = random_patches(image_set(images), 2, 30, np.random.default_rng(0))
+    assert actual.values.shape == (30, 4)
+    assert bool((actual.values.max(1) == 200 / 255).all())
+    assert set(actual.image.tolist()) == {2}
 
 
 REFUSED = {

@@ -18,7 +18,7 @@ from neuroae.data import ImageSet
 from neuroae.training import TrainingSettings
 from neuroae.training.batches import Batch, batches
 from neuroae.training.history import Meter
-from neuroae.training.loop import start, step
+from neuroae.training.loop import make_state, step
 from neuroae.training.methods import Supervised
 from neuroae.utils.contexts import autocast
 
@@ -40,9 +40,9 @@ def data() -> ImageSet:
 def our_step(precision: str, device: str = "cpu") -> Action:
     settings = TrainingSettings(precision=precision, augment=True)
     task = Supervised(trainable(ours(CIFAR10, device)))  # type: ignore[arg-type]
-    trained, meter = start(task, settings, STEPS), Meter()
+    state, meter = make_state(task, settings, STEPS), Meter()
     batch = next(batches(data(), settings, "benchmark", 0, torch.device(device)))
-    return lambda: step(task, trained, batch, precision, meter)
+    return lambda: step(task, state, batch, precision, meter)
 
 
 def eager_step(channels_last: bool, device: str = "cpu", precision: str = "float32") -> Action:

@@ -91,7 +91,7 @@ def test_failed_build_leaves_its_reason_in_one_line(variables: dict[str, str], r
     compiler.write_text(BROKEN_COMPILER)
     compiler.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    result = run_python("setup.py", "build_engine", f"--build-lib={tmp_path}", cwd=ROOT, **variables, PATH=path)
+    result = run_python("setup.py", "build_library", f"--build-lib={tmp_path}", cwd=ROOT, **variables, PATH=path)
     assert result.returncode == 0, result.stderr
     assert [file.name for file in folder.iterdir()] == ["build-error.txt"]
     (line,) = (folder / "build-error.txt").read_text().splitlines()

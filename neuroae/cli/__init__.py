@@ -1,4 +1,4 @@
-"""The command line: ``neuroae VERB``, each verb in a file of its own."""
+"""The command line, ``neuroae VERB``, with one file for each verb."""
 
 import sys
 from typing import Annotated
@@ -22,8 +22,9 @@ app = typer.Typer(
 )
 
 
-def show_version(asked: bool) -> None:
-    if asked:
+def show_version(is_requested: bool) -> None:
+    """Prints the version and ends the command."""
+    if is_requested:
         print(f"neuroae {__version__}")
         raise typer.Exit
 
@@ -41,7 +42,7 @@ for verb in (demo, dictionary, train, attack, report):
 
 
 def main() -> None:
-    """Runs the command line; a mistake in what the user gave ends it with one line."""
+    """Runs the command line. An error in the user's input ends it with one line instead of a traceback."""
     keep_freed_memory()
     try:
         app()

@@ -1,4 +1,4 @@
-"""``neuroae demo``: the whole of it on handwritten digits, in a minute or two."""
+"""``neuroae demo``: train, attack and draw the defense on handwritten digits."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +25,16 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How much the demonstration does.
+    """The size of the demonstration.
 
     Attributes:
-        preset: of dictionary, encoder, training and budget.
-        train_images, test_images: used, from the front.
-        attacked_images: of the test images, those that are attacked.
-        steps: of PGD.
-        realizations: N_E, averaged in each step of an attack on a randomized model.
-        ensemble: E, realizations that vote on an image.
+        preset: Settings of dictionary, encoder, training and attacks.
+        train_images: The number of training images, from the front.
+        test_images: The number of test images, from the front.
+        attacked_images: The number of test images that are attacked, from the front.
+        steps: The number of steps of projected gradient descent (PGD).
+        realizations: N_E, the number of realizations averaged in each step of an attack on a randomized model.
+        ensemble: E, the number of realizations that vote on an image.
     """
 
     preset: Preset = PRESETS["digits"]
@@ -47,7 +48,13 @@ class DemoSettings:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The defense, the same with an unsupervised decoder, and the classifier alone."""
+    """The models that the demonstration trains.
+
+    Attributes:
+        defense: The defense, with decoder and classifier trained together.
+        unsupervised: The defense with an unsupervised decoder, which attacks transfer from.
+        undefended: The classifier alone.
+    """
 
     defense: Defense
     unsupervised: Defense
@@ -55,15 +62,15 @@ class Models:
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("neuroae-demo"),
-    seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    output: Annotated[Path, typer.Option(help=f"Folder for the picture, {PICTURE}.")] = Path("neuroae-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
 ) -> None:
-    """Learn, train, attack and show the defense on scikit-learn's handwritten digits. No downloads."""
+    """Train, attack and draw the defense on scikit-learn's digits, in a minute or two. Downloads nothing."""
     run(DemoSettings(), output, seed)
 
 
 def run(settings: DemoSettings, output: Path, seed: int) -> dict[str, list[Outcome]]:
-    """Prints the table, saves the picture, and returns the outcomes of each model, the clean one first."""
+    """Prints the table, saves the picture, and returns the outcomes of each model, that on clean images first."""
     train = load_dataset("digits", "train").take(slice(settings.train_images))
     test = load_dataset("digits", "test").take(slice(settings.test_images))
     models = train_models(train, settings.preset, seed)
@@ -76,6 +83,7 @@ def run(settings: DemoSettings, output: Path, seed: int) -> dict[str, list[Outco
 
 
 def train_models(train: ImageSet, preset: Preset, seed: int) -> Models:
+    """Returns the trained models; the two defenses share a dictionary."""
     classes = len(train.classes)
     height, width = train.images.shape[2:]
     atoms = make_dictionary(preset, train, seed)
@@ -89,6 +97,7 @@ def train_models(train: ImageSet, preset: Preset, seed: int) -> Models:
 
 
 def attack_models(models: Models, test: ImageSet, settings: DemoSettings, seed: int) -> dict[str, list[Outcome]]:
+    """Returns the outcomes of each model, that on clean images first."""
     preset = settings.preset
     budget = PGDSettings(preset.epsilon, preset.step_size, settings.steps, realizations=settings.realizations)
     recipe = PGDSettings.selection_recipe(epsilon=preset.epsilon, step_size=preset.step_size, steps=settings.steps)
@@ -111,7 +120,7 @@ def attack_models(models: Models, test: ImageSet, settings: DemoSettings, seed: 
 
 
 def draw_demo(path: Path, models: Models, test: ImageSet, outcomes: dict[str, list[Outcome]], seed: int) -> None:
-    """The first test images: clean, attacked, and as each decoder gave them to its classifier."""
+    """Draws the first test images: clean, attacked, and as each decoder reconstructs them for its classifier."""
     masks = derive_seed(seed, "picture")
     clean, *attacked = outcomes["defense"]
     worst = min(attacked, key=lambda outcome: outcome.accuracy.value)

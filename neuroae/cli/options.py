@@ -1,4 +1,4 @@
-"""Options that several verbs share, and their defaults where these depend on the data set."""
+"""Options that several verbs share, and options whose defaults depend on the data set."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,27 +11,55 @@ from ..models.presets import PRESETS, Preset
 
 
 def folder(text: str) -> Path:
-    """The folder of an option. An empty text, as of a variable that is not set, would be the current one."""
+    """Parses the folder of an option. An empty text, as from a variable that is not set, is refused.
+
+    Raises:
+        typer.BadParameter: The text is empty or blank; as a path it would be the current folder.
+    """
     if not text.strip():
         raise typer.BadParameter("it is empty, expected a folder; the current one is '.'")
     return Path(text)
 
 
+def preset_option(field: str, help: str, *names: str, **limits: Any) -> Any:
+    """Returns an option whose default is a field of the data set's preset. Its help shows the default of each preset.
+
+    Args:
+        field: The field of ``Preset``.
+        help: The help text.
+        *names: The option's names; by default the parameter's.
+        **limits: ``min`` and ``max``.
+    """
+    defaults = "; ".join(f"{name}: {shown(getattr(preset, field))}" for name, preset in PRESETS.items())
+    return typer.Option(*names, help=help, show_default=defaults, **limits)
+
+
+def shown(value: float) -> str:
+    """Returns a number as help texts show it."""
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def overridden(dataset: str, **values: Any) -> Preset:
+    """Returns the data set's preset with the user's values; None keeps the preset's."""
+    return replace(PRESETS[dataset], **{name: value for name, value in values.items() if value is not None})
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with the files: of cifar10, cifar-10-batches-bin or torchvision's cifar-10-batches-py; "
-        "of imagenette, imagenette2-160; of image-folder, train/CLASS/* and test/CLASS/* or val/CLASS/*."
+        help="Folder with the files of the data set. cifar10: cifar-10-batches-bin, or torchvision's "
+        "cifar-10-batches-py. imagenette: imagenette2-160. image-folder: train/CLASS/* and test/CLASS/* or "
+        "val/CLASS/*. digits: none needed."
     ),
 ]
 Download = Annotated[
-    bool, typer.Option("--download", help="Fetch cifar10 or imagenette into the data folder if it is not there.")
+    bool, typer.Option("--download", help="Download cifar10 or imagenette into --data-dir if it is not there.")
 ]
 ImageSize = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Height and width that images of imagenette and image-folder are brought to.",
+        help="Height and width, in pixels, that images of imagenette and image-folder are resized to.",
         show_default=f"{IMAGE_SIZE}",
     ),
 ]
@@ -39,7 +67,7 @@ Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Use only so many images, from the front; from that of each class where they are sorted by class.",
+        help="Number of images to use: the first ones, or the first ones of each class if they are sorted by class.",
         show_default="all",
     ),
 ]
@@ -47,28 +75,14 @@ HoldOut = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Training images not to learn from, drawn by the seed; "
-        "`neuroae train` scores on them in place of the test images.",
+        help="Number of training images not to learn from, drawn by the seed. `neuroae train` scores the model on "
+        "them instead of the test images.",
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.", show_default="a GPU if there is one")]
-Seed = Annotated[int, typer.Option(help="Of all random draws.")]
-
-
-def preset_option(field: str, help: str, **limits: Any) -> Any:
-    """An option, None unless given, whose default is the data set's own and is shown for each."""
-    defaults = "; ".join(f"{name}: {getattr(preset, field):.4g}" for name, preset in PRESETS.items())
-    return typer.Option(help=help, show_default=defaults, **limits)
-
-
-def overridden(dataset: str, **values: Any) -> Preset:
-    """The data set's settings, with those that the user gave in their place."""
-    return replace(PRESETS[dataset], **{name: value for name, value in values.items() if value is not None})
-
-
-Atoms = Annotated[int | None, preset_option("atoms", "L, the number of atoms.", min=1)]
-Patch = Annotated[int | None, preset_option("patch", "n, the side of a patch.", min=1)]
-Epsilon = Annotated[
-    float | None,
-    preset_option("epsilon", "L-infinity budget that the dead zone is made for, pixels in [0, 1].", min=0, max=1),
+Device = Annotated[
+    str | None,
+    typer.Option(help="Device to compute on: cpu, cuda or cuda:1.", show_default="cuda if there is a GPU, else cpu"),
 ]
+Seed = Annotated[int, typer.Option(help="Seed of all random draws.")]
+NumAtoms = Annotated[int | None, preset_option("atoms", "Number of atoms, L.", "--atoms", min=1)]
+Patch = Annotated[int | None, preset_option("patch", "Side of a patch in pixels, n.", min=1)]

@@ -1,4 +1,8 @@
-"""A saved model as the start of a training: another cycle of the learning rate, or other data."""
+"""What a run of ``neuroae train`` starts from and where it is kept: its folder, its atoms, a saved model.
+
+A folder belongs to one training. ``run.json`` holds the training's identity, which says what was asked for: method,
+images, settings, atoms and initial weights. A command with another identity is refused.
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -11,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data import ImageSet
+from ..dictionary import load_dictionary, save_dictionary
 from ..models import CARD, CONFIG, WEIGHTS, class_names, load_pretrained
 from ..models.description import describe
+from ..models.presets import Preset, make_dictionary
 from ..nn.defense import Defense
 from ..reports.charts import PICTURE, TABLE
 from ..utils import distributed
@@ -27,95 +33,119 @@ from ..utils.files import (
     save_json,
 )
 from ..utils.versions import note_versions, versions
+from .dictionary import dictionary_notes
 
 RUN = "run.json"
 DICTIONARY = "dictionary.safetensors"
 CHECKPOINTS = "checkpoint-*.safetensors"
-ASKED = ("method", "dataset", "images", "fingerprint", "preset", "training", "init", "dictionary")
+# The entries of a training's identity. "dictionary" is missing where the atoms are still to be learned, and "init"
+# where no saved model is the start.
+IDENTITY = ("method", "dataset", "images", "fingerprint", "preset", "training", "init", "dictionary")
+# The key of the identity in run.json.
+ASKED = "asked"
 
 
 @contextmanager
-def taken(folder: Path, asked: dict[str, Any]) -> Iterator[None]:
-    """Keeps other commands out while the block is at work, and writes down what was asked, for all that come later.
+def claimed_for_training(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """Claims the folder for the length of the block, and notes the training's identity and versions in it.
 
     Args:
-        folder: of the training, made if missing.
-        asked: what makes two trainings the same. Without "dictionary" the atoms are still to be learned, and follow
-            from the rest.
+        folder: The folder of the training, created if it is missing.
+        identity: What makes two trainings the same. Without "dictionary" the atoms are still to be learned, and follow
+            from the other entries.
 
     Raises:
-        BlockingIOError: another command is at work there.
-        ValueError: the folder belongs to another training, or to none.
+        BlockingIOError: Another command has claimed the folder.
+        ValueError: The folder belongs to another training, or to something else.
     """
     if not distributed.is_first():
         yield
         return
-    refuse_foreign(folder)
+    require_training_folder(folder)
     with claimed(folder):
         for name in (RUN, DICTIONARY, WEIGHTS, CONFIG, CARD, TABLE, PICTURE):
             remove_leftovers(folder / name)
-        checkpoints = sorted(folder.glob(CHECKPOINTS))
         if (folder / RUN).exists():
-            require_asked(folder, asked)
+            require_run(folder, identity)
             note_versions(folder / RUN, load_run(folder))
         else:
-            # Folders of earlier versions say only in their checkpoints whose they are.
-            for checkpoint in checkpoints:
-                require_settings(checkpoint, load_tensors(checkpoint)[1].get("identity"), asked)
-            begun = [{"neuroae": "unknown, the training was begun by an earlier version"}] if checkpoints else []
-            save_json(folder / RUN, {"asked": asked, "versions": [*begun, versions()]})
+            save_run(folder, identity)
         yield
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Refuses a folder with files that a training would replace, and without any that says that they are a training's.
+def require_training_folder(folder: Path) -> None:
+    """Refuses a folder with files that a training would replace, unless they are a training's.
 
     Raises:
-        ValueError: there is such a file.
+        ValueError: There is such a file.
     """
     if not (folder / RUN).exists() and not any(folder.glob(CHECKPOINTS)):
         require_empty(folder / RUN, [folder / name for name in (CARD, WEIGHTS, TABLE, PICTURE)])
 
 
-def require_asked(folder: Path, asked: dict[str, Any]) -> None:
-    """Refuses a folder that another training was asked for.
+def save_run(folder: Path, identity: dict[str, Any]) -> None:
+    """Writes ``run.json``.
 
     Raises:
-        ValueError: they differ; the message says where.
+        ValueError: Checkpoints of an earlier version, which wrote no ``run.json``, belong to another training.
     """
-    require_same(folder / RUN, load_run(folder)["asked"], asked)
-
-
-def require_settings(path: Path, found: Any, asked: dict[str, Any]) -> None:
-    """The same for a file that knows the atoms in any case, whether they were given or learned.
-
-    Args:
-        path: of the file.
-        found: what it says that was asked, among other things.
-        asked: see ``taken``.
-    """
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} does not say which training it belongs to")
-    compared = [name for name in ASKED if name in asked or name != "dictionary"]
-    require_same(path, {name: found.get(name) for name in compared}, asked)
+    checkpoints = sorted(folder.glob(CHECKPOINTS))
+    for checkpoint in checkpoints:
+        require_identity(checkpoint, load_tensors(checkpoint)[1].get("identity"), identity)
+    begun = [{"neuroae": "unknown, the training was begun by an earlier version"}] if checkpoints else []
+    save_json(folder / RUN, {ASKED: identity, "versions": [*begun, versions()]})
 
 
 def load_run(folder: Path) -> dict[str, Any]:
+    """Returns the content of ``run.json``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It has another form.
+    """
     run = load_json(folder / RUN)
-    fits = isinstance(run, dict) and isinstance(run.get("asked"), dict) and isinstance(run.get("versions"), list)
-    if not fits or not run["versions"] or not all(isinstance(each, dict) for each in run["versions"]):
+    has_parts = isinstance(run, dict) and isinstance(run.get(ASKED), dict) and isinstance(run.get("versions"), list)
+    if not has_parts or not run["versions"] or not all(isinstance(entry, dict) for entry in run["versions"]):
         raise ValueError(f"{folder / RUN} is not what `neuroae train` writes")
     return run
 
 
+def require_run(folder: Path, identity: dict[str, Any]) -> None:
+    """Refuses a folder whose ``run.json`` belongs to another training.
+
+    Raises:
+        ValueError: The identities differ; the message says where.
+    """
+    require_same(folder / RUN, load_run(folder)[ASKED], identity)
+
+
+def require_identity(path: Path, stored: Any, identity: dict[str, Any]) -> None:
+    """Refuses a checkpoint or a model of another training.
+
+    Both hold the digest of the atoms in any case, so it is compared only if the identity has it.
+
+    Args:
+        path: The file, for the error.
+        stored: The identity in the file, and other entries.
+        identity: The training's identity.
+
+    Raises:
+        ValueError: The identities differ, or the file holds none.
+    """
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} does not say which training it belongs to")
+    compared = [name for name in IDENTITY if name in identity or name != "dictionary"]
+    require_same(path, {name: stored.get(name) for name in compared}, identity)
+
+
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Where the weights come from.
+    """A saved model whose weights and atoms a training starts from.
 
     Attributes:
-        name: as the user gave it: a folder, or a name that ships with the package.
-        model: that is there.
-        notes: what is known of it.
+        name: The user's name for it: a folder, or a model that ships with the package.
+        model: The model.
+        notes: What was saved with it.
     """
 
     name: str
@@ -124,43 +154,92 @@ class Start:
 
     @classmethod
     def load(cls, name_or_folder: str) -> "Start":
+        """Returns the saved model of a name or a folder."""
         return cls(name_or_folder, *load_pretrained(name_or_folder))
 
     def atoms(self) -> Tensor:
-        """Those of a defense.
+        """Returns the atoms of a defense, (L, C, n, n).
 
         Raises:
-            ValueError: it is a classifier alone.
+            ValueError: The model is a classifier alone.
         """
         if not isinstance(self.model, Defense):
-            raise ValueError(f"init is {self.name!r}, a classifier without a dictionary, expected a defense")
+            raise ValueError(f"--init is {self.name!r}, a classifier without a dictionary, expected a defense")
         return self.model.encoder.atoms
 
     def copy_into(self, model: nn.Module) -> None:
-        """Gives a new model these weights.
+        """Copies the weights into a new model.
 
         Raises:
-            ValueError: the two are not alike; the message says where.
+            ValueError: The models differ in more than their weights; the message says where.
         """
         there, here = describe(self.model), describe(model)
         if there != here:
-            raise ValueError(f"init is another model: {difference(Path(self.name).name, there, here)}")
+            differences = difference(Path(self.name).name, there, here)
+            raise ValueError(f"--init is a model with other settings: {differences}")
         if isinstance(model, Defense) and not torch.equal(model.encoder.atoms, self.atoms()):
-            raise ValueError("init has other atoms than --dictionary; leave that option out to take them from init")
+            raise ValueError("--init has other atoms than --dictionary; leave --dictionary out to use those of --init")
         model.load_state_dict(self.model.state_dict())
 
     def compare_classes(self, data: ImageSet) -> None:
-        """Warns where the names of the start's classes are known and the images have others."""
+        """Warns if the model was trained on classes with other names than the images'."""
         names = class_names(self.notes, len(data.classes))
         if names is not None and names != data.classes:
             warnings.warn(
-                f"init was trained on the classes {', '.join(names)}, and {data.name} has {', '.join(data.classes)}: "
-                "what it knows of a class starts out under another name",
+                f"--init was trained on the classes {', '.join(names)}, and {data.name} has "
+                f"{', '.join(data.classes)}: what the model learned about a class now has another name",
                 stacklevel=2,
             )
 
     def runs(self) -> list[dict[str, Any]]:
-        """The trainings that made these weights, oldest first, as notes keep them."""
-        kept = {"run", "epochs", "seconds", "versions", "continued_with"}
-        last = {name: note for name, note in self.notes.items() if name in kept}
+        """Returns the notes of the trainings that made these weights, oldest first."""
+        names = {"run", "epochs", "seconds", "versions", "continued_with"}
+        last = {name: note for name, note in self.notes.items() if name in names}
         return [*self.notes.get("earlier", []), last]
+
+
+def initial_atoms(dictionary: Path | None, start: Start | None, num_atoms: int | None) -> Tensor | None:
+    """Returns the atoms of a dictionary file, or else those of the saved model; None if they are to be learned.
+
+    Args:
+        dictionary: The file of ``--dictionary``.
+        start: The model of ``--init``.
+        num_atoms: The number of ``--atoms``.
+
+    Raises:
+        ValueError: There are not ``num_atoms`` atoms, or the saved model has none.
+    """
+    if dictionary is not None:
+        name, atoms = str(dictionary), load_dictionary(dictionary)
+    elif start is not None:
+        name, atoms = "--init", start.atoms()
+    else:
+        return None
+    if num_atoms is not None and num_atoms != len(atoms):
+        raise ValueError(f"--atoms is {num_atoms}, but {name} holds {len(atoms)}; leave --atoms out to use them")
+    return atoms
+
+
+def placeholder_atoms(preset: Preset, data: ImageSet) -> Tensor:
+    """Returns constant atoms of the shape that will be learned, to check whether the settings make a model."""
+    channels = data.images.shape[1]
+    entries = channels * preset.patch**2
+    return torch.full((preset.atoms, channels, preset.patch, preset.patch), entries**-0.5)
+
+
+def learned_atoms(preset: Preset, data: ImageSet, folder: Path, seed: int) -> Tensor:
+    """Returns the atoms of the folder's dictionary, which the first process learns if it is missing.
+
+    Raises:
+        ValueError: The folder's dictionary was learned with other settings or from other images.
+    """
+    path = folder / DICTIONARY
+    notes = dictionary_notes(preset, data, seed)
+    if distributed.is_first() and not path.exists():
+        save_dictionary(path, make_dictionary(preset, data, seed), notes)
+    distributed.wait_for_all()
+    stored = load_tensors(path)[1]
+    # "data" holds the name of the images' folder, which may change; the fingerprint tells whether they are the same.
+    compared = notes.keys() - {"data", "versions"}
+    require_same(path, {name: stored.get(name) for name in compared}, {name: notes[name] for name in compared})
+    return load_dictionary(path)

@@ -1,8 +1,7 @@
 """``neuroae train``: train a defense, or the classifier alone."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,42 +23,50 @@ from ..training.settings import Schedule
 from ..utils import distributed
 from ..utils.contexts import Precision, drawing_from
 from ..utils.devices import choose_device
-from .dictionary import any_atoms, given_atoms, learned_atoms
 from .options import (
-    Atoms,
     DataDir,
     Device,
     Download,
-    Epsilon,
     HoldOut,
     ImageSize,
     Limit,
+    NumAtoms,
     Seed,
     folder,
     overridden,
     preset_option,
 )
-from .runs import RUN, Start, load_run, require_asked, require_settings, taken
+from .runs import (
+    RUN,
+    Start,
+    claimed_for_training,
+    initial_atoms,
+    learned_atoms,
+    load_run,
+    placeholder_atoms,
+    require_identity,
+    require_run,
+)
 
 Method = Literal["supervised", "unsupervised", "plain"]
 
 
 def train(
-    dataset: Annotated[DatasetName, typer.Option(help="What to train on.")],
+    dataset: Annotated[DatasetName, typer.Option(help="Data set to train on.")],
     output: Annotated[
         Path,
         typer.Option(
             parser=folder,
             metavar="PATH",
-            help="Folder for the model, checkpoints and curves, new or empty. A run that was stopped goes on from "
-            "there.",
+            help="Folder for the model, checkpoints and curves: a new one, or that of a stopped training, which is "
+            "then resumed.",
         ),
     ],
     method: Annotated[
         Method,
         typer.Option(
-            help="Decoder and classifier together, the decoder by regression to the image and then the classifier, "
-            "or the classifier alone."
+            help="supervised: decoder and classifier learn together. unsupervised: the decoder learns by regression "
+            "to the image, then the classifier. plain: the classifier alone, without a defense."
         ),
     ] = "supervised",
     data_dir: DataDir = None,
@@ -70,67 +77,71 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Saved model whose weights and atoms to start from, a folder or a name that ships with neuroae.",
-            show_default="drawn by the seed",
+            help="Saved model whose weights and atoms to start from: a folder, or the name of a model that ships with "
+            "neuroae.",
+            show_default="weights drawn by the seed",
         ),
     ] = None,
     dictionary: Annotated[
         Path | None,
-        typer.Option(help="Atoms to use, from `neuroae dictionary`.", show_default="those of --init, or learn them"),
+        typer.Option(
+            help="File with the atoms to use, from `neuroae dictionary`.",
+            show_default="the atoms of --init; without it they are learned",
+        ),
     ] = None,
-    atoms: Atoms = None,
-    stride: Annotated[int | None, preset_option("stride", "S, pixels between patches.", min=1)] = None,
-    top_t: Annotated[int | None, preset_option("top_t", "T, coefficients kept of a patch.", min=1)] = None,
-    dropout_p: Annotated[float | None, preset_option("dropout_p", "p, how often each is dropped.", min=0)] = None,
-    epsilon: Epsilon = None,
-    beta: Annotated[float | None, preset_option("beta", "Width of the dead zone, in epsilons.", min=0)] = None,
+    num_atoms: NumAtoms = None,
+    stride: Annotated[int | None, preset_option("stride", "Pixels from one patch to the next, S.", min=1)] = None,
+    top_t: Annotated[int | None, preset_option("top_t", "Coefficients kept of each patch, T.", min=1)] = None,
+    dropout_p: Annotated[
+        float | None, preset_option("dropout_p", "Probability that a kept coefficient is dropped, p.", min=0)
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        preset_option(
+            "epsilon", "L-infinity budget that the dead zone is designed for; pixels are in [0, 1].", min=0, max=1
+        ),
+    ] = None,
+    beta: Annotated[
+        float | None, preset_option("beta", "Threshold of the dead zone, as a multiple of epsilon.", min=0)
+    ] = None,
     quantize: Annotated[
-        bool | None, typer.Option(help="Reduce coefficients to their signs.", show_default="quantize")
+        bool | None,
+        typer.Option(help="Whether coefficients are reduced to their signs.", show_default="--quantize"),
     ] = None,
-    epochs: Annotated[int | None, preset_option("epochs", "Passes over the images.", min=1)] = None,
+    epochs: Annotated[int | None, preset_option("epochs", "Passes over the training images.", min=1)] = None,
     decoder_epochs: Annotated[
-        int | None, preset_option("decoder_epochs", "Passes for an unsupervised decoder.", min=1)
+        int | None,
+        preset_option("decoder_epochs", "Passes for the decoder, with --method unsupervised.", min=1),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step, over all processes.")] = 64,
-    learning_rate: Annotated[float | None, preset_option("learning_rate", "At the peak.", min=0)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a step, over all processes.")] = 64,
+    learning_rate: Annotated[float | None, preset_option("learning_rate", "Learning rate at its peak.", min=0)] = None,
     schedule: Annotated[
-        Schedule, typer.Option(help="Of the learning rate: from 0 to the peak and back to 0, or the peak throughout.")
+        Schedule,
+        typer.Option(
+            help="Learning rate. triangular: from 0 up to the peak and back to 0. constant: at the peak throughout."
+        ),
     ] = "triangular",
-    precision: Annotated[Precision, typer.Option(help="Of the decoder and classifier.")] = "float32",
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 60.0,
+    precision: Annotated[Precision, typer.Option(help="Precision of decoder and classifier.")] = "float32",
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints.")] = 60.0,
     device: Device = None,
     seed: Seed = 0,
 ) -> None:
-    """Train on clean images, score on the test images, and save the model.
+    """Train on clean images, score the model on the test images, and save it.
 
-    Stopped at any moment and started again with the same options, it goes on. For several processes, start it by
+    The same command resumes a training that was stopped. To train in several processes, start it by
     `torchrun --nproc-per-node=2 -m neuroae train ...`.
     """
-    refuse_unused(
-        method,
-        decoder_epochs,
-        dictionary=dictionary,
-        atoms=atoms,
-        stride=stride,
-        top_t=top_t,
-        dropout_p=dropout_p,
-        epsilon=epsilon,
-        beta=beta,
-        quantize=quantize,
-    )
-    where = choose_device(device)
+    encoder: dict[str, Any] = {"stride": stride, "top_t": top_t, "dropout_p": dropout_p}
+    encoder |= {"epsilon": epsilon, "beta": beta, "quantize": quantize}
+    refuse_unused(method, decoder_epochs, dictionary=dictionary, atoms=num_atoms, **encoder)
+    computing = choose_device(device)
     start = None if init is None else Start.load(init)
-    given = None if method == "plain" else given_atoms(dictionary, start, atoms)
+    atoms = None if method == "plain" else initial_atoms(dictionary, start, num_atoms)
     preset = overridden(
         dataset,
-        atoms=atoms if given is None else len(given),
-        patch=None if given is None else given.shape[-1],
-        stride=stride,
-        top_t=top_t,
-        dropout_p=dropout_p,
-        epsilon=epsilon,
-        beta=beta,
-        quantize=quantize,
+        atoms=num_atoms if atoms is None else len(atoms),
+        patch=None if atoms is None else atoms.shape[-1],
+        **encoder,
         epochs=epochs,
         decoder_epochs=decoder_epochs,
         learning_rate=learning_rate,
@@ -150,116 +161,177 @@ def train(
         scored = validation
     else:
         validation, scored = None, load_dataset(dataset, "test", data_dir, download, image_size)
-    asked = identify(method, dataset, preset, images, settings, given, start)
-    to_learn = method != "plain" and given is None
-    with distributed.group(where):
+    plan = Plan(method, dataset, preset, settings, images, validation, scored, start, atoms)
+    with distributed.group(computing):
         if (output / CONFIG).exists():
-            show_finished(output, asked)
-            return
-        # Made before the folder is, so that settings that do not fit leave nothing behind.
-        model = make_model(preset, images, any_atoms(preset, images) if to_learn else given, seed)
-        require_fit(model, images)
-        if start is not None:
-            start.copy_into(model)
-            start.compare_classes(images)
-        with taken(output, asked):
-            if to_learn:
-                given = learned_atoms(preset, images, output, seed)
-                model = make_model(preset, images, given, seed)
-            identity = identify(method, dataset, preset, images, settings, given, start)
-            run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update, held=True)
-            history = learn(method, model.to(where), preset, images, settings, run, validation)
-            if distributed.is_first():
-                finish(output, model, images.classes, scored, history, identity, start, seed)
+            show_finished(output, plan.identity())
+        else:
+            run_plan(plan, output, checkpoint_seconds, computing)
 
 
-def refuse_unused(method: Method, decoder_epochs: int | None, **encoder: object) -> None:
-    """Refuses options, those that are not None, of what the method does not train: they would change nothing."""
+def refuse_unused(method: Method, decoder_epochs: int | None, **defense_options: object) -> None:
+    """Refuses options that would change nothing, because the method does not train what they are about.
+
+    Args:
+        method: How to train.
+        decoder_epochs: The option, None if the user did not set it.
+        **defense_options: Options of a defense by name, None if the user did not set them.
+
+    Raises:
+        ValueError: The method does not use an option that is set.
+    """
     if decoder_epochs is not None and method != "unsupervised":
-        raise ValueError(f"--decoder-epochs is of an unsupervised training, and --method is {method}")
-    for name, value in encoder.items():
+        raise ValueError(f"--decoder-epochs needs --method unsupervised, but --method is {method}")
+    for name, value in defense_options.items():
         if value is not None and method == "plain":
-            raise ValueError(
-                f"--{name.replace('_', '-')} is of a defense, and --method is plain, the classifier alone"
-            )
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} needs a defense, but --method is plain, the classifier alone")
 
 
-def make_model(preset: Preset, data: ImageSet, atoms: Tensor | None, seed: int) -> nn.Module:
-    """A defense on the atoms, or the classifier alone without them."""
-    classes = len(data.classes)
-    height, width = data.images.shape[2:]
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a training does, as the options say.
+
+    Attributes:
+        method: How to train.
+        dataset: The name of the data set.
+        preset: The data set's preset with the user's options.
+        settings: Optimizer, schedule and seed.
+        images: The training images.
+        validation: Training images that are held out and scored after every epoch; None holds none out.
+        scored: The images that the model is scored on at the end: those held out, or else the test images.
+        start: The saved model to start from, or None.
+        atoms: (L, C, n, n), or None if they are to be learned, or if the method is "plain".
+    """
+
+    method: Method
+    dataset: str
+    preset: Preset
+    settings: TrainingSettings
+    images: ImageSet
+    validation: ImageSet | None
+    scored: ImageSet
+    start: Start | None
+    atoms: Tensor | None
+
+    def learns_atoms(self) -> bool:
+        """Returns whether the atoms are still to be learned."""
+        return self.method != "plain" and self.atoms is None
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what makes two trainings the same, as JSON gives it back; "dictionary" once the atoms are there."""
+        identity = {
+            "method": self.method,
+            "dataset": self.dataset,
+            "images": len(self.images),
+            "fingerprint": self.images.fingerprint(),
+            "preset": asdict(self.preset),
+            "training": asdict(self.settings),
+        }
+        if self.atoms is not None:
+            identity["dictionary"] = dictionary_digest(self.atoms)
+        if self.start is not None:
+            identity["init"] = fingerprint(self.start.model)
+        stored: dict[str, Any] = json.loads(json.dumps(identity))
+        return stored
+
+
+def show_finished(output: Path, identity: dict[str, Any]) -> None:
+    """Prints that the training is done, and the model's score.
+
+    Raises:
+        ValueError: The folder holds the model of another training.
+    """
+    _, notes = load_pretrained(output)
+    if (output / RUN).exists():
+        require_run(output, identity)
+    else:
+        require_identity(output / CONFIG, notes.get("run", {}), identity)
+    if distributed.is_first():
+        print(f"{output} is trained already{last_score(output / CONFIG, notes)}")
+
+
+def last_score(path: Path, notes: dict[str, Any]) -> str:
+    """Returns the model's score in words; "" if there is none, as when another model was saved in the folder.
+
+    Raises:
+        ValueError: The notes hold scores of another form; the message names the path.
+    """
+    try:
+        texts = [
+            f": {score['accuracy']:.1%} of {score['images']:,} images of {score['data']}"
+            for score in notes.get("scores", [])
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds scores that cannot be read: {error!r}") from error
+    return "".join(texts[:1])
+
+
+def run_plan(plan: Plan, output: Path, checkpoint_seconds: float, device: torch.device) -> None:
+    """Trains the model, scores it and saves it.
+
+    Args:
+        plan: What to do.
+        output: The folder of the training.
+        checkpoint_seconds: The time between two checkpoints.
+        device: The device to compute on.
+    """
+    # Before the folder is created, so that settings that do not fit leave nothing behind.
+    model = try_model(plan)
+    with claimed_for_training(output, plan.identity()):
+        if plan.learns_atoms():
+            plan = replace(plan, atoms=learned_atoms(plan.preset, plan.images, output, plan.settings.seed))
+            model = make_model(plan, plan.atoms)
+        identity = plan.identity()
+        run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update, held=True)
+        history = learn(plan, model.to(device), run)
+        if distributed.is_first():
+            finish(plan, model, history, identity, output)
+
+
+def try_model(plan: Plan) -> nn.Module:
+    """Returns a model of the plan, with placeholders for atoms that are still to be learned.
+
+    It is shown an image, so that errors in the settings come before anything is written.
+    """
+    model = make_model(plan, placeholder_atoms(plan.preset, plan.images) if plan.learns_atoms() else plan.atoms)
+    with torch.no_grad(), drawing_from(0):
+        model.eval()(plan.images.take(slice(1)).pixels())
+    if plan.start is not None:
+        plan.start.copy_into(model)
+        plan.start.compare_classes(plan.images)
+    return model
+
+
+def make_model(plan: Plan, atoms: Tensor | None) -> nn.Module:
+    """Returns an untrained defense with these atoms, or the classifier alone without atoms."""
+    classes, seed = len(plan.images.classes), plan.settings.seed
+    height, width = plan.images.images.shape[2:]
     check_sides(height, width)
     if atoms is None:
-        return make_classifier(preset, classes, seed)
-    return make_defense(preset, atoms, (height, width), classes, seed)
+        return make_classifier(plan.preset, classes, seed)
+    return make_defense(plan.preset, atoms, (height, width), classes, seed)
 
 
-@torch.no_grad()
-def require_fit(model: nn.Module, data: ImageSet) -> None:
-    """Shows the model an image, so that its own errors come before anything is written."""
-    with drawing_from(0):
-        model.eval()(data.take(slice(1)).pixels())
-
-
-def identify(
-    method: Method,
-    dataset: str,
-    preset: Preset,
-    images: ImageSet,
-    settings: TrainingSettings,
-    atoms: Tensor | None,
-    start: Start | None,
-) -> dict[str, Any]:
-    """What makes two runs the same, in the form in which JSON gives it back; atoms where they are known."""
-    identity = {
-        "method": method,
-        "dataset": dataset,
-        "images": len(images),
-        "fingerprint": images.fingerprint(),
-        "preset": asdict(preset),
-        "training": asdict(settings),
-    }
-    if atoms is not None:
-        identity["dictionary"] = dictionary_digest(atoms)
-    if start is not None:
-        identity["init"] = fingerprint(start.model)
-    stored: dict[str, Any] = json.loads(json.dumps(identity))
-    return stored
-
-
-def learn(
-    method: Method,
-    model: nn.Module,
-    preset: Preset,
-    data: ImageSet,
-    settings: TrainingSettings,
-    run: Run,
-    validation: ImageSet | None,
-) -> list[Epoch]:
+def learn(plan: Plan, model: nn.Module, run: Run) -> list[Epoch]:
+    """Trains the model by the plan's method, and returns the epochs."""
     if not isinstance(model, Defense):
-        return train_plain(model, data, settings, run, validation)
-    if method == "unsupervised":
-        return train_unsupervised(model, data, settings, preset.decoder_epochs, run, validation)
-    return train_supervised(model, data, settings, run, validation)
+        return train_plain(model, plan.images, plan.settings, run, plan.validation)
+    if plan.method == "unsupervised":
+        epochs = plan.preset.decoder_epochs
+        return train_unsupervised(model, plan.images, plan.settings, epochs, run, plan.validation)
+    return train_supervised(model, plan.images, plan.settings, run, plan.validation)
 
 
-def finish(
-    output: Path,
-    model: nn.Module,
-    classes: Sequence[str],
-    scored: ImageSet,
-    history: list[Epoch],
-    identity: dict[str, Any],
-    start: Start | None,
-    seed: int,
-) -> None:
-    """Scores the model, saves it with all that is known of it, and prints the score."""
+def finish(plan: Plan, model: nn.Module, history: list[Epoch], identity: dict[str, Any], output: Path) -> None:
+    """Scores the model, saves it with notes on its training, and prints the score."""
+    scored, seed = plan.scored, plan.settings.seed
     ensemble = 10 if isinstance(model, Defense) else 1
     row = Row.of(output.name, evaluate(model, scored, ensemble=ensemble, seed=seed, title=output.name))
     first, *later = load_run(output)["versions"]
     notes = {
         "run": identity,
-        "classes": list(classes),
+        "classes": list(plan.images.classes),
         "scores": [{"data": scored.name, "ensemble": ensemble, **asdict(row)}],
         "seconds": sum(identity["images"] / epoch.images_per_second for epoch in history),
         "epochs": [asdict(epoch) for epoch in history],
@@ -267,34 +339,7 @@ def finish(
     }
     if later:
         notes["continued_with"] = later
-    if start is not None:
-        notes["earlier"] = start.runs()
+    if plan.start is not None:
+        notes["earlier"] = plan.start.runs()
     save_pretrained(model, output, notes)
     print(markdown_table([row]))
-
-
-def show_finished(output: Path, asked: dict[str, Any]) -> None:
-    """Says that there is nothing left to do; an error where the folder holds another run's model."""
-    _, notes = load_pretrained(output)
-    if (output / RUN).exists():
-        require_asked(output, asked)
-    else:
-        require_settings(output / CONFIG, notes.get("run", {}), asked)
-    if distributed.is_first():
-        print(f"{output} is trained already{last_score(output / CONFIG, notes)}")
-
-
-def last_score(path: Path, notes: dict[str, Any]) -> str:
-    """In words; "" where there is none, as whoever saves a model in the place of this one may know no score of it.
-
-    Raises:
-        ValueError: the notes of the configuration at the path are of another form.
-    """
-    try:
-        scored = [
-            f": {score['accuracy']:.1%} of {score['images']:,} images of {score['data']}"
-            for score in notes.get("scores", [])
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} has scores in its notes that are none: {error!r}") from error
-    return "".join(scored[:1])

@@ -1,4 +1,4 @@
-"""Data sets, by name."""
+"""Data sets by name: handwritten digits, CIFAR-10, Imagenette and folders of images."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,7 +14,7 @@ DATASETS = get_args(DatasetName)
 SPLITS = ("train", "test")
 RESIZED = ("imagenette", "image-folder")
 IMAGE_SIZE = 160
-WHAT_LIES_THERE = {
+FOLDER_CONTENTS = {
     "cifar10": "cifar-10-batches-bin or cifar-10-batches-py",
     "imagenette": "imagenette2-160",
     "image-folder": "train/CLASS/* and test/CLASS/* or val/CLASS/*",
@@ -24,20 +24,21 @@ WHAT_LIES_THERE = {
 def load_dataset(
     name: str, split: str, data_dir: str | Path | None = None, download: bool = False, image_size: int | None = None
 ) -> ImageSet:
-    """A split of a data set.
+    """Returns a split of a data set.
 
     Args:
-        name: one of ``DATASETS``.
+        name: One of ``DATASETS``.
         split: "train" or "test".
-        data_dir: the folder where the files lie; every data set but the digits needs one.
-        download: fetch cifar10 or imagenette into ``data_dir``, through torchvision, where it does not lie there.
-        image_size: height and width, in pixels, that images of imagenette and image-folder are brought to; None is
-            160. The others keep their own, and take None.
+        data_dir: The folder with the files. Every data set but the digits needs one.
+        download: Whether to download cifar10 or imagenette, through torchvision, if it is not in ``data_dir``.
+        image_size: Height and width, in pixels, that images of imagenette and image-folder are resized to; None is
+            160. Images of the other data sets keep their size.
 
     Raises:
-        FileNotFoundError: a file or folder is missing.
-        ValueError: an unknown name or split, a missing ``data_dir``, a damaged file, or nothing to download or resize.
-        ImportError: the files need torchvision, which is not installed.
+        FileNotFoundError: A file or folder is missing.
+        ValueError: The name or the split is unknown, ``data_dir`` is missing, a file is damaged, or the data set
+            cannot be downloaded or resized.
+        ImportError: The files need torchvision, which is not installed.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset is {name!r}, expected one of {', '.join(DATASETS)}")
@@ -48,11 +49,11 @@ def load_dataset(
     if download and name == "image-folder":
         raise ValueError("image-folder stands for images of your own: there is nothing to download")
     if image_size is not None and name not in RESIZED:
-        raise ValueError(f"image_size is {image_size}, but images of {name} keep their own")
+        raise ValueError(f"image_size is {image_size}, but images of {name} keep their own size")
     if name == "digits":
         return digits(split)
     if data_dir is None:
-        raise ValueError(f"{name} needs data_dir, the folder with {WHAT_LIES_THERE[name]}")
+        raise ValueError(f"{name} needs data_dir, the folder with {FOLDER_CONTENTS[name]}")
     folder = Path(data_dir)
     if name == "cifar10":
         return cifar10(split, folder, download)

@@ -1,4 +1,7 @@
-"""torchvision, which reads and fetches data sets; the package works without it."""
+"""The cache folder, with arrays that are computed once, and downloads through torchvision.
+
+The package works without torchvision, which only some data sets need.
+"""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -10,11 +13,11 @@ import numpy as np
 from filelock import FileLock
 
 from ..utils.files import remove_leftovers, replacing
-from ..utils.progress import say
+from ..utils.progress import print_notice
 
 
 def cache_folder() -> Path:
-    """``$NEUROAE_CACHE``, else ``neuroae`` in ``$XDG_CACHE_HOME``, else ``~/.cache/neuroae``."""
+    """Returns ``$NEUROAE_CACHE``, else ``neuroae`` in ``$XDG_CACHE_HOME``, else ``~/.cache/neuroae``."""
     chosen = os.environ.get("NEUROAE_CACHE")
     if chosen:
         return Path(chosen)
@@ -22,24 +25,24 @@ def cache_folder() -> Path:
 
 
 def cached_array(name: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]) -> np.ndarray:
-    """The rows as one array, made by the first process that asks and read from a file by all later ones.
+    """Returns the rows as one array, which the first call writes to a file and later calls read from there.
 
-    A file that is truncated, or holds something else, is made anew.
+    A file that is truncated, or holds another array, is written anew. Processes that ask at once wait for one writer.
 
     Args:
-        name: of the file in the cache folder, which tells these rows from all others.
-        shape: of the array, the number of rows first.
-        rows: uint8 arrays of ``shape[1:]``; consumed only where the file is missing or damaged.
+        name: The name of the file in the cache folder, different for different rows.
+        shape: The shape of the array, with the number of rows first.
+        rows: uint8 arrays of shape ``shape[1:]``, consumed only if the file is missing or damaged.
 
     Returns:
-        uint8 array of the shape, mapped copy-on-write: what is written to it stays in this process.
+        uint8 array of the shape, mapped copy-on-write: changes to it stay in this process.
 
     Raises:
-        OSError: the cache folder cannot be written to.
+        OSError: The cache folder cannot be written to.
     """
     path = cache_folder() / f"{name}.npy"
-    mapped = mapped_array(path, shape)
-    if mapped is None:
+    array = mapped_array(path, shape)
+    if array is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
@@ -47,29 +50,29 @@ def cached_array(name: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]) 
                     remove_leftovers(path)
                     write_array(path, shape, rows)
         except OSError as error:
-            cause = error.__cause__ or error  # without the name of the file, where it has that already
-            raise OSError(f"{path} cannot be written: {cause}; NEUROAE_CACHE may name another folder") from error
-        mapped = mapped_array(path, shape)
-    if mapped is None:
-        raise OSError(f"{path} was damaged while it was made; NEUROAE_CACHE may name another folder")
-    return mapped
+            cause = error.__cause__ or error  # the error before ``replacing`` added the file's name
+            raise OSError(f"{path} cannot be written: {cause}; set NEUROAE_CACHE to use another folder") from error
+        array = mapped_array(path, shape)
+    if array is None:
+        raise OSError(f"{path} was damaged while it was written; set NEUROAE_CACHE to use another folder")
+    return array
 
 
 def mapped_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The file's uint8 array; None where there is no file, or one that does not hold all of such an array."""
+    """Returns the file's array, mapped; None if there is no file, or it is not a complete uint8 array of the shape."""
     if not path.exists():
         return None
     try:
-        mapped: np.ndarray = np.load(path, mmap_mode="c")
+        array: np.ndarray = np.load(path, mmap_mode="c")
     except (ValueError, EOFError):
         return None
-    return mapped if mapped.dtype == np.uint8 and mapped.shape == shape and mapped.flags.c_contiguous else None
+    return array if array.dtype == np.uint8 and array.shape == shape and array.flags.c_contiguous else None
 
 
 def write_array(path: Path, shape: tuple[int, ...], rows: Iterable[np.ndarray]) -> None:
-    """Written row by row, not through a map: where the disk is full, a map ends the process without a word."""
-    action = "making anew, since it is damaged," if path.exists() else "writing"
-    say(f"{action} {path}, {np.prod(shape):,} bytes")
+    """Writes the rows one by one. Writing through a map would end the process without an error on a full disk."""
+    action = "replacing the damaged file" if path.exists() else "writing"
+    print_notice(f"{action} {path}, {np.prod(shape):,} bytes")
     header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -78,7 +81,11 @@ def write_array(path: Path, shape: tuple[int, ...], rows: Iterable[np.ndarray]) 
 
 
 def require_torchvision(purpose: str) -> ModuleType:
-    """The module; ImportError says what it was needed for."""
+    """Returns the module.
+
+    Raises:
+        ImportError: It is not installed; the message says what needs it.
+    """
     try:
         import torchvision
     except ImportError as error:
@@ -88,7 +95,11 @@ def require_torchvision(purpose: str) -> ModuleType:
 
 @contextmanager
 def downloading(name: str, data_dir: Path) -> Iterator[None]:
-    """One process at a time; a failure names the data set and the folder."""
+    """Lets one process download at a time.
+
+    Raises:
+        OSError: The download failed; the message names the data set and the folder.
+    """
     cache_folder().mkdir(parents=True, exist_ok=True)
     with FileLock(cache_folder() / "download.lock"):
         try:

@@ -1,4 +1,4 @@
-"""Folders of images, one folder a class."""
+"""Folders of images, with one folder for each class: which files are read, and how an image is decoded."""
 
 import hashlib
 import json
@@ -18,116 +18,16 @@ from ..utils.progress import progress_bar
 from .cache import cached_array, require_torchvision
 from .images import ImageSet
 
-MOST_LISTED = 5
-
-
-@dataclass
-class ImageFiles:
-    """
-    Attributes:
-        folder: of one split.
-        classes: names of its folders, sorted.
-        samples: path and label of each image, in the order of the classes, of the folders within them, and of names.
-        hidden: folders and images whose names begin with a dot, which are left out.
-        loops: links to a folder that they lie in, which are left out.
-        endings: how many files have an ending that is not read, by the ending.
-    """
-
-    folder: Path
-    classes: list[str]
-    samples: list[tuple[str, int]] = field(default_factory=list)
-    hidden: list[str] = field(default_factory=list)
-    loops: list[str] = field(default_factory=list)
-    endings: Counter[str] = field(default_factory=Counter)
-
-    @classmethod
-    def of(cls, folder: Path, endings: tuple[str, ...]) -> "ImageFiles":
-        """Those of a folder; files with other endings are counted, and what is left out is a warning.
-
-        Raises:
-            FileNotFoundError: there is no folder of a class, or no image in one.
-        """
-        classes = find_classes(folder)
-        files = cls(folder, classes)
-        files.hidden = [entry.path for entry in os.scandir(folder) if entry.is_dir() and entry.name.startswith(".")]
-        for label, name in enumerate(classes):
-            paths = sorted(files.walk(folder / name, real_parents(folder), endings), key=os.path.split)
-            files.samples += [(path, label) for path in paths]
-        filled = {label for _, label in files.samples}
-        empty = [name for label, name in enumerate(classes) if label not in filled]
-        if empty:
-            raise FileNotFoundError(
-                f"{folder}: found no valid file for the classes {', '.join(empty)}; endings that are read are "
-                f"{', '.join(endings)}"
-            )
-        files.warn()
-        return files
-
-    def walk(self, folder: Path, above: frozenset[str], endings: tuple[str, ...]) -> Iterator[str]:
-        """Images of a folder and of those in it, links followed. ``above`` are the true paths of those it lies in."""
-        real = os.path.realpath(folder)
-        if real in above:
-            self.loops.append(str(folder))
-            return
-        for entry in os.scandir(folder):
-            image = entry.name.lower().endswith(endings)
-            if entry.name.startswith("."):
-                if image or entry.is_dir():
-                    self.hidden.append(entry.path)
-            elif entry.is_dir():
-                yield from self.walk(Path(entry.path), above | {real}, endings)
-            elif image:
-                yield entry.path
-            else:
-                self.endings[Path(entry.name).suffix or "none"] += 1
-
-    def warn(self) -> None:
-        """Says what was left out."""
-        if self.hidden:
-            warnings.warn(f"{self.folder}: left out as hidden: {listed(self.hidden)}", stacklevel=4)
-        if self.loops:
-            warnings.warn(
-                f"{self.folder}: left out as links to a folder that they lie in: {listed(self.loops)}", stacklevel=4
-            )
-        if self.endings:
-            counts = listed([f"{count:,} of {ending}" for ending, count in self.endings.most_common()])
-            warnings.warn(
-                f"{self.folder}: {self.endings.total():,} files have endings that are not read: {counts}", stacklevel=4
-            )
-
-
-def find_classes(folder: Path) -> list[str]:
-    """Names of the folders that are not hidden, sorted.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    above = real_parents(folder)
-    entries = [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    classes = sorted(entry.name for entry in entries if os.path.realpath(entry.path) not in above)
-    if not classes:
-        raise FileNotFoundError(f"there is no class folder in {folder}")
-    return classes
-
-
-def real_parents(folder: Path) -> frozenset[str]:
-    """True paths of the folder and of those that it lies in."""
-    real = Path(os.path.realpath(folder))
-    return frozenset(map(str, (real, *real.parents)))
-
-
-def listed(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:MOST_LISTED])
-    return shown if len(names) <= MOST_LISTED else f"{shown} and {len(names) - MOST_LISTED:,} more"
-
-
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
-SIXTEEN_BITS = (";16B", ";16L", ";16N")  # as Pillow calls them
-# A strip of pixels becomes a huge image where its shorter side is resized; 100 million pixels are 300 MB.
-MOST_PIXELS = 100_000_000
-MOST_ASPECT = 32
-ORIENTATION = 0x0112  # the tag of EXIF
-TURNS = {
+MAX_LISTED = 5
+# Image.tile names the layouts of pixels with 16 bits by these suffixes.
+SIXTEEN_BITS = (";16B", ";16L", ";16N")
+# 100 million pixels are 300 MB in RGB.
+MAX_PIXELS = 100_000_000
+# Resizing the shorter side of a narrow strip would make the other side huge.
+MAX_ASPECT = 32
+EXIF_ORIENTATION = 0x0112
+TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -136,33 +36,34 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Part of the names of cached arrays: another way of decoding, or another Pillow, decodes anew.
 DECODING = f"upright RGB on white, shorter side resized, centre crop, Pillow {PIL.__version__}"
 
 
 def image_folder(split: str, data_dir: Path, image_size: int = 160) -> ImageSet:
-    """The images of ``train/CLASS/*``, or of ``test/CLASS/*`` or else ``val/CLASS/*``, numbered by sorted path.
+    """Returns the images of ``train/CLASS/*``, or of ``test/CLASS/*`` or else ``val/CLASS/*``, ordered by path.
 
-    Each is turned upright, as its EXIF orientation says, laid on white where it is transparent, decoded to RGB,
-    resized so that its shorter side has ``image_size`` pixels (bilinear, with antialias), and cropped to a square
-    around its centre. This happens once: the result stays in ``cache_folder()``, mapped into memory, and is made anew
-    when the folder has moved or the name, length or modification time of a file has changed.
-    Files whose endings torchvision's ``ImageFolder`` does not know (.jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff, .ppm
-    and .pgm) are passed over, and so are folders and images whose names begin with a dot, and links to a folder that
-    they lie in; a warning says which.
+    Each image is turned upright by its EXIF orientation, laid on white where it is transparent, converted to RGB,
+    resized so that its shorter side has ``image_size`` pixels (bilinear, with antialias), and cropped to the central
+    square. The result is kept in ``cache_folder()`` and mapped into memory. Images are decoded again when the folder
+    has moved, or when the name, length or modification time of a file has changed.
+
+    Files with endings that torchvision's ``ImageFolder`` does not read are left out; it reads .jpg, .jpeg, .png,
+    .webp, .bmp, .tif, .tiff, .ppm and .pgm. So are folders and images whose names begin with a dot, and links to a
+    folder that contains them. Warnings list what was left out.
 
     Args:
         split: "train" or "test".
-        data_dir: holds the folders of the splits.
-        image_size: height and width, in pixels.
+        data_dir: The folder with the folders of the splits.
+        image_size: Height and width, in pixels.
 
     Returns:
         uint8 images (N, 3, image_size, image_size); the classes are the names of the folders, sorted.
 
     Raises:
-        FileNotFoundError: a split's folder is missing, or there is no image of a class.
-        ValueError: images are truncated, are none, have more than 8 bits a channel, more than 100 million pixels, or
-            one side more than 32 times the other, and the message names all of them; or the splits differ in their
-            classes.
+        FileNotFoundError: The split's folder is missing, or a class has no image.
+        ValueError: Images are damaged, have more than 8 bits a channel or more than 100 million pixels, or have one
+            side more than 32 times the other; the message names all of them. Or the splits differ in their classes.
         ImportError: torchvision is not installed.
     """
     if image_size < 1:
@@ -176,7 +77,7 @@ def image_folder(split: str, data_dir: Path, image_size: int = 160) -> ImageSet:
         require_classes(other, find_classes(folder), str(folder))
     files = ImageFiles.of(folder, torchvision.datasets.folder.IMG_EXTENSIONS)
     shape = (len(files.samples), 3, image_size, image_size)
-    images = cached_array(cache_name(files, image_size), shape, decoded(files, image_size))
+    images = cached_array(cache_name(files, image_size), shape, decode(files, image_size))
     return ImageSet(
         name=f"{data_dir.resolve().name} {split}",
         images=torch.from_numpy(images),
@@ -187,47 +88,204 @@ def image_folder(split: str, data_dir: Path, image_size: int = 160) -> ImageSet:
 
 
 def split_folders(data_dir: Path) -> dict[str, Path]:
-    """The folder of each split that there is."""
-    found = {split: [data_dir / name for name in names] for split, names in SPLIT_FOLDERS.items()}
-    existing = {split: [folder for folder in folders if folder.is_dir()] for split, folders in found.items()}
+    """Returns the folder of each split that exists."""
+    candidates = {split: [data_dir / name for name in names] for split, names in SPLIT_FOLDERS.items()}
+    existing = {split: [folder for folder in folders if folder.is_dir()] for split, folders in candidates.items()}
     return {split: folders[0] for split, folders in existing.items() if folders}
 
 
 def require_classes(folder: Path, expected: Iterable[str], source: str) -> None:
-    found, wanted = set(find_classes(folder)), set(expected)
-    differences = {"lacks": wanted - found, "has in excess": found - wanted}
-    if found != wanted:
-        said = " and ".join(f"{verb} {', '.join(sorted(names))}" for verb, names in differences.items() if names)
-        raise ValueError(f"{folder} does not have the class folders of {source}: it {said}")
+    """Refuses a folder with other class folders than expected.
+
+    Args:
+        folder: The folder of a split.
+        expected: The names of the classes.
+        source: Where these names come from, for the error.
+
+    Raises:
+        ValueError: The class folders differ; the message says in which names.
+    """
+    names, expected_names = set(find_classes(folder)), set(expected)
+    differences = {"lacks": expected_names - names, "has in excess": names - expected_names}
+    if names != expected_names:
+        listing = " and ".join(f"{verb} {', '.join(sorted(some))}" for verb, some in differences.items() if some)
+        raise ValueError(f"{folder} does not have the class folders of {source}: it {listing}")
+
+
+def find_classes(folder: Path) -> list[str]:
+    """Returns the names of the class folders, sorted; hidden folders and links to a folder above are none.
+
+    Raises:
+        FileNotFoundError: There is no class folder.
+    """
+    above = real_parents(folder)
+    entries = [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    classes = sorted(entry.name for entry in entries if os.path.realpath(entry.path) not in above)
+    if not classes:
+        raise FileNotFoundError(f"there is no class folder in {folder}")
+    return classes
+
+
+def real_parents(folder: Path) -> frozenset[str]:
+    """Returns the paths of the folder and of all folders that contain it, with links resolved."""
+    real = Path(os.path.realpath(folder))
+    return frozenset(map(str, (real, *real.parents)))
+
+
+@dataclass
+class ImageFiles:
+    """The image files of a split, and what was left out.
+
+    Attributes:
+        folder: The split's folder.
+        classes: The names of its class folders, sorted.
+        samples: The path and label of each image, ordered by class, then by folder inside of it, then by name.
+        hidden: Paths of folders and images whose names begin with a dot.
+        loops: Paths of links to a folder that contains them.
+        endings: The number of files with an ending that is not read, by ending.
+    """
+
+    folder: Path
+    classes: list[str]
+    samples: list[tuple[str, int]] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    loops: list[str] = field(default_factory=list)
+    endings: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, folder: Path, endings: tuple[str, ...]) -> "ImageFiles":
+        """Returns the images of a folder with these endings, and warns of what was left out.
+
+        Raises:
+            FileNotFoundError: There is no class folder, or no image in one.
+        """
+        classes = find_classes(folder)
+        files = cls(folder, classes)
+        files.hidden = [entry.path for entry in os.scandir(folder) if entry.is_dir() and entry.name.startswith(".")]
+        for label, name in enumerate(classes):
+            paths = sorted(files.walk(folder / name, real_parents(folder), endings), key=os.path.split)
+            files.samples += [(path, label) for path in paths]
+        labels = {label for _, label in files.samples}
+        empty = [name for label, name in enumerate(classes) if label not in labels]
+        if empty:
+            raise FileNotFoundError(
+                f"{folder}: there is no image of the classes {', '.join(empty)}; the endings read are "
+                f"{', '.join(endings)}"
+            )
+        files.warn()
+        return files
+
+    def walk(self, folder: Path, above: frozenset[str], endings: tuple[str, ...]) -> Iterator[str]:
+        """Yields the paths of the images in a folder and the folders inside of it, and follows links.
+
+        Args:
+            folder: The folder.
+            above: The paths of the folders that contain it, with links resolved.
+            endings: The endings of images.
+        """
+        real = os.path.realpath(folder)
+        if real in above:
+            self.loops.append(str(folder))
+            return
+        for entry in os.scandir(folder):
+            is_image = entry.name.lower().endswith(endings)
+            if entry.name.startswith("."):
+                if is_image or entry.is_dir():
+                    self.hidden.append(entry.path)
+            elif entry.is_dir():
+                yield from self.walk(Path(entry.path), above | {real}, endings)
+            elif is_image:
+                yield entry.path
+            else:
+                self.endings[Path(entry.name).suffix or "none"] += 1
+
+    def warn(self) -> None:
+        """Warns of what was left out."""
+        if self.hidden:
+            warnings.warn(f"{self.folder}: hidden files and folders left out: {listed(self.hidden)}", stacklevel=4)
+        if self.loops:
+            warnings.warn(
+                f"{self.folder}: links to a folder that contains them left out: {listed(self.loops)}", stacklevel=4
+            )
+        if self.endings:
+            counts = listed([f"{count:,} of {ending}" for ending, count in self.endings.most_common()])
+            warnings.warn(
+                f"{self.folder}: {self.endings.total():,} files left out, whose endings are not read: {counts}",
+                stacklevel=4,
+            )
+
+
+def listed(names: list[str]) -> str:
+    """Returns the first names, sorted, and how many there are besides."""
+    shown = ", ".join(sorted(names)[:MAX_LISTED])
+    return shown if len(names) <= MAX_LISTED else f"{shown} and {len(names) - MAX_LISTED:,} more"
+
+
+def cache_name(files: ImageFiles, image_size: int) -> str:
+    """Returns a name for the cached array that changes when a file is added, removed or changed.
+
+    It contains the folder's path. Files unpacked from archives may agree in names, lengths and times, and yet differ.
+    """
+    stats = [(os.path.relpath(path, files.folder), os.stat(path)) for path, _ in files.samples]
+    states = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    folder = files.folder.resolve()
+    digest = hashlib.sha256(json.dumps([DECODING, str(folder), states]).encode()).hexdigest()
+    return f"{folder.parent.name}-{folder.name}-{image_size}-{digest[:16]}"
+
+
+def decode(files: ImageFiles, image_size: int) -> Iterator[np.ndarray]:
+    """Yields the images as (3, image_size, image_size) uint8 arrays.
+
+    Raises:
+        ValueError: Images cannot be read; the message names all of them.
+    """
+    transforms = require_torchvision(f"reading {files.folder}").transforms
+    steps = [transforms.Resize(image_size), transforms.CenterCrop(image_size), transforms.PILToTensor()]
+    resize, errors = transforms.Compose(steps), []
+    for path, _ in progress_bar(iterable=files.samples, desc=f"decoding {files.folder}", unit="image"):
+        try:
+            image = load_rgb(path)
+        except ValueError as error:
+            errors.append(str(error))
+            continue
+        if not errors:
+            yield resize(image).numpy()
+    if errors:
+        raise ValueError("\n".join(errors))
 
 
 def load_rgb(path: str) -> Image.Image:
+    """Returns the image in RGB, upright, on white.
+
+    Raises:
+        ValueError: The image cannot be read, is too large, or has more than 8 bits a channel.
+    """
     try:
         with Image.open(path) as image:
             check_size(*image.size)
-            # Pillow would cut what is brighter than 255 to white, and the lower eight bits of a color.
+            # Pillow would clip grays above 255 to white, and drop the lower 8 bits of colors.
             if image.mode.startswith(("I", "F")) or any(layout in str(image.tile) for layout in SIXTEEN_BITS):
                 raise ValueError("it has more than 8 bits a channel")
             return upright(on_white(image), orientation(image))
-    # Pillow's decoders tell of damage in many ways: OSError, SyntaxError, struct.error and others.
+    # Pillow's decoders raise OSError, SyntaxError, struct.error and others for damaged files.
     except Exception as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def orientation(image: Image.Image) -> int:
-    """By EXIF; 1, upright, where that says nothing or is damaged."""
-    try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # as Pillow's decoders, in many ways
-        return 1
+def check_size(width: int, height: int) -> None:
+    """Refuses an image that is too large or too narrow, before it is decoded.
 
-
-def upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    Raises:
+        ValueError: It is.
+    """
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"it is {width:,} x {height:,}, expected at most {MAX_PIXELS:,} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(f"it is {width:,} x {height:,}, expected no side more than {MAX_ASPECT} times the other")
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """In RGB; what is transparent shows white."""
+    """Returns the image in RGB, with white where it is transparent."""
     if "A" not in image.getbands() and "a" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     colored = image.convert("RGBA")
@@ -235,42 +293,14 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, colored).convert("RGB")
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuses an image before it is decoded."""
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"it is {width:,} x {height:,}, expected at most {MOST_PIXELS:,} pixels")
-    if max(width, height) > MOST_ASPECT * min(width, height):
-        raise ValueError(f"it is {width:,} x {height:,}, expected no side more than {MOST_ASPECT} times the other")
+def orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation; 1, upright, where there is none or it is damaged."""
+    try:
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # many kinds, as in load_rgb
+        return 1
 
 
-def cache_name(files: ImageFiles, image_size: int) -> str:
-    """Changes when a file is added, removed or changed, and says to a reader of the cache folder what it is.
-
-    Two folders never share one: files out of archives may agree in names, lengths and times and not in what they hold.
-    """
-    stats = [(os.path.relpath(path, files.folder), os.stat(path)) for path, _ in files.samples]
-    known = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    where = files.folder.resolve()
-    digest = hashlib.sha256(json.dumps([DECODING, str(where), known]).encode()).hexdigest()
-    return f"{where.parent.name}-{where.name}-{image_size}-{digest[:16]}"
-
-
-def decoded(files: ImageFiles, image_size: int) -> Iterator[np.ndarray]:
-    """(3, image_size, image_size) uint8 arrays.
-
-    Raises:
-        ValueError: images cannot be read; the message names all of them.
-    """
-    transforms = require_torchvision(f"reading {files.folder}").transforms
-    steps = [transforms.Resize(image_size), transforms.CenterCrop(image_size), transforms.PILToTensor()]
-    brought_to_size, faults = transforms.Compose(steps), []
-    for path, _ in progress_bar(iterable=files.samples, desc=f"decoding {files.folder}", unit="image"):
-        try:
-            image = load_rgb(path)
-        except ValueError as error:
-            faults.append(str(error))
-            continue
-        if not faults:
-            yield brought_to_size(image).numpy()
-    if faults:
-        raise ValueError("\n".join(faults))
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns the image, turned and mirrored by its EXIF orientation."""
+    return image.transpose(TRANSPOSITIONS[orientation]) if orientation in TRANSPOSITIONS else image

@@ -1,4 +1,4 @@
-"""Random crops and flips, a whole batch at once."""
+"""Sets of labeled images, and their augmentation by random crops and flips."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,25 +9,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..utils.devices import without_waiting
+from ..utils.devices import to_device
 from ..utils.randomness import derive_seed, random_words
 from ..utils.validation import check_integer
 
-IMAGES_AT_ONCE = 256
+# Images that a fingerprint reads at a time, so that mapped files stay on disk.
+FINGERPRINT_CHUNK = 256
+ID_LIMIT = 2**32
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with their labels and numbers.
+    """Images with their labels and ids.
 
     Attributes:
-        name: of the data set and split, "cifar10 test".
+        name: The name of the data set and split, such as "cifar10 test".
         images: (N, C, H, W) uint8.
         labels: (N,) int64, positions in ``classes``.
-        ids: (N,) int64 in [0, 2^32), each image's number in its split; draws and augmentation follow it, so that
-            images of one number would share theirs.
-        classes: names of the labels.
-        white: the byte that stands for 1.0, 1 to 255.
+        ids: (N,) int64 in [0, 2^32), each image's number in its split. Random draws and augmentation follow from it,
+            so images with the same id would share theirs.
+        classes: The names of the classes.
+        white: The byte value that stands for 1.0, from 1 to 255.
+
+    Raises:
+        TypeError: A tensor has another dtype or number of dimensions.
+        ValueError: The tensors differ in length, or hold values out of range.
     """
 
     name: str
@@ -38,62 +44,83 @@ class ImageSet:
     white: int = 255
 
     def __post_init__(self) -> None:
-        require_tensor("images", self.images, torch.uint8, "N", "C", "H", "W")
-        require_tensor("labels", self.labels, torch.int64, "N")
-        require_tensor("ids", self.ids, torch.int64, "N")
+        check_tensor("images", self.images, torch.uint8, "N", "C", "H", "W")
+        check_tensor("labels", self.labels, torch.int64, "N")
+        check_tensor("ids", self.ids, torch.int64, "N")
         if not len(self.images) == len(self.labels) == len(self.ids):
             raise ValueError(
                 f"images, labels and ids hold {len(self.images)}, {len(self.labels)} and {len(self.ids)}, "
-                "expected one number"
+                "expected the same number"
             )
-        require_below("labels", self.labels, len(self.classes), f"positions in the {len(self.classes)} classes")
-        require_below("ids", self.ids, 2**32, "numbers of 32 bits")
+        check_range("labels", self.labels, len(self.classes), f"positions in the {len(self.classes)} classes")
+        check_range("ids", self.ids, ID_LIMIT, "numbers of 32 bits")
         check_integer("white", self.white, 1, 255)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: Tensor | slice) -> "ImageSet":
-        """Some of the images; they keep their ids. A slice shares memory with this set, a tensor copies."""
-        # A copy is not checked again: every training step takes one.
+        """Returns some of the images, with their ids. A slice shares memory with this set; a tensor copies."""
+        # copy() skips the checks of __post_init__: every training step calls this method.
         part = copy(self)
         vars(part).update(images=self.images[indices], labels=self.labels[indices], ids=self.ids[indices])
         return part
 
     def limited(self, count: int | None) -> "ImageSet":
-        """So many images from the front; of a set sorted by class, as folders are, from the front of every class.
+        """Returns ``count`` images in this set's order, with their ids.
 
-        All of them for None. They keep their ids and this set's order.
+        They are the first images; in a set that is sorted by class, as folders are, the first images of every class.
+
+        Args:
+            count: The number of images, at least 1. None, or a number above the set's size, returns this set.
+
+        Raises:
+            ValueError: ``count`` is below 1.
         """
         if count is None:
             return self
         check_integer("count", count, 1)
         if count >= len(self):
             return self
-        if not bool((self.labels.diff() >= 0).all()):
+        is_sorted = bool((self.labels.diff() >= 0).all())
+        if not is_sorted:
             return self.take(slice(count))
         starts = torch.searchsorted(self.labels, self.labels)
-        places_in_class = torch.arange(len(self)) - starts
-        return self.take(places_in_class.argsort(stable=True)[:count].sort().values)
+        positions_in_class = torch.arange(len(self)) - starts
+        return self.take(positions_in_class.argsort(stable=True)[:count].sort().values)
 
     def hold_out(self, count: int, seed: int) -> tuple["ImageSet", "ImageSet"]:
-        """The rest and ``count`` images held out, drawn by the seed; both keep their ids and this set's order."""
+        """Splits the set at random; both parts keep their ids and this set's order.
+
+        Args:
+            count: The number of images held out, at least 1 and less than all.
+            seed: Decides which images are held out.
+
+        Returns:
+            The remaining images, and those held out.
+
+        Raises:
+            ValueError: ``count`` is out of range.
+        """
         if not 1 <= count < len(self):
             raise ValueError(f"count is {count}, expected 1 to {len(self) - 1} of the {len(self):,} of {self.name}")
         generator = torch.Generator().manual_seed(derive_seed(seed, "hold out"))
-        held, rest = (
+        held_out, rest = (
             part.sort().values for part in torch.randperm(len(self), generator=generator).tensor_split([count])
         )
         return (
             replace(self.take(rest), name=f"{self.name} without {count:,} held out"),
-            replace(self.take(held), name=f"{count:,} held out of {self.name}"),
+            replace(self.take(held_out), name=f"{count:,} held out of {self.name}"),
         )
 
     def in_classes(self, classes: Sequence[str]) -> "ImageSet":
-        """The same images, their labels positions in these classes, which may be more and in another order.
+        """Returns the same images with labels that are positions in ``classes``.
+
+        Args:
+            classes: Names of classes, in any order, among them all of this set's.
 
         Raises:
-            ValueError: an image is of another class.
+            ValueError: ``classes`` lacks one of this set's.
         """
         unknown = sorted(set(self.classes) - set(classes))
         if unknown:
@@ -102,23 +129,28 @@ class ImageSet:
             )
         if tuple(classes) == self.classes:
             return self
-        places = torch.tensor([list(classes).index(name) for name in self.classes])
-        return replace(self, labels=places[self.labels], classes=tuple(classes))
+        positions = torch.tensor([list(classes).index(name) for name in self.classes])
+        return replace(self, labels=positions[self.labels], classes=tuple(classes))
 
     def pixels(self) -> Tensor:
-        """(N, C, H, W) float32 in [0, 1]."""
+        """Returns the images as (N, C, H, W) float32 in [0, 1]."""
         return self.images.float() / self.white
 
     def fingerprint(self) -> str:
-        """Hexadecimal digest of images, labels and ids."""
+        """Returns the SHA-256 digest of images, labels and ids, in hexadecimal."""
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.white}".encode())
         for tensor in (self.images, self.labels, self.ids):
-            for part in tensor.split(IMAGES_AT_ONCE):
+            for part in tensor.split(FINGERPRINT_CHUNK):
                 digest.update(part.cpu().contiguous().flatten().numpy())
         return digest.hexdigest()
 
 
-def require_tensor(name: str, value: Tensor, dtype: torch.dtype, *shape: str) -> None:
+def check_tensor(name: str, value: Tensor, dtype: torch.dtype, *shape: str) -> None:
+    """Refuses a value that is not a tensor with this dtype and as many dimensions as ``shape`` has names.
+
+    Raises:
+        TypeError: It is another type, dtype or number of dimensions.
+    """
     expected = f"{str(dtype).removeprefix('torch.')} ({', '.join(shape)})"
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}, expected a tensor, {expected}")
@@ -126,7 +158,12 @@ def require_tensor(name: str, value: Tensor, dtype: torch.dtype, *shape: str) ->
         raise TypeError(f"{name} is {value.dtype} of shape {tuple(value.shape)}, expected {expected}")
 
 
-def require_below(name: str, values: Tensor, limit: int, meaning: str) -> None:
+def check_range(name: str, values: Tensor, limit: int, meaning: str) -> None:
+    """Refuses values that are not in [0, limit).
+
+    Raises:
+        ValueError: A value is out of range.
+    """
     if not len(values):
         return
     low, high = (int(value) for value in values.aminmax())
@@ -135,23 +172,23 @@ def require_below(name: str, values: Tensor, limit: int, meaning: str) -> None:
 
 
 def crop_and_flip(images: Tensor, seed: int, epoch: int, image_ids: Tensor, padding: int = 4) -> Tensor:
-    """A crop of each image, padded with black and cut at random, mirrored half of the time.
+    """Returns a random crop of each image, padded with black, and mirrored half of the time.
 
-    What happens to an image follows from the seed, the epoch and its id alone.
+    An image's crop follows from the seed, the epoch and its id alone.
 
     Args:
         images: (B, C, H, W), any dtype.
-        seed: the user's seed.
-        epoch: the pass over the data.
-        image_ids: (B,) int64; best on the CPU, which draws so few numbers faster than a GPU.
-        padding: pixels added on each side.
+        seed: The user's seed.
+        epoch: The number of the pass over the data.
+        image_ids: (B,) int64, best on the CPU, which draws so few numbers faster than a GPU.
+        padding: The pixels added on each side.
 
     Returns:
         (B, C, H, W) of the same dtype.
     """
     height, width = images.shape[2:]
     words = random_words(derive_seed(seed, "augmentation", epoch), image_ids, 3)
-    down, right, mirrored = without_waiting(words, images.device).unbind(1)
+    down, right, mirrored = to_device(words, images.device).unbind(1)
     rows = (down % (2 * padding + 1))[:, None] + torch.arange(height, device=images.device)
     columns = (right % (2 * padding + 1))[:, None] + torch.arange(width, device=images.device)
     columns = columns.where((mirrored % 2 == 0)[:, None], columns.flip(1))

@@ -11,12 +11,26 @@ from ..utils.files import load_tensors, save_tensors
 
 
 def save_dictionary(path: str | Path, atoms: Tensor, notes: dict[str, Any] | None = None) -> None:
-    """Writes (L, C, n, n) atoms as safetensors, with notes that JSON holds: settings, the data's fingerprint."""
+    """Writes a dictionary as safetensors.
+
+    Args:
+        path: The file.
+        atoms: (L, C, n, n) float32, each atom of unit l2 norm.
+        notes: Values that JSON can hold, such as settings and the fingerprint of the images.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     save_tensors(Path(path), {"atoms": atoms}, notes)
 
 
 def load_dictionary(path: str | Path) -> Tensor:
-    """The (L, C, n, n) float32 unit-norm atoms of a file; ValueError names the file and what is wrong."""
+    """Returns the atoms of a file, (L, C, n, n) float32, each of unit l2 norm.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds no dictionary, or is damaged.
+    """
     tensors, _ = load_tensors(Path(path))
     if "atoms" not in tensors:
         raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, expected a tensor named atoms")
@@ -28,5 +42,5 @@ def load_dictionary(path: str | Path) -> Tensor:
 
 
 def dictionary_digest(atoms: Tensor) -> str:
-    """Hexadecimal SHA-256 of the atoms' numbers, which tells dictionaries apart."""
+    """Returns the SHA-256 digest of the atoms' values, in hexadecimal, by which dictionaries are told apart."""
     return hashlib.sha256(atoms.cpu().numpy().tobytes()).hexdigest()

@@ -13,7 +13,7 @@ from ..nn.defense import Defense
 from ..nn.encoder import SparseEncoder
 from ..utils.contexts import drawing_from, float32_by_default
 from ..utils.files import load_json
-from ..utils.modules import own_tensors, settings
+from ..utils.modules import direct_tensors, module_settings
 from ..utils.validation import check_boolean, check_integer, check_number
 
 # The models that a folder can hold, by their name in the configuration, and the parts that have settings there.
@@ -163,8 +163,8 @@ def module_descriptions(model: nn.Module) -> dict[str, str]:
     """Returns a text for each module by its path: its class, its tensors' shapes, and settings not in ``config``."""
     descriptions = {}
     for path, module in model.named_modules():
-        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in own_tensors(module)]
-        others = "" if isinstance(module, SparseEncoder) else settings(module)
+        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in direct_tensors(module)]
+        others = "" if isinstance(module, SparseEncoder) else module_settings(module)
         descriptions[path] = f"{type(module).__name__}({others}) of {', '.join(shapes) or 'no tensors'}"
     return descriptions
 

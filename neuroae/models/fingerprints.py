@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.defense import Defense
-from ..utils.modules import KEPT_BY_TORCH, hooks, is_altered, is_torchs, structure
+from ..utils.modules import TORCH_ATTRIBUTES, hooks, is_altered, is_torch_module, structure
 from ..utils.renamed import RENAMED
 from .description import LATER_SETTINGS, describe
 
@@ -96,11 +96,11 @@ def attributes(model: nn.Module, describe_function: Callable[[Function], str | N
     Parameters and buffers are left out. ``describe_function`` returns the text of a function, or None to ignore it.
     """
     for path, module in model.named_modules():
-        values = {} if is_torchs(module) else vars(module)
+        values = {} if is_torch_module(module) else vars(module)
         for name, value in sorted(values.items()):
             if is_later_default(module, name, value):
                 continue
-            text = None if name in KEPT_BY_TORCH and name != "forward" else text_of(value, describe_function)
+            text = None if name in TORCH_ATTRIBUTES and name != "forward" else text_of(value, describe_function)
             if text is not None:
                 yield f"{path} {name} {text}"
         yield from (f"{path} hook {text_of(hook, describe_function)}" for hook in hooks(module))

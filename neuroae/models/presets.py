@@ -124,7 +124,7 @@ def make_dictionary(preset: Preset, data: ImageSet, seed: int) -> Tensor:
     """Learns atoms (L, C, n, n) from the images."""
     return learn_dictionary(
         data,
-        atoms=preset.atoms,
+        num_atoms=preset.atoms,
         patch=preset.patch,
         regularization=preset.regularization,
         iterations=preset.iterations,

@@ -1,4 +1,7 @@
-"""Training: supervised, unsupervised, and the plain classifier; stopped and resumed; in one process or several."""
+"""Training (paper, sections 2.3 and 5.1): supervised, unsupervised, and of the classifier alone.
+
+A training can be stopped at any moment and resumed, in one process or several.
+"""
 
 from .history import Epoch
 from .loop import Run

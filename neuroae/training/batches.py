@@ -1,9 +1,8 @@
-"""What is refused before anything is learned or written."""
+"""The batches of a training, and checks of the images and the task before the first one."""
 
-import json
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,11 @@ from torch import Tensor, nn
 from ..data import ImageSet, crop_and_flip
 from ..utils import distributed
 from ..utils.contexts import autocast, drawing_from
-from ..utils.devices import without_waiting
+from ..utils.devices import to_device
 from ..utils.randomness import derive_seed
 from .settings import TrainingSettings
+
+CHECKED_IMAGES = 2
 
 
 class Batch(NamedTuple):
@@ -23,8 +24,9 @@ class Batch(NamedTuple):
         images: (B, C, H, W) float32 in [0, 1].
         labels: (B,) int64.
         ids: (B,) int64.
-        seed: of the step's masks, the same in every process: masks follow the image id.
-        weight: that makes the mean of all processes' losses that of the step's images; 1 where shares are equal.
+        seed: The seed of the step's masks, the same in every process, since masks follow from the image id too.
+        weight: The factor of this process's loss. Averaged over the processes, the weighted losses are the mean over
+            all images of the step. It is 1 where shares are equal.
     """
 
     images: Tensor
@@ -35,16 +37,24 @@ class Batch(NamedTuple):
 
 
 def steps_per_epoch(data: ImageSet, settings: TrainingSettings) -> int:
+    """Returns the number of steps in a pass over the images."""
     return math.ceil(len(data) / settings.batch_size)
 
 
 def batches(
     data: ImageSet, settings: TrainingSettings, stage: str, epoch: int, device: torch.device, first_step: int = 0
 ) -> Iterator[Batch]:
-    """One pass from a step on, in an order drawn anew for every epoch; the last batch is smaller if need be.
+    """Yields the batches of one pass over the images, in an order drawn anew for every epoch.
 
-    Everything follows from the settings' seed, the epoch, the step and the ids; the stage keeps masks of two
-    trainings with one seed apart.
+    Batches follow from the settings' seed, the epoch, the step and the image ids. The last batch may be smaller.
+
+    Args:
+        data: The images.
+        settings: Batch size, augmentation and seed.
+        stage: What is trained. Two stages with the same seed have different masks.
+        epoch: The number of the pass, from 0 on.
+        device: The device of the batches.
+        first_step: The step to start from.
     """
     generator = torch.Generator().manual_seed(derive_seed(settings.seed, "order", epoch))
     order = torch.randperm(len(data), generator=generator)
@@ -52,14 +62,14 @@ def batches(
     for step, indices in enumerate(order.split(settings.batch_size)):
         if step < first_step:
             continue
-        mine = indices[rank::world]
-        weight = len(mine) * world / len(indices)
-        # A process without images takes part with one of no weight: gradients are averaged over all of them.
-        yield load(data.take(mine if len(mine) else indices[:1]), settings, stage, epoch, step, weight, device)
+        share = indices[rank::world]
+        weight = len(share) * world / len(indices)
+        # A process without a share takes part with an image of weight 0, since gradients are averaged over all.
+        yield load_batch(data.take(share if len(share) else indices[:1]), settings, stage, epoch, step, weight, device)
 
 
-def load(
-    chosen: ImageSet,
+def load_batch(
+    images: ImageSet,
     settings: TrainingSettings,
     stage: str,
     epoch: int,
@@ -67,58 +77,50 @@ def load(
     weight: float,
     device: torch.device,
 ) -> Batch:
-    images, labels, ids = (without_waiting(tensor, device) for tensor in (chosen.images, chosen.labels, chosen.ids))
+    """Returns the images as a batch on the device, augmented if the settings say so."""
+    pixels, labels, ids = (to_device(tensor, device) for tensor in (images.images, images.labels, images.ids))
     if settings.augment:
-        images = crop_and_flip(images, settings.seed, epoch, chosen.ids)
-    masks = derive_seed(settings.seed, f"training {stage}", epoch, step)
-    return Batch(images.float() / chosen.white, labels, ids, masks, weight)
-
-
-PROBED = 2
+        pixels = crop_and_flip(pixels, settings.seed, epoch, images.ids)
+    seed = derive_seed(settings.seed, f"training {stage}", epoch, step)
+    return Batch(pixels.float() / images.white, labels, ids, seed, weight)
 
 
 def check_images(name: str, data: ImageSet) -> None:
+    """Refuses an empty set of images.
+
+    Raises:
+        ValueError: The set is empty.
+    """
     if not len(data):
         raise ValueError(f"{name} holds no images, expected at least one")
 
 
 def check_task(task: nn.Module, data: ImageSet, settings: TrainingSettings) -> None:
-    """Shows the task the first images, in evaluation mode; draws of the training are not touched.
+    """Refuses a task that cannot learn, or whose classes are not the images'.
+
+    The task computes the loss of the first images, in evaluation mode. Draws of the training stay as they are.
 
     Raises:
-        TypeError: a weight is not float32, or its model answers with something else than a tensor.
-        ValueError: no weight asks for a gradient, or its logits are not those of the images' classes.
+        TypeError: A parameter is not float32, or the model's output is not a tensor.
+        ValueError: No parameter requires a gradient, or the number of classes differs from the images'.
     """
     if not any(parameter.requires_grad for parameter in task.parameters()):
-        raise ValueError("the model holds no parameter that asks for a gradient, expected one to learn")
+        raise ValueError("the model holds no parameter that requires a gradient, expected at least one")
     for name, parameter in task.named_parameters():
         if parameter.dtype != torch.float32:
             raise TypeError(f"{name} is {parameter.dtype}, expected torch.float32, in which weights are learned")
     device = next(task.parameters()).device
-    images, _, ids, seed, _ = load(data.take(slice(PROBED)), settings, "check", 0, 0, 1.0, device)
+    batch = load_batch(data.take(slice(CHECKED_IMAGES)), settings, "check", 0, 0, 1.0, device)
     task.eval()
-    # Labels that every model knows: those of the images may be beyond its classes.
-    labels = torch.zeros_like(ids)
+    # Class 0 exists in every model; the images' labels may exceed its classes.
+    labels = torch.zeros_like(batch.labels)
     with (
         torch.no_grad(),
         drawing_from(derive_seed(settings.seed, "check"), device),
         autocast(settings.precision, device),
     ):
-        _, logits = task(images, labels, ids, seed)
+        _, logits = task(batch.images, labels, batch.ids, batch.seed)
     if logits is not None and logits.shape[-1] != len(data.classes):
         raise ValueError(
             f"model answers with {logits.shape[-1]} classes, expected the {len(data.classes)} of {data.name}"
         )
-
-
-def as_json_gives_it_back(name: str, value: dict[str, Any]) -> dict[str, Any]:
-    """What of a value comes back from a file: lists for tuples, text for keys.
-
-    Raises:
-        TypeError: JSON does not hold it.
-    """
-    try:
-        found: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} holds what JSON does not: {error}") from error
-    return found

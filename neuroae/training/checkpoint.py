@@ -1,8 +1,9 @@
-"""A training run on disk: weights, optimizer, schedule and position in one file.
+"""Checkpoints: weights, optimizer, schedule and position of a training in one file.
 
-One file, so that what belongs together is replaced together: a kill leaves the old state or the new one.
+It is a single file so that all parts are replaced together: a kill leaves either the old state or the new one.
 """
 
+import json
 import math
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
@@ -17,15 +18,22 @@ from ..utils.validation import check_integer, check_number
 from .history import Epoch, Meter
 from .settings import TrainingSettings
 
-# What a file of another form raises where its parts are taken out.
+FORMAT = 2
+# Errors of reading the parts of a file that has another form.
 DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError)
 NOT_THIS_RUN = "{} does not hold the state of this run: {!r}"
-FORMAT = 2
 
 
 @dataclass
 class Position:
-    """Where a run stands: the step that comes next, what the epochs before it gave, and this one so far."""
+    """Where a training stands.
+
+    Attributes:
+        epoch: The number of the current epoch, from 0 on.
+        step: The next step of the epoch, from 0 on.
+        history: The epochs that are done.
+        meter: The sums over the current epoch.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -34,48 +42,81 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """All that a step changes."""
+class TrainingState:
+    """Everything that a step changes.
+
+    Attributes:
+        task: The module that is trained.
+        optimizer: The optimizer of its parameters.
+        scheduler: The schedule of the learning rate.
+    """
 
     task: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
 
 
-def save_checkpoint(path: Path, trained: Trained, position: Position, identity: dict[str, Any]) -> None:
-    """Writes the run's state; ``identity`` says what the run is, and a file with another is not continued."""
-    optimizer = trained.optimizer.state_dict()
-    weights = trained.task.state_dict()
+def through_json(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Returns a value as JSON gives it back: lists for tuples, text for keys.
+
+    Args:
+        name: The argument's name, for the error.
+        value: The value.
+
+    Raises:
+        TypeError: JSON cannot hold the value.
+    """
+    try:
+        result: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} holds a value that JSON cannot hold: {error}") from error
+    return result
+
+
+def save_checkpoint(path: Path, state: TrainingState, position: Position, identity: dict[str, Any]) -> None:
+    """Writes a checkpoint.
+
+    Args:
+        path: The file.
+        state: The state of the training.
+        position: Its position.
+        identity: What the training is. A run with another identity does not resume from this file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    optimizer = state.optimizer.state_dict()
+    weights = state.task.state_dict()
     tensors = {f"task.{name}": tensor for name, tensor in weights.items()}
-    for number, state in optimizer["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items() if tensor is not None}
+    for number, momenta in optimizer["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in momenta.items() if tensor is not None}
     metadata = {
         "format": FORMAT,
         "identity": identity,
         "position": asdict(position),
         "optimizer": optimizer["param_groups"],
-        "scheduler": trained.scheduler.state_dict(),
-        # What modules keep of themselves beside their tensors, as a classifier its mean and std.
+        "scheduler": state.scheduler.state_dict(),
+        # What modules store beside their tensors, such as a classifier's mean and std.
         "modules": weights._metadata,  # type: ignore[attr-defined]
     }
     save_tensors(path, tensors, metadata)
 
 
 def load_checkpoint(
-    path: Path, trained: Trained, identity: dict[str, Any], settings: TrainingSettings, images: int
+    path: Path, state: TrainingState, identity: dict[str, Any], settings: TrainingSettings, images: int
 ) -> Position:
-    """Puts the run's state back, and returns its position.
+    """Loads a checkpoint into a state, and returns its position.
 
     Args:
-        path: of the file.
-        trained: that the state is put into.
-        identity: of the run.
-        settings: of the run, whose epochs and steps the position has to be among.
-        images: a pass of the run goes over so many.
+        path: The file.
+        state: The state to load into.
+        identity: What this training is.
+        settings: Its settings, which limit the position.
+        images: The number of training images, which limits it too.
 
     Raises:
-        ValueError: the file is damaged, holds a position that no run of these settings comes to, or belongs to
-            another run; the message says what differs.
+        ValueError: The file is damaged, holds a position that this training cannot reach, or belongs to another run;
+            the message says what differs.
     """
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != FORMAT:
@@ -84,43 +125,35 @@ def load_checkpoint(
         raise ValueError(f"{path} does not say which run it belongs to")
     require_same(path, metadata["identity"], identity)
     try:
-        position, scheduled = position_of(metadata["position"]), metadata["scheduler"]["last_epoch"]
+        position, scheduled = decode_position(metadata["position"]), metadata["scheduler"]["last_epoch"]
     except DAMAGE as error:
         raise ValueError(NOT_THIS_RUN.format(path, error)) from error
-    require_position(path, position, settings, images, scheduled)
+    check_position(path, position, settings, images, scheduled)
     try:
-        weights = OrderedDict(below("task.", tensors))
-        if "modules" in metadata:  # checkpoints of earlier versions have none
-            weights._metadata = metadata["modules"]  # type: ignore[attr-defined]
-        trained.task.load_state_dict(weights)
-        momenta: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in below("optimizer.", tensors).items():
-            number, key = name.split(".", 1)
-            momenta.setdefault(int(number), {})[key] = tensor
-        trained.optimizer.load_state_dict({"state": momenta, "param_groups": metadata["optimizer"]})
-        lay_out(trained.optimizer)
-        trained.scheduler.load_state_dict(metadata["scheduler"])
+        load_state(state, tensors, metadata)
     except DAMAGE as error:
         raise ValueError(NOT_THIS_RUN.format(path, error)) from error
     return position
 
 
-def position_of(kept: dict[str, Any]) -> Position:
-    history = [Epoch(**epoch) for epoch in kept["history"]]
-    return Position(kept["epoch"], kept["step"], history, Meter(**kept["meter"]))
+def decode_position(values: dict[str, Any]) -> Position:
+    """Returns the position that ``asdict`` made these values of."""
+    history = [Epoch(**epoch) for epoch in values["history"]]
+    return Position(values["epoch"], values["step"], history, Meter(**values["meter"]))
 
 
-def require_position(
-    path: Path, position: Position, settings: TrainingSettings, images: int, scheduled: object
-) -> None:
-    """Refuses a position that training does not come to: it would begin again, end early, or count passes twice.
+def check_position(path: Path, position: Position, settings: TrainingSettings, images: int, scheduled: object) -> None:
+    """Refuses a position that the training cannot reach: it would repeat epochs, end early, or count images twice.
 
     Args:
-        path: of the checkpoint, named in the error.
-        position: that it holds.
-        settings: of the run.
-        images: of a pass.
-        scheduled: steps that the schedule of the learning rate has made.
+        path: The checkpoint, for the error.
+        position: Its position.
+        settings: The settings of the training.
+        images: The number of training images.
+        scheduled: The number of steps that the schedule of the learning rate has made.
+
+    Raises:
+        ValueError: The training cannot reach the position.
     """
     steps = math.ceil(images / settings.batch_size)
     meter = position.meter
@@ -128,29 +161,50 @@ def require_position(
         check_integer("epoch", position.epoch, 0, settings.epochs)
         check_integer("step", position.step, 0, 0 if position.epoch == settings.epochs else steps)
         numbers = [epoch.number for epoch in position.history]
-        require_equal("epochs of the history", numbers, list(range(1, position.epoch + 1)))
-        require_equal("meter.seen", meter.seen, min(position.step * settings.batch_size, images))
+        check_equal("epochs of the history", numbers, list(range(1, position.epoch + 1)))
+        check_equal("meter.seen", meter.seen, min(position.step * settings.batch_size, images))
         check_integer("meter.classified", meter.classified, 0, meter.seen)
         check_integer("meter.correct", meter.correct, 0, meter.classified)
         check_number("meter.loss", meter.loss, lambda _: True, "a finite number")
         check_number("meter.seconds", meter.seconds, lambda seconds: seconds >= 0, "at least 0")
-        require_equal("steps of the schedule", scheduled, position.epoch * steps + position.step)
+        check_equal("steps of the schedule", scheduled, position.epoch * steps + position.step)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no position of this run: {error}") from error
 
 
-def require_equal(name: str, value: object, expected: object) -> None:
+def check_equal(name: str, value: object, expected: object) -> None:
+    """Refuses another value than the expected one.
+
+    Raises:
+        ValueError: It is another one.
+    """
     if value != expected:
         raise ValueError(f"{name} is {value}, expected {expected}")
 
 
-def lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Gives momentum the strides of its parameter, which files do not keep; steps are fast where the two agree."""
-    for parameter, state in optimizer.state.items():
-        for name, tensor in state.items():
-            if tensor.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter).copy_(tensor)
+def load_state(state: TrainingState, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Loads task, optimizer and scheduler from the content of a checkpoint."""
+    weights = OrderedDict(select("task.", tensors))
+    if "modules" in metadata:  # checkpoints of earlier versions have none
+        weights._metadata = metadata["modules"]  # type: ignore[attr-defined]
+    state.task.load_state_dict(weights)
+    momenta: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in select("optimizer.", tensors).items():
+        number, key = name.split(".", 1)
+        momenta.setdefault(int(number), {})[key] = tensor
+    state.optimizer.load_state_dict({"state": momenta, "param_groups": metadata["optimizer"]})
+    restore_strides(state.optimizer)
+    state.scheduler.load_state_dict(metadata["scheduler"])
 
 
-def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def select(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors whose names start with the prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def restore_strides(optimizer: torch.optim.Optimizer) -> None:
+    """Gives momenta the strides of their parameters, which files do not hold. Steps are fast where the two agree."""
+    for parameter, momenta in optimizer.state.items():
+        for name, tensor in momenta.items():
+            if tensor.shape == parameter.shape:
+                momenta[name] = torch.empty_like(parameter).copy_(tensor)

@@ -1,4 +1,4 @@
-"""What a training reports of each epoch."""
+"""What a training reports: one record for each epoch, and the sums over the current epoch that it is made from."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,13 +13,17 @@ from ..utils import distributed
 class Epoch:
     """Means over one pass over the training images, and over the validation images after it.
 
+    Two epochs that differ in their speed alone are equal.
+
     Attributes:
-        stage: what was trained.
-        number: from 1 on.
-        learning_rate: at the end.
-        loss, accuracy: of the training images while they were learned from; accuracy is None without logits.
-        validation_loss, validation_accuracy: None without validation images.
-        images_per_second: of this pass; two epochs that differ in nothing else are equal.
+        stage: What was trained, such as "defense".
+        number: The epoch's number, from 1 on.
+        learning_rate: The learning rate at the end of the epoch.
+        loss: The mean loss of the training images, while they were learned from.
+        accuracy: Their accuracy, in [0, 1]; None if the task has no logits.
+        images_per_second: The speed of the pass.
+        validation_loss: The mean loss of the validation images; None without such images.
+        validation_accuracy: Their accuracy, in [0, 1]; None without such images, or if the task has no logits.
     """
 
     stage: str
@@ -34,7 +38,15 @@ class Epoch:
 
 @dataclass
 class Meter:
-    """Sums over the images of a pass so far, of all processes; up to date after ``read``."""
+    """Sums over the images of the current pass, in all processes; up to date after ``read``.
+
+    Attributes:
+        loss: The sum of the images' losses.
+        correct: The number of images that are classified correctly.
+        seen: The number of images.
+        classified: The number of images with logits.
+        seconds: The time that the pass has taken.
+    """
 
     loss: float = 0.0
     correct: int = 0
@@ -43,26 +55,33 @@ class Meter:
     seconds: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
-        # Where the steps compute, so that a GPU is not waited for in each.
+        # On the device that computes the steps, so that no step waits for a GPU.
         self._sums: Tensor | None = None
 
     def add(self, loss: Tensor, logits: Tensor | None, labels: Tensor, weight: float) -> None:
-        """Adds a step: the mean loss of this process's images, none of which count where the weight is 0."""
+        """Adds a step.
+
+        Args:
+            loss: The mean loss of this process's images.
+            logits: (B, classes), or None if the task has none.
+            labels: (B,) int64.
+            weight: The weight of this process's batch; images of a batch without weight do not count.
+        """
         count = len(labels) if weight else 0
         classified = 0 if logits is None else count
         correct = loss.new_zeros(()) if logits is None else (logits.argmax(-1) == labels).sum() * bool(count)
-        counted = (loss.new_full((), number, dtype=torch.float64) for number in (count, classified))
-        sums = torch.stack([part.double() for part in (loss.detach().double() * count, correct, *counted)])
+        counts = (loss.new_full((), number, dtype=torch.float64) for number in (count, classified))
+        sums = torch.stack([part.double() for part in (loss.detach().double() * count, correct, *counts)])
         step = distributed.total(sums, labels.device)
         if self._sums is None:
             self._sums = step.new_tensor([self.loss, self.correct, self.seen, self.classified])
         self._sums += step
 
     def read(self) -> None:
-        """Brings the numbers up to date, for which a GPU is waited for.
+        """Brings the attributes up to date, which waits for a GPU.
 
         Raises:
-            FloatingPointError: a step's loss was not finite.
+            FloatingPointError: The loss of a step was not finite.
         """
         if self._sums is None:
             return
@@ -73,12 +92,15 @@ class Meter:
 
     @property
     def mean_loss(self) -> float:
+        """The mean loss of the images so far."""
         return self.loss / self.seen
 
     @property
     def accuracy(self) -> float | None:
+        """The accuracy so far, in [0, 1]; None if the task has no logits."""
         return self.correct / self.classified if self.classified else None
 
-    def shown(self) -> dict[str, str]:
-        shown = {"loss": f"{self.mean_loss:.3f}"}
-        return shown if self.accuracy is None else shown | {"accuracy": f"{self.accuracy:.1%}"}
+    def summary(self) -> dict[str, str]:
+        """Returns loss and accuracy as text, for a progress bar."""
+        texts = {"loss": f"{self.mean_loss:.3f}"}
+        return texts if self.accuracy is None else texts | {"accuracy": f"{self.accuracy:.1%}"}

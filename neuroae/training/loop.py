@@ -1,7 +1,7 @@
-"""The training loop: SGD over a task's parameters, checkpointed and resumed."""
+"""The training loop: SGD over the parameters of a task, with checkpoints from which it resumes."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from ..data import ImageSet
 from ..dictionary import dictionary_digest
@@ -19,27 +20,29 @@ from ..utils.files import claimed, remove_leftovers
 from ..utils.modules import structure
 from ..utils.progress import progress_bar
 from ..utils.randomness import derive_seed
-from .batches import Batch, as_json_gives_it_back, batches, check_images, check_task, steps_per_epoch
-from .checkpoint import Position, Trained, load_checkpoint, save_checkpoint
+from .batches import Batch, batches, check_images, check_task, steps_per_epoch
+from .checkpoint import Position, TrainingState, load_checkpoint, save_checkpoint, through_json
 from .history import Epoch, Meter
 from .settings import TrainingSettings
 
 VALIDATION_BATCH = 64
-# Between two looks at the loss, each of which waits for a GPU.
-SHOWN_SECONDS = 0.1
+# The time between two readings of the loss, each of which waits for a GPU.
+SHOW_SECONDS = 0.1
+# What the loop itself adds to a run's identity.
+IDENTITY = ("stage", "settings", "data", "validation", "model", "atoms")
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training keeps its state, so that it can be stopped at any moment and go on.
+    """Where a training keeps its state, so that it can be stopped at any moment and resumed.
 
     Attributes:
-        folder: for checkpoints, ``checkpoint-STAGE.safetensors``.
-        seconds: between two of them; there is one at the end of every epoch as well.
-        identity: what JSON holds and must be the same when the run goes on, beside stage, settings, data, validation,
-            model and atoms, which need no mention.
-        report: called with this stage's epochs so far: when it goes on, and after each epoch.
-        held: the caller has claimed the folder, for longer than the training takes.
+        folder: The folder for checkpoints, ``checkpoint-STAGE.safetensors``.
+        seconds: The time between two checkpoints. There is also one at the end of every epoch.
+        identity: Values that JSON can hold and that must be the same when the run is resumed. Stage, settings, data,
+            validation images, model and atoms are compared in any case.
+        report: Called with this stage's epochs so far, when the training resumes and after every epoch.
+        held: Whether the caller has claimed the folder, for longer than the training takes.
     """
 
     folder: str | Path
@@ -57,21 +60,25 @@ def fit(
     run: Run | None = None,
     validation: ImageSet | None = None,
 ) -> list[Epoch]:
-    """Minimizes a task over its parameters that ask for gradients; it ends in evaluation mode.
+    """Minimizes the loss of a task over its parameters that require gradients, and leaves it in evaluation mode.
 
     Args:
-        task: see ``tasks``.
-        data: the training images.
-        settings: of the optimizer, the schedule and the draws.
-        stage: what is trained: names the progress, the checkpoint and the stream of masks.
-        run: None keeps nothing on disk.
-        validation: images that are scored after every epoch, by one realization, and not learned from.
+        task: A module that maps images, labels, ids and a seed to an ``Objective``, such as those in ``methods``.
+        data: The training images.
+        settings: Optimizer, schedule and seed.
+        stage: What is trained. It names the progress bar, the checkpoint and the stream of masks.
+        run: Where checkpoints are kept; None keeps none.
+        validation: Images that are scored after every epoch, with one realization, and not learned from.
+
+    Returns:
+        The epochs, also those from before the training was stopped.
 
     Raises:
-        BlockingIOError: another run is at work in the folder.
-        TypeError: the model answers with something else than a tensor, or the run's identity is nothing for JSON.
-        ValueError: there are no images, or nothing to learn; the model's classes are not theirs, or what the folder
-            holds belongs to another run.
+        BlockingIOError: Another run has claimed the folder.
+        FloatingPointError: The loss became infinite or NaN.
+        TypeError: The model's output is not a tensor, or JSON cannot hold the run's identity.
+        ValueError: There are no images or nothing to learn, the model's classes are not the images', or the folder
+            belongs to another run.
     """
     check_images("data", data)
     if validation is not None:
@@ -79,110 +86,153 @@ def fit(
     check_task(task, data, settings)
     if validation is not None:
         check_task(task, validation, settings)
-    identity = as_json_gives_it_back("run.identity", run.identity or {}) if run else {}
+    if run is not None:
+        check_identity(run.identity or {})
     with claimed(Path(run.folder)) if run and not run.held and distributed.is_first() else nullcontext():
-        return run_epochs(task, data, settings, stage, run, identity, validation)
+        return Loop(task, data, settings, stage, run, validation).execute()
 
 
-def apart(identity: dict[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """Refuses what would take the place of the training's own identity."""
-    for name in own:
+def check_identity(identity: dict[str, Any]) -> None:
+    """Refuses a run's identity that JSON cannot hold, or with names that the loop uses.
+
+    Raises:
+        TypeError: JSON cannot hold it.
+        ValueError: It holds one of the loop's names.
+    """
+    for name in IDENTITY:
         if name in identity:
-            raise ValueError(f"run.identity holds {name!r}, expected another name: the training keeps its own {name}")
-    return identity
+            raise ValueError(f"run.identity holds {name!r}, expected another name: the training sets {name} itself")
+    through_json("run.identity", identity)
+
+
+class Loop:
+    """The epochs of one stage.
+
+    Args:
+        task, data, settings, stage, run, validation: The arguments of ``fit``.
+    """
+
+    def __init__(
+        self,
+        task: nn.Module,
+        data: ImageSet,
+        settings: TrainingSettings,
+        stage: str,
+        run: Run | None,
+        validation: ImageSet | None,
+    ) -> None:
+        self.task, self.data, self.settings, self.stage = task, data, settings, stage
+        self.run, self.validation = run, validation
+        self.device = next(task.parameters()).device
+        self.path = Path(run.folder) / f"checkpoint-{stage}.safetensors" if run else None
+        self.identity = self.make_identity()
+        self.state = make_state(task, settings, steps_per_epoch(data, settings))
+        self.position = Position()
+        # The times at which progress was shown and a checkpoint was saved last.
+        self.shown = self.saved = 0.0
+
+    def make_identity(self) -> dict[str, Any]:
+        """Returns everything that must be the same when the run is resumed."""
+        values = (
+            self.stage,
+            asdict(self.settings),
+            self.data.fingerprint(),
+            self.validation.fingerprint() if self.validation else None,
+            structure(self.task),
+            # No step changes the atoms, and a checkpoint would replace them.
+            [dictionary_digest(part.atoms) for part in self.task.modules() if isinstance(part, SparseEncoder)],
+        )
+        identity = through_json("run.identity", (self.run.identity if self.run else None) or {})
+        return dict(zip(IDENTITY, values, strict=True)) | identity
+
+    def execute(self) -> list[Epoch]:
+        """Trains from the last checkpoint to the last epoch, and returns all epochs."""
+        self.resume()
+        self.report()
+        module = distributed.parallelize(self.task)
+        total = self.settings.epochs * len(self.data)
+        with progress_bar(total=total, initial=self.images_done(), desc=self.stage, unit="img") as progress:
+            self.shown = self.saved = time.monotonic()
+            while self.position.epoch < self.settings.epochs:
+                self.learn_epoch(module, progress)
+                finish_epoch(self.task, self.state, self.position, self.settings, self.stage, self.validation)
+                self.save()
+                self.report()
+        self.task.eval()
+        return self.position.history
+
+    def resume(self) -> None:
+        """Loads the checkpoint if there is one, and removes temporary files of earlier ones."""
+        if self.path and self.path.exists():
+            self.position = load_checkpoint(self.path, self.state, self.identity, self.settings, len(self.data))
+        require_one_position(self.position, self.device)
+        if self.path and distributed.is_first():
+            remove_leftovers(self.path)
+
+    def learn_epoch(self, module: nn.Module, progress: tqdm) -> None:
+        """Makes the remaining steps of the current epoch."""
+        self.task.train()
+        position, started = self.position, time.monotonic()
+        for batch in batches(self.data, self.settings, self.stage, position.epoch, self.device, position.step):
+            step(module, self.state, batch, self.settings.precision, position.meter)
+            position.step += 1
+            # Several processes read the loss in every step, so that all of them end where it is not finite.
+            if distributed.world_size() > 1 or time.monotonic() - self.shown > SHOW_SECONDS:
+                self.show(progress)
+            if self.run and time.monotonic() - self.saved > self.run.seconds:
+                self.show(progress)
+                position.meter.seconds += self.shown - started
+                self.save()
+                started = self.saved
+        self.show(progress)
+        position.meter.seconds += self.shown - started
+
+    def show(self, progress: tqdm) -> None:
+        """Reads the loss and updates the progress bar."""
+        self.position.meter.read()
+        progress.set_postfix(self.position.meter.summary() | {"epoch": self.position.epoch + 1}, refresh=False)
+        progress.update(self.images_done() - progress.n)
+        self.shown = time.monotonic()
+
+    def save(self) -> None:
+        """Writes a checkpoint, in the first process."""
+        if self.path and distributed.is_first():
+            save_checkpoint(self.path, self.state, self.position, self.identity)
+        self.saved = time.monotonic()
+
+    def report(self) -> None:
+        """Reports the epochs so far, in the first process."""
+        if self.run and distributed.is_first() and self.position.history:
+            self.run.report(self.position.history)
+
+    def images_done(self) -> int:
+        """Returns the number of images that all epochs have learned from so far."""
+        return self.position.epoch * len(self.data) + self.position.meter.seen
 
 
 def require_one_position(position: Position, device: torch.device) -> None:
-    """Refuses processes that see different checkpoints, as on machines without a folder in common."""
-    own = torch.tensor([position.epoch, position.step])
-    if not torch.equal(distributed.total(own, device).cpu(), own * distributed.world_size()):
-        raise ValueError(f"processes stand at different steps, this one at {own.tolist()}: all must see one folder")
+    """Refuses processes that see different checkpoints, as on machines that share no folder.
+
+    Raises:
+        ValueError: The processes stand at different steps.
+    """
+    here = torch.tensor([position.epoch, position.step])
+    if not torch.equal(distributed.total(here, device).cpu(), here * distributed.world_size()):
+        raise ValueError(f"processes stand at different steps, this one at {here.tolist()}: all must see one folder")
 
 
-def run_epochs(
-    task: nn.Module,
-    data: ImageSet,
-    settings: TrainingSettings,
-    stage: str,
-    run: Run | None,
-    identity: dict[str, Any],
-    validation: ImageSet | None,
-) -> list[Epoch]:
-    device = next(task.parameters()).device
-    trained = start(task, settings, steps_per_epoch(data, settings))
-    path = Path(run.folder) / f"checkpoint-{stage}.safetensors" if run else None
-    own = {
-        "stage": stage,
-        "settings": asdict(settings),
-        "data": data.fingerprint(),
-        "validation": validation.fingerprint() if validation else None,
-        "model": structure(task),
-        # No step changes them, and a checkpoint would put its own in their place.
-        "atoms": [dictionary_digest(part.atoms) for part in task.modules() if isinstance(part, SparseEncoder)],
-    }
-    identity = own | apart(identity, own)
-    position = Position()
-    if path and path.exists():
-        position = load_checkpoint(path, trained, identity, settings, len(data))
-    require_one_position(position, device)
-    if path and distributed.is_first():
-        remove_leftovers(path)
-
-    def save() -> None:
-        if path and distributed.is_first():
-            save_checkpoint(path, trained, position, identity)
-
-    def report() -> None:
-        if run and distributed.is_first() and position.history:
-            run.report(position.history)
-
-    report()
-    module = distributed.parallel(task)
-    done = position.epoch * len(data) + position.meter.seen
-    with progress_bar(total=settings.epochs * len(data), initial=done, desc=stage, unit="img") as progress:
-
-        def show() -> float:
-            position.meter.read()
-            progress.set_postfix(position.meter.shown() | {"epoch": position.epoch + 1}, refresh=False)
-            progress.update(position.epoch * len(data) + position.meter.seen - progress.n)
-            return time.monotonic()
-
-        saved = shown = time.monotonic()
-        while position.epoch < settings.epochs:
-            task.train()
-            started = time.monotonic()
-            for batch in batches(data, settings, stage, position.epoch, device, position.step):
-                step(module, trained, batch, settings.precision, position.meter)
-                position.step += 1
-                # Several processes end at the same step where the loss is not finite.
-                if distributed.world_size() > 1 or time.monotonic() - shown > SHOWN_SECONDS:
-                    shown = show()
-                if run and time.monotonic() - saved > run.seconds:
-                    shown = show()
-                    position.meter.seconds += shown - started
-                    save()
-                    saved = started = time.monotonic()
-            shown = show()
-            position.meter.seconds += shown - started
-            finish_epoch(task, trained, position, settings, stage, validation)
-            save()
-            saved = time.monotonic()
-            report()
-    task.eval()
-    return position.history
-
-
-def start(task: nn.Module, settings: TrainingSettings, steps_an_epoch: int) -> Trained:
+def make_state(task: nn.Module, settings: TrainingSettings, steps_per_epoch: int) -> TrainingState:
+    """Returns the state before the first step."""
     optimizer = torch.optim.SGD(
         [parameter for parameter in task.parameters() if parameter.requires_grad],
         lr=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    steps = settings.epochs * steps_an_epoch
-    # A triangle of one step would be its foot, where nothing is learned.
+    steps = settings.epochs * steps_per_epoch
+    # A triangle of a single step would have the learning rate 0.
     if settings.schedule == "constant" or steps == 1:
-        return Trained(task, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0))
+        return TrainingState(task, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0))
     rising = max(1, steps // 2)
     scheduler = torch.optim.lr_scheduler.CyclicLR(
         optimizer,
@@ -192,50 +242,59 @@ def start(task: nn.Module, settings: TrainingSettings, steps_an_epoch: int) -> T
         step_size_down=max(1, steps - rising),
         cycle_momentum=False,
     )
-    return Trained(task, optimizer, scheduler)
+    return TrainingState(task, optimizer, scheduler)
 
 
-def step(module: nn.Module, trained: Trained, batch: Batch, precision: str, meter: Meter) -> None:
+def step(module: nn.Module, state: TrainingState, batch: Batch, precision: str, meter: Meter) -> None:
+    """Makes one step.
+
+    Args:
+        module: The task, which several processes wrap to average gradients.
+        state: The state, which the step changes.
+        batch: This process's share of the step.
+        precision: The precision of decoder and classifier.
+        meter: Counts the step's loss.
+    """
     with model_draws(batch):
         with autocast(precision, batch.images.device):
             loss, logits = module(batch.images, batch.labels, batch.ids, batch.seed)
-        trained.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         (loss * batch.weight).backward()
-    trained.optimizer.step()
-    trained.scheduler.step()
+    state.optimizer.step()
+    state.scheduler.step()
     meter.add(loss, logits, batch.labels, batch.weight)
 
 
 def model_draws(batch: Batch) -> AbstractContextManager[None]:
-    """What a model draws from torch's generators follows from the step and the process, as its masks do.
+    """Seeds torch's generators, which a model may draw from, by the step and the process.
 
-    A run that goes on needs no state of theirs, and no two processes draw alike.
+    So a resumed run needs no state of the generators, and no two processes draw the same numbers.
     """
     return drawing_from(derive_seed(batch.seed, "model", distributed.rank()), batch.images.device)
 
 
 def finish_epoch(
     task: nn.Module,
-    trained: Trained,
+    state: TrainingState,
     position: Position,
     settings: TrainingSettings,
     stage: str,
     validation: ImageSet | None,
 ) -> None:
-    """Moves the position to the next epoch, with this one in its history."""
-    # What is scored is what the first process saves; after a step the others have statistics of their own.
+    """Scores the validation images, adds the epoch to the history, and moves the position to the next epoch."""
+    # The first process saves its buffers; after a step, the other processes have other running statistics.
     distributed.share_buffers(task)
     meter = position.meter
-    scored = None if validation is None else score(task, validation, settings, stage, position.epoch)
+    scores = None if validation is None else score(task, validation, settings, stage, position.epoch)
     epoch = Epoch(
-        stage,
-        position.epoch + 1,
-        float(trained.scheduler.get_last_lr()[0]),
-        meter.mean_loss,
-        meter.accuracy,
-        meter.seen / meter.seconds,
-        scored.mean_loss if scored else None,
-        scored.accuracy if scored else None,
+        stage=stage,
+        number=position.epoch + 1,
+        learning_rate=float(state.scheduler.get_last_lr()[0]),
+        loss=meter.mean_loss,
+        accuracy=meter.accuracy,
+        images_per_second=meter.seen / meter.seconds,
+        validation_loss=scores.mean_loss if scores else None,
+        validation_accuracy=scores.accuracy if scores else None,
     )
     position.epoch, position.step = position.epoch + 1, 0
     position.history.append(epoch)
@@ -244,12 +303,13 @@ def finish_epoch(
 
 @torch.no_grad()
 def score(task: nn.Module, validation: ImageSet, settings: TrainingSettings, stage: str, epoch: int) -> Meter:
-    """The task on images that it does not learn from, in evaluation mode and float32, with masks of their own."""
+    """Returns the task's scores on the validation images, in evaluation mode and float32, with masks of their own."""
     device = next(task.parameters()).device
     task.eval()
     meter = Meter()
-    unchanged = TrainingSettings(epochs=1, batch_size=VALIDATION_BATCH, seed=settings.seed)
-    for batch in batches(validation, unchanged, f"{stage} validation", epoch, device):
+    # Without augmentation.
+    scoring = TrainingSettings(epochs=1, batch_size=VALIDATION_BATCH, seed=settings.seed)
+    for batch in batches(validation, scoring, f"{stage} validation", epoch, device):
         with model_draws(batch):
             loss, logits = task(batch.images, batch.labels, batch.ids, batch.seed)
         meter.add(loss, logits, batch.labels, batch.weight)

@@ -1,7 +1,4 @@
-"""The ways to train a model (paper, sections 2.3 and 5.1). Each leaves it in evaluation mode.
-
-All take ``run``, where to keep checkpoints (none by default), and ``validation``, images to score after every epoch.
-"""
+"""The three ways to train a model (paper, sections 2.3 and 5.1), and the tasks that they minimize."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,8 +17,94 @@ from .loop import Run, fit
 from .settings import TrainingSettings
 
 
+def train_plain(
+    classifier: nn.Module,
+    data: ImageSet,
+    settings: TrainingSettings,
+    run: Run | None = None,
+    validation: ImageSet | None = None,
+) -> list[Epoch]:
+    """Trains a classifier alone, by cross-entropy, and leaves it in evaluation mode.
+
+    Args:
+        classifier: Maps images (B, C, H, W) in [0, 1] to logits (B, classes).
+        data: The training images.
+        settings: Optimizer, schedule and seed.
+        run: Where checkpoints are kept; None keeps none.
+        validation: Images that are scored after every epoch, and not learned from.
+
+    Returns:
+        The epochs.
+
+    Raises:
+        BlockingIOError, FloatingPointError, TypeError, ValueError: See ``loop.fit``.
+    """
+    return fit(Classification(classifier), data, settings, "classifier", run, validation)
+
+
+def train_supervised(
+    model: Defense,
+    data: ImageSet,
+    settings: TrainingSettings,
+    run: Run | None = None,
+    validation: ImageSet | None = None,
+) -> list[Epoch]:
+    """Trains decoder and classifier together, by cross-entropy: the paper's nominal defense.
+
+    The model is left in evaluation mode.
+
+    Args:
+        model: The defense.
+        data, settings, run, validation: See ``train_plain``.
+
+    Returns:
+        The epochs.
+
+    Raises:
+        BlockingIOError, FloatingPointError, TypeError, ValueError: See ``loop.fit``.
+    """
+    return fit(Supervised(model), data, settings, "defense", run, validation)
+
+
+def train_unsupervised(
+    model: Defense,
+    data: ImageSet,
+    settings: TrainingSettings,
+    decoder_epochs: int = 50,
+    run: Run | None = None,
+    validation: ImageSet | None = None,
+) -> list[Epoch]:
+    """Trains the decoder by l2 regression to the image, then the classifier behind the frozen autoencoder.
+
+    The model is left in evaluation mode.
+
+    Args:
+        model: The defense.
+        data, settings, run, validation: See ``train_plain``. ``settings.epochs`` are the classifier's.
+        decoder_epochs: The number of epochs of the decoder.
+
+    Returns:
+        The epochs of the decoder, then those of the classifier.
+
+    Raises:
+        BlockingIOError, FloatingPointError, TypeError, ValueError: See ``loop.fit``.
+    """
+    check_integer("decoder_epochs", decoder_epochs, 1)
+    decoder_settings = replace(settings, epochs=decoder_epochs)
+    history = fit(Regression(model), data, decoder_settings, "decoder", run, validation)
+    with frozen(model.decoder):
+        history += fit(FrozenAutoencoder(model), data, settings, "classifier", run, validation)
+    model.eval()
+    return history
+
+
 class Objective(NamedTuple):
-    """Mean loss of a batch, a scalar, and its logits (B, classes) where there are any."""
+    """What a task computes for a batch.
+
+    Attributes:
+        loss: The mean loss, a scalar.
+        logits: (B, classes), or None if the task does not classify.
+    """
 
     loss: Tensor
     logits: Tensor | None = None
@@ -39,7 +122,7 @@ class Classification(nn.Module):
 
 
 class Supervised(nn.Module):
-    """Cross-entropy of the whole defense: decoder and classifier learn together (paper, section 2.3)."""
+    """Cross-entropy of the defense, whose decoder and classifier learn together (paper, section 2.3)."""
 
     def __init__(self, model: Defense) -> None:
         super().__init__()
@@ -50,7 +133,7 @@ class Supervised(nn.Module):
 
 
 class Regression(nn.Module):
-    """Mean squared difference of the decoded image to the image: the decoder learns without labels."""
+    """Mean squared difference between decoded image and image, from which the decoder learns without labels."""
 
     def __init__(self, model: Defense) -> None:
         super().__init__()
@@ -63,7 +146,7 @@ class Regression(nn.Module):
 
 
 class FrozenAutoencoder(nn.Module):
-    """Cross-entropy of the classifier behind an autoencoder that stays as it is."""
+    """Cross-entropy of the classifier behind an autoencoder that does not change."""
 
     def __init__(self, model: Defense) -> None:
         super().__init__()
@@ -80,51 +163,13 @@ class FrozenAutoencoder(nn.Module):
         return cross_entropy(self.model.classifier(decoded), labels)
 
 
-def cross_entropy(logits: object, labels: Tensor) -> Objective:
-    """Of a model's answer; TypeError or ValueError where that is not (B, classes)."""
-    found = require_tensor(logits)
-    check_logits(found, len(labels), 0)
-    return Objective(F.cross_entropy(found.float(), labels), found.detach())
+def cross_entropy(output: object, labels: Tensor) -> Objective:
+    """Returns the mean cross-entropy of a model's output.
 
-
-def train_plain(
-    classifier: nn.Module,
-    data: ImageSet,
-    settings: TrainingSettings,
-    run: Run | None = None,
-    validation: ImageSet | None = None,
-) -> list[Epoch]:
-    """A classifier alone, by cross-entropy."""
-    return fit(Classification(classifier), data, settings, "classifier", run, validation)
-
-
-def train_supervised(
-    model: Defense,
-    data: ImageSet,
-    settings: TrainingSettings,
-    run: Run | None = None,
-    validation: ImageSet | None = None,
-) -> list[Epoch]:
-    """Decoder and classifier together, by cross-entropy: the nominal defense."""
-    return fit(Supervised(model), data, settings, "defense", run, validation)
-
-
-def train_unsupervised(
-    model: Defense,
-    data: ImageSet,
-    settings: TrainingSettings,
-    decoder_epochs: int = 50,
-    run: Run | None = None,
-    validation: ImageSet | None = None,
-) -> list[Epoch]:
-    """The decoder by l2 regression to the image for ``decoder_epochs``, then the classifier on the frozen autoencoder.
-
-    Returns the epochs of both, the decoder's first.
+    Raises:
+        TypeError: The output is not a tensor.
+        ValueError: It is not (B, classes).
     """
-    check_integer("decoder_epochs", decoder_epochs, 1)
-    first = replace(settings, epochs=decoder_epochs)
-    history = fit(Regression(model), data, first, "decoder", run, validation)
-    with frozen(model.decoder):
-        history += fit(FrozenAutoencoder(model), data, settings, "classifier", run, validation)
-    model.eval()
-    return history
+    logits = require_tensor(output)
+    check_logits(logits, len(labels), 0)
+    return Objective(F.cross_entropy(logits.float(), labels), logits.detach())

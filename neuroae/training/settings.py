@@ -1,4 +1,4 @@
-"""How to train (paper, section 5.1)."""
+"""The settings of a training (paper, section 5.1)."""
 
 import math
 from dataclasses import dataclass
@@ -13,22 +13,23 @@ SCHEDULES = get_args(Schedule)
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The paper's schedule by default.
+    """Optimizer, schedule and seed; the defaults are the paper's.
 
     Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step, over all processes.
-        learning_rate: at its peak, in the middle of the training.
+        epochs: The number of passes over the training images.
+        batch_size: The number of images in a step, over all processes.
+        learning_rate: The learning rate at its peak, in the middle of the training.
         schedule: "triangular", linear from 0 to the peak over the first half of the steps and back to 0 over the
-            second, or "constant".
-        momentum, weight_decay: of SGD.
+            second; or "constant".
+        momentum: The momentum of SGD.
+        weight_decay: The weight decay of SGD.
         precision: "float32", or "bfloat16" for decoder and classifier.
-        augment: random crops (padding 4) and flips.
-        seed: decides the order of the images, their augmentation and the encoder's masks.
+        augment: Whether images are cropped at random after padding by 4 pixels, and mirrored half of the time.
+        seed: Decides the order of the images, their augmentation and the encoder's masks.
 
     Raises:
-        TypeError: a number or boolean is of another type; those of numpy are not what checkpoints hold.
-        ValueError: one is out of range, or NaN.
+        TypeError: A setting has another type. numpy's numbers are refused too, since checkpoints cannot hold them.
+        ValueError: A setting is out of range, or NaN.
     """
 
     epochs: int = 70

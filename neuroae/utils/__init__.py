@@ -1,1 +1,1 @@
-"""What every other part uses: random draws, files, devices, precision, several processes, progress, checks."""
+"""Helpers that every other folder uses: random draws, files, devices, precision, processes, progress, checks."""

@@ -1,4 +1,4 @@
-"""Settings that hold for the length of a ``with`` block."""
+"""Settings that hold for the length of a ``with`` block: precision, determinism, default dtype, gradients, seeds."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,13 +15,23 @@ Precision = Literal["float32", "bfloat16"]
 PRECISIONS = get_args(Precision)
 CPU = torch.device("cpu")
 SLOW_BFLOAT16 = (
-    "precision is 'bfloat16' on a device without instructions for it (AVX-512 or Arm's BF16, NVIDIA's GPUs since "
-    "Ampere), where PyTorch is slower in it than in 'float32', on a processor many times"
+    "precision is 'bfloat16', but this device has no instructions for it (AVX-512 or Arm's BF16 on processors, Ampere "
+    "or later on NVIDIA's GPUs): PyTorch is slower than in 'float32', on processors many times"
 )
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Decoder and classifier in bfloat16, or everything in float32. The encoder computes in float32 either way."""
+    """Returns a context in which decoder and classifier compute in this precision.
+
+    The encoder computes in float32 in either precision. A warning says where bfloat16 is slow.
+
+    Args:
+        precision: "float32" or "bfloat16".
+        device: The device that the model computes on.
+
+    Raises:
+        ValueError: The precision is unknown.
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     if precision == "bfloat16" and not has_fast_bfloat16(device):
@@ -30,7 +40,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """What autocast computes in, where it is on for tensors of this device; those without memory have none."""
+    """Returns the dtype that autocast computes in on this device; None where autocast is off, and on "meta"."""
     if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
@@ -38,7 +48,7 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Results that a run on the same machine repeats: float32 is float32, and cuDNN takes the same algorithms."""
+    """Makes results repeatable on one machine: float32 without TF32, and the same cuDNN algorithms every time."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
     cudnn.benchmark, cudnn.deterministic = False, True
@@ -51,7 +61,7 @@ def repeatable() -> Iterator[None]:
 
 @contextmanager
 def float32_by_default() -> Iterator[None]:
-    """What is made without a dtype is float32, whatever ``torch.set_default_dtype`` said."""
+    """Creates tensors without a dtype as float32, whatever ``torch.set_default_dtype`` set."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -62,22 +72,22 @@ def float32_by_default() -> Iterator[None]:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of the module asks for gradients, so that a backward pass goes to its input alone."""
-    asking = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in asking:
+    """Turns gradients off for the module's parameters, so that a backward pass goes to its input alone."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in asking:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
 @contextmanager
 def drawing_from(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """What torch's generators of the CPU and of this device give follows from the seed; afterwards they are as before.
+    """Seeds torch's generators of the CPU and of this device, and restores their state at the end.
 
-    Those of other devices, which ``torch.manual_seed`` would set as well, are left alone.
+    Generators of other devices, which ``torch.manual_seed`` would seed too, are left alone.
     """
     generators = [torch.default_generator]
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""How the process keeps the memory that it has freed, and in pages of which size."""
+"""The device that a process computes on, what it is fast at, and how the process reuses freed memory."""
 
 import ctypes
 import functools
@@ -8,70 +8,79 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-KINDS = ("cpu", "cuda")
-# By these a launcher shows each process its own GPU alone.
-ISOLATING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+DEVICE_TYPES = ("cpu", "cuda")
+# A launcher sets one of these to show a process its own GPU only.
+ISOLATION_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+# Parameters of mallopt, as numbered in glibc's malloc.h, with their values here.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+MALLOC_SETTINGS = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 2**28}
+MADV_HUGEPAGE = 14
+HUGE_PAGE = 2**21
+MAX_RESERVED = 2**34
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of a name, "cpu" or "cuda:1"; None takes this process's GPU if there is one, and the CPU if not.
+    """Returns the device with this name.
 
-    "cuda" is this process's GPU too: that of its ``LOCAL_RANK`` where ``torchrun`` started it, else the first.
+    Args:
+        name: "cpu", "cuda:1" and so on. "cuda" is this process's GPU: the one of its ``LOCAL_RANK`` if ``torchrun``
+            started it, otherwise the first. None is "cuda" if there is a GPU, and "cpu" if there is none.
 
     Raises:
-        ValueError: torch knows no such device, the machine has none, it is of a kind without float64, which all
-            engines need, or processes would share a GPU.
+        ValueError: torch does not know the device, or the machine does not have it; its type has no float64, which
+            all backends need; or several processes would share a GPU.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(f"cuda:{own_gpu()}" if name == "cuda" else name)
+        device = torch.device(f"cuda:{local_gpu()}" if name == "cuda" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device is {name!r}, which cannot be used here: {error}") from error
-    if device.type not in KINDS:
-        raise ValueError(f"device is {name!r}, expected one of the kinds {', '.join(KINDS)}")
-    if device.type == "cuda" and device.index != own_gpu():
-        refuse_shared(name)
+    if device.type not in DEVICE_TYPES:
+        raise ValueError(f"device is {name!r}, expected one of the types {', '.join(DEVICE_TYPES)}")
+    if device.type == "cuda" and device.index != local_gpu() and local_processes() > 1:
+        raise ValueError(f'device is {name!r} for each of {local_processes()} processes; "cuda" gives each its own')
     return device
 
 
-def without_waiting(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; a GPU fetches it when it gets there, and is not waited for."""
+def local_gpu() -> int:
+    """Returns the index of this process's GPU among the GPUs that it sees.
+
+    Raises:
+        ValueError: The machine has fewer GPUs than processes.
+    """
+    rank, visible = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    isolated = visible == 1 and any(name in os.environ for name in ISOLATION_VARIABLES)
+    if 0 < visible < local_processes() and not isolated:
+        raise ValueError(
+            f"{local_processes()} processes have {visible} GPUs here; start one process for each GPU, or use "
+            "--device cpu"
+        )
+    return rank % visible if visible else rank
+
+
+def local_processes() -> int:
+    """Returns the number of processes that ``torchrun`` started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns the tensor on the device. A copy from the CPU to a GPU is queued, and not waited for."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
-def own_gpu() -> int:
-    """This process's, among those that it sees: some launchers show each process its own alone."""
-    rank, seen = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    isolated = any(name in os.environ for name in ISOLATING)
-    if 0 < seen < local_processes() and not (seen == 1 and isolated):
-        raise ValueError(
-            f"{local_processes()} processes have {seen} GPUs here; start one for each GPU, or --device cpu"
-        )
-    return rank % seen if seen else rank
-
-
-def local_processes() -> int:
-    """Those that ``torchrun`` started on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def refuse_shared(name: str) -> None:
-    if local_processes() > 1:
-        raise ValueError(f'device is {name!r} for each of {local_processes()} processes; "cuda" gives each its own')
-
-
 @functools.cache
 def has_matrix_units() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in units of their own (AMX), far faster than float32."""
+    """Returns whether this processor has matrix units for bfloat16 (AMX), which are far faster than float32."""
     return bool(torch.cpu._is_amx_tile_supported())
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether PyTorch's layers are fast in bfloat16: on GPUs, and on processors for which oneDNN has it."""
+    """Returns whether PyTorch's layers are fast in bfloat16 on this device."""
     if device.type == "cpu":
         return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if device.type != "cuda":
@@ -80,51 +89,44 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-# Numbers of mallopt's parameters in glibc's malloc.h.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-NEVER, NONE = -1, 0
-TOP_PAD = 2**28
-
-MADV_HUGEPAGE = 14
-PAGE = 2**21
-MOST_RESERVED = 2**34
-
-
 def keep_freed_memory() -> bool:
-    """Has the C library keep large freed blocks for reuse, for the life of the process; False where it cannot.
+    """Makes the C library keep large freed blocks for reuse, for the life of the process.
 
-    Every training or attack step frees and takes the same hundreds of megabytes. By default glibc gives such blocks
-    back to the system and gets them again zeroed page by page, which costs a tenth of a step. In pages of 2 MiB
-    instead of 4 KiB, another tenth is not spent on the translation of addresses. It is a setting of the whole process,
-    so the command line makes it, and the library never does. The price is that memory stays at its peak.
+    Every training or attack step frees and allocates the same hundreds of megabytes. By default glibc returns such
+    blocks to the system and gets them back zeroed page by page, which takes a tenth of a step. Pages of 2 MiB instead
+    of 4 KiB save another tenth, spent on translating addresses. The setting affects the whole process, so the command
+    line makes it, and the library never does. Its price is that memory stays at its peak.
+
+    Returns:
+        False where the C library does not support it.
     """
     try:
         library = ctypes.CDLL(None)
         mallopt, malloc, free, madvise = library.mallopt, library.malloc, library.free, library.madvise
     except (AttributeError, OSError, TypeError):
         return False
-    settings = {M_MMAP_MAX: NONE, M_TRIM_THRESHOLD: NEVER, M_TOP_PAD: TOP_PAD}
-    if not all(mallopt(parameter, value) for parameter, value in settings.items()):
+    if not all(mallopt(parameter, value) for parameter, value in MALLOC_SETTINGS.items()):
         return False
     malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    # A block at the end of the heap, never written to, and freed: large pages are asked for where the heap will grow.
-    size = min(MOST_RESERVED, physical_memory() // 2)
-    block = malloc(size) if addresses_are_free() else None
+    # A block at the end of the heap, freed without being written to, marks the addresses that the heap will grow into.
+    size = min(MAX_RESERVED, physical_memory() // 2)
+    block = malloc(size) if can_reserve_addresses() else None
     if block:
-        first = (block + PAGE - 1) // PAGE * PAGE
+        first = (block + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE
         madvise(first, block + size - first, MADV_HUGEPAGE)
         free(block)
     return True
 
 
 def physical_memory() -> int:
+    """Returns the machine's memory, in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def addresses_are_free() -> bool:
-    """Whether memory counts when it is written to, and not before, and how much address space there is does not."""
-    import resource
+def can_reserve_addresses() -> bool:
+    """Returns whether addresses that are allocated and never written to cost nothing and break no limit."""
+    import resource  # not on Windows
 
     overcommit = Path("/proc/sys/vm/overcommit_memory")
     strict = overcommit.exists() and overcommit.read_text().strip() == "2"

@@ -1,4 +1,7 @@
-"""Files: written whole or not at all, read with errors that name them. Nothing here unpickles."""
+"""Files: JSON and tensors, written in one step and read with errors that name them; folders that one run works in.
+
+Nothing here unpickles.
+"""
 
 import errno
 import glob
@@ -19,30 +22,174 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-LONGEST_SHOWN = 200
 LOCK = ".lock"
-# Long after any of our files is written; what is older was left by a process that was killed.
-LEFTOVER_SECONDS = 600.0
+# The metadata of a tensor file that holds the digests of its tensors.
 DIGESTS = "tensor_sha256"
-# What file systems without a way to flush answer: those of FUSE, SMB and some networks, of folders above all.
-UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-# The folders that this process works in, and their lock files as the system tells files apart: another run's has
-# another number, since a file that is open keeps its own though it was removed.
-CLAIMS: dict[Path, tuple[int, int]] = {}
+# A temporary file of this age was left by a process that was killed: none of our files takes as long to write.
+LEFTOVER_SECONDS = 600.0
+# Errors of file systems that cannot flush, such as FUSE, SMB and some network file systems, for folders above all.
+FLUSH_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+MAX_DIFFERENCE_LENGTH = 200
 ANOTHER_FOLDER = "Use another folder, or remove this one to start anew"
+# The folders that this process works in, each with the device and inode of its lock file. Another run's lock file has
+# another inode: an open file keeps its own even after it is removed.
+CLAIMS: dict[Path, tuple[int, int]] = {}
 
 
 class FolderReplacedError(OSError):
-    """The folder that a run works in was removed, or another run has made it anew."""
+    """The folder that a run works in was removed, or another run has created it anew."""
+
+
+# Reading and writing JSON
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON.
+
+    Raises:
+        OSError: The file cannot be written.
+        TypeError: JSON cannot hold the value.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def load_json(path: Path) -> Any:
+    """Returns the value in a JSON file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not JSON.
+    """
+    require_file(path)
+    try:
+        return decode_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
+
+
+def decode_json(text: str) -> Any:
+    """Returns the value of a JSON text.
+
+    Raises:
+        ValueError: The text is not JSON, is nested too deep, or holds numbers too long for Python.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+# Reading and writing tensors
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Writes tensors and metadata as safetensors, with a digest of each tensor, by which ``load_tensors`` sees damage.
+
+    Args:
+        path: The file.
+        tensors: The tensors by name. They are stored contiguous, and those that share memory each by itself.
+        metadata: Values that JSON can hold, by name.
+
+    Raises:
+        OSError: The file cannot be written, for example because the disk is full.
+    """
+    # Copies, since the format cannot hold tensors that share memory, such as tied weights.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    digests = {name: tensor_digest(tensor) for name, tensor in copies.items()}
+    texts = {name: json.dumps(value) for name, value in {**(metadata or {}), DIGESTS: digests}.items()}
+    # safetensors' save_file would write to a temporary file with a name of its own, which a kill would leave for ever.
+    content = sort_metadata(safetensors.torch.save(copies, texts))
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def sort_metadata(content: bytes) -> bytes:
+    """Returns the safetensors file with its metadata sorted by name; the library's order changes with the process."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """Returns the SHA-256 digest of dtype, shape and values of a contiguous tensor on the CPU, in hexadecimal."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    if tensor.numel():
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)  # as bytes, since NumPy has no bfloat16
+    return digest.hexdigest()
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors and the metadata of a safetensors file.
+
+    Metadata that is not JSON, as other programs may write it, stays text.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not complete, or a tensor does not fit its digest. Files of other programs and of
+            earlier versions have no digests.
+    """
+    require_file(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            texts = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    metadata = {name: decode_metadata(path, name, text) for name, text in texts.items()}
+    if DIGESTS in metadata:
+        check_digests(path, tensors, metadata.pop(DIGESTS))
+    return tensors, metadata
+
+
+def decode_metadata(path: Path, name: str, text: str) -> Any:
+    """Returns the value of a metadata text, or the text itself where it is not JSON.
+
+    Raises:
+        ValueError: The text is JSON that Python cannot read.
+    """
+    try:
+        return decode_json(text)
+    except json.JSONDecodeError:
+        return text
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: its metadata {name} cannot be read: {error}") from error
+
+
+def check_digests(path: Path, tensors: Mapping[str, Tensor], digests: Any) -> None:
+    """Refuses tensors that do not fit their digests.
+
+    Raises:
+        ValueError: A tensor differs, or the digests are of other tensors.
+    """
+    if not isinstance(digests, dict) or digests.keys() != tensors.keys():
+        raise ValueError(f"{path} is damaged: its digests are not those of its tensors")
+    for name, tensor in tensors.items():
+        if digests[name] != tensor_digest(tensor):
+            raise ValueError(f"{path} is damaged: {name} does not fit its digest")
+
+
+def has_digests(path: Path) -> bool:
+    """Returns whether a tensor file holds digests, by which damage to its tensors is seen."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        return DIGESTS in (file.metadata() or {})
+
+
+# Writing in one step
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends well, and vanishes otherwise.
+    """Gives a temporary file that replaces ``path`` when the block ends, and is removed if the block raises.
 
     Raises:
-        FolderReplacedError: ``path`` is in a folder that this process claimed and that is another run's by now.
-        OSError: the file cannot be written, as where the disk is full; the message names it.
+        FolderReplacedError: ``path`` is in a folder that this process claimed and that was replaced since.
+        OSError: The file cannot be written, for example because the disk is full; the message names ``path``.
     """
     require_claim(path)
     with naming(path):
@@ -57,7 +204,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~current_umask())
             flush(temporary)
             os.replace(temporary, path)
-        if os.name == "posix":  # elsewhere folders cannot be opened
+        if os.name == "posix":  # other systems cannot open folders
             with naming(path):
                 flush(path.parent)
     except BaseException:
@@ -67,20 +214,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Names the file in errors of the system that name none, or its temporary file, which is gone by then."""
+    """Names ``path`` in errors of the system that name no file, or a temporary file that is gone by then."""
     try:
         yield
     except OSError as error:
-        temporary = Path(str(error.filename)).name.startswith(f".{path.stem}-")
-        if error.errno is None or not (error.filename is None or temporary):
+        is_temporary = Path(str(error.filename)).name.startswith(f".{path.stem}-")
+        if error.errno is None or not (error.filename is None or is_temporary):
             raise
         raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from error
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk: a power cut leaves what was there or what is.
+    """Waits until a file, or the names in a folder, are on the disk, so that a power cut cannot lose them.
 
-    Some file systems cannot promise that, and then nothing is waited for.
+    Where the file system cannot flush, it returns at once.
     """
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -90,22 +237,50 @@ def flush(path: Path) -> None:
 
 
 def sync(handle: int) -> None:
-    """``os.fsync`` of an open file or folder, where the file system has it."""
+    """Calls ``os.fsync`` for an open file or folder if the file system supports it."""
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in FLUSH_UNSUPPORTED:
             raise
+
+
+def current_umask() -> int:
+    """Returns the permissions that this process withholds from new files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def remove_leftovers(path: Path, seconds: float = 0.0) -> None:
+    """Removes temporary files that were left when a process was killed while it wrote ``path``.
+
+    Args:
+        path: The file.
+        seconds: The age from which a temporary file is a leftover; more than 0 where another process may be writing.
+    """
+    latest = time.time() - seconds
+    # The names that tempfile makes for this path; glob alone would also find temporary files of other paths.
+    temporary_name = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"):
+        if not temporary_name.fullmatch(leftover.name):
+            continue
+        with suppress(FileNotFoundError):  # another process has just replaced or removed it
+            if not seconds or leftover.stat().st_mtime < latest:
+                leftover.unlink()
+
+
+# Claiming folders
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder; the claim ends with the block, or with the process that was killed in it.
+    """Claims the folder for this process, until the block ends or the process is killed.
 
-    What is written into the folder within the block is refused where the folder has been removed or replaced.
+    Inside of the block, files are not written into the folder once it has been removed or replaced.
 
     Raises:
-        BlockingIOError: another run is at work there.
+        BlockingIOError: Another run has claimed the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
@@ -125,35 +300,35 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def watched(folder: Path) -> Iterator[None]:
-    """Holds what this process writes into the folder to the claim that stands there, its own or its group's."""
-    place, lock = Path(os.path.abspath(folder)), lock_of(folder)
-    before = CLAIMS.get(place)
+    """Refuses to write into the folder once its claim, by this process or another one of its group, is gone."""
+    path, lock = Path(os.path.abspath(folder)), lock_identity(folder)
+    before = CLAIMS.get(path)
     if lock is not None:
-        CLAIMS[place] = lock
+        CLAIMS[path] = lock
     try:
         yield
     finally:
-        CLAIMS.pop(place, None)
+        CLAIMS.pop(path, None)
         if before is not None:
-            CLAIMS[place] = before
+            CLAIMS[path] = before
 
 
 def require_claim(path: Path) -> None:
-    """Refuses to write to ``path`` where it is in a claimed folder that is no longer the one that was claimed.
+    """Refuses to write to ``path`` if it is in a claimed folder that was removed or replaced.
 
     Raises:
-        FolderReplacedError: so it is.
+        FolderReplacedError: The folder is not the claimed one.
     """
     for folder in Path(os.path.abspath(path)).parents:
-        if folder in CLAIMS and CLAIMS[folder] != lock_of(folder):
+        if folder in CLAIMS and CLAIMS[folder] != lock_identity(folder):
             raise FolderReplacedError(
-                f"{folder} was removed or replaced while this run was at work in it, so that {path.name} is not "
-                "written; start this run again, in another folder if another run has this one"
+                f"{folder} was removed or replaced while this run was at work in it, so {path.name} is not written; "
+                "start this run again, in another folder if another run uses this one"
             )
 
 
-def lock_of(folder: Path) -> tuple[int, int] | None:
-    """Device and number of the folder's lock file; None where there is none."""
+def lock_identity(folder: Path) -> tuple[int, int] | None:
+    """Returns device and inode of the folder's lock file; None if there is none."""
     try:
         status = (folder / LOCK).stat()
     except OSError:
@@ -161,179 +336,58 @@ def lock_of(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def remove_leftovers(path: Path, seconds: float = 0.0) -> None:
-    """Removes the temporary files that a process left when it was killed while it wrote ``path``.
-
-    Args:
-        path: the file.
-        seconds: age from which a temporary file is taken for a leftover, where another process may be writing.
-    """
-    latest = time.time() - seconds
-    # Names as tempfile makes them; others are of other files.
-    made = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
-    for leftover in path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"):
-        if not made.fullmatch(leftover.name):
-            continue
-        with suppress(FileNotFoundError):  # another process has finished with it
-            if not seconds or leftover.stat().st_mtime < latest:
-                leftover.unlink()
-
-
-def current_umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes safetensors; each metadata value is stored as JSON. Tensors come back contiguous, each by itself.
-
-    A digest of each tensor is written too, by which ``load_tensors`` knows damage.
-
-    Raises:
-        OSError: the file cannot be written, as where the disk is full.
-    """
-    # Copies, since the format holds no memory that tensors share, as tied weights do.
-    copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    digests = {name: tensor_digest(tensor) for name, tensor in copies.items()}
-    text = {name: json.dumps(value) for name, value in {**(metadata or {}), DIGESTS: digests}.items()}
-    # Not by its save_file, which writes beside the file by a name of its own: a kill would leave that for ever.
-    content = ordered_header(safetensors.torch.save(copies, text))
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def ordered_header(content: bytes) -> bytes:
-    """The same safetensors, its metadata in the order of their names: the library's changes with the process."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
-
-
-def tensor_digest(tensor: Tensor) -> str:
-    """Hexadecimal SHA-256 of the dtype, the shape and the numbers of a contiguous tensor on the CPU."""
-    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    if tensor.numel():
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)  # as bytes, since NumPy has no bfloat16
-    return digest.hexdigest()
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file written by ``save_tensors``; metadata of other writers may stay text.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged: no whole safetensors, or a tensor that does not fit its digest. Files of other
-            writers and earlier versions have no digests.
-    """
-    require_file(path)
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            texts = file.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    metadata = {name: decode_metadata(path, name, text) for name, text in texts.items()}
-    if DIGESTS in metadata:
-        check_digests(path, tensors, metadata.pop(DIGESTS))
-    return tensors, metadata
-
-
-def check_digests(path: Path, tensors: Mapping[str, Tensor], digests: Any) -> None:
-    if not isinstance(digests, dict) or digests.keys() != tensors.keys():
-        raise ValueError(f"{path} is damaged: its digests are not those of its tensors")
-    for name, tensor in tensors.items():
-        if digests[name] != tensor_digest(tensor):
-            raise ValueError(f"{path} is damaged: {name} does not fit its digest")
-
-
-def has_digests(path: Path) -> bool:
-    """Whether damage to the tensors of a file, which can be loaded, would be noticed."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        return DIGESTS in (file.metadata() or {})
-
-
-def decode_metadata(path: Path, name: str, text: str) -> Any:
-    """The value of some JSON, or the text itself, as other writers may put it.
-
-    Raises:
-        ValueError: it is JSON that cannot be read; the message names the file.
-    """
-    try:
-        return decode_json(text)
-    except json.JSONDecodeError:
-        return text
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: its metadata {name} cannot be read: {error}") from error
-
-
-def decode_json(text: str) -> Any:
-    """The value; ValueError for what is no JSON, or nested or with numbers beyond what Python reads."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-
-
-def save_json(path: Path, value: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def load_json(path: Path) -> Any:
-    require_file(path)
-    try:
-        return decode_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
+# Checking what is there
 
 
 def require_file(path: Path) -> None:
+    """Refuses a path that is not a file.
+
+    Raises:
+        FileNotFoundError: It is missing, or a folder.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing" if not path.exists() else f"{path} is not a file")
 
 
-def require_same(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Refuses to go on with a file that belongs to a run with other settings.
+def require_same(path: Path, stored: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Refuses to resume from a file of a run with other settings.
 
     Args:
-        path: the file, named in the error.
-        found: the settings that it holds.
-        expected: those that are asked for.
+        path: The file, for the error.
+        stored: The settings in the file.
+        expected: The settings of this run.
 
     Raises:
-        ValueError: they differ; the message says where.
+        ValueError: They differ; the message says where.
     """
-    differing = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+    differing = [name for name in {**stored, **expected} if stored.get(name) != expected.get(name)]
     if differing:
-        said = "; ".join(difference(name, found.get(name), expected.get(name)) for name in differing)
-        raise ValueError(f"{path} belongs to another run: {said}. {ANOTHER_FOLDER}")
+        differences = "; ".join(difference(name, stored.get(name), expected.get(name)) for name in differing)
+        raise ValueError(f"{path} belongs to another run: {differences}. {ANOTHER_FOLDER}")
 
 
-def require_empty(path: Path, work: Iterable[Path]) -> None:
-    """Refuses a folder with work in it but without the file that says whose: it would be taken for this run's.
+def require_empty(path: Path, outputs: Iterable[Path]) -> None:
+    """Refuses a folder with outputs of a run but without the file that says of which run.
 
     Args:
-        path: that file, which is missing.
-        work: files and folders that a run leaves beside it; those that are there are refused.
+        path: That file, which is missing.
+        outputs: Files and folders that a run writes beside it.
 
     Raises:
-        ValueError: one of them is there.
+        ValueError: One of the outputs exists.
     """
-    for left in work:
-        if left.exists():
-            said = f"{path.parent} holds {left.name} and no {path.name}, which would say what it belongs to"
-            raise ValueError(f"{said}. {ANOTHER_FOLDER}")
+    for output in outputs:
+        if output.exists():
+            raise ValueError(
+                f"{path.parent} holds {output.name} and no {path.name}, which would say what it belongs to. "
+                f"{ANOTHER_FOLDER}"
+            )
 
 
 def difference(name: str, there: Any, here: Any) -> str:
+    """Returns in words how a stored value, ``there``, differs from this run's value, ``here``."""
     if isinstance(there, dict) and isinstance(here, dict):
-        inner = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-        return "; ".join(difference(f"{name}.{key}", there.get(key), here.get(key)) for key in inner)
-    said = f"{name} is {there!r} there and {here!r} here"
-    return said if len(said) < LONGEST_SHOWN else f"{name} differs"
+        differing = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+        return "; ".join(difference(f"{name}.{key}", there.get(key), here.get(key)) for key in differing)
+    text = f"{name} is {there!r} there and {here!r} here"
+    return text if len(text) < MAX_DIFFERENCE_LENGTH else f"{name} differs"

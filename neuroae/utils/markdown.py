@@ -2,24 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 
-SHORTEST_RULE = 3
+MIN_WIDTH = 3
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
-    """A line a row under the names of the columns.
+    """Returns a table, one line for each row.
 
     Args:
-        header: names of the columns.
-        rows: cells, as many as the header has.
-        text_columns: so many of the first columns are set to the left; numbers follow, set to the right.
+        header: The names of the columns.
+        rows: The cells, as many in each row as the header has.
+        text_columns: The number of first columns that are aligned to the left; the others hold numbers, to the right.
+
+    Raises:
+        ValueError: A row has another length than the header.
     """
     lines = [header, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    widths = [max(SHORTEST_RULE, *map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(MIN_WIDTH, *map(len, column)) for column in zip(*lines, strict=True)]
     rules = ["-" * width if number < text_columns else "-" * (width - 1) + ":" for number, width in enumerate(widths)]
-    return "\n".join(line(cells, widths, text_columns) for cells in (lines[0], rules, *lines[1:]))
+    return "\n".join(align(cells, widths, text_columns) for cells in (lines[0], rules, *lines[1:]))
 
 
-def line(cells: Sequence[str], widths: Sequence[int], text_columns: int) -> str:
+def align(cells: Sequence[str], widths: Sequence[int], text_columns: int) -> str:
+    """Returns one line of a table."""
     padded = [
         cell.ljust(width) if number < text_columns else cell.rjust(width)
         for number, (cell, width) in enumerate(zip(cells, widths, strict=True))

@@ -1,4 +1,7 @@
-"""What a model is made of, in words that are the same in every process and whatever PyTorch's version prints."""
+"""What a model consists of: its modules with their settings, tensors and hooks, and whether it takes seeds.
+
+Descriptions are the same in every process and every version of PyTorch.
+"""
 
 import inspect
 import re
@@ -9,60 +12,68 @@ from types import CellType, FunctionType, MethodType
 
 from torch import Tensor, nn
 
-SEEDED = {"seed", "image_ids"}
+SEED_ARGUMENTS = {"seed", "image_ids"}
+# Wrappers pass all arguments on to the module in this attribute.
 WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",
     "FixedBatch": "model",
 }
-
-KEPT_BY_TORCH = vars(nn.Module()).keys()
+TORCH_ATTRIBUTES = vars(nn.Module()).keys()
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 def structure(model: nn.Module) -> dict[str, str]:
-    """Each module by its path: what it is, its settings and its own tensors."""
-    return {path or "model": described(module) for path, module in model.named_modules()}
+    """Returns a description of each module by its path: its class, its settings, and its tensors' names and shapes."""
+    return {path or "model": describe(module) for path, module in model.named_modules()}
 
 
-def described(module: nn.Module) -> str:
-    tensors = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in own_tensors(module)]
-    # Addresses of functions and the like differ from process to process.
-    kept = re.sub(r" at 0x[0-9a-fA-F]+", "", settings(module))
-    return "; ".join([f"{type(module).__qualname__}({kept})", *tensors])
+def describe(module: nn.Module) -> str:
+    """Returns a description of the module without its submodules."""
+    tensors = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in direct_tensors(module)]
+    # Addresses of functions and other objects differ between processes.
+    settings = re.sub(r" at 0x[0-9a-fA-F]+", "", module_settings(module))
+    return "; ".join([f"{type(module).__qualname__}({settings})", *tensors])
 
 
-def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Its parameters and buffers by name, without those of its parts."""
+def direct_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yields the module's parameters and buffers by name, without those of its submodules."""
     return chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
 
 
-def settings(module: nn.Module) -> str:
-    """Of PyTorch's own modules the arguments that made them: what they print gains words from version to version."""
-    if not is_torchs(module):
+def module_settings(module: nn.Module) -> str:
+    """Returns the module's settings as text.
+
+    Those of PyTorch's modules are the arguments of their constructors, since ``extra_repr`` changes between versions.
+    """
+    if not is_torch_module(module):
         return module.extra_repr()
-    asked = inspect.signature(type(module).__init__).parameters
-    kept = {name: value for name, value in vars(module).items() if name in asked}
-    return ", ".join(f"{name}={value!r}" for name, value in kept.items())
+    arguments = inspect.signature(type(module).__init__).parameters
+    settings = {name: value for name, value in vars(module).items() if name in arguments}
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 
-def hooks(module: nn.Module) -> list[Callable[..., object]]:
-    """Those that a call of the module runs beside its forward."""
-    return [hook for kind in HOOKS for hook in getattr(module, kind, {}).values()]
-
-
-def is_altered(module: nn.Module) -> bool:
-    """Whether a call does something else than its class says: it has hooks, or a forward that was assigned to it."""
-    return "forward" in vars(module) or bool(hooks(module))
-
-
-def is_torchs(module: nn.Module) -> bool:
+def is_torch_module(module: nn.Module) -> bool:
+    """Returns whether the module's class is one of PyTorch's."""
     return type(module).__module__.startswith("torch.nn.")
 
 
+def is_altered(module: nn.Module) -> bool:
+    """Returns whether a call does something else than the class says: by hooks, or by a ``forward`` assigned to it."""
+    return "forward" in vars(module) or bool(hooks(module))
+
+
+def hooks(module: nn.Module) -> list[Callable[..., object]]:
+    """Returns the hooks that a call of the module runs beside its ``forward``."""
+    return [hook for kind in HOOKS for hook in getattr(module, kind, {}).values()]
+
+
 def every_module(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The model's modules by path, with those in its lists, dictionaries and functions, which ``eval()`` misses."""
+    """Yields all modules of the model by path, also those in lists, dictionaries and functions.
+
+    PyTorch does not register the latter, so that ``model.eval()`` does not reach them.
+    """
     seen: set[int] = set()
     waiting: list[tuple[str, object]] = [("", model)]
     while waiting:
@@ -76,10 +87,12 @@ def every_module(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def parts(value: object) -> Iterable[tuple[object, object]]:
-    """What a module, a container or a function holds, by name or position; nothing of any other object."""
+    """Returns the contents of a module, a container or a function, by name or position; of other objects, nothing."""
     if isinstance(value, nn.Module):
-        kept = {} if is_torchs(value) else vars(value)
-        attributes = ((name, part) for name, part in kept.items() if name not in KEPT_BY_TORCH or name == "forward")
+        variables = {} if is_torch_module(value) else vars(value)
+        attributes = (
+            (name, part) for name, part in variables.items() if name not in TORCH_ATTRIBUTES or name == "forward"
+        )
         return [*value.named_children(), *attributes, *(("hook", hook) for hook in hooks(value))]
     if isinstance(value, (list, tuple, set, frozenset)):
         return enumerate(value)
@@ -90,13 +103,13 @@ def parts(value: object) -> Iterable[tuple[object, object]]:
     if isinstance(value, MethodType):
         return [("__self__", value.__self__), ("__func__", value.__func__)]
     if isinstance(value, FunctionType):
-        closed = zip(value.__code__.co_freevars, map(content, value.__closure__ or ()), strict=True)
-        return [*closed, ("defaults", value.__defaults__), ("defaults", value.__kwdefaults__)]
+        closure = zip(value.__code__.co_freevars, map(cell_content, value.__closure__ or ()), strict=True)
+        return [*closure, ("defaults", value.__defaults__), ("defaults", value.__kwdefaults__)]
     return ()
 
 
-def content(cell: CellType) -> object:
-    """What a function's cell holds; None where that is not assigned yet."""
+def cell_content(cell: CellType) -> object:
+    """Returns the value of a variable that a function closes over; None if it is not assigned yet."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -104,15 +117,15 @@ def content(cell: CellType) -> object:
 
 
 def takes_seeds(model: nn.Module) -> bool:
-    """Whether the model draws by seed and image id, as a ``Defense`` does."""
+    """Returns whether the model takes ``seed`` and ``image_ids``, as a ``Defense`` does."""
     try:
-        return set(inspect.signature(unwrapped(model).forward).parameters) >= SEEDED
-    except (ValueError, TypeError):  # a traced, loaded or frozen TorchScript module keeps no names
+        return set(inspect.signature(unwrap(model).forward).parameters) >= SEED_ARGUMENTS
+    except (ValueError, TypeError):  # TorchScript modules that were traced, loaded or frozen have no argument names
         return False
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model within torch.compile's or a parallel wrapper, which pass on whatever they are given."""
+def unwrap(model: nn.Module) -> nn.Module:
+    """Returns the model inside of wrappers, such as those of ``torch.compile`` and ``DistributedDataParallel``."""
     while type(model).__name__ in WRAPPERS:
         model = getattr(model, WRAPPERS[type(model).__name__])
     return model

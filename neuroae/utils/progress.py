@@ -1,4 +1,4 @@
-"""Progress bars of long work."""
+"""Progress bars of long work, and notices on the standard error."""
 
 import sys
 from typing import Any
@@ -11,25 +11,31 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def progress_bar(**settings: Any) -> tqdm:
-    """A bar for people who watch, and a line now and then where the output goes to a file; the first process only."""
+    """Returns a progress bar, shown by the first process only.
+
+    A terminal shows it live; where the output goes to a file, a line is written every 30 seconds.
+
+    Args:
+        **settings: Arguments of ``tqdm``.
+    """
     interval = 0.1 if is_terminal(sys.stderr) else SECONDS_BETWEEN_LINES
-    return tqdm(mininterval=interval, disable=not (can_say() and distributed.is_first()), **settings)
+    return tqdm(mininterval=interval, disable=not (has_stderr() and distributed.is_first()), **settings)
 
 
 def is_terminal(stream: object) -> bool:
-    """Whether people watch; programs put other objects in the place of the standard error, which may only write."""
+    """Returns whether the stream is a terminal; where a program replaced it, it may have no ``isatty``."""
     try:
         return bool(stream.isatty())  # type: ignore[attr-defined]
-    except (AttributeError, ValueError):  # of a closed file
+    except (AttributeError, ValueError):  # ValueError: the stream is closed
         return False
 
 
-def can_say() -> bool:
-    """Whether there is a standard error: programs without a console have none, or close it."""
+def has_stderr() -> bool:
+    """Returns whether there is an open standard error; programs without a console have none."""
     return sys.stderr is not None and not getattr(sys.stderr, "closed", False)
 
 
-def say(text: str) -> None:
-    """A line to the standard error, where there is one."""
-    if can_say():  # print would take the standard output for None
+def print_notice(text: str) -> None:
+    """Prints a line to the standard error if there is one."""
+    if has_stderr():  # print(file=None) would write to the standard output
         print(text, file=sys.stderr)

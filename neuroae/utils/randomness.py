@@ -1,6 +1,7 @@
-"""Random numbers that belong to an image: they depend on the seed and the image's id, not on the batch around it."""
+"""Seeds by purpose, and random numbers by image: they follow from the seed and the image's id, not from its batch."""
 
 import hashlib
+import math
 import operator
 from typing import SupportsIndex
 
@@ -14,9 +15,17 @@ SEED_LIMIT = 2**63
 
 
 def derive_seed(seed: int, purpose: str, *position: int) -> int:
-    """A seed in [0, 2^63) for one purpose at one position (epoch, attack, restart, step, ...).
+    """Returns a seed in [0, 2^63) for one purpose at one position.
 
     Different purposes or positions give unrelated streams; the same ones give the same seed in every process.
+
+    Args:
+        seed: The user's seed.
+        purpose: What the draws are for, such as "training" or "scoring".
+        *position: Where they are made: epoch, attack, restart, step and so on.
+
+    Raises:
+        TypeError: The seed is not an integer.
     """
     check_seed(seed)
     text = ":".join((str(int(seed)), purpose, *(str(int(number)) for number in position)))
@@ -24,7 +33,11 @@ def derive_seed(seed: int, purpose: str, *position: int) -> int:
 
 
 def check_seed(seed: SupportsIndex) -> None:
-    """Refuses what is not an integer; those of numpy and of tensors are."""
+    """Refuses a seed that is not an integer; integers of numpy and of tensors are accepted.
+
+    Raises:
+        TypeError: The seed has another type, or is a bool.
+    """
     try:
         operator.index(seed)
     except TypeError:
@@ -34,7 +47,17 @@ def check_seed(seed: SupportsIndex) -> None:
 
 
 def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
-    """An int64 scalar on the device; ``None`` takes one from torch's generator (``torch.manual_seed`` governs it)."""
+    """Returns the seed as an int64 scalar on the device.
+
+    Args:
+        seed: An int in [-2^63, 2^63) or one int64 in a tensor. None draws a seed from torch's generator, which
+            ``torch.manual_seed`` governs.
+        device: The device of the result.
+
+    Raises:
+        TypeError: The seed has another type.
+        ValueError: The seed is out of range.
+    """
     if seed is None:
         return torch.randint(SEED_LIMIT - 1, (), dtype=torch.int64, device=device)
     if isinstance(seed, Tensor):
@@ -49,7 +72,17 @@ def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
 
 
 def image_id_tensor(image_ids: Tensor | None, batch: int, device: torch.device) -> Tensor:
-    """Int64 ids on the device, one an image; ``None`` numbers the batch from 0."""
+    """Returns the image ids as (batch,) int64 on the device.
+
+    Args:
+        image_ids: (batch,) int64, or None to number the images from 0.
+        batch: The number of images.
+        device: The device of the result.
+
+    Raises:
+        TypeError: The ids are not an int64 tensor.
+        ValueError: Their shape is not (batch,).
+    """
     if image_ids is None:
         return torch.arange(batch, device=device)
     if not isinstance(image_ids, Tensor) or image_ids.dtype != torch.int64:
@@ -60,19 +93,23 @@ def image_id_tensor(image_ids: Tensor | None, batch: int, device: torch.device) 
     return image_ids.to(device)
 
 
+def random_uniform(seed: int, image_ids: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Returns uniform random numbers for each image, (B, *shape) float32 in [0, 1)."""
+    words = random_words(seed, image_ids, math.prod(shape))
+    return ((words >> 8).float() * 2**-24).unflatten(1, shape)
+
+
 def random_words(seed: int, image_ids: Tensor, count: int) -> Tensor:
-    """(B, count) int64, uniform in [0, 2^32), from a 64-bit seed and (B,) ids in [0, 2^32)."""
+    """Returns uniform random integers for each image, (B, count) int64 in [0, 2^32).
+
+    Args:
+        seed: A seed of 64 bits.
+        image_ids: (B,) int64 in [0, 2^32).
+        count: The number of integers for each image.
+    """
     device = image_ids.device
     blocks = torch.arange((count + 3) // 4, device=device)
     zero = blocks.new_zeros(())
     key = split_seed(torch.full((), seed, dtype=torch.int64, device=device))
     words = philox4x32((blocks, zero, zero, image_ids[:, None]), key)
     return words.flatten(1)[:, :count]
-
-
-def random_uniform(seed: int, image_ids: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(B, *shape) float32 in [0, 1)."""
-    count = 1
-    for size in shape:
-        count *= size
-    return ((random_words(seed, image_ids, count) >> 8).float() * 2**-24).unflatten(1, shape)

@@ -1,4 +1,4 @@
-"""Modules by the names that they had in version 0.1: they still import, with a ``DeprecationWarning``."""
+"""Names of modules in version 0.1: importing one still works, with a ``DeprecationWarning``."""
 
 import importlib
 import sys
@@ -27,19 +27,19 @@ RENAMED = {
 
 
 class RenamedModules(MetaPathFinder, Loader):
-    """Finds the modules of ``RENAMED``, and imports each under its new name."""
+    """Finds the old names in ``RENAMED``, and imports the module with the new name."""
 
     def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
         return ModuleSpec(fullname, self) if fullname in RENAMED else None
 
     def exec_module(self, module: ModuleType) -> None:
         old, new = module.__name__, RENAMED[module.__name__]
-        warnings.warn(f"{old} is now {new}; the old name will go", DeprecationWarning, stacklevel=2)
-        # Python returns whatever stands here once a module has run.
+        warnings.warn(f"{old} is now {new}; the old name will be removed", DeprecationWarning, stacklevel=2)
+        # An import returns the entry of sys.modules after the module has run.
         sys.modules[old] = importlib.import_module(new)
 
 
 def install() -> None:
-    """Makes the old names importable, once a process."""
+    """Makes the old names importable; further calls in a process do nothing."""
     if not any(isinstance(finder, RenamedModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, RenamedModules())

@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""The versions that a result was made with, and warnings where they change."""
 
 import platform
 import subprocess
@@ -14,42 +14,43 @@ from ..kernels import EngineMissing, cpu
 from .files import difference, save_json
 
 __version__ = "0.1.0"
-SHOWN_DIGITS = 12
+DIGEST_DIGITS = 12
 UNKNOWN_COMMIT = "unknown, installed without its repository"
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, of those that decide numbers, and the commit; an installed copy does not know it.
-
-    The C++ engine is told by its instruction set and the start of its file's SHA-256 sum, for its compiler decides
-    numbers too.
-    """
+    """Returns the versions of everything that decides numbers: packages, C++ library, GPU and commit."""
     return {
         "neuroae": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "scikit-learn": version("scikit-learn"),
         "python": platform.python_version(),
-        "C++ engine": cpp_engine(),
+        # The name that saved models and evaluations use; another one would read as another version.
+        "C++ engine": cpp_library(),
         **gpu(),
         "commit": git_commit(Path(__file__).parent) or UNKNOWN_COMMIT,
     }
 
 
-def cpp_engine() -> str:
+def cpp_library() -> str:
+    """Returns the C++ library's instruction set and the start of its file's SHA-256 digest; "missing" without one.
+
+    The digest is there because the compiler decides numbers too.
+    """
     try:
         instructions = cpu.instruction_set()
     except EngineMissing:
         return "missing"
-    return f"{instructions}, {cpu.digest()[:SHOWN_DIGITS]}"
+    return f"{instructions}, {cpu.digest()[:DIGEST_DIGITS]}"
 
 
 def gpu() -> dict[str, str]:
-    """What decides numbers where there is one: its kind, and the compiler of its kernels."""
+    """Returns the GPU's name and the version of Triton, which compiles its kernels; nothing without a GPU."""
     if not torch.cuda.is_available():
         return {}
     try:
-        import triton  # whose distribution has several names
+        import triton  # its distribution has several names, so importlib.metadata would not do
 
         compiler = triton.__version__
     except ImportError:
@@ -57,25 +58,25 @@ def gpu() -> dict[str, str]:
     return {"GPU": torch.cuda.get_device_name(), "triton": compiler}
 
 
-def note_versions(path: Path, noted: dict[str, Any]) -> None:
-    """Warns where work goes on with other versions than it was made with so far, and adds them to its file.
+def note_versions(path: Path, record: dict[str, Any]) -> None:
+    """Adds this process's versions to a record, with a warning, if they are not there yet.
 
     Args:
-        path: the file, in the folder of the work.
-        noted: what it holds; its "versions" are those that it was made with.
+        path: The record's JSON file, in the folder of the work that is resumed.
+        record: The content of the file. Its "versions" lists the versions that the work was done with so far.
     """
-    here = versions()
-    if here in noted["versions"]:
+    current = versions()
+    if current in record["versions"]:
         return
-    said = difference("versions", noted["versions"][-1], here)
-    warnings.warn(f"{path.parent} was begun with other versions: {said}", stacklevel=3)
-    save_json(path, noted | {"versions": [*noted["versions"], here]})
+    differences = difference("versions", record["versions"][-1], current)
+    warnings.warn(f"{path.parent} was begun with other versions: {differences}", stacklevel=3)
+    save_json(path, record | {"versions": [*record["versions"], current]})
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit that a folder is checked out at, "-dirty" where files differ from it; None outside of a checkout."""
+    """Returns the commit that a folder is checked out at, "-dirty" if files differ; None outside of a checkout."""
     try:
-        # An installed copy may lie within a repository that is another project's, and does not track it.
+        # An installed copy may lie inside of another project's repository, which does not track it.
         git(folder, "ls-files", "--error-unmatch", "__init__.py")
         return git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
@@ -83,5 +84,6 @@ def git_commit(folder: Path) -> str | None:
 
 
 def git(folder: Path, *arguments: str) -> str:
+    """Returns the output of a git command in a folder."""
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -18,8 +18,8 @@ from neuroae.utils.versions import versions
 
 def learn_by_command(*arguments: object) -> str:
     """Runs ``neuroae dictionary`` on the digits; returns what it printed."""
-    given = ["dictionary", "--dataset", "digits", *map(str, arguments)]
-    result = CliRunner().invoke(app, given, catch_exceptions=False)
+    words = ["dictionary", "--dataset", "digits", *map(str, arguments)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -29,7 +29,7 @@ def test_command_keeps_settings_data_and_versions_with_the_atoms(tmp_path: Path)
     chosen = ("--atoms", 12, "--patch", 3, "--regularization", 0.3, "--iterations", 4, "--batch-size", 6)
     printed = learn_by_command(*chosen, "--limit", 100, "--seed", 5, "--output", path)
     data = load_dataset("digits", "train").take(slice(100))
-    expected = learn_dictionary(data, atoms=12, patch=3, regularization=0.3, iterations=4, batch_size=6, seed=5)
+    expected = learn_dictionary(data, num_atoms=12, patch=3, regularization=0.3, iterations=4, batch_size=6, seed=5)
     assert torch.equal(load_dictionary(path), expected)
     assert load_tensors(path)[1] == {
         "atoms": 12,
@@ -62,9 +62,9 @@ def test_atoms_learn_nothing_from_images_that_training_holds_out(
     CliRunner().invoke(app, ["train", *few, *quick], catch_exceptions=False)
     for path in (tmp_path / "own.safetensors", tmp_path / "dictionary.safetensors"):
         assert torch.equal(load_dictionary(path), expected)
-        noted = load_tensors(path)[1]
-        assert noted["data"] == "digits train without 8 held out"
-        assert (noted["images"], noted["fingerprint"]) == (32, rest.fingerprint())
+        notes = load_tensors(path)[1]
+        assert notes["data"] == "digits train without 8 held out"
+        assert (notes["images"], notes["fingerprint"]) == (32, rest.fingerprint())
 
 
 def test_a_training_takes_the_dictionary_that_was_learned_for_it(
@@ -86,7 +86,7 @@ EARLY = {
         "model.safetensors holds weight, expected a tensor named",
     ),
     "another-picture": (["--output", "photo.safetensors"], "photo.safetensors, whose picture would replace photo.png"),
-    "too-many-atoms": (["--atoms", 40_000], "atoms is 40000"),
+    "too-many-atoms": (["--atoms", 40_000], "num_atoms is 40000"),
     "negative-lambda": (["--regularization", -1], "regularization is -1.0"),
     "nan-lambda": (["--regularization", "nan"], "regularization is nan"),
     "picture-over-atoms": (

@@ -100,7 +100,7 @@ def test_learned_atoms_are_those_of_the_images_whatever_their_folder_is_called(
 ) -> None:
     kill(tmp_path, "supervised", module, "learn")
     load = module.load_dataset
-    monkeypatch.setattr(module, "load_dataset", lambda *given: replace(load(*given), name="renamed"))
+    monkeypatch.setattr(module, "load_dataset", lambda *arguments: replace(load(*arguments), name="renamed"))
     train(tmp_path, "supervised")
     assert load_pretrained(tmp_path)[1]["run"]["images"] == 32
 
@@ -181,5 +181,5 @@ def test_an_empty_output_is_not_the_current_folder(
 
 @pytest.mark.parametrize("scores", [[{}], [3], 3, [{"accuracy": "high", "images": 1, "data": "some"}]], ids=str)
 def test_scores_of_the_wrong_types_are_named(tmp_path: Path, module: ModuleType, scores: object) -> None:
-    with pytest.raises(ValueError, match=r"config\.json has scores in its notes that are none: "):
+    with pytest.raises(ValueError, match=r"config\.json holds scores that cannot be read: "):
         module.last_score(tmp_path / "config.json", {"scores": scores})

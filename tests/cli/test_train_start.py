@@ -96,12 +96,18 @@ def test_the_size_of_given_atoms_is_what_the_model_notes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--top-t", "6", "--atoms", "21", "--dictionary", "atoms.safetensors"], "atoms is 21, but atoms.safe.* 20"),
-        (["--top-t", "6", "--atoms", "21", "--init", "first"], "atoms is 21, but init holds 20"),
-        (["--init", "first", "--top-t", "7"], "init is another model: first.encoder.top_t is 6 there and 7 here"),
-        (["--init", "first", "--method", "plain"], "init is another model: first.model is 'defense' there"),
-        (["--init", "plain"], "init is 'plain', a classifier without a dictionary, expected a defense"),
-        (["--init", "first", "--top-t", "6", "--dictionary", "others.safetensors"], "init has other atoms than"),
+        (["--top-t", "6", "--atoms", "21", "--dictionary", "atoms.safetensors"], "--atoms is 21, but atoms.safe.* 20"),
+        (["--top-t", "6", "--atoms", "21", "--init", "first"], "--atoms is 21, but --init holds 20"),
+        (
+            ["--init", "first", "--top-t", "7"],
+            "--init is a model with other settings: first.encoder.top_t is 6 there and 7 here",
+        ),
+        (
+            ["--init", "first", "--method", "plain"],
+            "--init is a model with other settings: first.model is 'defense' there",
+        ),
+        (["--init", "plain"], "--init is 'plain', a classifier without a dictionary, expected a defense"),
+        (["--init", "first", "--top-t", "6", "--dictionary", "others.safetensors"], "--init has other atoms than"),
         (["--init", "nowhere"], "unknown name 'nowhere'"),
     ],
     ids=["fewer-in-file", "fewer-in-start", "settings", "kind", "no-atoms", "atoms", "missing"],

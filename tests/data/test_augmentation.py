@@ -23,12 +23,12 @@ def test_augmentation_follows_seed_epoch_and_id_alone(
 ) -> None:
     images = torch.randint(256, (5, 2, height, width), dtype=torch.uint8, generator=generator)
     ids = torch.tensor([4, 9, 0, 2**32 - 1, 7])
-    whole = crop_and_flip(images, seed, epoch, ids, padding)
-    assert whole.shape == images.shape
-    assert whole.dtype == torch.uint8
+    batch = crop_and_flip(images, seed, epoch, ids, padding)
+    assert batch.shape == images.shape
+    assert batch.dtype == torch.uint8
     for position in range(5):
         alone = crop_and_flip(images[position : position + 1], seed, epoch, ids[position : position + 1], padding)
-        assert torch.equal(alone[0], whole[position])
+        assert torch.equal(alone[0], batch[position])
 
 
 def test_augmentation_gives_every_crop_and_both_mirror_images() -> None:
@@ -42,9 +42,9 @@ def test_augmentation_gives_every_crop_and_both_mirror_images() -> None:
         for column in range(3)
     }
     ids = torch.arange(500)
-    found = crop_and_flip(image.expand(500, 1, 4, 4), 0, 0, ids, padding=1)
-    assert {tuple(one.flatten().tolist()) for one in found} == crops
-    assert not torch.equal(found, crop_and_flip(image.expand(500, 1, 4, 4), 0, 1, ids, padding=1))
+    actual = crop_and_flip(image.expand(500, 1, 4, 4), 0, 0, ids, padding=1)
+    assert {tuple(one.flatten().tolist()) for one in actual} == crops
+    assert not torch.equal(actual, crop_and_flip(image.expand(500, 1, 4, 4), 0, 1, ids, padding=1))
 
 
 def test_every_crop_and_both_mirror_images_are_as_frequent() -> None:
@@ -54,15 +54,15 @@ def test_every_crop_and_both_mirror_images_are_as_frequent() -> None:
     """
     side, count = 10, 20_000
     coordinates = torch.stack(torch.meshgrid(*[torch.arange(side) + 1] * 2, indexing="ij")).to(torch.uint8)
-    found = crop_and_flip(coordinates.expand(count, 2, side, side), 0, 0, torch.arange(count)).long()
-    down, left, right = found[:, 0, 4, 4] - 1, found[:, 1, 4, 4] - 1, found[:, 1, 4, 5] - 1
+    actual = crop_and_flip(coordinates.expand(count, 2, side, side), 0, 0, torch.arange(count)).long()
+    down, left, right = actual[:, 0, 4, 4] - 1, actual[:, 1, 4, 4] - 1, actual[:, 1, 4, 5] - 1
     which = (down * 9 + left.minimum(right)) * 2 + (left > right)
     assert chisquare(which.bincount(minlength=9 * 9 * 2)).pvalue > 0.01
 
 
 def test_augmentation_keeps_bytes() -> None:
     images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
-    found = crop_and_flip(images, 0, 0, torch.arange(3), padding=0)
-    assert found.dtype == torch.uint8
-    for before, after in zip(images, found, strict=True):
+    actual = crop_and_flip(images, 0, 0, torch.arange(3), padding=0)
+    assert actual.dtype == torch.uint8
+    for before, after in zip(images, actual, strict=True):
         assert torch.equal(after, before) or torch.equal(after, before.flip(2))

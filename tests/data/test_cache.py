@@ -41,9 +41,9 @@ EXPECTED = np.stack(list(Rows()))
 def test_rows_are_made_once(folder: Path) -> None:
     rows = Rows()
     for _ in range(2):
-        found = cached_array("some", SHAPE, rows)
-        assert found.dtype == np.uint8
-        assert np.array_equal(found, EXPECTED)
+        actual = cached_array("some", SHAPE, rows)
+        assert actual.dtype == np.uint8
+        assert np.array_equal(actual, EXPECTED)
     assert rows.made == len(EXPECTED)
     assert (folder / "some.npy").exists()
 
@@ -56,8 +56,8 @@ def test_writing_to_a_map_leaves_the_file_alone(folder: Path) -> None:
 def test_two_that_ask_at_once_share_one_making(folder: Path) -> None:
     rows = Rows(seconds=0.02)
     with ThreadPoolExecutor(2) as pool:
-        for found in pool.map(lambda _: cached_array("some", SHAPE, rows), range(2)):
-            assert np.array_equal(found, EXPECTED)
+        for actual in pool.map(lambda _: cached_array("some", SHAPE, rows), range(2)):
+            assert np.array_equal(actual, EXPECTED)
     assert rows.made == len(EXPECTED)
 
 
@@ -77,7 +77,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(folder: Path) -> None:
     megabyte = np.zeros((1, 1024, 1024), np.uint8)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, hard))
     try:
-        with pytest.raises(OSError, match=r"some\.npy cannot be written: .*; NEUROAE_CACHE may name another folder"):
+        with pytest.raises(OSError, match=r"some\.npy cannot be written: .*; set NEUROAE_CACHE to use another folder"):
             cached_array("some", (5, 1, 1024, 1024), [megabyte] * 5)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -87,17 +87,17 @@ def test_a_full_disk_is_an_error_that_names_the_file(folder: Path) -> None:
 def test_a_cache_folder_that_cannot_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("NEUROAE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OSError, match=r"file/some\.npy cannot be written: .*; NEUROAE_CACHE may name"):
+    with pytest.raises(OSError, match=r"file/some\.npy cannot be written: .*; set NEUROAE_CACHE to"):
         cached_array("some", SHAPE, Rows())
 
 
-@pytest.mark.parametrize("kept", [0, 5, 100, 200])
-def test_a_truncated_file_is_made_again(folder: Path, kept: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("length", [0, 5, 100, 200])
+def test_a_truncated_file_is_made_again(folder: Path, length: int, capsys: pytest.CaptureFixture[str]) -> None:
     cached_array("some", SHAPE, Rows())
     path = folder / "some.npy"
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:length])
     assert np.array_equal(cached_array("some", SHAPE, Rows()), EXPECTED)
-    assert f"making anew, since it is damaged, {path}" in capsys.readouterr().err
+    assert f"replacing the damaged file {path}" in capsys.readouterr().err
     assert np.array_equal(np.load(path), EXPECTED)
 
 
@@ -115,9 +115,9 @@ def test_a_truncated_file_is_made_again(folder: Path, kept: int, capsys: pytest.
 def test_another_array_is_made_again(folder: Path, other: np.ndarray) -> None:
     folder.mkdir()
     np.save(folder / "some.npy", other)
-    found = cached_array("some", SHAPE, Rows())
-    assert found.dtype == np.uint8
-    assert np.array_equal(found, EXPECTED)
+    actual = cached_array("some", SHAPE, Rows())
+    assert actual.dtype == np.uint8
+    assert np.array_equal(actual, EXPECTED)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from neuroae.data import load_dataset
-from neuroae.data.datasets import BINARY_FOLDER, FILES, MD5_SUMS, PYTHON_FOLDER, RECORD_BYTES, RECORDS
+from neuroae.data.datasets import BINARY_FILES, BINARY_FOLDER, FILE_RECORDS, MD5_SUMS, PICKLED_FOLDER, RECORD_BYTES
 from shared_data import SHARED, existing, load_module
 
 
@@ -38,7 +38,7 @@ def cifar10_folder(tmp_path: Path) -> Path:
 def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training file whose images are all alike."""
     path = tmp_path_factory.mktemp("alike") / "data_batch.bin"
-    path.write_bytes(records(1).tobytes() * RECORDS)
+    path.write_bytes(records(1).tobytes() * FILE_RECORDS)
     return path
 
 
@@ -46,7 +46,7 @@ def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training_folder(cifar10_folder: Path, alike: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Holds links to a training set as well, which passes for the official one."""
     digest = hashlib.md5(alike.read_bytes()).hexdigest()
-    for name in FILES["train"]:
+    for name in BINARY_FILES["train"]:
         (cifar10_folder / BINARY_FOLDER / name).symlink_to(alike)
         monkeypatch.setitem(MD5_SUMS, name, digest)
     return cifar10_folder
@@ -69,7 +69,7 @@ def test_binary_training_images_are_read_as_written(training_folder: Path) -> No
     assert bool((train.images.flatten(1) == torch.from_numpy(records(1)[:, 1:])).all())
 
 
-@pytest.mark.parametrize("size", [0, 1, RECORD_BYTES - 1, 3 * RECORD_BYTES + 5, (RECORDS + 1) * RECORD_BYTES])
+@pytest.mark.parametrize("size", [0, 1, RECORD_BYTES - 1, 3 * RECORD_BYTES + 5, (FILE_RECORDS + 1) * RECORD_BYTES])
 def test_a_test_file_of_odd_length_is_named(cifar10_folder: Path, size: int) -> None:
     path = cifar10_folder / BINARY_FOLDER / "test_batch.bin"
     path.write_bytes(bytes(size))
@@ -91,9 +91,9 @@ def test_a_training_file_that_is_not_the_official_one_is_named(training_folder: 
     content[2_000_000] ^= 1
     path.unlink()
     path.write_bytes(content)
-    found, expected = hashlib.md5(content).hexdigest(), MD5_SUMS[path.name]
+    actual, expected = hashlib.md5(content).hexdigest(), MD5_SUMS[path.name]
     with pytest.raises(
-        ValueError, match=rf"data_batch_4\.bin is damaged: its MD5 sum is {found}, expected {expected}"
+        ValueError, match=rf"data_batch_4\.bin is damaged: its MD5 sum is {actual}, expected {expected}"
     ):
         load_dataset("cifar10", "train", training_folder)
 
@@ -101,7 +101,7 @@ def test_a_training_file_that_is_not_the_official_one_is_named(training_folder: 
 def test_the_official_training_files_pass(tmp_path: Path) -> None:
     unpack = load_module(existing(SHARED / "data" / "unpack.py"))
     labels = np.load(existing(SHARED / "data" / "cifar10" / "labels.npz"))
-    for name in FILES["train"]:
+    for name in BINARY_FILES["train"]:
         (tmp_path / name).write_bytes(unpack.records(Path(name).stem, labels[Path(name).stem]))
     train = load_dataset("cifar10", "train", tmp_path)
     assert train.images.shape == (50_000, 3, 32, 32)
@@ -140,7 +140,7 @@ def md5(path: Path) -> str:
 
 def write_torchvision_folder(parent: Path) -> np.ndarray:
     """torchvision's layout with one test file; returns its records."""
-    folder = parent / PYTHON_FOLDER
+    folder = parent / PICKLED_FOLDER
     folder.mkdir()
     with (folder / "batches.meta").open("wb") as file:
         pickle.dump({"label_names": [str(number) for number in range(10)]}, file)
@@ -153,7 +153,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     datasets = pytest.importorskip("torchvision.datasets")
     (tmp_path / "model").mkdir()
     write_torchvision_folder(tmp_path / "model")
-    digests = {path.name: md5(path) for path in (tmp_path / "model" / PYTHON_FOLDER).iterdir()}
+    digests = {path.name: md5(path) for path in (tmp_path / "model" / PICKLED_FOLDER).iterdir()}
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", digests["test_batch"]]])
     monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": digests["batches.meta"]})
@@ -162,7 +162,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_torchvision_layout_is_read(tmp_path: Path, datasets: ModuleType) -> None:
     expected = write_torchvision_folder(tmp_path)
-    for folder in (tmp_path, tmp_path / PYTHON_FOLDER):
+    for folder in (tmp_path, tmp_path / PICKLED_FOLDER):
         test = load_dataset("cifar10", "test", folder)
         assert test.labels.tolist() == expected[:, 0].tolist()
         assert test.images.flatten(1).numpy().tobytes() == expected[:, 1:].tobytes()
@@ -172,7 +172,7 @@ def test_torchvisions_folder_may_be_the_one_where_we_are(
     tmp_path: Path, datasets: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_torchvision_folder(tmp_path)
-    monkeypatch.chdir(tmp_path / PYTHON_FOLDER)
+    monkeypatch.chdir(tmp_path / PICKLED_FOLDER)
     assert len(load_dataset("cifar10", "test", ".")) == 5
 
 
@@ -185,7 +185,7 @@ def test_foreign_pickles_are_refused_before_they_are_opened(tmp_path: Path, monk
 
     monkeypatch.setattr(pickle, "load", opened)
     for number in range(1, 6):
-        (tmp_path / PYTHON_FOLDER / f"data_batch_{number}").write_bytes(b"foreign")
+        (tmp_path / PICKLED_FOLDER / f"data_batch_{number}").write_bytes(b"foreign")
     with pytest.raises(ValueError, match=r"cifar-10-batches-py/data_batch_1 is damaged: its MD5 sum is"):
         load_dataset("cifar10", "test", tmp_path)
 
@@ -216,7 +216,7 @@ def test_download_happens_once_and_where_it_was_asked_for(tmp_path: Path, downlo
 
 def test_download_mends_a_damaged_folder(tmp_path: Path, downloads: list[Path]) -> None:
     expected = write_torchvision_folder(tmp_path)
-    (tmp_path / PYTHON_FOLDER / "test_batch").write_bytes(b"damaged")
+    (tmp_path / PICKLED_FOLDER / "test_batch").write_bytes(b"damaged")
     test = load_dataset("cifar10", "test", tmp_path, download=True)
     assert downloads == [tmp_path]
     assert test.labels.tolist() == expected[:, 0].tolist()
@@ -246,10 +246,10 @@ def test_a_damaged_or_missing_file_of_torchvisions_layout_is_named(
     tmp_path: Path, datasets: ModuleType, name: str
 ) -> None:
     write_torchvision_folder(tmp_path)
-    path = tmp_path / PYTHON_FOLDER / name
+    path = tmp_path / PICKLED_FOLDER / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=rf"{name} is damaged"):
-        load_dataset("cifar10", "test", tmp_path / PYTHON_FOLDER)
+        load_dataset("cifar10", "test", tmp_path / PICKLED_FOLDER)
     if name == "batches.meta":
         path.unlink()
         with pytest.raises(FileNotFoundError, match=rf"{name} is missing"):
@@ -261,7 +261,7 @@ def test_each_split_is_taken_from_the_folder_that_has_it(
 ) -> None:
     """The binary version with the test images alone, beside torchvision's with those of training."""
     write_torchvision_folder(cifar10_folder)
-    folder = cifar10_folder / PYTHON_FOLDER
+    folder = cifar10_folder / PICKLED_FOLDER
     (folder / "test_batch").rename(folder / "data_batch_1")
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [])
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", md5(folder / "data_batch_1")]])

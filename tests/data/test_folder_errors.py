@@ -89,7 +89,7 @@ def test_an_image_as_long_as_is_read(photos: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an image in each of several formats."""
     folder = tmp_path_factory.mktemp("whole")
     for ending in ("jpg", "png", "webp", "bmp", "ppm"):
@@ -105,16 +105,16 @@ def pixels_or_message(path: Path) -> np.ndarray | str:
 
 
 @given(data=st.data())
-def test_a_truncated_image_is_named_unless_all_pixels_are_left(whole: Path, data: st.DataObject) -> None:
-    path = data.draw(st.sampled_from(sorted(whole.glob("image.*"))), label="path")
+def test_a_truncated_image_is_named_unless_all_pixels_are_left(intact: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(intact.glob("image.*"))), label="path")
     content = path.read_bytes()
-    cut = whole / f"cut{path.suffix}"
+    cut = intact / f"cut{path.suffix}"
     cut.write_bytes(content[: data.draw(st.integers(0, len(content) - 1), label="kept")])
-    found = pixels_or_message(cut)
-    if isinstance(found, str):
-        assert found.startswith(f"{cut} cannot be read as an image: ")
+    actual = pixels_or_message(cut)
+    if isinstance(actual, str):
+        assert actual.startswith(f"{cut} cannot be read as an image: ")
     else:
-        assert np.array_equal(found, pixels_or_message(path))
+        assert np.array_equal(actual, pixels_or_message(path))
 
 
 def test_a_missing_split_is_named(photos: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_folder_without_classes_is_named(photos: Path) -> None:
 def test_an_empty_class_is_named(photos: Path) -> None:
     (photos / "train/dog/0.png").rename(photos / "train/dog/0.txt")
     (photos / "train/dog/1.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"photos/train: .*no valid file for the classes dog"):
+    with pytest.raises(FileNotFoundError, match=r"photos/train: .*there is no image of the classes dog"):
         load(photos)
 
 

@@ -157,21 +157,23 @@ def test_hidden_folders_are_no_classes(photos: Path) -> None:
     write_image(photos / "train/cat/.ipynb_checkpoints/0-checkpoint.png", 5)
     (photos / "train/cat/._0.png").write_bytes(b"of a Mac")
     (photos / "train/.DS_Store").touch()
-    found, notices = warned(photos)
-    assert found.classes == ("cat", "dog")
-    assert torch.equal(found.labels, expected.labels)
-    assert torch.equal(found.images, expected.images)
+    actual, notices = warned(photos)
+    assert actual.classes == ("cat", "dog")
+    assert torch.equal(actual.labels, expected.labels)
+    assert torch.equal(actual.images, expected.images)
     hidden = [photos / "train" / name for name in (".ipynb_checkpoints", "cat/._0.png", "cat/.ipynb_checkpoints")]
-    assert notices == [f"{photos / 'train'}: left out as hidden: {', '.join(map(str, hidden))}"]
+    assert notices == [f"{photos / 'train'}: hidden files and folders left out: {', '.join(map(str, hidden))}"]
 
 
 def test_files_with_other_endings_are_counted(photos: Path) -> None:
     for name in ("cat/a.gif", "cat/b.gif", "dog/c.GIF", "dog/notes"):
         (photos / "train" / name).touch()
-    found, notices = warned(photos)
-    assert len(found) == 5
+    actual, notices = warned(photos)
+    assert len(actual) == 5
     (notice,) = notices
-    assert notice == (f"{photos / 'train'}: 4 files have endings that are not read: 1 of .GIF, 1 of none, 2 of .gif")
+    assert notice == (
+        f"{photos / 'train'}: 4 files left out, whose endings are not read: 1 of .GIF, 1 of none, 2 of .gif"
+    )
 
 
 def test_a_link_to_a_folder_above_multiplies_nothing(photos: Path) -> None:
@@ -182,11 +184,11 @@ def test_a_link_to_a_folder_above_multiplies_nothing(photos: Path) -> None:
         path.symlink_to(target)
     (photos / "train/loop").symlink_to(photos / "train")
     (photos / "val/loop").symlink_to(photos)
-    found, notices = warned(photos)
-    assert torch.equal(found.images, expected.images)
-    assert found.classes == expected.classes
+    actual, notices = warned(photos)
+    assert torch.equal(actual.images, expected.images)
+    assert actual.classes == expected.classes
     shown = ", ".join(map(str, loops))
-    assert notices == [f"{photos / 'train'}: left out as links to a folder that they lie in: {shown}"]
+    assert notices == [f"{photos / 'train'}: links to a folder that contains them left out: {shown}"]
 
 
 def test_links_that_lead_around_come_to_an_end(photos: Path) -> None:
@@ -199,8 +201,8 @@ def test_links_that_lead_around_come_to_an_end(photos: Path) -> None:
 def test_linked_folders_elsewhere_are_followed(photos: Path) -> None:
     (photos / "train/dog").rename(photos.parent / "elsewhere")
     (photos / "train/dog").symlink_to(photos.parent / "elsewhere")
-    found, notices = warned(photos)
-    assert (len(found), notices) == (5, [])
+    actual, notices = warned(photos)
+    assert (len(actual), notices) == (5, [])
 
 
 def test_images_come_in_the_order_of_torchvision(photos: Path) -> None:

@@ -54,8 +54,8 @@ def test_classes_have_readable_names(tmp_path: Path, split: str, inside: bool) -
 
 
 def test_names_are_torchvisions() -> None:
-    known = datasets.Imagenette._WNID_TO_CLASS
-    assert {folder: names[0] for folder, names in known.items()} == NAMES
+    torchvision_names = datasets.Imagenette._WNID_TO_CLASS
+    assert {folder: names[0] for folder, names in torchvision_names.items()} == NAMES
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -77,14 +77,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The archives that torchvision downloaded; its downloader only copies."""
     write_imagenette(tmp_path / "archive")
-    found: list[str] = []
+    archives: list[str] = []
 
     def copied(url: str, root: str | Path, **settings: object) -> None:
-        found.append(url.rpartition("/")[2])
+        archives.append(url.rpartition("/")[2])
         shutil.copytree(tmp_path / "archive", root, dirs_exist_ok=True)
 
     monkeypatch.setattr(datasets.imagenette, "download_and_extract_archive", copied)
-    return found
+    return archives
 
 
 def test_download_happens_once(tmp_path: Path, downloads: list[str]) -> None:

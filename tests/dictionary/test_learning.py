@@ -13,12 +13,12 @@ from scipy.stats import chisquare
 from neuroae import derive_seed
 from neuroae.data import ImageSet, load_dataset
 from neuroae.dictionary import learn_dictionary, load_dictionary, random_patches, save_dictionary
-from neuroae.dictionary.learning import unit
+from neuroae.dictionary.learning import normalize_rows
 from neuroae.dictionary.measures import near_copies, sparse_fit
 from neuroae.kernels.shapes import MAX_ATOMS
 from neuroae.utils.files import load_tensors, save_tensors
 
-QUICK = {"atoms": 24, "patch": 4, "regularization": 0.2, "iterations": 30, "batch_size": 16}
+QUICK = {"num_atoms": 24, "patch": 4, "regularization": 0.2, "iterations": 30, "batch_size": 16}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def smooth_images(brightness: float) -> ImageSet:
 
 
 def test_dark_images_give_copies_and_a_warning_with_their_number() -> None:
-    settings = {"atoms": 48, "iterations": 100}
+    settings = {"num_atoms": 48, "iterations": 100}
     with pytest.warns(UserWarning, match="Lower the regularization") as caught:
         atoms = learn_dictionary(smooth_images(0.12), **settings)
     rank = torch.linalg.matrix_rank(atoms.flatten(1), rtol=0.01)
@@ -68,7 +68,7 @@ def test_dark_images_give_copies_and_a_warning_with_their_number() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_a_dictionary_of_bright_images_is_no_warning() -> None:
-    learn_dictionary(smooth_images(1.0), atoms=48, iterations=100)
+    learn_dictionary(smooth_images(1.0), num_atoms=48, iterations=100)
 
 
 def test_one_bright_pixel_among_black_images_is_reached() -> None:
@@ -103,9 +103,10 @@ def lasso(patches: np.ndarray, dictionary: np.ndarray, weight: float) -> np.ndar
 def test_iterations_are_those_of_mairal_and_others(digits: ImageSet) -> None:
     """Their algorithms 1 and 2 with the minibatches of section 3.4: what is past counts less in the first of them."""
     count, size, weight = 5, 12, 0.3
-    learned = learn_dictionary(digits, atoms=count, patch=3, regularization=weight, iterations=3, batch_size=size)
+    learned = learn_dictionary(digits, num_atoms=count, patch=3, regularization=weight, iterations=3, batch_size=size)
     generator = np.random.default_rng(derive_seed(0, "dictionary"))
-    dictionary = unit(random_patches(digits, 3, count, generator).values) * generator.choice((-1.0, 1.0), (count, 1))
+    dictionary = normalize_rows(random_patches(digits, 3, count, generator).values)
+    dictionary *= generator.choice((-1.0, 1.0), (count, 1))
     # For scikit-learn, which draws atoms that no patch uses.
     generator.integers(2**31)
     gram, cross = np.zeros((count, count)), np.zeros((count, 9))
@@ -118,7 +119,7 @@ def test_iterations_are_those_of_mairal_and_others(digits: ImageSet) -> None:
         for atom in range(count):
             dictionary[atom] += (cross[atom] - gram[atom] @ dictionary) / gram[atom, atom]
             dictionary[atom] /= max(np.linalg.norm(dictionary[atom]), 1)
-    np.testing.assert_allclose(learned.flatten(1).numpy(), unit(dictionary), atol=1e-5)
+    np.testing.assert_allclose(learned.flatten(1).numpy(), normalize_rows(dictionary), atol=1e-5)
 
 
 def test_iterations_are_minibatches_and_show_their_progress(
@@ -134,6 +135,13 @@ def test_the_seed_decides(digits: ImageSet) -> None:
     assert not torch.equal(first, other)
 
 
+def test_the_old_name_of_the_number_of_atoms_still_works(digits: ImageSet) -> None:
+    settings = {"atoms" if name == "num_atoms" else name: value for name, value in QUICK.items()}
+    with pytest.warns(DeprecationWarning, match="atoms is now num_atoms"):
+        atoms = learn_dictionary(digits, **settings)
+    assert torch.equal(atoms, learn_dictionary(digits, **QUICK))
+
+
 def test_atoms_that_no_patch_uses_end_as_patches_of_the_last_minibatch() -> None:
     data = colour_images(9, 6, 7)
     unused = QUICK | {"regularization": math.sqrt(3) * 4 - 1e-9, "iterations": 2, "batch_size": 3}
@@ -147,20 +155,20 @@ def test_atoms_that_no_patch_uses_end_as_patches_of_the_last_minibatch() -> None
 
 def test_colour_patches_are_cut_channel_by_channel_from_the_image_they_name() -> None:
     data = colour_images(5, 6, 7)
-    found = random_patches(data, 2, 40, np.random.default_rng(0))
+    actual = random_patches(data, 2, 40, np.random.default_rng(0))
     every = data.images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(5, -1, 12)
-    known = [{tuple(patch.tolist()) for patch in image} for image in every]
-    assert found.values.shape == (40, 12)
-    assert set(found.image.tolist()) == set(range(5))
-    for patch, image in zip(found.values, found.image, strict=True):
-        assert tuple(np.rint(patch * 255).astype(int).tolist()) in known[image]
+    patches_by_image = [{tuple(patch.tolist()) for patch in image} for image in every]
+    assert actual.values.shape == (40, 12)
+    assert set(actual.image.tolist()) == set(range(5))
+    for patch, image in zip(actual.values, actual.image, strict=True):
+        assert tuple(np.rint(patch * 255).astype(int).tolist()) in patches_by_image[image]
 
 
 def test_every_position_of_every_image_is_drawn_as_often() -> None:
     """Pixels numbered from 1 show where a patch was cut."""
     images = torch.arange(1, 61, dtype=torch.uint8).reshape(2, 1, 5, 6)
-    found = random_patches(image_set(images), 2, 8000, np.random.default_rng(0))
-    corners = np.bincount(np.rint(found.values[:, 0] * 255).astype(int) - 1, minlength=60).reshape(2, 5, 6)
+    actual = random_patches(image_set(images), 2, 8000, np.random.default_rng(0))
+    corners = np.bincount(np.rint(actual.values[:, 0] * 255).astype(int) - 1, minlength=60).reshape(2, 5, 6)
     assert not corners[:, 4:].any()
     assert not corners[:, :, 5:].any()
     assert chisquare(corners[:, :4, :5].flatten()).pvalue > 0.01
@@ -169,16 +177,16 @@ def test_every_position_of_every_image_is_drawn_as_often() -> None:
 def test_black_patches_are_passed_over() -> None:
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     images[2, 0, 3, 3] = 200
-    found = random_patches(image_set(images), 2, 30, np.random.default_rng(0))
-    assert found.values.shape == (30, 4)
-    assert bool((found.values.max(1) == 200 / 255).all())
-    assert set(found.image.tolist()) == {2}
+    actual = random_patches(image_set(images), 2, 30, np.random.default_rng(0))
+    assert actual.values.shape == (30, 4)
+    assert bool((actual.values.max(1) == 200 / 255).all())
+    assert set(actual.image.tolist()) == {2}
 
 
 REFUSED = {
-    "no-atoms": ({"atoms": 0}, ValueError, f"atoms is 0, expected in \\[1, {MAX_ATOMS}\\]"),
-    "too-many-atoms": ({"atoms": MAX_ATOMS + 1}, ValueError, "atoms is 32768"),
-    "fractional-atoms": ({"atoms": 2.5}, TypeError, "atoms is a float, expected an int"),
+    "no-atoms": ({"num_atoms": 0}, ValueError, f"num_atoms is 0, expected in \\[1, {MAX_ATOMS}\\]"),
+    "too-many-atoms": ({"num_atoms": MAX_ATOMS + 1}, ValueError, "num_atoms is 32768"),
+    "fractional-atoms": ({"num_atoms": 2.5}, TypeError, "num_atoms is a float, expected an int"),
     "no-iterations": ({"iterations": 0}, ValueError, "iterations is 0, expected at least 1"),
     "empty-minibatches": ({"batch_size": 0}, ValueError, "batch_size is 0"),
     "negative-lambda": ({"regularization": -1.0}, ValueError, "regularization is -1.0, expected above 0"),
@@ -207,7 +215,7 @@ def test_black_images_teach_nothing() -> None:
 
 def test_a_zero_atom_is_no_direction() -> None:
     with pytest.raises(ValueError, match="1 of 2 atoms are zero"):
-        unit(np.array([[0.0, 3.0], [0.0, 0.0]]))
+        normalize_rows(np.array([[0.0, 3.0], [0.0, 0.0]]))
 
 
 def test_a_saved_dictionary_comes_back(tmp_path: Path, atoms: torch.Tensor) -> None:

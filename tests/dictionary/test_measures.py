@@ -31,33 +31,33 @@ def test_orthonormal_atoms_shrink_projections(seed: int, side: int, regularizati
     patches = generator.uniform(size=(5, side**2))
     projections = patches @ atoms.T
     codes = np.sign(projections) * np.maximum(np.abs(projections) - regularization, 0)
-    found = sparse_fit(torch.from_numpy(atoms).reshape(-1, 1, side, side), patches, regularization)
-    np.testing.assert_allclose(found.objective, objective(patches, codes, atoms, regularization), rtol=1e-9)
-    assert found.nonzeros.tolist() == np.count_nonzero(codes, 1).tolist()
-    assert found.uses.tolist() == np.count_nonzero(codes, 0).tolist()
+    actual = sparse_fit(torch.from_numpy(atoms).reshape(-1, 1, side, side), patches, regularization)
+    np.testing.assert_allclose(actual.objective, objective(patches, codes, atoms, regularization), rtol=1e-9)
+    assert actual.nonzeros.tolist() == np.count_nonzero(codes, 1).tolist()
+    assert actual.uses.tolist() == np.count_nonzero(codes, 0).tolist()
 
 
 @pytest.mark.parametrize("regularization", [0.1, 1.0])
 def test_overcomplete_codes_are_those_of_coordinate_descent(regularization: float) -> None:
     atoms = unit_atoms(60, 3, 2)
     patches = np.random.default_rng(0).uniform(size=(40, 12))
-    found = sparse_fit(atoms, patches, regularization)
+    actual = sparse_fit(atoms, patches, regularization)
     dictionary = atoms.flatten(1).double().numpy()
     codes = sparse_encode(patches, dictionary, algorithm="lasso_cd", alpha=regularization, max_iter=100_000)
-    np.testing.assert_allclose(found.objective, objective(patches, codes, dictionary, regularization), rtol=1e-5)
-    assert found.nonzeros.mean() == pytest.approx(np.count_nonzero(codes, 1).mean(), rel=0.1)
-    assert bool((found.gap > -1e-12).all())
-    assert float(found.gap.max()) < 1e-9
+    np.testing.assert_allclose(actual.objective, objective(patches, codes, dictionary, regularization), rtol=1e-5)
+    assert actual.nonzeros.mean() == pytest.approx(np.count_nonzero(codes, 1).mean(), rel=0.1)
+    assert bool((actual.gap > -1e-12).all())
+    assert float(actual.gap.max()) < 1e-9
 
 
 def test_many_patches_are_fitted_in_parts() -> None:
     atoms, patches = unit_atoms(9, 1, 2), np.random.default_rng(0).uniform(size=(1201, 4))
-    whole = sparse_fit(atoms, patches, 0.5)
+    at_once = sparse_fit(atoms, patches, 0.5)
     ends = [sparse_fit(atoms, part, 0.5) for part in (patches[:700], patches[700:])]
-    np.testing.assert_allclose(whole.objective, np.concatenate([end.objective for end in ends]))
-    np.testing.assert_allclose(whole.gap, np.concatenate([end.gap for end in ends]), atol=1e-12)
-    assert whole.nonzeros.tolist() == [*ends[0].nonzeros, *ends[1].nonzeros]
-    assert whole.uses.tolist() == (ends[0].uses + ends[1].uses).tolist()
+    np.testing.assert_allclose(at_once.objective, np.concatenate([end.objective for end in ends]))
+    np.testing.assert_allclose(at_once.gap, np.concatenate([end.gap for end in ends]), atol=1e-12)
+    assert at_once.nonzeros.tolist() == [*ends[0].nonzeros, *ends[1].nonzeros]
+    assert at_once.uses.tolist() == (ends[0].uses + ends[1].uses).tolist()
 
 
 @given(seed=SEEDS, regularization=st.floats(0.05, 2), sparsity=st.floats(0, 1))
@@ -84,28 +84,28 @@ def test_no_patch_is_coded_where_lambda_is_its_largest_norm(seed: int, channels:
 
 def test_the_error_of_independent_patches_is_the_usual_one() -> None:
     values = np.random.default_rng(0).normal(3, 2, 50)
-    found = Mean.of(values, np.random.default_rng(1).permutation(50))
-    assert found.value == pytest.approx(values.mean())
-    assert found.error == pytest.approx(sem(values))
+    actual = Mean.of(values, np.random.default_rng(1).permutation(50))
+    assert actual.value == pytest.approx(values.mean())
+    assert actual.error == pytest.approx(sem(values))
 
 
 def test_the_error_of_patches_in_equal_numbers_is_that_of_their_images_means() -> None:
     values = np.random.default_rng(0).normal(size=(12, 5)) + 3 * np.arange(12)[:, None]
-    found = Mean.of(values.flatten(), np.repeat(np.arange(12) * 7, 5))
-    assert found.error == pytest.approx(sem(values.mean(1)))
-    assert found.error > 2 * sem(values.flatten())
+    actual = Mean.of(values.flatten(), np.repeat(np.arange(12) * 7, 5))
+    assert actual.error == pytest.approx(sem(values.mean(1)))
+    assert actual.error > 2 * sem(values.flatten())
 
 
 def test_one_image_has_no_error() -> None:
-    with pytest.raises(ValueError, match="image names 1 image, expected at least 2"):
+    with pytest.raises(ValueError, match="image holds 1 image, expected at least 2"):
         Mean.of(np.arange(4.0), np.full(4, 9))
 
 
 def test_correlations_are_projections_over_squared_norms() -> None:
     atoms, patches = torch.randn(7, 3, 2, 2), np.random.default_rng(0).uniform(size=(4, 12))
-    found = correlations(atoms, patches)
-    assert found.shape == (4, 7)
-    for row, patch in zip(found, patches, strict=True):
+    actual = correlations(atoms, patches)
+    assert actual.shape == (4, 7)
+    for row, patch in zip(actual, patches, strict=True):
         for rho, atom in zip(row, atoms.double().reshape(7, 12).numpy(), strict=True):
             assert rho == pytest.approx(sum(patch * atom) / sum(atom**2))
 

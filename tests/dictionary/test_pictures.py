@@ -35,9 +35,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch, method: str) -> list[tuple[Any, ..
     calls: list[tuple[Any, ...]] = []
     original = getattr(Axes, method)
 
-    def recording(self: Axes, *given: Any, **settings: Any) -> Any:
-        calls.append((*given, settings.get("weights")))
-        return original(self, *given, **settings)
+    def recording(self: Axes, *arguments: Any, **settings: Any) -> Any:
+        calls.append((*arguments, settings.get("weights")))
+        return original(self, *arguments, **settings)
 
     monkeypatch.setattr(Axes, method, recording)
     return calls
@@ -67,8 +67,8 @@ def test_each_patch_has_its_own_histograms_on_one_axis_of_values(
     np.testing.assert_array_equal(np.stack([call[0] for call in images]), patches.permute(0, 2, 3, 1).numpy())
     expected = [values[row] for row in range(count) for panel in panels.values() for values in panel.values()]
     assert len(histograms) == len(expected)
-    for (values, edges, weights), own in zip(histograms, expected, strict=True):
-        np.testing.assert_array_equal(values, own)
+    for (values, edges, weights), expected_values in zip(histograms, expected, strict=True):
+        np.testing.assert_array_equal(values, expected_values)
         counted, _ = np.histogram(values, edges, weights=weights)
         assert counted.sum() == pytest.approx(1)
     for first in range(0, len(histograms), 3):

@@ -1,7 +1,7 @@
-"""A training to be killed, in a process of its own: killed_run.py FOLDER [SECONDS].
+"""A training that is killed, run as a process: killed_run.py FOLDER [SECONDS].
 
-FOLDER keeps its state and its weights. SECONDS are from the first checkpoint that this process writes until SIGALRM
-ends it: as with SIGKILL, no handler and no clean-up runs. Its own timer does that, which no other process can delay.
+FOLDER holds its checkpoints and its weights. SIGALRM kills the process SECONDS after its first checkpoint. As with
+SIGKILL, no handler and no clean-up runs, and no other process can delay the timer.
 """
 
 import signal
@@ -20,7 +20,7 @@ SETTINGS = TrainingSettings(epochs=2, batch_size=16, learning_rate=0.05, augment
 
 
 class NoisyClassifier(nn.Module):
-    """Draws on torch's generator while it trains, and keeps running statistics."""
+    """A classifier that draws from torch's generator while it trains, and has running statistics."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ def random_data(count: int) -> ImageSet:
     return ImageSet("random", images, torch.arange(count) % 10, torch.arange(count), classes)
 
 
-def to_be_killed(seconds: float) -> None:
-    """So long after a checkpoint, however slow the processor: every run gets at least a step further."""
+def schedule_kill(seconds: float) -> None:
+    """Kills the process this long after its first checkpoint, so that every run makes at least a step."""
     save = loop.save_checkpoint
 
     def save_first(*arguments: Any) -> None:
@@ -59,7 +59,7 @@ def main(folder: Path, seconds: float = 0) -> None:
     model = untrained()
     torch.manual_seed(7)
     if seconds:
-        to_be_killed(seconds)
+        schedule_kill(seconds)
     train_plain(model, random_data(2000), SETTINGS, Run(folder, seconds=0))
     save_tensors(folder / "weights.safetensors", model.state_dict())
 

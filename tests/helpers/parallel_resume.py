@@ -1,6 +1,6 @@
-"""A training for several processes that stops and goes on, beside one that does not.
+"""Trainings in several processes, one that is stopped and resumed and one that is not: parallel_resume.py FOLDER.
 
-parallel_resume.py FOLDER writes the weights of both there.
+FOLDER gets the weights of both.
 """
 
 import sys
@@ -38,13 +38,13 @@ def train(folder: Path) -> Defense:
 
 
 def train_until(folder: Path, steps: int) -> None:
-    """Every process stops in the step after so many, before that changes anything."""
-    step, done = training_loop.step, []
+    """Stops every process after this many steps, before the next one changes anything."""
+    step, steps_done = training_loop.step, []
 
     def stopping(*arguments: object) -> None:
-        if len(done) == steps:
+        if len(steps_done) == steps:
             raise Stopped
-        done.append(step(*arguments))  # type: ignore[arg-type]
+        steps_done.append(step(*arguments))  # type: ignore[arg-type]
 
     training_loop.step = stopping  # type: ignore[assignment]
     try:
@@ -56,12 +56,16 @@ def train_until(folder: Path, steps: int) -> None:
 
 def main(folder: Path) -> None:
     with distributed.group(torch.device("cpu")):
-        whole = train(folder / "whole")
+        uninterrupted = train(folder / "uninterrupted")
         train_until(folder / "stopped", STEPS)
-        found = train(folder / "stopped")
+        resumed = train(folder / "stopped")
         if distributed.is_first():
-            save_tensors(folder / "whole.safetensors", whole.state_dict(), {"processes": distributed.world_size()})
-            save_tensors(folder / "stopped.safetensors", found.state_dict())
+            save_tensors(
+                folder / "uninterrupted.safetensors",
+                uninterrupted.state_dict(),
+                {"processes": distributed.world_size()},
+            )
+            save_tensors(folder / "stopped.safetensors", resumed.state_dict())
 
 
 if __name__ == "__main__":

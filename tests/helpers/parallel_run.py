@@ -1,4 +1,4 @@
-"""A short training for one process or several: parallel_run.py FILE trains and writes the weights.
+"""A short training in one process or several: parallel_run.py FILE IMAGES writes the weights to FILE.
 
 Batch normalization is frozen and the learning rate constant, so that the number of processes makes no difference.
 """

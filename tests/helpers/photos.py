@@ -1,4 +1,4 @@
-"""Folders of random images for the tests, and what their images should become."""
+"""Folders of random images, and what their images should be after decoding."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def write_image(path: Path, seed: int, width: int = 11, height: int = SIDE, mode
 
 
 def write_photos(folder: Path) -> None:
-    """Five training and two validation images of two classes."""
+    """Writes five training and two validation images of two classes."""
     for seed, name in enumerate(("cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/1.jpg")):
         write_image(folder / "train" / name, seed)
     write_image(folder / "val/cat/0.png", 10)
@@ -29,7 +29,7 @@ def load(folder: Path, split: str = "train", image_size: int = SIDE) -> ImageSet
 
 
 def by_hand(path: Path, image_size: int = SIDE) -> np.ndarray:
-    """(3, image_size, image_size): what an image should become."""
+    """Returns what an image should be after decoding, (3, image_size, image_size)."""
     with Image.open(path) as file:
         image = file.convert("RGB")
     shorter = min(image.size)

@@ -1,4 +1,4 @@
-"""Data and weights beside the project, where they exist; a test that needs them is skipped elsewhere."""
+"""Data and weights in a folder beside the project; tests that need them are skipped if they are missing."""
 
 import importlib.util
 from pathlib import Path
@@ -10,6 +10,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 def existing(path: Path) -> Path:
+    """Returns the path; skips the test if it does not exist."""
     if not path.exists():
         pytest.skip(f"{path} does not exist")
     return path

@@ -39,9 +39,9 @@ def test_another_seed_gives_another_order_and_other_masks(digits: ImageSet) -> N
 
 
 def test_a_pass_that_starts_late_is_the_end_of_the_whole_one(digits: ImageSet) -> None:
-    whole, rest = (list(batches(digits, QUICK, "some", 1, CPU, first_step=first)) for first in (0, 2))
-    assert len(whole) == 4
-    for one, same in zip(whole[2:], rest, strict=True):
+    full, rest = (list(batches(digits, QUICK, "some", 1, CPU, first_step=first)) for first in (0, 2))
+    assert len(full) == 4
+    for one, same in zip(full[2:], rest, strict=True):
         assert torch.equal(one.images, same.images)
         assert torch.equal(one.ids, same.ids)
         assert one.seed == same.seed
@@ -67,13 +67,13 @@ def test_processes_share_every_step_out(
     digits: ImageSet, monkeypatch: pytest.MonkeyPatch, world: int, count: int
 ) -> None:
     some = digits.take(slice(count))
-    whole = list(batches(some, QUICK, "some", 0, CPU))
+    full = list(batches(some, QUICK, "some", 0, CPU))
     shares = []
     for rank in range(world):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(distributed, "world_size", lambda: world)
         shares.append(list(batches(some, QUICK, "some", 0, CPU)))
-    for step, expected in zip(zip(*shares, strict=True), whole, strict=True):
+    for step, expected in zip(zip(*shares, strict=True), full, strict=True):
         counted = [share for share in step if share.weight]
         assert torch.equal(torch.cat([share.ids for share in counted]).sort().values, expected.ids.sort().values)
         assert {share.seed for share in step} == {expected.seed}

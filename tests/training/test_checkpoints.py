@@ -18,7 +18,7 @@ from neuroae import Defense, resnet32
 from neuroae.data import ImageSet, load_dataset
 from neuroae.training import Epoch, Run, train_plain, train_supervised, train_unsupervised
 from neuroae.training import loop as training_loop
-from neuroae.training.checkpoint import Position, Trained
+from neuroae.training.checkpoint import Position, TrainingState
 from neuroae.utils.files import claimed, load_tensors, save_tensors
 from saved_models import small_model
 
@@ -33,16 +33,16 @@ class Killed(Exception):
 
 
 @contextmanager
-def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[list[Trained]]:
+def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[list[TrainingState]]:
     """Trainings raise in the step after so many, before that changes anything; gives what each step changed."""
     step = training_loop.step
-    done: list[Trained] = []
+    done: list[TrainingState] = []
 
-    def stopping(module: nn.Module, trained: Trained, *arguments: object) -> None:
+    def stopping(module: nn.Module, state: TrainingState, *arguments: object) -> None:
         if len(done) == steps:
             raise Killed
-        done.append(trained)
-        step(module, trained, *arguments)  # type: ignore[arg-type]
+        done.append(state)
+        step(module, state, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(training_loop, "step", stopping)
@@ -60,17 +60,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, precision: str
 ) -> None:
     settings = replace(SETTINGS, precision=precision)
-    whole, first, second = untrained(), untrained(), untrained()
+    uninterrupted, first, second = untrained(), untrained(), untrained()
     torch.manual_seed(7)
-    expected = train_plain(whole, digits, settings, validation=digits)
+    expected = train_plain(uninterrupted, digits, settings, validation=digits)
     torch.manual_seed(7)
     run = Run(tmp_path, seconds=0)
     with stopped_after(monkeypatch, steps), pytest.raises(Killed):
         train_plain(first, digits, settings, run, digits)
     torch.manual_seed(99 if steps else 7)
-    found = train_plain(second, digits, settings, run, digits)
-    assert found == expected
-    assert_equal_states(second, whole)
+    resumed = train_plain(second, digits, settings, run, digits)
+    assert resumed == expected
+    assert_equal_states(second, uninterrupted)
     assert not second.training
 
 
@@ -78,17 +78,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 def test_both_stages_of_an_unsupervised_training_go_on(
     digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    whole, first, second = small_defense(), small_defense(), small_defense()
+    uninterrupted, first, second = small_defense(), small_defense(), small_defense()
     for model in (first, second):
-        model.load_state_dict(whole.state_dict())
-    expected = train_unsupervised(whole, digits, SETTINGS, decoder_epochs=1)
+        model.load_state_dict(uninterrupted.state_dict())
+    expected = train_unsupervised(uninterrupted, digits, SETTINGS, decoder_epochs=1)
     with stopped_after(monkeypatch, steps), pytest.raises(Killed):
         train_unsupervised(first, digits, SETTINGS, 1, Run(tmp_path, seconds=0))
     assert train_unsupervised(second, digits, SETTINGS, 1, Run(tmp_path)) == expected
-    assert_equal_states(second, whole)
+    assert_equal_states(second, uninterrupted)
 
 
-def momenta(steps: list[Trained]) -> list[tuple[Tensor, Tensor]]:
+def momenta(steps: list[TrainingState]) -> list[tuple[Tensor, Tensor]]:
     """Each parameter with its momentum."""
     optimizer = steps[-1].optimizer
     parameters = optimizer.param_groups[0]["params"]
@@ -100,20 +100,20 @@ def test_the_real_decoder_and_classifier_go_on_bit_for_bit(
 ) -> None:
     """Their weights lie in memory as channels_last, of which a file keeps nothing."""
     settings, few = replace(SETTINGS, epochs=1, batch_size=2), digits.take(slice(6))
-    whole = small_model("defense")
-    first, second = copy.deepcopy(whole), copy.deepcopy(whole)
-    assert isinstance(whole, Defense)
+    uninterrupted = small_model("defense")
+    first, second = copy.deepcopy(uninterrupted), copy.deepcopy(uninterrupted)
+    assert isinstance(uninterrupted, Defense)
     assert isinstance(first, Defense)
     assert isinstance(second, Defense)
     run = Run(tmp_path, seconds=0)
     with stopped_after(monkeypatch, 3) as expected:
-        train_supervised(whole, few, settings)
+        train_supervised(uninterrupted, few, settings)
     with stopped_after(monkeypatch, 2), pytest.raises(Killed):
         train_supervised(first, few, settings, run)
-    with stopped_after(monkeypatch, 1) as found:
+    with stopped_after(monkeypatch, 1) as resumed:
         train_supervised(second, few, settings, run)
-    assert_equal_states(second, whole)
-    for (parameter, momentum), (_, other) in zip(momenta(found), momenta(expected), strict=True):
+    assert_equal_states(second, uninterrupted)
+    for (parameter, momentum), (_, other) in zip(momenta(resumed), momenta(expected), strict=True):
         assert momentum.stride() == parameter.stride()
         assert torch.equal(momentum, other)
 
@@ -138,7 +138,7 @@ def test_checkpoints_are_so_many_seconds_apart(
         clock[0] += 25
         step(*arguments)  # type: ignore[arg-type]
 
-    def noted(path: Path, trained: Trained, position: Position, identity: object) -> None:
+    def noted(path: Path, state: TrainingState, position: Position, identity: object) -> None:
         saved.append((position.epoch, position.step))
 
     monkeypatch.setattr(training_loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
@@ -222,11 +222,11 @@ def test_a_run_goes_on_where_pytorch_prints_its_layers_otherwise(
 
 
 def damaged(path: Path, how: str) -> None:
-    whole = path.read_bytes()
+    content = path.read_bytes()
     tensors, metadata = load_tensors(path)
     match how:
         case "truncated":
-            path.write_bytes(whole[:-100])
+            path.write_bytes(content[:-100])
         case "text":
             path.write_text("no checkpoint")
         case "other format":
@@ -272,14 +272,14 @@ class Tied(nn.Module):
 
 
 def test_tied_weights_go_on_bit_for_bit(digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Tied()
-    first, second = copy.deepcopy(whole), copy.deepcopy(whole)
-    expected = train_plain(whole, digits, SETTINGS)
+    uninterrupted = Tied()
+    first, second = copy.deepcopy(uninterrupted), copy.deepcopy(uninterrupted)
+    expected = train_plain(uninterrupted, digits, SETTINGS)
     with stopped_after(monkeypatch, 3), pytest.raises(Killed):
         train_plain(first, digits, SETTINGS, Run(tmp_path, seconds=0))
     assert train_plain(second, digits, SETTINGS, Run(tmp_path)) == expected
     assert second.first.weight is second.last.weight
-    assert_equal_states(second, whole)
+    assert_equal_states(second, uninterrupted)
 
 
 def test_what_a_killed_write_left_is_removed(digits: ImageSet, tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def test_sigkill_between_a_written_file_and_its_place_costs_that_file_alone(tmp_
     model = killed_run.untrained()
     torch.manual_seed(99)
     train_plain(model, killed_run.random_data(2000), killed_run.SETTINGS, Run(folder))
-    whole = killed_run.untrained()
+    uninterrupted = killed_run.untrained()
     torch.manual_seed(7)
-    train_plain(whole, killed_run.random_data(2000), killed_run.SETTINGS)
-    assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in model.state_dict().items())
+    train_plain(uninterrupted, killed_run.random_data(2000), killed_run.SETTINGS)
+    assert all(torch.equal(tensor, uninterrupted.state_dict()[name]) for name, tensor in model.state_dict().items())
     assert {path.name for path in folder.iterdir()} == {".lock", "checkpoint-classifier.safetensors"}

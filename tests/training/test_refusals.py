@@ -93,7 +93,7 @@ def test_validation_images_that_do_not_fit_the_model(digits: ImageSet, tmp_path:
 
 @pytest.mark.parametrize("model", [nn.Flatten(), untrained().requires_grad_(False)], ids=["no weights", "frozen"])
 def test_a_model_with_nothing_to_learn(digits: ImageSet, model: nn.Module) -> None:
-    with pytest.raises(ValueError, match="no parameter that asks for a gradient"):
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         train_plain(model, digits, SETTINGS)
 
 
@@ -105,7 +105,7 @@ def test_no_epochs_of_the_decoder(digits: ImageSet) -> None:
 @pytest.mark.parametrize("value", [object(), float("nan"), {3j: 1}], ids=["object", "not a number", "complex key"])
 def test_an_identity_that_json_does_not_hold(digits: ImageSet, tmp_path: Path, value: object) -> None:
     run = Run(tmp_path / "run", identity={"some": value})
-    with pytest.raises(TypeError, match=r"run\.identity holds what JSON does not"):
+    with pytest.raises(TypeError, match=r"run\.identity holds a value that JSON cannot hold"):
         train_plain(untrained(), digits, SETTINGS, run)
     assert not (tmp_path / "run").exists()
 

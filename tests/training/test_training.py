@@ -14,7 +14,7 @@ from neuroae import SparseEncoder
 from neuroae.data import ImageSet, load_dataset
 from neuroae.training import Run, TrainingSettings, train_plain, train_supervised, train_unsupervised
 from neuroae.training.batches import Batch, batches
-from neuroae.training.loop import fit, model_draws, start
+from neuroae.training.loop import fit, make_state, model_draws
 from neuroae.training.methods import FrozenAutoencoder, Objective
 from neuroae.training.settings import SCHEDULES, Schedule
 from neuroae.utils.contexts import frozen
@@ -83,13 +83,13 @@ def test_a_training_of_one_step_takes_it_at_the_peak(digits: ImageSet) -> None:
 def test_steps_are_those_of_sgd_with_the_papers_constants(schedule: Schedule) -> None:
     """Momentum stays at 0.9 all along, which PyTorch's schedule would cycle, and weights decay by 5e-4."""
     task = nn.Linear(3, 2, bias=False).double()
-    trained = start(task, TrainingSettings(epochs=2, schedule=schedule), steps_an_epoch=4)
+    state = make_state(task, TrainingSettings(epochs=2, schedule=schedule), steps_per_epoch=4)
     weight, velocity = task.weight.detach().clone(), torch.zeros(2, 3).double()
     for number in range(8):
         rate = 0.05 * (1 - abs(number - 4) / 4 if schedule == "triangular" else 1)
         task.weight.grad = torch.randn(2, 3).double()
-        trained.optimizer.step()
-        trained.scheduler.step()
+        state.optimizer.step()
+        state.scheduler.step()
         velocity = 0.9 * velocity + task.weight.grad + 5e-4 * weight
         weight = weight - rate * velocity
         torch.testing.assert_close(task.weight.detach(), weight)

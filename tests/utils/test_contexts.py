@@ -100,6 +100,6 @@ def test_settings_of_cudnn_are_as_before_even_after_an_error() -> None:
 
 def test_the_reference_convolves_in_float32_whatever_is_allowed(rounded_products: None) -> None:
     images, atoms = torch.rand(2, 3, 8, 8), torch.randn(3, 4, 3, 3)
-    found = reference.dense_conv_transpose(images, atoms, None, relu=False)
+    actual = reference.dense_conv_transpose(images, atoms, None, relu=False)
     expected = torch.nn.functional.conv_transpose2d(images.double(), atoms.double())
-    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-6)

@@ -12,7 +12,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes tensors on any device."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for name in ("LOCAL_WORLD_SIZE", *devices.ISOLATING):
+    for name in ("LOCAL_WORLD_SIZE", *devices.ISOLATION_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(devices.torch, "empty", lambda *_, **__: None)
 
@@ -44,7 +44,7 @@ def test_a_device_that_is_not_there_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "gpus", "said"),
+    ("name", "gpus", "message"),
     [
         ("cuda:0", 2, "device is 'cuda:0' for each of 2 processes; \"cuda\" gives each its own"),
         ("cuda", 3, "4 processes have 3 GPUs here"),
@@ -54,15 +54,15 @@ def test_a_device_that_is_not_there_is_refused_by_name(name: str) -> None:
     ids=["one for all", "too few", "too few, not named", "one"],
 )
 def test_processes_that_would_share_a_gpu_are_refused(
-    monkeypatch: pytest.MonkeyPatch, two_gpus: None, name: str | None, gpus: int, said: str
+    monkeypatch: pytest.MonkeyPatch, two_gpus: None, name: str | None, gpus: int, message: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(2 if gpus == 2 else 4))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         choose_device(name)
 
 
 def test_devices_without_float64_are_refused(two_gpus: None) -> None:
-    with pytest.raises(ValueError, match="device is 'mps', expected one of the kinds cpu, cuda"):
+    with pytest.raises(ValueError, match="device is 'mps', expected one of the types cpu, cuda"):
         choose_device("mps")

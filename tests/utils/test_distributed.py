@@ -53,10 +53,12 @@ def test_processes_go_on_bit_for_bit(tmp_path: Path, processes: int) -> None:
     """In the middle of an epoch, when each has running statistics of its own. Sums of three depend on their order."""
     starter = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
     run("-m", *starter, parallel_resume.__file__, tmp_path)
-    (whole, notes), (found, _) = (load_tensors(tmp_path / f"{name}.safetensors") for name in ("whole", "stopped"))
+    (uninterrupted, notes), (resumed, _) = (
+        load_tensors(tmp_path / f"{name}.safetensors") for name in ("uninterrupted", "stopped")
+    )
     assert notes["processes"] == processes
-    for name, tensor in whole.items():
-        assert torch.equal(found[name], tensor), name
+    for name, tensor in uninterrupted.items():
+        assert torch.equal(resumed[name], tensor), name
 
 
 LEFT_THREADS = """
@@ -67,7 +69,7 @@ from neuroae.utils import distributed
 
 
 def step():
-    model = distributed.parallel(torch.nn.Linear(2, 2))
+    model = distributed.parallelize(torch.nn.Linear(2, 2))
     model(torch.ones(1, 2)).sum().backward()
 
 with distributed.group(torch.device("cpu")):

@@ -39,12 +39,12 @@ def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
     metadata = {"number": 3, "list": [1.5, None], "text": "three"}
     path = tmp_path / "new" / "file.safetensors"
     save_tensors(path, tensors, metadata)
-    found, notes = load_tensors(path)
+    loaded, notes = load_tensors(path)
     assert notes == metadata
-    assert found.keys() == tensors.keys()
+    assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        assert found[name].dtype == tensor.dtype
-        assert torch.equal(found[name], tensor)
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor)
 
 
 NUMBERS = {
@@ -224,19 +224,19 @@ def test_an_error_about_another_file_stays(tmp_path: Path) -> None:
 
 
 def test_tensors_that_share_memory_are_written_each_by_itself(tmp_path: Path) -> None:
-    whole = torch.arange(6.0)
-    save_tensors(tmp_path / "file.safetensors", {"whole": whole, "same": whole, "part": whole[2:4]})
-    found, _ = load_tensors(tmp_path / "file.safetensors")
-    assert torch.equal(found["same"], whole)
-    assert torch.equal(found["part"], whole[2:4])
+    numbers = torch.arange(6.0)
+    save_tensors(tmp_path / "file.safetensors", {"whole": numbers, "same": numbers, "part": numbers[2:4]})
+    loaded, _ = load_tensors(tmp_path / "file.safetensors")
+    assert torch.equal(loaded["same"], numbers)
+    assert torch.equal(loaded["part"], numbers[2:4])
 
 
 def test_leftovers_of_other_files_stay(tmp_path: Path) -> None:
-    own, others = tmp_path / ".atoms-ab_cd123.safetensors", tmp_path / ".atoms-large-abcd1234.safetensors"
-    for path in (own, others):
+    leftover, other = tmp_path / ".atoms-ab_cd123.safetensors", tmp_path / ".atoms-large-abcd1234.safetensors"
+    for path in (leftover, other):
         path.touch()
     remove_leftovers(tmp_path / "atoms.safetensors")
-    assert list(tmp_path.iterdir()) == [others]
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_a_value_that_json_does_not_hold_leaves_what_was_there(tmp_path: Path) -> None:

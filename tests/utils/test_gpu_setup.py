@@ -17,14 +17,14 @@ from neuroae.utils import distributed
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What torch is told by a process that ``torchrun`` started, in order."""
-    told: list[object] = []
+    log: list[object] = []
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
-    monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    monkeypatch.setattr(torch.cuda, "set_device", log.append)
     monkeypatch.setattr(
-        distributed.dist, "init_process_group", lambda backend, timeout, device_id: told.append((backend, device_id))
+        distributed.dist, "init_process_group", lambda backend, timeout, device_id: log.append((backend, device_id))
     )
-    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: told.append("left"))
-    return told
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: log.append("left"))
+    return log
 
 
 def test_a_process_on_a_gpu_names_its_device_before_it_joins(calls: list[object]) -> None:
@@ -49,18 +49,18 @@ def test_a_process_that_fails_leaves_only_where_that_waits_for_nobody(
 def driver(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands in for Triton's; ``reason`` is why it cannot be made, None where it can."""
     runtime = pytest.importorskip("triton.runtime")
-    made = SimpleNamespace(reason=None)
+    stub = SimpleNamespace(reason=None)
 
     class Driver:
         @property
         def active(self) -> SimpleNamespace:
-            if made.reason:
-                raise RuntimeError(made.reason)
+            if stub.reason:
+                raise RuntimeError(stub.reason)
             return SimpleNamespace(get_current_target=lambda: "a GPU")
 
     monkeypatch.setattr(runtime, "driver", Driver())
     monkeypatch.setattr(kernels, "engine_name", kernels.engine_name.__wrapped__)
-    return made
+    return stub
 
 
 def test_a_gpu_is_served_by_triton(driver: SimpleNamespace) -> None:

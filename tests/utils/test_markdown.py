@@ -27,8 +27,8 @@ def test_text_stands_left_and_numbers_right(text_columns: int, expected: list[st
 def test_cells_come_back_from_aligned_lines(rows: list[list[str]]) -> None:
     lines = table(rows[0], rows[1:]).splitlines()
     assert len({len(line) for line in lines}) == 1
-    found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (lines[0], *lines[2:])]
-    assert found == [[cell.strip() for cell in row] for row in rows]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (lines[0], *lines[2:])]
+    assert cells == [[cell.strip() for cell in row] for row in rows]
 
 
 def test_a_bar_in_a_cell_does_not_end_it() -> None:

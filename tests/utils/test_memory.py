@@ -50,8 +50,8 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glib
 
 @glibc
 @pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="needs transparent huge pages")
-@pytest.mark.parametrize(("how", "asked"), [("kept", "True"), ("default", "False"), ("limited", "False")])
-def test_large_pages_are_asked_for_under_what_is_kept(how: str, asked: str) -> None:
+@pytest.mark.parametrize(("how", "expected"), [("kept", "True"), ("default", "False"), ("limited", "False")])
+def test_large_pages_are_asked_for_under_what_is_kept(how: str, expected: str) -> None:
     """Not where a limit on addresses would count what is only reserved."""
 
     def limit() -> None:
@@ -60,15 +60,15 @@ def test_large_pages_are_asked_for_under_what_is_kept(how: str, asked: str) -> N
 
     command = [sys.executable, "-c", PAGES, how]
     done = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=limit)
-    assert done.stdout.split() == [asked]
+    assert done.stdout.split() == [expected]
 
 
 @glibc
 def test_a_freed_block_stays_with_the_process() -> None:
-    kept, default = (
+    reserved, default = (
         subprocess.run([sys.executable, "-c", SCRIPT, how], check=True, capture_output=True, text=True).stdout.split()
         for how in ("kept", "default")
     )
-    assert kept[0] == "1"
-    assert int(kept[1]) > 200 * MEBIBYTE
+    assert reserved[0] == "1"
+    assert int(reserved[1]) > 200 * MEBIBYTE
     assert int(default[1]) < 50 * MEBIBYTE

@@ -22,12 +22,12 @@ def test_addresses_are_left_out() -> None:
 
 
 def test_modules_are_told_by_path_kind_settings_and_tensors() -> None:
-    found = structure(mixed())
-    assert found["0"] == (
+    descriptions = structure(mixed())
+    assert descriptions["0"] == (
         "Conv2d(in_channels=3, out_channels=4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1), "
         "groups=1, padding_mode='zeros'); weight torch.float32 (4, 3, 3, 3); bias torch.float32 (4,)"
     )
-    assert found["4.dropout1"] == "Dropout(p=0.1, inplace=False)"
+    assert descriptions["4.dropout1"] == "Dropout(p=0.1, inplace=False)"
     assert structure(mixed(dropout=0.2))["4.dropout1"] == "Dropout(p=0.2, inplace=False)"
     assert structure(resnet32()).keys() == {name or "model" for name, _ in resnet32().named_modules()}
 

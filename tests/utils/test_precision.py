@@ -19,16 +19,16 @@ def test_an_unknown_precision_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "fast", "said"),
+    ("precision", "fast", "warns"),
     [("bfloat16", False, True), ("bfloat16", True, False), ("float32", False, False)],
     ids=["slow bfloat16", "fast bfloat16", "float32"],
 )
-def test_slow_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch, precision: str, fast: bool, said: bool) -> None:
+def test_slow_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch, precision: str, fast: bool, warns: bool) -> None:
     monkeypatch.setattr(contexts, "has_fast_bfloat16", lambda _: fast)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         autocast(precision, CPU)
-    assert [str(warning.message) for warning in caught] == ([contexts.SLOW_BFLOAT16] if said else [])
+    assert [str(warning.message) for warning in caught] == ([contexts.SLOW_BFLOAT16] if warns else [])
 
 
 def test_a_processor_with_avx512_has_fast_bfloat16() -> None:

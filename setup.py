@@ -1,7 +1,7 @@
-"""Builds the C++ engine with CMake and maps kernels/ to neuroae.kernels; everything else is in pyproject.toml.
+"""Builds the C++ backend with CMake and maps kernels/ to neuroae.kernels; everything else is in pyproject.toml.
 
-An installation never fails for want of the engine. What went wrong goes, in one line, into build-error.txt where the
-library would have been; the package reports it on first use and runs on its reference engine.
+The package installs even if the C++ backend does not build. Then build-error.txt gets the reason, in one line, in the
+place of the library; the package reports it on first use and runs on its reference backend.
 """
 
 import os
@@ -20,12 +20,12 @@ LIBRARY = "libneuroae_cpu.so"
 BUILD_ERROR = "build-error.txt"
 
 
-class EngineBuildError(Exception):
-    """The engine could not be built; the message is one line."""
+class CppBuildError(Exception):
+    """The C++ backend could not be built; the message is one line."""
 
 
-class BuildEngine(Command):
-    description = "build the C++ engine"
+class BuildCpp(Command):
+    description = "build the C++ backend"
     user_options = [("build-lib=", "b", "directory of the built package")]  # noqa: RUF012 (setuptools declares it so)
 
     def initialize_options(self) -> None:
@@ -39,8 +39,8 @@ class BuildEngine(Command):
         folder = self.folder()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            content, written, other = build_engine(), LIBRARY, BUILD_ERROR
-        except (EngineBuildError, OSError) as error:
+            content, written, other = build_library(), LIBRARY, BUILD_ERROR
+        except (CppBuildError, OSError) as error:
             self.warn(str(error))
             content, written, other = f"{error}\n".encode(), BUILD_ERROR, LIBRARY
         replace(folder / written, content)
@@ -59,15 +59,15 @@ class BuildEngine(Command):
         return {}
 
 
-def build_engine() -> bytes:
+def build_library() -> bytes:
     """The shared library's content."""
     if os.environ.get("NEUROAE_SKIP_CPP") == "1":
-        raise EngineBuildError("the C++ engine was left out of the build by NEUROAE_SKIP_CPP=1")
+        raise CppBuildError("the C++ backend was left out of the build by NEUROAE_SKIP_CPP=1")
     try:
         import cmake
         import ninja
     except ImportError as error:
-        raise EngineBuildError(f"building the C++ engine needs the package {error.name}") from error
+        raise CppBuildError(f"building the C++ backend needs the package {error.name}") from error
     program = str(Path(cmake.CMAKE_BIN_DIR, "cmake"))
     maker = Path(ninja.BIN_DIR, "ninja")
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def run(command: list[str]) -> None:
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     sys.stderr.write(result.stdout)
     if result.returncode != 0:
-        raise EngineBuildError(reason(result.stdout))
+        raise CppBuildError(reason(result.stdout))
 
 
 def reason(log: str) -> str:
@@ -89,7 +89,7 @@ def reason(log: str) -> str:
     if "CMAKE_CXX_COMPILER" in log:
         return "no working C++ compiler was found when the package was built"
     error = re.search(r"CMake Error.*\n.+|.*\berror: .+", log)
-    return f"the C++ engine did not build: {' '.join(error[0].split()) if error else 'pip install -v shows why'}"
+    return f"the C++ backend did not build: {' '.join(error[0].split()) if error else 'pip install -v shows why'}"
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -100,8 +100,8 @@ def replace(path: Path, content: bytes) -> None:
     os.replace(file.name, path)
 
 
-class BuildWithEngine(build):
-    sub_commands = [*build.sub_commands, ("build_engine", None)]  # noqa: RUF012 (setuptools declares it so)
+class BuildWithCpp(build):
+    sub_commands = [*build.sub_commands, ("build_cpp", None)]  # noqa: RUF012 (setuptools declares it so)
 
 
 class PlatformWheel(bdist_wheel):
@@ -125,5 +125,5 @@ setup(
     packages=packages(),
     package_dir={"neuroae": "neuroae", "neuroae.kernels": "kernels"},
     distclass=PlatformDistribution,
-    cmdclass={"build": BuildWithEngine, "build_engine": BuildEngine, "bdist_wheel": PlatformWheel},
+    cmdclass={"build": BuildWithCpp, "build_cpp": BuildCpp, "bdist_wheel": PlatformWheel},
 )

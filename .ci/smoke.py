@@ -1,4 +1,4 @@
-"""Smoke test of an installed package: smoke.py ENGINE FOLDER, the engine that must serve and where it is installed."""
+"""Smoke test of an installed package: smoke.py BACKEND FOLDER, the expected backend and where it is installed."""
 
 import sys
 import warnings
@@ -10,7 +10,7 @@ import neuroae
 from neuroae import Decoder, Defense, SparseEncoder, kernels, resnet32
 
 
-def main(engine: str, folder: str) -> None:
+def main(backend: str, folder: str) -> None:
     for module in (neuroae, kernels):
         assert Path(str(module.__file__)).is_relative_to(folder), f"{module.__file__} is not in {folder}"
 
@@ -24,9 +24,9 @@ def main(engine: str, folder: str) -> None:
     assert torch.equal(codes[0].index, codes[1].index)
     torch.testing.assert_close(codes[0].value, codes[1].value)
 
-    said = [str(warning.message) for warning in caught if "reference engine" in str(warning.message)]
-    assert len(said) == (engine == "reference"), said
-    assert kernels.engine_name("cpu") == engine, kernels.engine_name("cpu")
+    said = [str(warning.message) for warning in caught if "reference backend" in str(warning.message)]
+    assert len(said) == (backend == "reference"), said
+    assert kernels.backend_name("cpu") == backend, kernels.backend_name("cpu")
 
     decoder = Decoder(in_channels=50, kernel_size=4, stride=2, image_size=32, out_channels=3)
     model = Defense(SparseEncoder(atoms, 2, 10), decoder, resnet32(num_classes=10))
@@ -34,7 +34,7 @@ def main(engine: str, folder: str) -> None:
     model(images, seed=1).logsumexp(1).sum().backward()
     assert images.grad is not None
     assert images.grad.isfinite().all()
-    print(f"neuroae {neuroae.__version__} on the {engine} engine", *said, sep="\n")
+    print(f"neuroae {neuroae.__version__} on the {backend} backend", *said, sep="\n")
 
 
 main(*sys.argv[1:])

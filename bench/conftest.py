@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure import LIMIT, Action, interleaved, ratio
 from bench.report import Comparison, Report
-from neuroae.kernels import engine_name
+from neuroae.kernels import backend_name
 from neuroae.utils.devices import keep_freed_memory
 
 REPORT = Report()
@@ -40,7 +40,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not lines:
         return
     threads = config.getoption("--threads")
-    terminalreporter.section(f"neuroae: {engine_name('cpu')} engine against eager dense PyTorch, {threads} threads")
+    terminalreporter.section(f"neuroae: {backend_name('cpu')} backend against eager dense PyTorch, {threads} threads")
     for line in lines:
         terminalreporter.write_line(line)
 
@@ -101,7 +101,7 @@ def compare(benchmark: BenchmarkFixture, rounds: int) -> Compare:
         benchmark.extra_info.update(
             what=what,
             images=images,
-            engine=engine_name(device),
+            backend=backend_name(device),
             threads=torch.get_num_threads(),
             milliseconds_per_image={n: statistics.median(s) / images * 1e3 for n, s in seconds.items()},
             ratios={name: vars(value) for name, value in ratios.items()},

@@ -4,7 +4,7 @@
     python -m bench.gpu_budgets --targets sm_86       # any of TARGETS
     python -m bench.gpu_budgets --all
 
-For each setting the engine's own functions prepare the launches, from tensors without memory, and Triton's own binder
+For each setting the backend's own functions prepare the launches, from tensors without memory, and Triton's own binder
 turns each into a signature and constants: what is compiled is what would run. Within its budget a kernel spills
 nothing, takes at most 101,376 bytes of shared memory (the limit of sm_86 and sm_89; 65,536 on gfx942), and has at
 least 8 warps resident on an SM. The command prints a table and fails if a kernel is over its budget.
@@ -31,12 +31,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
-from neuroae.kernels import shapes
-from neuroae.kernels.triton.backward import encode_backward_launch
-from neuroae.kernels.triton.conv_transpose import conv_transpose_launch
-from neuroae.kernels.triton.conv_transpose_backward import value_launch, weight_launch
+from neuroae.kernels.ops import empty_code
+from neuroae.kernels.triton.conv_transpose import conv_transpose_launch, value_launch, weight_launch
 from neuroae.kernels.triton.draw import draw_launch
 from neuroae.kernels.triton.encode import encode_launch
+from neuroae.kernels.triton.encode_backward import encode_backward_launch
 from neuroae.kernels.triton.launch import Launch
 from neuroae.kernels.triton.select import select_launches
 from neuroae.kernels.triton.selection_backward import selection_backward_launches
@@ -138,14 +137,14 @@ class Row:
 
 
 def launches(setting: Setting) -> Iterator[tuple[str, Launch]]:
-    """Every kernel that the engine launches in this setting."""
+    """Every kernel that the backend launches in this setting."""
     images = meta(BATCH, setting.channels, setting.image_size, setting.image_size)
     atoms = meta(setting.atoms, setting.channels, setting.patch, setting.patch)
     levels = meta(setting.atoms), meta(setting.atoms)
     randomness = meta(1, dtype=torch.int64), meta(BATCH, dtype=torch.int64)
     side = (setting.image_size - setting.patch) // setting.stride + 1
-    index, value, projection, count = code = shapes.empty_code(images, (BATCH, side, side, setting.top_t))
-    drawn = shapes.empty_code(images, (REALIZATIONS * BATCH, side, side, setting.top_t))
+    index, value, projection, count = code = empty_code(images, (BATCH, side, side, setting.top_t))
+    drawn = empty_code(images, (REALIZATIONS * BATCH, side, side, setting.top_t))
 
     selecting = select_launches(images, atoms, index, projection, setting.stride)
     if fits_registers(setting.atoms):

@@ -20,7 +20,7 @@ from bench.test_eot import REALIZATIONS, our_step, published_step
 from bench.test_first_layer import gradient_action, on_values
 from bench.test_training import eager_step
 from bench.test_training import our_step as our_training_step
-from neuroae.kernels import engine_name
+from neuroae.kernels import backend_name
 from neuroae.utils.contexts import autocast
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -44,7 +44,7 @@ def finished(action: Action) -> Action:
 def compare_on_gpu(compare: Compare, report: Report) -> Compare:
     def run(what: str, count: int, mine: Action, alternatives: dict[str, Action]) -> Comparison:
         timed = {name: finished(action) for name, action in alternatives.items()}
-        report.note(f"GPU: {torch.cuda.get_device_name()}, {engine_name(GPU)} engine")
+        report.note(f"GPU: {torch.cuda.get_device_name()}, {backend_name(GPU)} backend")
         return compare(f"GPU: {what}", count, finished(mine), timed, device=GPU)
 
     return run

@@ -1,4 +1,4 @@
-"""Neuro-inspired autoencoding defense: a sparse randomized encoder, its fast engines, and attacks on it."""
+"""Neuro-inspired autoencoding defense: a sparse randomized encoder, its fast backends, and attacks on it."""
 
 from .nn.classifiers import ResNet32, resnet32
 from .nn.code import SparseCode, TopT

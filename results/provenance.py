@@ -6,14 +6,14 @@ from typing import Any
 from torch import nn
 
 from neuroae.data import ImageSet
-from neuroae.kernels import engine_name
+from neuroae.kernels import backend_name
 from neuroae.models.fingerprints import fingerprint
 from neuroae.reports.page import digest
 from neuroae.utils.versions import versions
 
 
 def provenance(name: str, model: nn.Module, data: ImageSet) -> dict[str, Any]:
-    """The model's name and fingerprint, the images, the engine and the versions, as JSON holds them.
+    """The model's name and fingerprint, the images, the backend and the versions, as JSON holds them.
 
     Args:
         name: of the model, or its path.
@@ -24,7 +24,7 @@ def provenance(name: str, model: nn.Module, data: ImageSet) -> dict[str, Any]:
         "model": Path(name).name,
         "fingerprint": fingerprint(model),
         "data": {"name": data.name, "images": len(data), "fingerprint": data.fingerprint()},
-        "engine": engine_name("cpu"),
+        "engine": backend_name("cpu"),
         "versions": versions(),
     }
 

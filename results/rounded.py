@@ -1,7 +1,7 @@
 """Attacked images as files of 8 bits hold them: ``python -m results.rounded EVALUATION --data-dir DIR``.
 
 Attacks work on float32 pixels, and saving their images rounds each to one of 256 levels. Here the images of a finished
-evaluation are scored again as they are and rounded, by one engine and on the draws that scored them, so that what
+evaluation are scored again as they are and rounded, by one backend and on the draws that scored them, so that what
 changes is the rounding's doing.
 """
 

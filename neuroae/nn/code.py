@@ -30,7 +30,7 @@ class SparseCode:
         projection: (rows, m_h, m_w, T) float32, before activation/quantization, signed.
         count: (rows, m_h, m_w) int32, the number of survivors.
         atoms: L, the number of atoms in the dictionary.
-        backend: the engine that made it, and that runs what is done with it.
+        backend: the backend that made it, and that runs what is done with it.
         membership: under the surrogate "selection" zeros of shape (rows, L, m_h, m_w), which take no memory and carry
             the dense code's gradient to the images; None under any other.
     """
@@ -126,22 +126,16 @@ class TopT:
             )
         norms, dead_zone, _ = encoder.levels()
         code = Draw.apply(
-            encoder.backend,
             receiver,
-            self.atom,
-            self.projection,
             encoder.atoms,
             norms,
             dead_zone,
             seed_tensor(seed, device),
             image_id_tensor(image_ids, batch, device),
-            encoder.stride,
+            self.atom,
+            self.projection,
             start,
             count,
-            encoder.dropout_p,
-            encoder.quantize,
-            encoder.signed,
-            encoder.value_surrogate,
-            encoder.sigma,
+            encoder.code_settings(),
         )
         return encoder.make_code(code, self.images, receiver)

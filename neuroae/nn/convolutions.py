@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import engine_name
-from ..kernels.conv_shapes import least_output
+from ..kernels import backend_name
+from ..kernels.ops import minimum_output_size
 from ..utils.contexts import autocast_dtype
 from ..utils.devices import has_matrix_units
-from .autograd import ConvTranspose, DenseConvTranspose
+from .autograd import ConvTranspose, DenseConvTranspose, LayerSettings
 from .code import SparseCode
 
 
@@ -50,20 +50,17 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         if self.groups != 1 or self.dilation != (1, 1):
             return self.forward(input.to_dense().to(weight.dtype), output_size, relu=relu)
         dtype = autocast_dtype(weight.device) or weight.dtype
+        output_padding = self.sparse_output_padding(input, output_size, weight)
         return ConvTranspose.apply(
-            input.backend,
             input.index,
             input.value,
             input.count,
+            input.membership,
             weight,
             bias,
             weight.detach().to(dtype),
             None if bias is None else bias.detach().to(dtype),
-            self.stride,
-            self.padding,
-            self.sparse_output_padding(input, output_size, weight),
-            relu,
-            input.membership,
+            LayerSettings(input.backend, self.stride, self.padding, output_padding, relu),
         )
 
     def sparse_output_padding(
@@ -74,7 +71,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
             return tuple(int(extra) for extra in self.output_padding)
         if len(output_size) < 2:
             raise ValueError(f"output_size is {output_size}, expected height and width")
-        sizes = least_output(code.index, weight, self.stride, [int(rows) for rows in self.padding])
+        sizes = minimum_output_size(code.index, weight, self.stride, [int(rows) for rows in self.padding])
         extra = tuple(wanted - size for wanted, size in zip(output_size[-2:], sizes, strict=True))
         if not all(0 <= more < step for more, step in zip(extra, self.stride, strict=True)):
             raise ValueError(f"output_size is {tuple(output_size[-2:])}, expected from {sizes} by less than a stride")
@@ -88,7 +85,7 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
     dense layer to 1e-5 of the greatest. So are gradients in float32; those of bfloat16 maps come of products of
     bfloat16 numbers where the processor multiplies these (AVX512_BF16), with a root mean square error of about a
     hundredth of the gradient's. Parameters and state_dict are those of ``nn.ConvTranspose2d``, and so is everything
-    that the C++ engine has no faster way for: other devices, float64, bfloat16 on a processor with matrix units, and
+    that the C++ backend has no faster way for: other devices, float64, bfloat16 on a processor with matrix units, and
     other settings of the layer. Under autocast the output has autocast's dtype.
     """
 
@@ -100,7 +97,7 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
             relu: apply ReLU to the result in the same pass.
 
         Returns:
-            (rows, C_out, H + 2, W + 2), channels_last from the C++ engine.
+            (rows, C_out, H + 2, W + 2), channels_last from the C++ backend.
         """
         # Once: a parametrization may make another weight of itself each time.
         weight, bias = self.weight, self.bias
@@ -111,18 +108,18 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
         return DenseConvTranspose.apply(input.to(dtype), weight.float(), None if bias is None else bias.float(), relu)
 
     def suits(self, input: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
-        """Whether the C++ engine takes this layer and is the fastest for it, computing in ``dtype``."""
+        """Whether the C++ backend takes this layer and is the fastest for it, computing in ``dtype``."""
         plain = self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1) and self.groups == 1
         unpadded = self.padding == self.output_padding == (0, 0)
         # Autocast brings all but float64 to its own.
         automatic = autocast_dtype(input.device) is not None
         alike = torch.float64 not in (input.dtype, weight.dtype) if automatic else input.dtype == dtype
         maps = input.device.type == "cpu" and input.dim() == 4
-        return plain and unpadded and alike and maps and engine_is_faster(dtype)
+        return plain and unpadded and alike and maps and backend_is_faster(dtype)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def engine_is_faster(dtype: torch.dtype) -> bool:
-    """Whether the C++ engine runs here, and a dtype is one that it is the fastest for."""
+def backend_is_faster(dtype: torch.dtype) -> bool:
+    """Whether the C++ backend runs here, and a dtype is one that it is the fastest for."""
     known = dtype == torch.float32 or (dtype == torch.bfloat16 and not has_matrix_units())
-    return known and engine_name("cpu") == "cpu"
+    return known and backend_name("cpu") == "cpu"

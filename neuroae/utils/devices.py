@@ -20,7 +20,7 @@ def choose_device(name: str | None) -> torch.device:
 
     Raises:
         ValueError: torch knows no such device, the machine has none, it is of a kind without float64, which all
-            engines need, or processes would share a GPU.
+            backends need, or processes would share a GPU.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"

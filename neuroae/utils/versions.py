@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import torch
 
-from ..kernels import EngineMissing, cpu
+from ..kernels import BackendMissing, cpu
 from .files import difference, save_json
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ UNKNOWN_COMMIT = "unknown, installed without its repository"
 def versions() -> dict[str, str]:
     """Versions of this package, of those that decide numbers, and the commit; an installed copy does not know it.
 
-    The C++ engine is told by its instruction set and the start of its file's SHA-256 sum, for its compiler decides
+    The C++ backend is told by its instruction set and the start of its file's SHA-256 sum, for its compiler decides
     numbers too.
     """
     return {
@@ -30,16 +30,16 @@ def versions() -> dict[str, str]:
         "numpy": numpy.__version__,
         "scikit-learn": version("scikit-learn"),
         "python": platform.python_version(),
-        "C++ engine": cpp_engine(),
+        "C++ engine": cpp_backend(),
         **gpu(),
         "commit": git_commit(Path(__file__).parent) or UNKNOWN_COMMIT,
     }
 
 
-def cpp_engine() -> str:
+def cpp_backend() -> str:
     try:
         instructions = cpu.instruction_set()
-    except EngineMissing:
+    except BackendMissing:
         return "missing"
     return f"{instructions}, {cpu.digest()[:SHOWN_DIGITS]}"
 

@@ -1,4 +1,4 @@
-"""When two engines' results count as the same, and the plain arithmetic that the tests compare with.
+"""When two backends' results count as the same, and the plain arithmetic that the tests compare with.
 
 Draws must be identical. Selection and dead zone may differ only where a projection lies within
 K * 2^-23 * sum |x| |d| of the boundary, K = C n n; values and gradients to 1e-5 of the largest reference magnitude.

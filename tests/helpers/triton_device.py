@@ -1,4 +1,4 @@
-"""Where the Triton engine's tests run: on a GPU, or on the CPU in a process with TRITON_INTERPRET=1."""
+"""Where the Triton backend's tests run: on a GPU, or on the CPU in a process with TRITON_INTERPRET=1."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroae.kernels import interpreting, load_engine
+from neuroae.kernels import interpreting, load_backend
 
 ON_GPU = not interpreting()
 MARKS = (
@@ -20,8 +20,8 @@ MARKS = (
 
 
 def run(operation: str, *arguments: Any) -> Any:
-    """An operation of the engine, on its device; the tensors come from the CPU and go back there."""
-    results = getattr(load_engine("triton"), operation)(*(moved(value, "cuda") for value in arguments))
+    """An operation of the backend, on its device; the tensors come from the CPU and go back there."""
+    results = getattr(load_backend("triton"), operation)(*(moved(value, "cuda") for value in arguments))
     if isinstance(results, Tensor):
         return moved(results, "cpu")
     return tuple(moved(result, "cpu") for result in results)

@@ -12,12 +12,12 @@ PROGRAM = """
 import os, sys
 import torch
 from neuroae import SparseEncoder
-from neuroae.kernels import EngineMissing, load_engine
+from neuroae.kernels import BackendMissing, load_backend
 
 try:
-    load_engine("cpu")
-except EngineMissing:
-    print("no engine")
+    load_backend("cpu")
+except BackendMissing:
+    print("no backend")
     sys.exit()
 atoms = torch.eye(48).reshape(48, 3, 4, 4)
 encoder = SparseEncoder(atoms, top_t=10, backend="cpu")
@@ -47,8 +47,8 @@ def forked(before: str, inside: int) -> list[str]:
     """What child and parent print; before the fork, the parent computes with so many threads, or does not."""
     command = [sys.executable, "-c", PROGRAM, f"{before},{inside}"]
     lines = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
-    if lines == ["no engine"]:
-        pytest.skip("there is no C++ engine")
+    if lines == ["no backend"]:
+        pytest.skip("there is no C++ backend")
     return lines
 
 

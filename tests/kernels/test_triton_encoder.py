@@ -13,7 +13,7 @@ import cut_rows
 import oracle
 from dictionaries import unit_atoms
 from neuroae.kernels import reference
-from neuroae.kernels.surrogates import SURROGATES
+from neuroae.kernels.ops import SURROGATES
 from strategies import Case, Code, cases, exact_cases, generators, image_shapes, pictures, with_settings
 from triton_device import MARKS, ON_GPU, run
 
@@ -81,7 +81,7 @@ def test_the_cut_between_the_closest_magnitudes(kind: str, atoms: int) -> None:
 )
 def test_a_dictionary_too_large_for_registers(top_t: int, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exact numbers, so that every tie is one; 24 patches, so that the smaller buffer is filled three times."""
-    monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.select_large"), "BUFFER_NUMBERS", room * 1100)
+    monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.select"), "BUFFER_NUMBERS", room * 1100)
     atoms = torch.randint(-1, 2, (1100, 1, 2, 2), generator=torch.Generator().manual_seed(0)) / 2
     case = replace(small_case(), images=torch.arange(2 * 30).reshape(2, 1, 5, 6) / 64, atoms=atoms.float())
     case = replace(case, stride=1, top_t=top_t, norms=atoms.abs().sum((1, 2, 3)), dead_zone=torch.full((1100,), 0.25))

@@ -1,4 +1,4 @@
-"""What only a GPU can show of the Triton engine: graphs, streams of devices, real sizes, repeatability."""
+"""What only a GPU can show of the Triton backend: graphs, streams of devices, real sizes, repeatability."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ SIZES = {"cifar10": (16, 32, 4, 2, 500, 50), "imagenette": (2, 160, 8, 4, 1000, 
 @pytest.mark.parametrize("setting", SIZES)
 @pytest.mark.parametrize("tf32", [False, True], ids=["TF32 off", "TF32 on"])
 def test_codes_of_real_sizes(setting: str, tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """IEEE arithmetic whatever is allowed around the engine."""
+    """IEEE arithmetic whatever is allowed around the backend."""
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
     case = real_case(setting)
     oracle.assert_same_code(run("encode", *case.encode_arguments(3)), case, 3)

@@ -1,4 +1,4 @@
-"""Runs the Triton engine's tests in Triton's interpreter, which must be chosen before a process loads a kernel."""
+"""Runs the Triton backend's tests in Triton's interpreter, which must be chosen before a process loads a kernel."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The Triton engine's Philox4x32-10: on a GPU, or through ``test_triton_interpreter.py``."""
+"""The Triton backend's Philox4x32-10: on a GPU, or through ``test_triton_interpreter.py``."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""The Triton engine's gradient through the selection held to the reference: on a GPU, or in the interpreter."""
+"""The Triton backend's gradient through the selection held to the reference: on a GPU, or in the interpreter."""
 
 import importlib
 from dataclasses import replace
@@ -31,7 +31,7 @@ def test_selection_backward(case: Case, width: float, generator: torch.Generator
 @settings(max_examples=EXAMPLES)
 @given(case=exact_cases(), width=st.sampled_from(WIDTHS), generator=generators())
 def test_ties_at_the_cut_and_the_edge_of_the_dead_zone(case: Case, width: float, generator: torch.Generator) -> None:
-    """Every projection is exact, so both engines cut at the same number."""
+    """Every projection is exact, so both backends cut at the same number."""
     assert_gradient(gradient_arguments(case, width, generator), case)
 
 
@@ -50,7 +50,7 @@ def test_a_dictionary_too_large_for_registers(
     top_t: int, room: int, ties: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The buffer has room for 9 of 24 patches, or for all."""
-    monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.select_large"), "BUFFER_NUMBERS", room * 1100)
+    monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.select"), "BUFFER_NUMBERS", room * 1100)
     atoms = torch.randint(-1, 2, (1100, 1, 2, 2)) / 2 if ties else unit_atoms(1100, 1, 2)
     images = torch.arange(2 * 20).reshape(2, 1, 4, 5) / 64
     case = replace(small_case(), images=images, atoms=atoms, stride=1, top_t=top_t)
@@ -157,7 +157,7 @@ def gradient_arguments(case: Case, width: float = 0.1, generator: torch.Generato
 
 
 def assert_gradient(arguments: tuple[Any, ...], case: Case) -> Tensor:
-    """Holds the engine's gradient to the reference's, and returns it."""
+    """Holds the backend's gradient to the reference's, and returns it."""
     actual = run("selection_backward", *arguments)
     oracle.assert_same_selection_gradient(actual, case, arguments[0], arguments[7])
     return actual

@@ -35,7 +35,7 @@ def twins(**settings: Any) -> tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]
 
 @pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
-def test_output_and_gradients_are_those_of_the_dense_layer(engine: Any, relu: bool, bias: bool) -> None:
+def test_output_and_gradients_are_those_of_the_dense_layer(backend: Any, relu: bool, bias: bool) -> None:
     layer, dense = twins(kernel_size=3, bias=bias)
     ours, theirs = (torch.randn(2, 30, 9, 6).requires_grad_() for _ in range(2))
     theirs.data.copy_(ours.data)
@@ -60,7 +60,7 @@ def named(layer: nn.Module, dense: nn.Module) -> list[tuple[str, Tensor, Tensor]
 
 
 @pytest.mark.parametrize("wants", ["input", "weight", "bias"])
-def test_only_what_asks_for_a_gradient_gets_one(engine: Any, wants: str) -> None:
+def test_only_what_asks_for_a_gradient_gets_one(backend: Any, wants: str) -> None:
     layer, _ = twins(kernel_size=3)
     images = torch.randn(1, 30, 4, 4)
     tensors = {"input": images, "weight": layer.weight, "bias": layer.bias}
@@ -110,12 +110,12 @@ def test_output_size_takes_the_dense_layer(layers: tuple[WinogradConvTranspose2d
 
 @pytest.mark.parametrize("matrix_units", [False, True], ids=["without matrix units", "with matrix units"])
 def test_autocast_to_bfloat16(
-    engine: Any,
+    backend: Any,
     layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d],
     matrix_units: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A rounding of the float32 result where the engine takes it, and torch's own where that is faster."""
+    """A rounding of the float32 result where the backend takes it, and torch's own where that is faster."""
     monkeypatch.setattr(convolutions, "has_matrix_units", lambda: matrix_units)
     layer, dense = layers
     images = torch.randn(2, 30, 6, 7).bfloat16()
@@ -128,7 +128,7 @@ def test_autocast_to_bfloat16(
         oracle.assert_rounds_to(output.detach(), dense(images.float()).relu().detach(), "output")
 
 
-def test_parameters_in_bfloat16(engine: Any, layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]) -> None:
+def test_parameters_in_bfloat16(backend: Any, layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]) -> None:
     layer = layers[0].bfloat16()
     images = torch.randn(2, 30, 6, 7).bfloat16()
     output = layer(images)
@@ -138,7 +138,7 @@ def test_parameters_in_bfloat16(engine: Any, layers: tuple[WinogradConvTranspose
     assert layer.weight.grad.dtype == torch.bfloat16
 
 
-def test_differentiating_twice_is_an_error(engine: Any) -> None:
+def test_differentiating_twice_is_an_error(backend: Any) -> None:
     layer, _ = twins(kernel_size=3)
     images = torch.randn(1, 30, 4, 4).requires_grad_()
     output = layer(images).sum()
@@ -147,7 +147,7 @@ def test_differentiating_twice_is_an_error(engine: Any) -> None:
         (output + grad.norm()).backward()
 
 
-def test_an_empty_batch(engine: Any, layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]) -> None:
+def test_an_empty_batch(backend: Any, layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]) -> None:
     layer = layers[0]
     output = layer(torch.empty(0, 30, 5, 5))
     output.sum().backward()

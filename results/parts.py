@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroae import Defense, SparseCode, SparseEncoder
+from neuroae.kernels.ops import Code
 from neuroae.models.description import ENCODER_SETTINGS
-from neuroae.nn.autograd import Code
 from neuroae.nn.encoder import SELECTION
 
 # Clamp widths at which the smooth clamp is the true one, and none at all.

@@ -50,6 +50,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         if self.groups != 1 or self.dilation != (1, 1):
             return self.forward(input.to_dense().to(weight.dtype), output_size, relu=relu)
         dtype = autocast_dtype(weight.device) or weight.dtype
+        padding = tuple(int(rows) for rows in self.padding)
         output_padding = self.sparse_output_padding(input, output_size, weight)
         return ConvTranspose.apply(
             input.index,
@@ -60,7 +61,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
             bias,
             weight.detach().to(dtype),
             None if bias is None else bias.detach().to(dtype),
-            LayerSettings(input.backend, self.stride, self.padding, output_padding, relu),
+            LayerSettings(input.backend, self.stride, padding, output_padding, relu),
         )
 
     def sparse_output_padding(

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import backend_name, interpreting, load_backend, namespace
-from ..kernels.ops import MAX_ATOMS, SURROGATES
+from ..kernels.ops import MAX_ATOMS, SURROGATES, Code
 from ..utils.randomness import image_id_tensor, seed_tensor
 from ..utils.validation import check_boolean, check_integer, check_number
-from .autograd import Code, CodeSettings, Encode, Membership, MembershipSettings
+from .autograd import CodeSettings, Encode, Membership, MembershipSettings
 from .code import SparseCode, TopT, version_of
 
 UNIT_NORM_TOLERANCE = 1e-4

@@ -1,4 +1,4 @@
-"""The encoder's operations of the compiled backend, held to the reference over drawn shapes and settings."""
+"""The encoder's operations of the compiled backend, compared with the reference over drawn shapes and settings."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,11 +29,11 @@ def test_every_operation_runs_on_the_compiled_backend(backend: ModuleType, monke
     assert name == ("triton" if kernels.interpreting() else "cpu")
     assert kernels.load_backend(name) is backend
 
-    class Reached(Exception):
-        """Raised by an operation of the backend in place of its work."""
+    class Called(Exception):
+        """Raised by an operation of the backend."""
 
-    def reached(*_: object) -> None:
-        raise Reached
+    def raise_called(*_: object) -> None:
+        raise Called
 
     case = small_case()
     code = reference.encode(*case.encode_arguments(0))
@@ -50,9 +50,15 @@ def test_every_operation_runs_on_the_compiled_backend(backend: ModuleType, monke
     calls |= dense_calls()
     assert set(calls) == set(kernels.OPERATIONS)
     for operation, arguments in calls.items():
-        monkeypatch.setattr(backend, operation, reached)
-        with pytest.raises(Reached):
+        monkeypatch.setattr(backend, operation, raise_called)
+        with pytest.raises(Called):
             getattr(torch.ops.neuroae, operation)(*arguments)
+
+
+@pytest.mark.parametrize(("old", "new"), kernels.RENAMED.items())
+def test_names_of_version_0_1_warn(old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"neuroae.kernels.{old} is now {new}"):
+        assert getattr(kernels, old) is getattr(kernels, new)
 
 
 def dense_calls() -> dict[str, tuple[Any, ...]]:
@@ -71,7 +77,7 @@ def test_select(backend: ModuleType, case: Case) -> None:
 
 @given(case=cases())
 def test_draw(backend: ModuleType, case: Case) -> None:
-    """From one selection there is nothing to round: every bit is the same."""
+    """A draw from a selection rounds nothing: all bits are the same."""
     arguments = case.draw_arguments(reference.select(*case.select_arguments()))
     oracle.assert_identical(backend.draw(*arguments), reference.draw(*arguments), CODE)
 
@@ -92,7 +98,7 @@ def test_encode_is_select_then_draw(backend: ModuleType, case: Case) -> None:
 
 @given(case=exact_cases())
 def test_ties_and_the_edge_of_the_dead_zone(backend: ModuleType, case: Case) -> None:
-    """Where every projection is exact, selections and codes are the same to the bit."""
+    """Where all projections are exact, selections and codes are the same to the bit."""
     selection = reference.select(*case.select_arguments())
     oracle.assert_identical(backend.select(*case.select_arguments()), selection, SELECTION)
     expected = reference.encode(*case.encode_arguments(case.start))
@@ -112,15 +118,15 @@ def test_the_cut_between_the_closest_magnitudes(backend: ModuleType, kind: str, 
         assert (count == top_t).all()
 
 
-@given(case=cases(), surrogate=st.sampled_from(SURROGATES), apart=st.booleans(), generator=generators())
+@given(case=cases(), surrogate=st.sampled_from(SURROGATES), separate=st.booleans(), generator=generators())
 def test_encode_backward(
-    backend: ModuleType, case: Case, surrogate: str, apart: bool, generator: torch.Generator
+    backend: ModuleType, case: Case, surrogate: str, separate: bool, generator: torch.Generator
 ) -> None:
-    """Summed over realizations, or one gradient a realization."""
+    """The sum over realizations, or the gradient of each realization."""
     code = reference.draw(*case.draw_arguments(reference.select(*case.select_arguments())))
     grad = torch.randn(code[1].shape, generator=generator)
-    images = len(case.images) * (case.count if apart else 1)
-    arguments = backward_arguments(case, code, grad, images, surrogate)
+    num_images = len(case.images) * (case.count if separate else 1)
+    arguments = backward_arguments(case, code, grad, num_images, surrogate)
     oracle.assert_agrees(backend.encode_backward, reference.encode_backward, arguments)
 
 
@@ -150,7 +156,7 @@ def random_grad_code(case: Case, generator: torch.Generator) -> Tensor:
 
 def test_a_selection_gradient_does_not_depend_on_the_batch(backend: ModuleType) -> None:
     if kernels.interpreting():
-        pytest.skip("NumPy's products, which the interpreter takes, round by place; tests/test_triton_selection.py")
+        pytest.skip("in the interpreter NumPy's products round by place; see test_triton_selection.py")
     case = small_case(images=7, atoms=257, top_t=30)
     grad_code = random_grad_code(case, torch.Generator().manual_seed(1))
     together = backend.selection_backward(*case.selection_arguments(grad_code, 0.05))
@@ -160,7 +166,7 @@ def test_a_selection_gradient_does_not_depend_on_the_batch(backend: ModuleType) 
         oracle.assert_identical((alone,), (together[rows],), ("image gradient",))
 
 
-def test_what_is_not_a_number_stays_in_its_image(backend: ModuleType) -> None:
+def test_nan_stays_in_its_image(backend: ModuleType) -> None:
     case = small_case()
     grad_code = random_grad_code(case, torch.Generator().manual_seed(1))
     expected = backend.selection_backward(*case.selection_arguments(grad_code, 0.05))
@@ -201,7 +207,7 @@ def test_memory_order_does_not_matter(backend: ModuleType, layout: str) -> None:
 
 @pytest.mark.parametrize("top_t", [1, 30, 257], ids=["T=1", "T=30", "T=L"])
 def test_a_code_does_not_depend_on_the_batch(backend: ModuleType, top_t: int) -> None:
-    """Alone, in a batch, and in another order, by image id."""
+    """An image has the same code alone, in a batch, and in another order."""
     case = small_case(images=7, atoms=257, top_t=top_t)
     together = backend.encode(*case.encode_arguments(3))
     order = torch.tensor([3, 6, 0, 2])
@@ -220,28 +226,28 @@ def test_threads_do_not_change_a_bit(backend: ModuleType) -> None:
         selection = backend.select(*case.select_arguments())
         drawn = backend.draw(*case.draw_arguments(selection))
         code = backend.encode(*case.encode_arguments(0))
-        summed = backend.encode_backward(*backward_arguments(case, drawn, drawn[2], 5, "smooth"))
-        apart = backend.encode_backward(*backward_arguments(case, drawn, drawn[2], 5 * case.count, "smooth"))
+        total = backend.encode_backward(*backward_arguments(case, drawn, drawn[2], 5, "smooth"))
+        separate = backend.encode_backward(*backward_arguments(case, drawn, drawn[2], 5 * case.count, "smooth"))
         grad_code = random_grad_code(case, torch.Generator().manual_seed(1))
         through = backend.selection_backward(*case.selection_arguments(grad_code, 0.05))
-        return *selection, *drawn, *code, summed, apart, through
+        return *selection, *drawn, *code, total, separate, through
 
-    alone = results()
+    expected = results()
     torch.set_num_threads(2)
     names = (*SELECTION, *CODE, *CODE, "summed gradient", "gradients", "selection gradient")
-    oracle.assert_identical(results(), alone, names)
+    oracle.assert_identical(results(), expected, names)
 
 
-@pytest.mark.parametrize("beyond", [0, 1], ids=["at the threshold", "below the threshold"])
-def test_words_at_the_threshold_are_kept(backend: ModuleType, beyond: int) -> None:
-    """Dropout at exactly the word that one coefficient of the first patch draws, and at the next one."""
+@pytest.mark.parametrize("distance", [0, 1], ids=["at the threshold", "below the threshold"])
+def test_words_at_the_threshold_survive(backend: ModuleType, distance: int) -> None:
+    """The threshold is the word of one coefficient of the first patch, or the next number."""
     case = small_case()
     selection = reference.select(*case.select_arguments())
     atom = int(selection[0][0, 0, 0, 4])
     word = oracle.philox((atom // 4, 0, case.start, 100), (99, 0))[atom % 4]
-    case.dropout_p = (word + beyond) / 2**32
+    case.dropout_p = (word + distance) / 2**32
     index, *_ = backend.draw(*case.draw_arguments(selection))
-    assert (atom in index[0, 0, 0]) == (beyond == 0)
+    assert (atom in index[0, 0, 0]) == (distance == 0)
 
 
 def test_calls_from_several_threads_at_once(backend: ModuleType) -> None:
@@ -254,7 +260,7 @@ def test_calls_from_several_threads_at_once(backend: ModuleType) -> None:
 
 
 def test_the_largest_dictionary(backend: ModuleType) -> None:
-    """32,767 atoms, the most that int16 can name, of which the last ones win, by sign and by magnitude."""
+    """32,767 atoms, as many as int16 can number; the last ones are selected, by magnitude and with their sign."""
     case = small_case()
     case.atoms = torch.zeros(32_767, 1, 2, 2)
     case.atoms[:-20, 0, 0, 0], case.atoms[-20:, 0, 1, 1] = 1.0, -1.0
@@ -282,8 +288,8 @@ def test_pixels_out_of_range_are_refused(
 
 
 @pytest.mark.parametrize("place", [(20, 0, 0, 0), (30, 0, 0, 0), (39, 2, 31, 31)], ids=["middle", "later", "last"])
-def test_one_wrong_pixel_of_a_large_batch_is_enough(backend: ModuleType, place: tuple[int, ...]) -> None:
-    """Large batches are looked at in parts."""
+def test_one_wrong_pixel_of_a_large_batch_is_refused(backend: ModuleType, place: tuple[int, ...]) -> None:
+    """The library checks large batches in parts."""
     case = replace(small_case(images=40), images=torch.rand(40, 3, 32, 32))
     case.images[place] = torch.nan
     for operation, arguments in (("select", case.select_arguments()), ("encode", case.encode_arguments(0))):
@@ -304,10 +310,10 @@ def test_image_ids_that_do_not_fit_the_counter_are_refused(backend: ModuleType, 
 @pytest.mark.parametrize("atom", [40, 32_767, -1, -32_768], ids=lambda atom: f"atom {atom}")
 def test_a_selection_of_atoms_that_do_not_exist_is_refused(backend: ModuleType, atom: int) -> None:
     case = small_case()
-    chosen, projection = reference.select(*case.select_arguments())
-    chosen[1, 2, 3, 9] = atom
+    selected, projection = reference.select(*case.select_arguments())
+    selected[1, 2, 3, 9] = atom
     with pytest.raises(ValueError, match=f"atom.* {atom}"):
-        backend.draw(*case.draw_arguments((chosen, projection)))
+        backend.draw(*case.draw_arguments((selected, projection)))
 
 
 @pytest.mark.parametrize("atom", [40, 32_767], ids=lambda atom: f"atom {atom}")
@@ -320,7 +326,7 @@ def test_a_gradient_of_atoms_that_do_not_exist_is_refused(backend: ModuleType, a
 
 
 def small_case(images: int = 2, atoms: int = 40, top_t: int = 10) -> Case:
-    """Rectangular images with a row and a column that no patch reaches, half of the coefficients dropped."""
+    """Returns rectangular images with a row and a column without patches; half of the coefficients are dropped."""
     torch.manual_seed(5)
     dictionary = unit_atoms(atoms, 3, 4)
     norms = dictionary.abs().sum((1, 2, 3))
@@ -341,7 +347,7 @@ def small_case(images: int = 2, atoms: int = 40, top_t: int = 10) -> Case:
     )
 
 
-def backward_arguments(case: Case, code: Code, grad: Tensor, images: int, surrogate: str) -> tuple[Any, ...]:
+def backward_arguments(case: Case, code: Code, grad: Tensor, num_images: int, surrogate: str) -> tuple[Any, ...]:
     index, _, projection, _ = code
     levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
-    return grad, index, projection, *levels, images, surrogate, SIGMA, case.quantize, case.signed
+    return grad, index, projection, *levels, num_images, surrogate, SIGMA, case.quantize, case.signed

@@ -1,4 +1,4 @@
-"""The sparse transposed convolution of the compiled backend, held to the reference over drawn shapes."""
+"""The sparse transposed convolution of the compiled backend, compared with the reference over drawn shapes."""
 
 from types import ModuleType
 from typing import Any
@@ -51,8 +51,8 @@ def test_gradient_to_weight_and_bias(backend: ModuleType, dtype: torch.dtype, da
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_weight_gradients_go_on_from_images_to_images(backend: ModuleType) -> None:
-    """With the decoder's channels and size of image, of which five are taken at once."""
+def test_weight_gradients_add_up_over_chunks_of_images(backend: ModuleType) -> None:
+    """At the decoder's channels and image size, of which a chunk holds five."""
     index, value, count = random_code((12, 15, 15, 4), 60, torch.Generator().manual_seed(4))
     grad = torch.randn(12, 300, 32, 32)
     case = ConvCase(index, value, count, torch.randn(60, 300, 4, 4), None, grad, [2, 2], [0, 0], [0, 0])
@@ -70,7 +70,7 @@ def test_a_bias_gradient_of_many_equal_terms_is_not_rounded_away(backend: Module
 
 @pytest.mark.parametrize("terms", [1, 129, 1000])
 def test_long_sums_of_equal_terms_are_not_rounded_away(backend: ModuleType, terms: int) -> None:
-    """Against the exact sum, which float32 misses by more where it is added up term by term."""
+    """Compares with the exact sum. Added up term by term, float32 would differ more."""
     index = torch.arange(terms, dtype=torch.int16).expand(1, 1, 1, terms).contiguous()
     value, count = torch.full((1, 1, 1, terms), 0.1), torch.full((1, 1, 1), terms, dtype=torch.int32)
     weight = torch.full((terms, 40, 1, 2), 0.07)
@@ -83,8 +83,8 @@ def test_long_sums_of_equal_terms_are_not_rounded_away(backend: ModuleType, term
     assert (gradient.double() / exact - 1).abs().max() < 3e-6
 
 
-def test_an_expanded_gradient_is_read_as_its_numbers(backend: ModuleType) -> None:
-    """What ``output.sum().backward()`` passes: one number with strides of zero."""
+def test_an_expanded_gradient(backend: ModuleType) -> None:
+    """``output.sum().backward()`` passes one number with strides of zero."""
     case = plain_case()
     expected = case.grad_output.new_ones(case.grad_output.shape)
     case.grad_output = expected
@@ -93,10 +93,10 @@ def test_an_expanded_gradient_is_read_as_its_numbers(backend: ModuleType) -> Non
     case.grad_output = torch.ones(()).expand(expected.shape)
     again = backend.conv_transpose_backward_value(*case.value_arguments(None))
     oracle.assert_close(again, value, "gradient to the values")
-    for actual, wanted in zip(
+    for actual, expected_gradient in zip(
         backend.conv_transpose_backward_weight(*case.weight_arguments(None)), weights, strict=True
     ):
-        oracle.assert_close(actual, wanted, "gradient to weight and bias")
+        oracle.assert_close(actual, expected_gradient, "gradient to weight and bias")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -108,9 +108,9 @@ def test_threads_do_not_change_a_bit(backend: ModuleType, dtype: torch.dtype) ->
         value = backend.conv_transpose_backward_value(*case.value_arguments(output))
         return output, value, *backend.conv_transpose_backward_weight(*case.weight_arguments(output))
 
-    alone = results()
+    expected = results()
     torch.set_num_threads(2)
-    oracle.assert_identical(results(), alone, ("output", "gradient to the values", "to the weight", "to the bias"))
+    oracle.assert_identical(results(), expected, ("output", "gradient to the values", "to the weight", "to the bias"))
 
 
 @pytest.mark.parametrize("atom", [60, 32_767], ids=lambda atom: f"atom {atom}")
@@ -130,12 +130,12 @@ def test_a_code_of_atoms_that_do_not_exist_is_refused(backend: ModuleType, atom:
 
 
 def output_of(case: ConvCase) -> Tensor:
-    """The forward output after ReLU, zeros among its numbers."""
+    """Returns the forward output after ReLU, with zeros."""
     return reference.conv_transpose(*case.forward_arguments(True))
 
 
 def plain_case(dtype: torch.dtype = torch.float32) -> ConvCase:
-    """4 rows of 5 x 6 patches over 60 atoms with 8 slots, kernel 4 and stride 2 as for CIFAR-10."""
+    """Returns 4 rows of 5 x 6 patches over 60 atoms with 8 slots, kernel 4 and stride 2 as for CIFAR-10."""
     index, value, count = random_code((4, 5, 6, 8), 60, torch.Generator().manual_seed(3))
     weight, bias = torch.randn(60, 30, 4, 4, dtype=dtype), torch.randn(30, dtype=dtype)
     grad = torch.randn(4, 30, 12, 14, dtype=dtype)

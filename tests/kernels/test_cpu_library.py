@@ -1,4 +1,4 @@
-"""Loading of the C++ library: what does not belong to it is refused before anything is computed."""
+"""Loading of the C++ library: a library that does not match the package is refused before it computes."""
 
 import ctypes
 import importlib
@@ -41,7 +41,7 @@ def longer(last: Any) -> Any:
 def test_a_library_with_other_structures_is_refused(
     backend: Any, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where another version is named by NEUROAE_CPU_LIBRARY."""
+    """As when NEUROAE_CPU_LIBRARY names a library of another version."""
     *others, last = loading.STRUCTURES
     changed = {"another size": (*others, longer(last)), "one more": (*others, last, last), "one less": (*others,)}
     monkeypatch.setattr(loading, "STRUCTURES", changed[change])
@@ -56,10 +56,10 @@ def test_a_library_without_a_function_is_refused(backend: Any, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["philox.h", "api.cpp"])
-def test_a_library_that_is_older_than_its_sources_is_refused(
+def test_a_library_older_than_its_sources_is_refused(
     backend: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after `git pull` in an installation with -e."""
+    """As after ``git pull`` in an editable installation."""
     shutil.copytree(loading.FOLDER / "src", tmp_path / "src")
     library = loading.library_path()
     monkeypatch.setattr(loading, "library_path", lambda: library)
@@ -72,7 +72,7 @@ def test_a_library_that_is_older_than_its_sources_is_refused(
         loading.library()
 
 
-def test_a_library_without_sources_beside_it_is_taken(
+def test_a_library_without_sources_beside_it_loads(
     backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = loading.library_path()

@@ -1,4 +1,4 @@
-"""The C++ backend uses the OpenMP runtime that PyTorch brought: a second one would fight it over the cores."""
+"""The C++ backend uses PyTorch's OpenMP runtime: a second one would compete with it for the cores."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def test_one_openmp_runtime_serves_pytorch_and_the_backend(tmp_path: Path) -> No
     command = [sys.executable, "-c", ENCODE_ON_TWO_THREADS]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    backend, maps = result.stdout.split("\n", 1)
-    assert backend == "cpu"
+    name, maps = result.stdout.split("\n", 1)
+    assert name == "cpu"
     runtimes = set(OPENMP_RUNTIME.findall(maps))
     assert len(runtimes) == 1, runtimes

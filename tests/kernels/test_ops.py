@@ -1,4 +1,4 @@
-"""The operations as torch.ops: opcheck, and refusals of arguments that do not fit."""
+"""The operations as torch.ops: opcheck, declared arguments, and refusals of unusable arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def library(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def arguments() -> dict[str, dict[str, Any]]:
-    """Valid arguments of every operation, by name: 2 rectangular images, 20 atoms, 5 coefficients a patch."""
+    """Valid arguments of all operations, by name: 2 rectangular images, 20 atoms, 5 coefficients in a patch."""
     atoms = unit_atoms(20, 3, 4)
     norms = atoms.abs().sum((1, 2, 3))
     images = torch.rand(2, 3, 9, 12)
@@ -34,8 +34,15 @@ def arguments() -> dict[str, dict[str, Any]]:
     quantizer = {"quantize": True, "signed": True}
     atom, projection = reference.select(images, atoms, 2, 5)
     levels = {"norms": norms, "dead_zone": dictionary["dead_zone"]}
-    drawn = {"start": 0, "count": 3, "dropout_p": 0.5}
-    draw: dict[str, Any] = {"atom": atom, "projection": projection, **levels, **randomness, **drawn, **quantizer}
+    realizations = {"start": 0, "count": 3, "dropout_p": 0.5}
+    draw: dict[str, Any] = {
+        "atom": atom,
+        "projection": projection,
+        **levels,
+        **randomness,
+        **realizations,
+        **quantizer,
+    }
     index, value, projection, count = reference.draw(**draw)
     size = {"height": 9, "width": 12, "stride": 2, "num_images": 2, "surrogate": "smooth", "sigma": 0.25}
     encode = {**dictionary, **randomness, "stride": 2, "top_t": 5, "realization": 0, "dropout_p": 0.5, **quantizer}
@@ -68,7 +75,7 @@ def arguments() -> dict[str, dict[str, Any]]:
 
 
 def dense_arguments() -> dict[str, dict[str, Any]]:
-    """Those of the dense convolution: 2 rows of 5 channels to 7."""
+    """Returns the arguments of the dense convolution: 2 rows of 5 channels to 7."""
     dense: dict[str, Any] = {"input": torch.randn(2, 5, 6, 4), "weight": torch.randn(5, 7, 3, 3)}
     output = reference.dense_conv_transpose(**dense, bias=torch.randn(7), relu=True)
     backward = {"grad_output": torch.randn_like(output), "output": output}
@@ -81,7 +88,7 @@ def dense_arguments() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_opcheck(library: Any, operation: str, arguments: dict[str, dict[str, Any]]) -> None:
-    """Schema, shape function against the real result, and tracing with dynamic shapes."""
+    """Checks the schema, the fake result against the real one, and tracing with dynamic shapes."""
     torch.library.opcheck(getattr(library, operation).default, (), arguments[operation])
 
 
@@ -100,12 +107,12 @@ def test_opcheck_of_an_empty_batch(library: Any, operation: str, arguments: dict
 def test_the_default_dtype_changes_nothing(
     library: Any, operation: str, arguments: dict[str, dict[str, Any]], default_dtype: torch.dtype
 ) -> None:
-    """An backend writes float32 into the memory that it is given."""
+    """Backends write float32 into the outputs, whatever PyTorch's default is."""
     run = getattr(library, operation)
-    found = oracle.as_tuple(run(**arguments[operation]))
+    actual = oracle.as_tuple(run(**arguments[operation]))
     torch.set_default_dtype(torch.float32)
     expected = oracle.as_tuple(run(**arguments[operation]))
-    oracle.assert_identical(found, expected, tuple(map(str, range(len(expected)))))
+    oracle.assert_identical(actual, expected, tuple(map(str, range(len(expected)))))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -120,7 +127,7 @@ def test_backends_and_schema_have_the_declared_arguments(library: Any, operation
 def test_tensors_on_several_devices_are_refused_by_name(
     library: Any, operation: str, arguments: dict[str, dict[str, Any]]
 ) -> None:
-    """The shape function, which would answer for a meta tensor, leaves memory as it was."""
+    """With a meta tensor among them the fake implementation would run, and leave the outputs unfilled."""
     run, values = getattr(library, operation), arguments[operation]
     tensors = [name for name, value in values.items() if isinstance(value, Tensor)]
     assert len(tensors) > 1
@@ -330,7 +337,7 @@ REFUSALS = {
         for name, refusal in refusals.items()
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(
+def test_unusable_arguments_are_refused(
     library: Any, operation: str, refusal: tuple[str, Callable[[Any], Any], type[Exception], str], arguments: Any
 ) -> None:
     name, change, error, message = refusal

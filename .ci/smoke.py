@@ -24,9 +24,9 @@ def main(backend: str, folder: str) -> None:
     assert torch.equal(codes[0].index, codes[1].index)
     torch.testing.assert_close(codes[0].value, codes[1].value)
 
-    fallbacks = [str(warning.message) for warning in caught if "reference engine" in str(warning.message)]
+    fallbacks = [str(warning.message) for warning in caught if "reference backend" in str(warning.message)]
     assert len(fallbacks) == (backend == "reference"), fallbacks
-    assert kernels.engine_name("cpu") == backend, kernels.engine_name("cpu")
+    assert kernels.backend_name("cpu") == backend, kernels.backend_name("cpu")
 
     decoder = Decoder(in_channels=50, kernel_size=4, stride=2, image_size=32, out_channels=3)
     model = Defense(SparseEncoder(atoms, 2, 10), decoder, resnet32(num_classes=10))

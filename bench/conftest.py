@@ -1,4 +1,4 @@
-"""Threads, rounds and the tables."""
+"""Fixtures of the benchmarks: threads, rounds, comparisons, and the tables at the end."""
 
 import os
 import statistics
@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measure import LIMIT, Action, interleaved, ratio
 from bench.report import Comparison, Report
-from neuroae.kernels import engine_name
+from neuroae.kernels import backend_name
 from neuroae.utils.devices import keep_freed_memory
 
 REPORT = Report()
@@ -23,14 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds",
         type=int,
-        help=f"timed calls of each alternative (default: as many as {LIMIT_SECONDS} seconds allow, from 3 to "
+        help=f"timed calls of each alternative (default: as many as fit in {LIMIT_SECONDS} seconds, from 3 to "
         f"{MOST_ROUNDS})",
     )
     parser.addoption("--threads", type=int, default=2, help="threads for both sides (default: 2)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Both sides run in memory as the command line keeps it."""
+    """Both sides run with the allocator settings of the command line."""
     keep_freed_memory()
     LIMIT.seconds = LIMIT_SECONDS if config.getoption("--rounds") is None else None
 
@@ -40,7 +40,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not lines:
         return
     threads = config.getoption("--threads")
-    terminalreporter.section(f"neuroae: {engine_name('cpu')} engine against eager dense PyTorch, {threads} threads")
+    terminalreporter.section(f"neuroae: {backend_name('cpu')} backend against eager dense PyTorch, {threads} threads")
     for line in lines:
         terminalreporter.write_line(line)
 
@@ -55,7 +55,7 @@ def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _announce(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Each benchmark's own lines as it ends; the tables come at the end, and after an interrupt as well."""
+    """Prints the lines of each benchmark as it ends. The tables come at the end, also after an interrupt."""
     before = len(REPORT.comparisons), len(REPORT.stages)
     yield
     lines = Report(REPORT.comparisons[before[0] :], REPORT.stages[before[1] :]).rows()
@@ -74,13 +74,16 @@ def report() -> Report:
 
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> int:
-    asked = request.config.getoption("--rounds")
-    return MOST_ROUNDS if asked is None else int(asked)
+    option = request.config.getoption("--rounds")
+    return MOST_ROUNDS if option is None else int(option)
 
 
 @pytest.fixture
 def compare(benchmark: BenchmarkFixture, rounds: int) -> Compare:
-    """Times ours and the alternatives in turn, records the ratios, and lets pytest-benchmark time ours again."""
+    """Returns a function that times our action and the alternatives in turn, and records the ratios.
+
+    pytest-benchmark then times our action once more for its own table.
+    """
 
     def run(
         what: str,
@@ -101,7 +104,7 @@ def compare(benchmark: BenchmarkFixture, rounds: int) -> Compare:
         benchmark.extra_info.update(
             what=what,
             images=images,
-            engine=engine_name(device),
+            backend=backend_name(device),
             threads=torch.get_num_threads(),
             milliseconds_per_image={n: statistics.median(s) / images * 1e3 for n, s in seconds.items()},
             ratios={name: vars(value) for name, value in ratios.items()},

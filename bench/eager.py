@@ -1,7 +1,7 @@
-"""The alternative that every ratio is against: the defense in eager dense PyTorch, as the published code runs it.
+"""The alternative to which all benchmarks compare: the defense in eager dense PyTorch, as the published code runs it.
 
-conv2d, topk, scatter, dropout, quantization with a backward-pass stand-in, and ``nn.ConvTranspose2d``. It is written
-for its layout and its arithmetic, not for speed, and it follows the paper where the paper and its code differ.
+It consists of conv2d, topk, scatter, dropout, quantization with a surrogate gradient, and ``nn.ConvTranspose2d``. It
+keeps the published layout and arithmetic, without tuning, and follows the paper where paper and code differ.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ class Quantize(torch.autograd.Function):
 
 
 class SelectThrough(torch.autograd.Function):
-    """The survivors' code forward; backward the derivative of a smooth top T whose cut moves (docs/broken.md)."""
+    """Forward the survivors' code, backward the derivative of a smooth top T with a moving cut (docs/broken.md)."""
 
     @staticmethod
     def forward(
@@ -67,7 +67,7 @@ class SmoothClamp(torch.autograd.Function):
 
 
 class EagerEncoder(nn.Module):
-    """The encoder's settings and atoms, computed densely."""
+    """Computes an encoder's code densely, with its settings and atoms."""
 
     def __init__(self, encoder: SparseEncoder) -> None:
         super().__init__()
@@ -79,17 +79,19 @@ class EagerEncoder(nn.Module):
         settings = self.settings
         projections = F.conv2d(images, settings.atoms, stride=settings.stride)
         top = projections.abs().topk(settings.top_t, dim=1).indices
-        kept = torch.zeros_like(projections).scatter(1, top, projections.gather(1, top))
-        dropped = F.dropout(kept, settings.dropout_p, training=True) * (1 - settings.dropout_p)
+        selected = torch.zeros_like(projections).scatter(1, top, projections.gather(1, top))
+        survivors = F.dropout(selected, settings.dropout_p, training=True) * (1 - settings.dropout_p)
         if settings.surrogate != "selection":
-            return Quantize.apply(dropped, self.norms, self.dead_zone, settings.sigma)
-        code = torch.where(dropped.abs() >= self.dead_zone, dropped.sign() * self.norms, torch.zeros_like(dropped))
+            return Quantize.apply(survivors, self.norms, self.dead_zone, settings.sigma)
+        code = torch.where(
+            survivors.abs() >= self.dead_zone, survivors.sign() * self.norms, torch.zeros_like(survivors)
+        )
         width = settings.resolved_selection_width()
         return SelectThrough.apply(projections, code.detach(), self.norms, self.dead_zone, settings.top_t, width)
 
 
 class EagerDefense(nn.Module):
-    """Dense encoder, the decoder's parameters in ``nn.ConvTranspose2d``, and the same classifier."""
+    """The dense encoder, ``nn.ConvTranspose2d`` layers with the decoder's parameters, and the same classifier."""
 
     def __init__(self, encoder: SparseEncoder, decoder: Decoder, classifier: nn.Module) -> None:
         super().__init__()
@@ -113,7 +115,7 @@ class EagerDefense(nn.Module):
 
 
 def dense_twin(layer: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
-    """The plain layer with the same parameters, in the default memory layout."""
+    """Returns a plain layer with the same parameters, in the default memory layout."""
     twin = nn.ConvTranspose2d(
         layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.output_padding
     )

@@ -1,7 +1,7 @@
-"""Evaluates the nominal defense and prints what it took: ``python -m bench.evaluation_run FOLDER IMAGES THREADS``.
+"""Evaluates a defense and prints time and memory: ``python -m bench.evaluation_run FOLDER IMAGES THREADS``.
 
-A process of its own for each measurement, as a peak of memory never comes down again, and for several processes
-(``torchrun --nproc-per-node=2 -m bench.evaluation_run ...``), whose first one prints.
+Each measurement has its own process, since a process's peak memory never decreases. With several processes
+(``torchrun --nproc-per-node=2 -m bench.evaluation_run ...``) the first one prints.
 """
 
 import json
@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 from bench.peak_memory import peak_mebibytes
-from bench.precisions import FASTEST
-from bench.settings import CIFAR10, images, ours
+from bench.settings import CIFAR10, FASTEST, images, ours
 from neuroae.attacks import PGDSettings
 from neuroae.data import ImageSet
 from neuroae.evaluation import Evaluation, Scoring, attacks_from, run_evaluation
@@ -33,21 +32,21 @@ def evaluation(count: int) -> Evaluation:
 
 
 def run(count: int, folder: Path) -> dict[str, float]:
-    """Seconds of a whole evaluation, files included, and seconds that its blocks took."""
-    asked = evaluation(count)
+    """Runs an evaluation. Returns its seconds, files included, and the seconds of its blocks alone."""
+    planned = evaluation(count)
     distributed.wait_for_all()
     start = time.perf_counter()
-    found = run_evaluation(asked, folder)
-    return {"seconds": time.perf_counter() - start, "blocks": sum(found.seconds.values())}
+    outcome = run_evaluation(planned, folder)
+    return {"seconds": time.perf_counter() - start, "blocks": sum(outcome.seconds.values())}
 
 
 def main(folder: Path, count: int, threads: int) -> None:
     torch.set_num_threads(threads)
     with distributed.group(torch.device("cpu")):
         run(2 * BLOCK, folder / "warm-up")
-        took = run(count, folder / "measured")
+        seconds = run(count, folder / "measured")
         if distributed.is_first():
-            print(json.dumps(took | {"mebibytes": peak_mebibytes()}))
+            print(json.dumps(seconds | {"mebibytes": peak_mebibytes()}))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""What the Triton kernels ask of a GPU, found by compiling them ahead of time: no GPU is needed.
+"""Registers and memory that the Triton kernels need, from compiling them ahead of time, without a GPU.
 
     python -m bench.gpu_budgets                       # sm_80 and sm_90
     python -m bench.gpu_budgets --targets sm_86       # any of TARGETS
     python -m bench.gpu_budgets --all
 
-For each setting the engine's own functions prepare the launches, from tensors without memory, and Triton's own binder
-turns each into a signature and constants: what is compiled is what would run. Within its budget a kernel spills
-nothing, takes at most 101,376 bytes of shared memory (the limit of sm_86 and sm_89; 65,536 on gfx942), and has at
-least 8 warps resident on an SM. The command prints a table and fails if a kernel is over its budget.
+For each setting the backend's functions prepare the launches from meta tensors, and Triton's own binder turns each
+into a signature and constants, so the compiled kernels are those that would run. A kernel is within its budget if it
+spills nothing, takes at most 101,376 bytes of shared memory (the limit of sm_86 and sm_89; 65,536 on gfx942), and has
+at least 8 warps resident on an SM. The command prints a table, and fails if a kernel is over its budget.
 """
 
 import argparse
@@ -31,12 +31,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
-from neuroae.kernels import shapes
-from neuroae.kernels.triton.backward import encode_backward_launch
-from neuroae.kernels.triton.conv_transpose import conv_transpose_launch
-from neuroae.kernels.triton.conv_transpose_backward import value_launch, weight_launch
+from neuroae.kernels.ops import empty_code
+from neuroae.kernels.triton.conv_transpose import conv_transpose_launch, value_launch, weight_launch
 from neuroae.kernels.triton.draw import draw_launch
 from neuroae.kernels.triton.encode import encode_launch
+from neuroae.kernels.triton.encode_backward import encode_backward_launch
 from neuroae.kernels.triton.launch import Launch
 from neuroae.kernels.triton.select import select_launches
 from neuroae.kernels.triton.selection_backward import selection_backward_launches
@@ -54,16 +53,16 @@ class Setting:
     image_size: int
     patch: int
     stride: int
-    atoms: int
+    num_atoms: int
     top_t: int
     layer: tuple[int, int, int]
 
 
 SETTINGS = {
-    "cifar10": Setting(3, 32, patch=4, stride=2, atoms=500, top_t=50, layer=(300, 4, 2)),
-    "imagenette": Setting(3, 160, patch=8, stride=4, atoms=1000, top_t=50, layer=(300, 3, 1)),
-    "odd": Setting(1, 8, patch=3, stride=2, atoms=7, top_t=1, layer=(5, 3, 3)),
-    "large": Setting(3, 160, patch=8, stride=4, atoms=5000, top_t=100, layer=(300, 3, 1)),
+    "cifar10": Setting(3, 32, patch=4, stride=2, num_atoms=500, top_t=50, layer=(300, 4, 2)),
+    "imagenette": Setting(3, 160, patch=8, stride=4, num_atoms=1000, top_t=50, layer=(300, 3, 1)),
+    "odd": Setting(1, 8, patch=3, stride=2, num_atoms=7, top_t=1, layer=(5, 3, 3)),
+    "large": Setting(3, 160, patch=8, stride=4, num_atoms=5000, top_t=100, layer=(300, 3, 1)),
 }
 BATCH = 64
 REALIZATIONS = 8
@@ -71,7 +70,7 @@ REALIZATIONS = 8
 
 @dataclass(frozen=True)
 class Multiprocessor:
-    """What the programs on one SM share (CUDA C++ Programming Guide, table of technical specifications)."""
+    """Resources of one SM (CUDA C++ Programming Guide, table of technical specifications)."""
 
     shared: int
     warps: int
@@ -81,7 +80,7 @@ class Multiprocessor:
     shared_reserved: int = 1024
 
     def resident_warps(self, num_warps: int, registers: int, shared: int) -> tuple[int, str]:
-        """Warps of programs of ``num_warps`` resident at once, and what allows no more."""
+        """Returns how many warps are resident at once, in programs of ``num_warps``, and what limits them."""
         warp_registers = math.ceil(registers * 32 / 256) * 256
         by_registers = self.registers // self.partitions // warp_registers * self.partitions // num_warps
         by_shared = self.shared // (math.ceil(shared / 128) * 128 + self.shared_reserved)
@@ -108,7 +107,13 @@ QUICK_TARGETS = ("sm_80", "sm_90")
 
 @dataclass(frozen=True)
 class Row:
-    """One compiled kernel. ``spill`` is bytes of stack, on gfx942 registers and bytes; warps there are not counted."""
+    """One compiled kernel.
+
+    Attributes:
+        spill: Bytes of stack and local memory; on gfx942 spilled registers plus bytes of private memory.
+        resident: Warps resident on an SM; None on gfx942.
+        limit: What limits the resident warps.
+    """
 
     target: str
     setting: str
@@ -121,7 +126,7 @@ class Row:
     limit: str
 
     def faults(self) -> list[str]:
-        """What is over the budget."""
+        """Returns the reasons why the kernel is over its budget."""
         faults = []
         if self.spill:
             faults.append(f"spills {self.spill}")
@@ -138,30 +143,30 @@ class Row:
 
 
 def launches(setting: Setting) -> Iterator[tuple[str, Launch]]:
-    """Every kernel that the engine launches in this setting."""
+    """Yields all kernels that the backend launches in this setting, by name."""
     images = meta(BATCH, setting.channels, setting.image_size, setting.image_size)
-    atoms = meta(setting.atoms, setting.channels, setting.patch, setting.patch)
-    levels = meta(setting.atoms), meta(setting.atoms)
+    atoms = meta(setting.num_atoms, setting.channels, setting.patch, setting.patch)
+    levels = meta(setting.num_atoms), meta(setting.num_atoms)
     randomness = meta(1, dtype=torch.int64), meta(BATCH, dtype=torch.int64)
     side = (setting.image_size - setting.patch) // setting.stride + 1
-    index, value, projection, count = code = shapes.empty_code(images, (BATCH, side, side, setting.top_t))
-    drawn = shapes.empty_code(images, (REALIZATIONS * BATCH, side, side, setting.top_t))
+    index, value, projection, count = code = empty_code(images, (BATCH, side, side, setting.top_t))
+    draws = empty_code(images, (REALIZATIONS * BATCH, side, side, setting.top_t))
 
-    selecting = select_launches(images, atoms, index, projection, setting.stride)
-    if fits_registers(setting.atoms):
+    selection_launches = select_launches(images, atoms, index, projection, setting.stride)
+    if fits_registers(setting.num_atoms):
         yield (
             "encode",
             encode_launch(
                 images, atoms, levels, randomness, code, setting.stride, 0, 0.95, quantize=True, signed=True
             ),
         )
-        yield "select", next(selecting)
+        yield "select", next(selection_launches)
     else:
-        yield "select: projections", next(selecting)
-        yield "select: search", next(selecting)
+        yield "select: projections", next(selection_launches)
+        yield "select: search", next(selection_launches)
     yield (
         "draw",
-        draw_launch((index, projection), levels, randomness, drawn, 0, REALIZATIONS, 0.95, quantize=True, signed=True),
+        draw_launch((index, projection), levels, randomness, draws, 0, REALIZATIONS, 0.95, quantize=True, signed=True),
     )
     for surrogate in ("identity", "smooth"):
         yield (
@@ -170,7 +175,7 @@ def launches(setting: Setting) -> Iterator[tuple[str, Launch]]:
                 (value, index, projection), (atoms, *levels), images, setting.stride, surrogate, 0.25, True, True
             ),
         )
-    grad_code = meta(BATCH, side, side, setting.atoms)
+    grad_code = meta(BATCH, side, side, setting.num_atoms)
     *_, cut, back_projection, fold = selection_backward_launches(
         grad_code, images, (atoms, *levels), images, setting.stride, setting.top_t, 0.02, quantize=True, signed=True
     )
@@ -184,11 +189,11 @@ def launches(setting: Setting) -> Iterator[tuple[str, Launch]]:
 def layer_launches(
     setting: Setting, code: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype
 ) -> Iterator[tuple[str, Launch]]:
-    """The decoder's first layer with ReLU, forward and backward."""
+    """Yields the kernels of the decoder's first layer with ReLU, forward and backward."""
     index, value, count = code
     channels, kernel, step = setting.layer
     stride, padding = [step, step], [0, 0]
-    weight = meta(setting.atoms, channels, kernel, kernel, dtype=dtype)
+    weight = meta(setting.num_atoms, channels, kernel, kernel, dtype=dtype)
     size = (index.shape[1] - 1) * step + kernel
     output = meta(BATCH, channels, size, size, dtype=dtype)
     name = str(dtype).removeprefix("torch.")
@@ -207,24 +212,24 @@ def layer_launches(
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor without memory."""
+    """Returns a tensor without memory."""
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
 def compile_launch(launch: Launch, target: str) -> Any:
-    """The kernel as Triton's just-in-time compiler would make it on this target."""
+    """Compiles a kernel as Triton's just-in-time compiler would on this target."""
     gpu = GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target[3:]), 32)
     backend = make_backend(gpu)
     kernel = launch.kernel
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-    arguments, specialization, given = bind(**launch.arguments, **launch.constants, **launch.options)
-    options, signature, constants, attributes = kernel._pack_args(backend, given, arguments, specialization, given)
+    arguments, specialization, bound = bind(**launch.arguments, **launch.constants, **launch.options)
+    options, signature, constants, attributes = kernel._pack_args(backend, bound, arguments, specialization, bound)
     source = ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=gpu, options=options.__dict__)
 
 
 def measure(target: str, setting: str) -> list[Row]:
-    """The rows of one target and setting."""
+    """Compiles the kernels of one setting for one target."""
     rows = []
     for name, launch in launches(SETTINGS[setting]):
         compiled = compile_launch(launch, target)
@@ -240,7 +245,7 @@ def measure(target: str, setting: str) -> list[Row]:
 
 
 def nvidia_usage(cubin: bytes) -> tuple[int, int]:
-    """Registers a thread, and bytes of stack and local memory."""
+    """Returns registers per thread, and bytes of stack and local memory."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -251,18 +256,18 @@ def nvidia_usage(cubin: bytes) -> tuple[int, int]:
 
 
 def amd_usage(assembly: str) -> tuple[int, int]:
-    """Vector registers a thread, and spilled registers plus bytes of private memory."""
+    """Returns vector registers per thread, and spilled registers plus bytes of private memory."""
     names = ("vgpr_count", "vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size")
     usage = {}
     for name in names:
-        found = re.search(rf"\.{name}:\s*(\d+)", assembly)
-        assert found, f"the metadata names no {name}"
-        usage[name] = int(found[1])
+        match = re.search(rf"\.{name}:\s*(\d+)", assembly)
+        assert match, f"the metadata has no {name}"
+        usage[name] = int(match[1])
     return usage.pop("vgpr_count"), sum(usage.values())
 
 
 def measure_all(targets: tuple[str, ...]) -> list[Row]:
-    """All settings on these targets."""
+    """Compiles the kernels of all settings for these targets, in parallel processes."""
     jobs = [(target, setting) for target in targets for setting in SETTINGS]
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         tables = pool.map(measure, *zip(*jobs, strict=True))
@@ -292,8 +297,8 @@ def main(arguments: list[str] | None = None) -> int:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--targets", nargs="+", choices=TARGETS, default=QUICK_TARGETS, help="default: %(default)s")
     group.add_argument("--all", action="store_true", help=f"all of {', '.join(TARGETS)}")
-    chosen = parser.parse_args(arguments)
-    rows = measure_all(TARGETS if chosen.all else tuple(chosen.targets))
+    options = parser.parse_args(arguments)
+    rows = measure_all(TARGETS if options.all else tuple(options.targets))
     print(table(rows))
     faults = [row for row in rows if row.faults()]
     print(f"{len(rows)} kernels compiled, {len(faults)} over budget")

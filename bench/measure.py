@@ -1,4 +1,4 @@
-"""Timing: alternatives in turn within one run, so that a drifting machine slows all of them alike."""
+"""Timing of alternatives in turn, so that a machine that becomes slower affects all of them equally."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ Action = Callable[[], object]
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster than the alternative: median over rounds, with the least and the greatest."""
+    """How many times faster than the alternative: median over rounds, least and greatest."""
 
     median: float
     low: float
@@ -23,7 +23,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Part:
-    """An action that does one of so many equal shares of the work: its time is multiplied."""
+    """An action that does one of ``shares`` equal shares of the work; its time is multiplied by their number."""
 
     action: Action
     shares: float
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass
 class Limit:
-    """How long the rounds of one comparison may take; three are made in any case. None asks for all rounds."""
+    """How long the rounds of one comparison may take, beyond the first three. None means no limit."""
 
     seconds: float | None = None
 
@@ -44,20 +44,20 @@ LEAST_ROUNDS, UNCOUNTED = 3, 2
 
 
 def interleaved(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every action in every round, A B C A B C ..., after two uncounted rounds, or one of long actions.
+    """Times the actions in turn, A B C A B C ..., and returns the seconds of each action in all rounds.
 
-    One uncounted call is too few for short ones: on a virtual machine, memory that was never used is several times
-    slower at first.
+    Two rounds before are not counted, or one if actions are long. One would be too few for short actions: on a virtual
+    machine new memory is several times slower at first.
     """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     started, uncounted = time.perf_counter(), 0
-    while uncounted < min(rounds, UNCOUNTED) and not (uncounted and spent(started, uncounted + 1)):
+    while uncounted < min(rounds, UNCOUNTED) and not (uncounted and exceeds_limit(started, uncounted + 1)):
         for action in actions.values():
             action()
         uncounted += 1
     started = time.perf_counter()
     for done in range(rounds):
-        if done >= LEAST_ROUNDS and spent(started, 1 + 1 / done):
+        if done >= LEAST_ROUNDS and exceeds_limit(started, 1 + 1 / done):
             break
         for name, action in actions.items():
             start = time.perf_counter()
@@ -67,11 +67,11 @@ def interleaved(actions: dict[str, Action], rounds: int) -> dict[str, list[float
     return seconds
 
 
-def spent(started: float, factor: float) -> bool:
-    """Whether the limit would be passed when ``factor`` times as long as since ``started`` is over."""
+def exceeds_limit(started: float, factor: float) -> bool:
+    """Returns whether ``factor`` times the time since ``started`` exceeds the limit."""
     return LIMIT.seconds is not None and factor * (time.perf_counter() - started) > LIMIT.seconds
 
 
 def ratio(alternative: list[float], ours: list[float]) -> Ratio:
-    pairs = sorted(theirs / own for theirs, own in zip(alternative, ours, strict=True))
+    pairs = sorted(theirs / mine for theirs, mine in zip(alternative, ours, strict=True))
     return Ratio(statistics.median(pairs), pairs[0], pairs[-1])

@@ -1,6 +1,6 @@
 """Prints the peak memory of one EOT gradient, in MiB: ``python -m bench.peak_memory REALIZATIONS``.
 
-A process of its own for each measurement, since a peak never comes down again.
+Each measurement has its own process, since a process's peak memory never decreases.
 """
 
 import sys
@@ -13,7 +13,7 @@ from neuroae.attacks.eot import eot_gradient
 
 
 def peak_mebibytes() -> float:
-    """The process's high-water mark of resident memory (Linux)."""
+    """Returns this process's peak resident memory in MiB (Linux)."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024

@@ -7,7 +7,7 @@ from bench.measure import Ratio
 
 @dataclass
 class Comparison:
-    """One line of the first table. ``bound`` and ``aim`` are least ratios, or greatest where ``lower_is_better``."""
+    """One line of the first table. ``bound`` and ``aim`` are minimum ratios, maximum ones if ``lower_is_better``."""
 
     what: str
     milliseconds: float
@@ -21,15 +21,15 @@ class Comparison:
     def verdict(self) -> str:
         if self.bound is None or self.aim is None:
             return ""
-        reached = next(iter(self.ratios.values())).median
+        actual = next(iter(self.ratios.values())).median
         if self.lower_is_better:
-            return "aim" if reached <= self.aim else "met" if reached <= self.bound else "MISSED"
-        return "aim" if reached >= self.aim else "met" if reached >= self.bound else "MISSED"
+            return "aim" if actual <= self.aim else "met" if actual <= self.bound else "MISSED"
+        return "aim" if actual >= self.aim else "met" if actual >= self.bound else "MISSED"
 
 
 @dataclass
 class Stage:
-    """One line of the second table: operations and bytes for one image, and what they cost at the machine's rates."""
+    """One line of the second table: operations and bytes for one image, and their time at the machine's rates."""
 
     name: str
     operations: float

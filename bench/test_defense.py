@@ -1,4 +1,4 @@
-"""K of the paper's section 8.7, for the defense and the classifier: a forward pass and the image gradient."""
+"""The cost K of an attack step (paper, section 8.7): a forward pass and the image gradient."""
 
 import statistics
 
@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from bench.conftest import Compare
 from bench.measure import Action, interleaved, ratio
-from bench.precisions import PRECISIONS
 from bench.report import Comparison, Report
-from bench.settings import CIFAR10, eager, images, ours
+from bench.settings import CIFAR10, PRECISIONS, eager, images, ours
 from neuroae.utils.contexts import autocast
 
 PAPER_RATIO = 5.4
@@ -29,7 +28,7 @@ def image_gradient(model: nn.Module, x: Tensor, precision: str = "float32") -> A
 
 @PRECISIONS
 def test_defense(compare: Compare, precision: str) -> None:
-    """The alternative is in float32 both times: that is how the published code runs."""
+    """The alternative is always in float32, as the published code runs."""
     x = images(CIFAR10)
     alternatives = {
         "eager": image_gradient(eager(CIFAR10), x),

@@ -1,4 +1,4 @@
-"""The encoder against conv2d, topk, scatter, dropout and quantization."""
+"""The encoder, compared with conv2d, topk, scatter, dropout and quantization."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ BOTH = pytest.mark.parametrize("setting", [CIFAR10, IMAGENETTE], ids=lambda sett
 
 
 def eager_encodings(setting: Setting, count: int = 1) -> dict[str, Action]:
-    """``count`` encodings by the alternative, in its default layout and in channels_last."""
+    """Returns ``count`` encodings by the alternative, in its default layout and in channels_last."""
 
     def action(channels_last: bool) -> Action:
         x = images(setting)
@@ -48,7 +48,7 @@ def test_dense(compare: Compare, setting: Setting) -> None:
 
 @torch.no_grad()
 def test_realizations(compare: Compare) -> None:
-    """Both sides make one realization after the other and drop it, as an ensemble or an EOT gradient does."""
+    """Both sides compute one realization after the other and discard it, as an ensemble or an EOT gradient does."""
     x, encoder = images(CIFAR10), ours(CIFAR10).encoder
 
     def stream() -> None:
@@ -57,6 +57,6 @@ def test_realizations(compare: Compare) -> None:
             selection.draw(seed=0, start=start)
 
     what = "CIFAR-10: 40 realizations to compact codes"
-    # Four are timed for all: each is the same work.
+    # Only four are timed, since each is the same work.
     alternatives = {"eager": Part(eager_encodings(CIFAR10, 4)["eager"], 10)}
     compare(what, CIFAR10.batch, stream, alternatives, 60, 120)

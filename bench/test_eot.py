@@ -1,4 +1,4 @@
-"""One EOT gradient step as attacks take it: 40 realizations, batches of 16."""
+"""One gradient step of expectation over transformation (EOT): 40 realizations, batches of 16, as in attacks."""
 
 from dataclasses import replace
 
@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from bench.conftest import Compare
 from bench.measure import Action, Part
-from bench.precisions import PRECISIONS
-from bench.settings import CIFAR10, eager, images, ours
+from bench.settings import CIFAR10, PRECISIONS, eager, images, ours
 from neuroae.attacks import eot_gradient
 from neuroae.utils.contexts import autocast
 
@@ -29,7 +28,7 @@ def our_step(x: Tensor, labels: Tensor, precision: str) -> Action:
 
 
 def published_step(model: nn.Module, x: Tensor, labels: Tensor, realizations: int = REALIZATIONS) -> Action:
-    """A Python loop over forward and backward passes of the dense model, each gradient divided by its l2 norm."""
+    """Returns a loop over forward and backward passes of the dense model; each gradient is divided by its l2 norm."""
 
     def run() -> None:
         total = torch.zeros_like(x)
@@ -44,12 +43,12 @@ def published_step(model: nn.Module, x: Tensor, labels: Tensor, realizations: in
 
 @PRECISIONS
 def test_eot_step(compare: Compare, precision: str) -> None:
-    """The alternative is in float32 both times: that is how the published code runs."""
+    """The alternative is always in float32, as the published code runs."""
     x = images(SETTING)
     labels = torch.arange(len(x)) % 10
     last = x.contiguous(memory_format=torch.channels_last)
     loops = {"loop": (eager(CIFAR10), x), "loop, channels_last": (eager(CIFAR10, True), last)}
-    # A few realizations are timed for all: each is the same work.
+    # Only a few realizations are timed, since each is the same work.
     alternatives: dict[str, Action] = {
         name: Part(published_step(*loop, labels, TIMED), REALIZATIONS / TIMED) for name, loop in loops.items()
     }

@@ -1,4 +1,4 @@
-"""The decoder's first layer with ReLU, on the code against ``nn.ConvTranspose2d`` on the dense tensor."""
+"""The decoder's first layer with ReLU, on the code, compared with ``nn.ConvTranspose2d`` on the dense tensor."""
 
 from collections.abc import Callable
 
@@ -25,14 +25,14 @@ def forward_action(layer: Layer, x: Tensor) -> Action:
 
 
 def gradient_action(layer: Layer, x: Tensor) -> Action:
-    """Forward, and the gradient of a fixed direction to the input."""
+    """Returns a forward pass and the gradient from a fixed direction to the input."""
     x = x.detach().requires_grad_()
     towards = torch.randn_like(layer(x))
     return lambda: torch.autograd.grad(layer(x), x, towards)
 
 
 def on_values(setting: Setting, device: str = "cpu") -> tuple[Layer, Tensor]:
-    """Our layer as a function of the code's values."""
+    """Returns our layer as a function of the code's values, and values."""
     model = ours(setting, device)
     code = model.encoder.encode(images(setting).to(device), seed=0)
     layer = model.decoder.conv1

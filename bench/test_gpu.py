@@ -1,7 +1,7 @@
-"""The comparisons on a GPU: ours against the dense model in eager PyTorch, by default and at its best.
+"""The comparisons on a GPU, with the dense model in eager PyTorch by default and at its best.
 
-By default its convolutions run in TF32, and those of encoder and decoder in the default layout. At its best it is in
-channels_last, in bfloat16 where ours is. Batches of 64 are the published ones; those of 512 fill the GPU.
+By default its convolutions run in TF32, those of encoder and decoder in the default layout. At its best it runs in
+channels_last, and in bfloat16 where ours does. Batches of 64 are the published size; batches of 512 fill the GPU.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from bench.test_eot import REALIZATIONS, our_step, published_step
 from bench.test_first_layer import gradient_action, on_values
 from bench.test_training import eager_step
 from bench.test_training import our_step as our_training_step
-from neuroae.kernels import engine_name
+from neuroae.kernels import backend_name
 from neuroae.utils.contexts import autocast
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -30,8 +30,8 @@ FULL = replace(CIFAR10, batch=512)
 PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 
 
-def finished(action: Action) -> Action:
-    """The action and what it set the GPU to do."""
+def synchronized(action: Action) -> Action:
+    """Returns the action followed by a wait for the GPU."""
 
     def run() -> None:
         action()
@@ -43,15 +43,15 @@ def finished(action: Action) -> Action:
 @pytest.fixture
 def compare_on_gpu(compare: Compare, report: Report) -> Compare:
     def run(what: str, count: int, mine: Action, alternatives: dict[str, Action]) -> Comparison:
-        timed = {name: finished(action) for name, action in alternatives.items()}
-        report.note(f"GPU: {torch.cuda.get_device_name()}, {engine_name(GPU)} engine")
-        return compare(f"GPU: {what}", count, finished(mine), timed, device=GPU)
+        timed = {name: synchronized(action) for name, action in alternatives.items()}
+        report.note(f"GPU: {torch.cuda.get_device_name()}, {backend_name(GPU)} backend")
+        return compare(f"GPU: {what}", count, synchronized(mine), timed, device=GPU)
 
     return run
 
 
 def pixels(setting: Setting) -> tuple[Tensor, Tensor]:
-    """The images in the default layout and in channels_last."""
+    """Returns the images in the default layout and in channels_last."""
     x = images(setting).to(GPU)
     return x, x.contiguous(memory_format=torch.channels_last)
 

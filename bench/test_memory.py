@@ -1,4 +1,4 @@
-"""Peak memory of one EOT gradient must not grow with the number of realizations."""
+"""Peak memory of one EOT gradient, which must not grow with the number of realizations."""
 
 import subprocess
 import sys
@@ -20,12 +20,12 @@ def peak(realizations: int) -> float:
 def test_eot_memory(benchmark: BenchmarkFixture, report: Report) -> None:
     one = peak(1)
     forty = benchmark.pedantic(peak, args=(40,), rounds=1)
-    grown = Ratio(forty / one, forty / one, forty / one)
+    growth = Ratio(forty / one, forty / one, forty / one)
     report.comparisons.append(
         Comparison(
             "peak memory of an EOT gradient, 40 realizations",
             forty,
-            {"1 realization": grown},
+            {"1 realization": growth},
             2.0,
             1.2,
             lower_is_better=True,

@@ -1,6 +1,6 @@
-"""The decoder's second layer with ReLU: Winograd's filtering against oneDNN's direct convolution.
+"""The decoder's second layer with ReLU: Winograd's filtering compared with oneDNN's direct convolution.
 
-The alternative runs in the same precision, so this is the gain of the algorithm alone.
+The alternative runs in the same precision, so the ratio shows the algorithm's gain alone.
 """
 
 import copy
@@ -14,27 +14,26 @@ from torch import Tensor, nn
 from bench.conftest import Compare
 from bench.eager import dense_twin
 from bench.measure import Action
-from bench.precisions import PRECISIONS
-from bench.settings import CIFAR10, ours
+from bench.settings import CIFAR10, PRECISIONS, ours
 
 Forward = Callable[[Tensor], Tensor]
 GRADIENTS = {"forward": 0, "forward and gradient to the input": 1, "forward and all gradients": 3}
 
 
 def action(layer: nn.Module, forward: Forward, precision: str, gradients: int, layout: torch.memory_format) -> Action:
-    """Forward, and gradients to the first so many of input, weight and bias."""
+    """Returns a forward pass and gradients to the first ``gradients`` of input, weight and bias."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     shapes = (CIFAR10.batch, 300, 32, 32), (CIFAR10.batch, 100, 34, 34)
     x, towards = (torch.randn(shape).to(dtype).contiguous(memory_format=layout) for shape in shapes)
-    wanted = [x, *layer.parameters()][:gradients]
-    for tensor in wanted:
+    receivers = [x, *layer.parameters()][:gradients]
+    for tensor in receivers:
         tensor.requires_grad_()
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             output = forward(x)
-        if wanted:
-            torch.autograd.grad(output, wanted, towards)
+        if receivers:
+            torch.autograd.grad(output, receivers, towards)
 
     return run
 

@@ -1,4 +1,4 @@
-"""One step along the gradient through the selection, as attacks take it: batches of 16, few realizations."""
+"""One step of the attack through the selection: batches of 16, few realizations."""
 
 import copy
 from dataclasses import replace
@@ -16,7 +16,7 @@ from neuroae.attacks import eot_gradient
 
 SETTING = replace(CIFAR10, batch=16)
 MOST_ROUNDS = 7
-# The least ratios to eager PyTorch, and the greatest to our own step through the survivors.
+# Minimum ratios to eager PyTorch, and maximum ratios to our own step through the survivors: bound and aim.
 FASTER = {2: (3.5, 4.5), 10: (4.0, 5.0)}
 DEARER = {2: (1.7, 1.5), 10: (1.25, 1.15)}
 
@@ -27,7 +27,7 @@ def our_step(model: Defense, x: Tensor, labels: Tensor, realizations: int) -> Ac
 
 
 def eager_step(model: nn.Module, x: Tensor, labels: Tensor, realizations: int) -> Action:
-    """A loop over realizations of the dense statement, each gradient divided by its l2 norm."""
+    """Returns a loop over realizations of the dense model, with each gradient divided by its l2 norm."""
 
     def run() -> None:
         total = torch.zeros_like(x)
@@ -62,8 +62,11 @@ def test_selection_step(compare: Compare, realizations: int) -> None:
 
 
 @pytest.mark.parametrize("realizations", DEARER)
-def test_selection_step_beside_w_nfga(compare: Compare, realizations: int) -> None:
-    """The dense backward pass of the first layer is paid once a step, whatever the number of realizations."""
+def test_selection_step_and_w_nfga(compare: Compare, realizations: int) -> None:
+    """Compares with a step through the survivors alone (W-NFGA, the white-box near-full-gradient attack).
+
+    A selection step needs one dense backward pass of the first layer, whatever the number of realizations.
+    """
     x = images(SETTING)
     labels = torch.arange(len(x)) % 10
     plain, selection = (

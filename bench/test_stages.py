@@ -1,7 +1,7 @@
-"""Each stage of one image gradient against its floor: operations and bytes over the machine's measured rates.
+"""The stages of one image gradient, compared with their floor: operations and bytes at the machine's measured rates.
 
-Bytes are those that must move once: inputs read, outputs written, weights read once a batch. What a stage could keep
-in the caches between stages is not counted, so a floor is never an excuse.
+Bytes are those that must move once: inputs and weights read, outputs written. Data that caches could keep from one
+stage to the next counts as well.
 """
 
 import statistics
@@ -34,7 +34,7 @@ class Case:
 
 
 class Pass:
-    """The tensors of one forward pass, from which every stage is run alone."""
+    """The tensors of one forward pass, from which each stage runs alone."""
 
     def __init__(self) -> None:
         self.images = images(CIFAR10)
@@ -45,14 +45,14 @@ class Pass:
         self.hidden2 = self.decoder.conv2(self.hidden1, relu=True)
         self.survivors = float(self.code.count.sum())
         self.code_bytes = self.code.index.numel() * (INDEX + 2 * FLOAT) + self.code.count.nbytes
-        self.atoms, self.length = CIFAR10.atoms, 3 * CIFAR10.patch**2
+        self.num_atoms, self.length = CIFAR10.num_atoms, 3 * CIFAR10.patch**2
         self.patches = float(self.code.count.numel())
         self.weight = self.decoder.conv1.weight
         self.taps = float(self.weight[0].numel())  # k_h k_w C_out
 
 
 def encode(run: Pass) -> Case:
-    operations = 2 * run.patches * run.atoms * run.length
+    operations = 2 * run.patches * run.num_atoms * run.length
     return Case(lambda: run.encoder.encode(run.images, seed=0), operations, run.images.nbytes + run.code_bytes)
 
 
@@ -86,7 +86,10 @@ def encoder_backward(run: Pass) -> Case:
 
 
 def second_layer(run: Pass) -> Case:
-    """Forward and gradient to the input: 36 products a tile of 4 x 4 outputs and pair of channels, of 34 and of 32."""
+    """Forward and gradient to the input: 36 products for each tile of 4 x 4 outputs and pair of channels.
+
+    The output has 34 x 34 pixels, the input 32 x 32.
+    """
     layer, x = run.decoder.conv2, run.hidden1.detach().requires_grad_()
     towards = torch.ones_like(run.hidden2)
     tiles = 9 * 9 + 8 * 8
@@ -105,7 +108,7 @@ def third_layer(run: Pass) -> Case:
 
 
 def classifier(run: Pass) -> Case:
-    """K_AT, counted by PyTorch; the gradient to the image alone costs as much again as the forward pass."""
+    """K_AT, by PyTorch's count of operations; the gradient to the image costs as much as the forward pass."""
     network = run.model.classifier
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(run.images)
@@ -114,19 +117,19 @@ def classifier(run: Pass) -> Case:
 
 
 def first_layer_to_all_atoms(run: Pass) -> Case:
-    """The dense backward pass of the first layer, once a step of the attack through the selection."""
+    """The dense backward pass of the first layer, once in each step of the attack through the selection."""
     towards, weight = torch.ones_like(run.hidden1), run.weight.detach()
-    moved = towards.nbytes + weight.nbytes + FLOAT * run.patches * run.atoms
-    operations = 2 * run.patches * run.atoms * run.taps
+    moved = towards.nbytes + weight.nbytes + FLOAT * run.patches * run.num_atoms
+    operations = 2 * run.patches * run.num_atoms * run.taps
     return Case(lambda: dense_code_gradient(towards, weight, (2, 2), (0, 0), (15, 15)), operations, moved)
 
 
 def selection_backward(run: Pass) -> Case:
-    """Projections once more, the gradient to them, and back to the pixels."""
+    """Projections, the gradient to them, and the way back to the pixels."""
     encoder = run.encoder
-    grad_code = torch.ones(*run.code.count.shape, run.atoms)
+    grad_code = torch.ones(*run.code.count.shape, run.num_atoms)
     arguments = (grad_code, run.images, encoder.atoms, encoder.norms, encoder.dead_zone, 2, encoder.top_t, 0.02)
-    operations = 4 * run.patches * run.atoms * run.length
+    operations = 4 * run.patches * run.num_atoms * run.length
     backward = torch.ops.neuroae.selection_backward
     return Case(lambda: backward(*arguments, True, True), operations, grad_code.nbytes + 2 * run.images.nbytes)
 

@@ -11,9 +11,8 @@ from torch import nn
 
 from bench.conftest import Compare
 from bench.measure import Action, interleaved, ratio
-from bench.precisions import FASTEST, PRECISIONS
 from bench.report import Comparison, Report
-from bench.settings import CIFAR10, eager, images, ours
+from bench.settings import CIFAR10, FASTEST, PRECISIONS, eager, images, ours
 from neuroae.data import ImageSet
 from neuroae.training import TrainingSettings
 from neuroae.training.batches import Batch, batches
@@ -31,7 +30,7 @@ def trainable(model: nn.Module) -> nn.Module:
 
 
 def data() -> ImageSet:
-    """A thousand batches of one image set, so that the rate of the schedule is that of a real training's start."""
+    """Returns a thousand batches of the same images, so that the learning rate is that of a real training's start."""
     pixels = (images(CIFAR10) * 255).byte().repeat(STEPS, 1, 1, 1)
     labels = torch.arange(len(pixels)) % 10
     return ImageSet("crops", pixels, labels, torch.arange(len(pixels)), tuple("0123456789"))
@@ -64,14 +63,14 @@ def eager_step(channels_last: bool, device: str = "cpu", precision: str = "float
 
 @PRECISIONS
 def test_training_step(compare: Compare, precision: str) -> None:
-    """The alternative is in float32 both times: that is how the published code runs."""
+    """The alternative is always in float32, as the published code runs."""
     alternatives = {"eager": eager_step(False), "channels_last": eager_step(True)}
     bound, aim = (2.5, 3) if precision == "float32" else (6, 8)
     compare(f"training step, {precision}", CIFAR10.batch, our_step(precision), alternatives, bound, aim)
 
 
 def test_share_of_data_loading(benchmark: BenchmarkFixture, rounds: int, report: Report) -> None:
-    """Loading, augmenting and scaling a batch, in relation to the fastest step there is."""
+    """Compares loading, augmenting and scaling a batch with the fastest step."""
     settings = TrainingSettings(augment=True)
     source: Iterator[Batch] = batches(data(), settings, "benchmark", 0, torch.device("cpu"))
     seconds = interleaved({"loading": lambda: next(source), "step": our_step(FASTEST)}, rounds)

@@ -1,4 +1,4 @@
-"""Float32 that is float32, whatever the settings of the process allow in its place."""
+"""A context in which float32 arithmetic is exact float32, whatever the settings of the process allow instead."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ HIGHEST = "highest"
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, no library computes float32 products or convolutions in TF32 or bfloat16; afterwards all is as before.
+    """Keeps libraries from computing float32 products or convolutions in TF32 or bfloat16, and restores the settings.
 
-    PyTorch has two interfaces for this. The older switches come first: a model may read them, which is an error where
-    the newer ones say something else. These then see to what is left.
+    PyTorch has two interfaces for this. The older switches are set first: a model may read them, which raises an error
+    if the newer settings contradict them. The newer settings then cover what the older ones do not reach.
     """
-    with older_switches_off(), operations_exact():
+    with older_switches_off(), newer_settings_exact():
         yield
 
 
@@ -25,7 +25,7 @@ def full_float32() -> Iterator[None]:
 def older_switches_off() -> Iterator[None]:
     try:
         convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    except RuntimeError:  # set by the newer interface, after which the older cannot be read
+    except RuntimeError:  # once the newer interface was used, the older settings cannot be read
         yield
         return
     if convolutions:
@@ -42,18 +42,18 @@ def older_switches_off() -> Iterator[None]:
 
 
 @contextmanager
-def operations_exact() -> Iterator[None]:
-    on: Any = torch.backends  # its modules are made as it is imported, which a type checker cannot see
+def newer_settings_exact() -> Iterator[None]:
+    on: Any = torch.backends  # creates its modules at import time, which a type checker cannot see
     operations = (on.cudnn.conv, on.cudnn.rnn, on.cuda.matmul, on.mkldnn.conv, on.mkldnn.rnn, on.mkldnn.matmul)
-    rounded = [(operation, operation.fp32_precision) for operation in operations]
-    rounded = [(operation, before) for operation, before in rounded if before not in EXACT]
-    for operation, _ in rounded:
+    precisions = [(operation, operation.fp32_precision) for operation in operations]
+    inexact = [(operation, precision) for operation, precision in precisions if precision not in EXACT]
+    for operation, _ in inexact:
         operation.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for operation, before in rounded:
-            # What an operation inherits it goes on inheriting.
+        for operation, precision in inexact:
+            # An operation that inherits its precision goes back to inheriting it.
             operation.fp32_precision = "none"
-            if operation.fp32_precision != before:
-                operation.fp32_precision = before
+            if operation.fp32_precision != precision:
+                operation.fp32_precision = precision

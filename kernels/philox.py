@@ -1,7 +1,7 @@
-"""Philox4x32-10 in plain PyTorch (Salmon et al., SC 2011): the draw behind every dropout mask.
+"""Philox4x32-10 in plain PyTorch (Salmon et al., SC 2011): the random numbers behind all dropout masks.
 
-All words are unsigned 32-bit numbers held in int64 tensors. Products of two of them wrap in int64, but their bit
-pattern is the unsigned 64-bit product, so shifting and masking recovers both halves exactly.
+Words are unsigned 32-bit numbers in int64 tensors. A product of two words can overflow int64, but its bit pattern is
+that of the unsigned 64-bit product, so shifts and masks give both halves exactly.
 """
 
 import torch
@@ -14,14 +14,14 @@ MASK = 0xFFFFFFFF
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> Tensor:
-    """Four random words for each counter.
+    """Returns four random words for each counter.
 
     Args:
-        counter: four broadcastable int64 tensors with values in [0, 2^32).
-        key: two int64 tensors (usually scalars) with values in [0, 2^32).
+        counter: Four broadcastable int64 tensors with values in [0, 2^32).
+        key: Two int64 tensors (usually scalars) with values in [0, 2^32).
 
     Returns:
-        int64 tensor of the broadcast shape with a last dimension of 4, values in [0, 2^32).
+        An int64 tensor of the broadcast shape with a last dimension of 4, values in [0, 2^32).
     """
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
     k0, k1 = key
@@ -40,11 +40,11 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
 
 
 def split_seed(seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Low and high word of a 64-bit seed (an int64 tensor of one element, read as two's complement)."""
+    """Returns low and high word of a 64-bit seed, an int64 tensor of one element in two's complement."""
     seed = seed.reshape(())
     return seed & MASK, (seed >> 32) & MASK
 
 
 def drop_threshold(dropout_p: float) -> int:
-    """A coefficient is dropped when its word is below this: floor(p * 2^32) from the double p."""
+    """Returns floor(p * 2^32) from the double p. A coefficient is dropped when its word is below this."""
     return int(dropout_p * 2**32)

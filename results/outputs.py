@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neuroae.data import ImageSet
 from neuroae.evaluation import Accuracy
-from neuroae.kernels import engine_name
+from neuroae.kernels import backend_name
 from neuroae.models.fingerprints import fingerprint
 from neuroae.reports.page import digest
 from neuroae.utils.files import (
@@ -82,7 +82,7 @@ def provenance(name: str, model: nn.Module, data: ImageSet) -> dict[str, Any]:
         "model": Path(name).name,
         "fingerprint": fingerprint(model),
         "data": {"name": data.name, "images": len(data), "fingerprint": data.fingerprint()},
-        "backend": engine_name("cpu"),
+        "backend": backend_name("cpu"),
         "versions": versions(),
     }
 

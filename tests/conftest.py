@@ -1,4 +1,4 @@
-"""Fixtures that the test files share: the compiled engine, small dictionaries, and real data beside the project."""
+"""Fixtures that the test files share: the compiled backend, small dictionaries, and real data beside the project."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dictionaries import unit_atoms
 from neuroae import kernels
-from neuroae.kernels import EngineMissing
+from neuroae.kernels import BackendMissing
 from shared_data import SHARED, existing, load_module
 
 IN_CI = os.environ.get("CI") == "true"
@@ -31,13 +31,13 @@ def one_thread_and_a_fixed_generator() -> None:
 
 
 @pytest.fixture(scope="session", params=["triton" if kernels.interpreting() else "cpu"])
-def engine(request: pytest.FixtureRequest) -> ModuleType:
-    """The compiled engine that CPU tensors get in this process; where it must exist, its absence is a failure."""
+def backend(request: pytest.FixtureRequest) -> ModuleType:
+    """The compiled backend that CPU tensors get in this process; where it must exist, its absence is a failure."""
     try:
-        return kernels.load_engine(request.param)
-    except EngineMissing as reason:
+        return kernels.load_backend(request.param)
+    except BackendMissing as reason:
         if IN_CI or os.environ.get("NEUROAE_REQUIRE_CPU_ENGINE") == "1":
-            pytest.fail(f"the {request.param} engine is required here: {reason}")
+            pytest.fail(f"the {request.param} backend is required here: {reason}")
         pytest.skip(str(reason))
 
 

@@ -2,7 +2,7 @@
 
     python tests/test_golden.py
 
-keeps those of this machine in ``golden.json``, by what decides the last bits: processor, engine and libraries. On
+keeps those of this machine in ``golden.json``, by what decides the last bits: processor, backend and libraries. On
 machines that have none there, the test is skipped.
 """
 
@@ -26,7 +26,7 @@ from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
 from neuroae.cli.demo import DemoSettings, train_models
 from neuroae.data import load_dataset
 from neuroae.evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation
-from neuroae.kernels import EngineMissing, cpu
+from neuroae.kernels import BackendMissing, cpu
 from neuroae.reports import write_report
 
 KEPT = Path(__file__).with_name("golden.json")
@@ -95,7 +95,7 @@ def measure() -> dict[str, str]:
 def test_numbers_are_the_ones_that_were_kept() -> None:
     try:
         here = machine()
-    except EngineMissing as reason:
+    except BackendMissing as reason:
         pytest.skip(str(reason))
     kept = json.loads(KEPT.read_text()).get(here)
     if kept is None:

@@ -1,4 +1,4 @@
-"""The installed package: names, metadata, and what happens where the C++ engine cannot be built or is missing."""
+"""The installed package: names, metadata, and what happens where the C++ backend cannot be built or is missing."""
 
 import importlib.metadata
 import importlib.resources
@@ -14,12 +14,12 @@ from neuroae import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "libneuroae_cpu.so"
-FALLBACK = "neuroae runs on its reference engine"
+FALLBACK = "neuroae runs on its reference backend"
 
 ENCODE_TWICE = """
 import torch
 from neuroae import SparseEncoder
-from neuroae.kernels import engine_name
+from neuroae.kernels import backend_name
 
 atoms = torch.nn.functional.normalize(torch.randn(7, 12), dim=1).reshape(7, 3, 2, 2)
 images = torch.rand(2, 3, 6, 6)
@@ -27,7 +27,7 @@ served, reference = (SparseEncoder(atoms, stride=2, top_t=3, backend=name) for n
 for seed in (1, 2):
     ours, theirs = (encoder.encode(images, seed=seed) for encoder in (served, reference))
     assert torch.equal(ours.index, theirs.index) and torch.equal(ours.value, theirs.value)
-print(engine_name("cpu"))
+print(backend_name("cpu"))
 """
 
 
@@ -55,8 +55,8 @@ def test_kernels_are_a_part_of_the_package() -> None:
     assert kernels.__name__ == "neuroae.kernels"
 
 
-def test_engines_import_from_any_folder(tmp_path: Path) -> None:
-    modules = [f"neuroae.kernels.{engine}" for engine in ("reference", "cpu", "triton")]
+def test_backends_import_from_any_folder(tmp_path: Path) -> None:
+    modules = [f"neuroae.kernels.{backend}" for backend in ("reference", "cpu", "triton")]
     result = run_python("-c", f"import {', '.join(modules)}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
 

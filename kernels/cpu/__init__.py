@@ -1,6 +1,5 @@
-"""The C++ engine: the operations of ``reference.py`` on CPU tensors, on ``torch.get_num_threads()`` threads."""
+"""The C++ backend: the operations on CPU tensors, on ``torch.get_num_threads()`` threads."""
 
-from .codes import draw, encode, encode_backward, select, selection_backward
 from .convolutions import (
     conv_transpose,
     conv_transpose_backward_value,
@@ -9,6 +8,7 @@ from .convolutions import (
     dense_conv_transpose_backward_input,
     dense_conv_transpose_backward_weight,
 )
+from .encoder import draw, encode, encode_backward, select, selection_backward
 from .library import digest, instruction_set, library
 
 __all__ = [

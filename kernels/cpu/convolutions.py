@@ -1,13 +1,15 @@
-"""The transposed convolutions, of a code and of a dense tensor."""
+"""The transposed convolutions, of a code and of a dense tensor.
+
+The library computes with float32 and bfloat16, in channels_last memory. Tensors of float16 go through float32.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .. import conv_shapes
-from .calls import code_struct, empty, pointer, refuse_bad_index, run
-from .structures import Filters, Layer, Maps
+from .. import ops
+from .library import Filters, Layer, Maps, code_struct, pointer, refuse_bad_index, run
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 
@@ -21,14 +23,20 @@ def layer_struct(
     size: Sequence[int],
     relu: bool,
 ) -> Layer:
-    """``dtype`` is that of the output and of its gradient; the weight's own where the engine reads it."""
-    atoms, channels, kernel_h, kernel_w = weight.shape
+    """Describes a layer.
+
+    Args:
+        weight: Its dtype matters only where the library reads it, and is ``dtype`` then.
+        dtype: The dtype of the output and of its gradient.
+        size: Height and width of the output.
+    """
+    num_atoms, channels, kernel_h, kernel_w = weight.shape
     return Layer(
         weight.data_ptr(),
         pointer(bias),
         DTYPES[dtype],
         relu,
-        atoms,
+        num_atoms,
         channels,
         kernel_h,
         kernel_w,
@@ -38,8 +46,13 @@ def layer_struct(
     )
 
 
-def channels_last(tensor: Tensor) -> Tensor:
-    """In the engine's memory order, and in a type that it computes with (float16 goes to float32)."""
+def maps_struct(maps: Tensor, positive: Tensor | None) -> Maps:
+    rows, channels, height, width = maps.shape
+    return Maps(maps.data_ptr(), pointer(positive), DTYPES[maps.dtype], rows, height, width, channels)
+
+
+def to_library(tensor: Tensor) -> Tensor:
+    """Returns the tensor in channels_last memory and in a dtype that the library computes with."""
     if tensor.dtype not in DTYPES:
         tensor = tensor.float()
     return tensor.contiguous(memory_format=torch.channels_last)
@@ -56,12 +69,11 @@ def conv_transpose(
     output_padding: list[int],
     relu: bool,
 ) -> Tensor:
-    shape = conv_shapes.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding)
-    index, value = index.contiguous(), value.contiguous()
-    dtype, weight = weight.dtype, channels_last(weight)
+    dtype = weight.dtype
+    output = to_library(ops.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding, relu))
+    index, value, weight = index.contiguous(), value.contiguous(), to_library(weight)
     bias = None if bias is None else bias.float().contiguous()
-    output = empty(shape, weight.dtype, torch.channels_last)
-    layer = layer_struct(weight, weight.dtype, bias, stride, padding, shape[2:], relu)
+    layer = layer_struct(weight, weight.dtype, bias, stride, padding, output.shape[2:], relu)
     status = run("conv_transpose", code_struct(index, value, None, None), layer, output.data_ptr())
     refuse_bad_index(status, index, weight.shape[0])
     return output.to(dtype)
@@ -76,20 +88,19 @@ def conv_transpose_backward_value(
     stride: list[int],
     padding: list[int],
 ) -> Tensor:
-    conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
-    index, weight, grad_output = index.contiguous(), channels_last(weight), channels_last(grad_output)
-    output = None if output is None else channels_last(output)
-    result = empty(index.shape)
+    grad_value = ops.conv_transpose_backward_value(grad_output, output, index, count, weight, stride, padding)
+    index, weight, grad_output = index.contiguous(), to_library(weight), to_library(grad_output)
+    output = None if output is None else to_library(output)
     status = run(
         "conv_transpose_backward_value",
         grad_output.data_ptr(),
         pointer(output),
         code_struct(index, None, None, None),
         layer_struct(weight, weight.dtype, None, stride, padding, grad_output.shape[2:], False),
-        result.data_ptr(),
+        grad_value.data_ptr(),
     )
     refuse_bad_index(status, index, weight.shape[0])
-    return result
+    return grad_value
 
 
 def conv_transpose_backward_weight(
@@ -102,12 +113,11 @@ def conv_transpose_backward_weight(
     stride: list[int],
     padding: list[int],
 ) -> tuple[Tensor, Tensor]:
-    conv_shapes.check_value(value, index)
-    conv_shapes.conv_transpose_backward(grad_output, output, index, count, weight, stride, padding)
-    index, value, grad_output = index.contiguous(), value.contiguous(), channels_last(grad_output)
-    output = None if output is None else channels_last(output)
-    grad_weight = empty(weight.shape, memory_format=torch.channels_last)
-    grad_bias = empty(weight.shape[1:2])
+    grad_weight, grad_bias = ops.conv_transpose_backward_weight(
+        grad_output, output, index, value, count, weight, stride, padding
+    )
+    index, value, grad_output = index.contiguous(), value.contiguous(), to_library(grad_output)
+    output = None if output is None else to_library(output)
     layer = layer_struct(weight, grad_output.dtype, None, stride, padding, grad_output.shape[2:], False)
     status = run(
         "conv_transpose_backward_weight",
@@ -122,42 +132,36 @@ def conv_transpose_backward_weight(
     return grad_weight, grad_bias
 
 
-def maps_struct(maps: Tensor, positive: Tensor | None) -> Maps:
-    rows, channels, height, width = maps.shape
-    return Maps(maps.data_ptr(), pointer(positive), DTYPES[maps.dtype], rows, height, width, channels)
-
-
-# Products of rounded numbers are for gradients alone. In the output they would change what the rest of a network sees:
-# images that the trained CIFAR-10 defense decodes would stray from float32's 2.8 times as far (root mean square) as
-# those of PyTorch's own bfloat16 convolution, where float32 products stay as near.
+# Only gradients use products of numbers rounded to bfloat16. In the forward pass they would change what the rest of a
+# network sees: the images that the trained CIFAR-10 defense decodes would be 2.8 times as far (root mean square) from
+# those of float32 as with PyTorch's own bfloat16 convolution. With products in float32 they are as near as PyTorch's.
 def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    shape = conv_shapes.dense_conv_transpose(input, weight, bias)
-    dtype, input, weight = input.dtype, channels_last(input), channels_last(weight)
+    dtype = input.dtype
+    output = to_library(ops.dense_conv_transpose(input, weight, bias, relu))
+    input, weight = to_library(input), to_library(weight)
     bias = None if bias is None else bias.contiguous()
-    output = empty(shape, input.dtype, torch.channels_last)
     filters = Filters(weight.data_ptr(), pointer(bias), *weight.shape[:2], 2, True, relu, False)
     run("convolve", maps_struct(input, None), filters, output.data_ptr())
     return output.to(dtype)
 
 
 def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | None, weight: Tensor) -> Tensor:
-    shape = conv_shapes.dense_conv_transpose_backward_input(grad_output, output, weight)
-    dtype, grad_output = grad_output.dtype, channels_last(grad_output)
-    output = None if output is None else channels_last(output)
-    turned = channels_last(weight.transpose(0, 1))
-    result = empty(shape, grad_output.dtype, torch.channels_last)
-    filters = Filters(turned.data_ptr(), None, *turned.shape[:2], 0, False, False, True)
-    run("convolve", maps_struct(grad_output, output), filters, result.data_ptr())
-    return result.to(dtype)
+    dtype = grad_output.dtype
+    grad_input = to_library(ops.dense_conv_transpose_backward_input(grad_output, output, weight))
+    grad_output = to_library(grad_output)
+    output = None if output is None else to_library(output)
+    transposed = to_library(weight.transpose(0, 1))
+    filters = Filters(transposed.data_ptr(), None, *transposed.shape[:2], 0, False, False, True)
+    run("convolve", maps_struct(grad_output, output), filters, grad_input.data_ptr())
+    return grad_input.to(dtype)
 
 
 def dense_conv_transpose_backward_weight(
     grad_output: Tensor, output: Tensor | None, input: Tensor
 ) -> tuple[Tensor, Tensor]:
-    shape = conv_shapes.dense_conv_transpose_backward_weight(grad_output, output, input)
-    grad_output, input = channels_last(grad_output), channels_last(input)
-    output = None if output is None else channels_last(output)
-    grad_weight, grad_bias = empty(shape, memory_format=torch.channels_last), empty(shape[1:2])
+    grad_weight, grad_bias = ops.dense_conv_transpose_backward_weight(grad_output, output, input)
+    grad_output, input = to_library(grad_output), to_library(input)
+    output = None if output is None else to_library(output)
     moved, fixed = maps_struct(grad_output, output), maps_struct(input, None)
     run("convolve_backward_weight", moved, fixed, grad_weight.data_ptr(), grad_bias.data_ptr())
     return grad_weight, grad_bias

@@ -1,34 +1,119 @@
-"""The compiled library: where it is, what its functions take, and why it is missing if it is."""
+"""The compiled library: where it is, the structures that its functions take, and why it is missing if it is.
+
+The structures repeat those of ``src/abi.h`` field by field.
+"""
 
 import ctypes
 import functools
 import hashlib
 import os
-from ctypes import POINTER, c_char_p, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
-from .. import EngineMissing
-from .structures import (
-    STRUCTURES,
-    Code,
-    Dictionary,
-    Draws,
-    Filters,
-    Gradient,
-    Images,
-    Layer,
-    Maps,
-    Membership,
-    Selection,
-)
+import torch
+from torch import Tensor
+
+from ..errors import BackendMissing
 
 FOLDER = Path(__file__).parent
 LIBRARY_NAME = "libneuroae_cpu.so"
 BUILD_ERROR = FOLDER / "build-error.txt"
-OTHER_VERSION = "the C++ engine at {} is of another version: build the package again"
-BAD_INDEX, NO_MEMORY, FORKED = 2, 3, 4  # kBadIndex, kNoMemory and kForked of engine.h
+OTHER_VERSION = "the C++ backend at {} is of another version: build the package again"
+BAD_INDEX, NO_MEMORY, FORKED = 2, 3, 4  # kBadIndex, kNoMemory and kForked of abi.h
 INSTRUCTION_SETS = ("plain", "avx2", "avx512", "avx512_bf16")
+
+Fields = list[tuple[str, Any]]
+
+
+def pointers(*names: str) -> Fields:
+    return [(name, c_void_p) for name in names]
+
+
+def sizes(*names: str) -> Fields:
+    return [(name, c_int64) for name in names]
+
+
+def flags(*names: str) -> Fields:
+    return [(name, c_int32) for name in names]
+
+
+class Images(Structure):
+    _fields_ = [
+        *pointers("pixels"),
+        *sizes("count", "channels", "height", "width"),
+        ("low", c_float),
+        ("high", c_float),
+    ]
+
+
+class Dictionary(Structure):
+    _fields_ = [*pointers("atoms", "norms", "dead_zone"), *sizes("count", "channels", "patch", "stride")]
+
+
+class Draws(Structure):
+    _fields_ = [
+        *pointers("image_ids"),
+        *sizes("seed", "start"),
+        ("drop_below", c_uint64),
+        *flags("quantize", "is_signed"),
+    ]
+
+
+class Selection(Structure):
+    _fields_ = [*pointers("atom", "projection"), *sizes("images", "patches_h", "patches_w", "top_t")]
+
+
+class Code(Structure):
+    _fields_ = [
+        *pointers("index", "value", "projection", "count"),
+        *sizes("rows", "patches_h", "patches_w", "top_t"),
+    ]
+
+
+class Gradient(Structure):
+    _fields_ = [
+        *sizes("images", "height", "width"),
+        *flags("surrogate", "quantize", "is_signed"),
+        ("sigma", c_double),
+    ]
+
+
+class Membership(Structure):
+    _fields_ = [
+        *pointers("grad_code"),
+        *sizes("patches_h", "patches_w", "top_t"),
+        ("width", c_float),
+        *flags("quantize", "is_signed"),
+    ]
+
+
+class Layer(Structure):
+    _fields_ = [
+        *pointers("weight", "bias"),
+        *flags("dtype", "relu"),
+        *sizes("atoms", "channels", "kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w"),
+        *sizes("height", "width"),
+    ]
+
+
+class Maps(Structure):
+    _fields_ = [
+        *pointers("data", "positive"),
+        *flags("dtype"),
+        *sizes("rows", "height", "width", "channels"),
+    ]
+
+
+class Filters(Structure):
+    _fields_ = [
+        *pointers("weight", "bias"),
+        *sizes("inputs", "outputs", "padding"),
+        *flags("flipped", "relu", "rounded"),
+    ]
+
+
+STRUCTURES = (Images, Dictionary, Draws, Selection, Code, Gradient, Membership, Layer, Maps, Filters)
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "select": (POINTER(Images), POINTER(Dictionary), POINTER(Selection), c_int32),
@@ -53,30 +138,34 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 
 
 def library_path() -> Path:
-    """``NEUROAE_CPU_LIBRARY`` if set (a sanitized build, say), else the one built with the package."""
+    """Returns ``NEUROAE_CPU_LIBRARY`` if it is set (say, a sanitized build), else the package's own library."""
     return Path(os.environ.get("NEUROAE_CPU_LIBRARY") or FOLDER / LIBRARY_NAME)
 
 
 @functools.cache
 def digest() -> str:
-    """SHA-256 sum of the library's file, in hexadecimal, as it was when the library was loaded."""
+    """Returns the SHA-256 sum of the library's file, in hexadecimal, from when the library was loaded."""
     return hashlib.sha256(library_path().read_bytes()).hexdigest()
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The loaded library with its functions declared, or ``EngineMissing`` with the reason.
+    """Returns the loaded library, with its functions declared.
 
-    ``NEUROAE_CPU_ISA`` lowers its instruction set, to ``plain`` where the processor lacks the one that it names.
+    ``NEUROAE_CPU_ISA`` lowers its instruction set, to ``plain`` if the processor lacks the set that it names.
+
+    Raises:
+        BackendMissing: The library was not built, does not load, or belongs to other sources.
+        ValueError: ``NEUROAE_CPU_ISA`` names no instruction set.
     """
-    asked = os.environ.get("NEUROAE_CPU_ISA")
-    if asked and asked not in INSTRUCTION_SETS:
-        raise ValueError(f"NEUROAE_CPU_ISA is {asked!r}, expected one of {', '.join(INSTRUCTION_SETS)}")
+    isa = os.environ.get("NEUROAE_CPU_ISA")
+    if isa and isa not in INSTRUCTION_SETS:
+        raise ValueError(f"NEUROAE_CPU_ISA is {isa!r}, expected one of {', '.join(INSTRUCTION_SETS)}")
     path = library_path()
     if not path.exists():
-        ours = path == FOLDER / LIBRARY_NAME and BUILD_ERROR.exists()
-        reason = BUILD_ERROR.read_text().strip() if ours else f"there is no {path.name} at {path.parent}"
-        raise EngineMissing(f"the C++ engine is missing: {reason}")
+        is_ours = path == FOLDER / LIBRARY_NAME and BUILD_ERROR.exists()
+        reason = BUILD_ERROR.read_text().strip() if is_ours else f"there is no {path.name} at {path.parent}"
+        raise BackendMissing(f"the C++ backend is missing: {reason}")
     try:
         loaded = ctypes.CDLL(str(path))
         for name, arguments in ARGUMENTS.items():
@@ -86,29 +175,65 @@ def library() -> ctypes.CDLL:
         loaded.neuroae_isa.restype = loaded.neuroae_sources.restype = c_char_p
         loaded.neuroae_structure_sizes.restype = POINTER(c_int64)
     except OSError as error:
-        raise EngineMissing(f"the C++ engine does not load: {error}") from error
-    except AttributeError as error:  # a function is not there
-        raise EngineMissing(OTHER_VERSION.format(path)) from error
-    if not same_structures(loaded) or sources() not in (None, loaded.neuroae_sources().decode()):
-        raise EngineMissing(OTHER_VERSION.format(path))
+        raise BackendMissing(f"the C++ backend does not load: {error}") from error
+    except AttributeError as error:  # the library lacks a function
+        raise BackendMissing(OTHER_VERSION.format(path)) from error
+    if not has_same_structures(loaded) or source_digest() not in (None, loaded.neuroae_sources().decode()):
+        raise BackendMissing(OTHER_VERSION.format(path))
     digest()
     return loaded
 
 
-def same_structures(loaded: ctypes.CDLL) -> bool:
-    sizes = loaded.neuroae_structure_sizes()
+def has_same_structures(loaded: ctypes.CDLL) -> bool:
+    """Returns whether the library was built with structures of the same number and sizes."""
+    actual = loaded.neuroae_structure_sizes()
     expected = [ctypes.sizeof(structure) for structure in STRUCTURES]
-    return bool(sizes[0] == len(expected) and sizes[1 : 1 + len(expected)] == expected)
+    return bool(actual[0] == len(expected) and actual[1 : 1 + len(expected)] == expected)
 
 
-def sources() -> str | None:
-    """A digest of the sources beside the package, as CMakeLists.txt makes it; None where there are none (a wheel)."""
+def source_digest() -> str | None:
+    """Returns a digest of the sources, as CMakeLists.txt computes it; None without sources, as in a wheel."""
     files = sorted(file for ending in ("cpp", "h") for file in FOLDER.glob(f"src/*.{ending}"))
     digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
     return hashlib.sha256("".join(digests).encode()).hexdigest() if files else None
 
 
 def instruction_set() -> str:
-    """What the engine runs on here: avx512_bf16, avx512, avx2 or plain."""
+    """Returns the instruction set that the library uses here: avx512_bf16, avx512, avx2 or plain."""
     name: bytes = library().neuroae_isa()
     return name.decode()
+
+
+def run(operation: str, *arguments: object) -> int:
+    """Calls a function of the library on ``torch.get_num_threads()`` threads, and returns its status.
+
+    ctypes releases the interpreter lock meanwhile.
+
+    Raises:
+        MemoryError: The library could not allocate scratch memory.
+        RuntimeError: The process was forked from one that had computed in parallel.
+    """
+    status: int = getattr(library(), f"neuroae_{operation}")(*arguments, torch.get_num_threads())
+    if status == NO_MEMORY:
+        raise MemoryError(f"the C++ backend has no memory for {operation}")
+    if status == FORKED:
+        raise RuntimeError(
+            f"{operation} runs in a forked process, whose parent computed in parallel: the parent's threads do not "
+            "exist here, and waiting for them would never end. Start processes by spawn "
+            "(torch.multiprocessing.get_context('spawn')), or call torch.set_num_threads(1) first"
+        )
+    return status
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def code_struct(index: Tensor, value: Tensor | None, projection: Tensor | None, count: Tensor | None) -> Code:
+    return Code(pointer(index), pointer(value), pointer(projection), pointer(count), *index.shape)
+
+
+def refuse_bad_index(status: int, index: Tensor, num_atoms: int) -> None:
+    """Raises ``ValueError`` if the library met an atom that does not exist."""
+    if status == BAD_INDEX:
+        raise ValueError(f"index names atom {int(index.max())}, expected -1 to {num_atoms - 1}")

@@ -1,17 +1,15 @@
-"""Realizations of a selection: dropout (eq. 2) and activation/quantization (eq. 3)."""
+"""Draws realizations of a selection: dropout (eq. 2) and activation/quantization (eq. 3)."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import shapes
+from .. import ops
 from ..philox import drop_threshold
 from . import tiles
-from .checks import check_drawn
-from .launch import Launch
+from .launch import Launch, check_draw
 from .philox import survives
-from .top_t import row_count
-from .write import next_slots, write_kept, write_unused
+from .steps import next_slots, row_count, write_survivors, write_unused
 
 
 @triton.jit(do_not_specialize=["drop_threshold", "start", "patches", "total"])
@@ -48,15 +46,14 @@ def draw_kernel(
         slot = first + tl.arange(0, SLOT_TILE)[None, :]
         inside = live & (slot < TOP_T)
         atom = tl.load(selected + source + slot, mask=inside, other=0).to(tl.int32)
-        spared = survives(
+        keep = inside & survives(
             atom, patch % patches, start.to(tl.uint32) + realization.to(tl.uint32), image_id, seed, drop_threshold
         )
-        keep = inside & spared
         a = tl.load(selected_projection + source + slot, mask=keep, other=0.0)
         norm = tl.load(norms + atom, mask=keep, other=0.0)
         dead = tl.load(dead_zone + atom, mask=keep, other=0.0)
         offset = target + next_slots(keep, used)
-        write_kept(index, value, projection, offset, keep, atom, a, norm, dead, QUANTIZE, SIGNED)
+        write_survivors(index, value, projection, offset, keep, atom, a, norm, dead, QUANTIZE, SIGNED)
         used += row_count(keep)
     tl.store(count + realization.to(tl.int64) * total + patch, used, mask=live)
     write_unused(index, value, projection, target, used, live, TOP_T, SLOT_TILE)
@@ -75,9 +72,8 @@ def draw(
     quantize: bool,
     signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    shape = shapes.draw(atom, projection, norms, dead_zone, seed, image_ids, start, count, dropout_p)
-    check_drawn(atom, norms.shape[0], image_ids)
-    code = shapes.empty_code(projection, shape)
+    code = ops.draw(atom, projection, norms, dead_zone, seed, image_ids, start, count, dropout_p, quantize, signed)
+    check_draw(atom, norms.shape[0], image_ids)
     draw_launch(
         (atom, projection), (norms, dead_zone), (seed, image_ids), code, start, count, dropout_p, quantize, signed
     ).run()
@@ -88,14 +84,14 @@ def draw_launch(
     selection: tuple[Tensor, Tensor],
     levels: tuple[Tensor, Tensor],
     randomness: tuple[Tensor, Tensor],
-    code: tuple[Tensor, Tensor, Tensor, Tensor],
+    code: ops.Code,
     start: int,
     count: int,
     dropout_p: float,
     quantize: bool,
     signed: bool,
 ) -> Launch:
-    """``levels`` are norms and dead zone, ``randomness`` is seed and image ids, ``code`` receives the result."""
+    """Returns the launch that fills ``code``. ``levels`` is (norms, dead zone), ``randomness`` (seed, image ids)."""
     batch, patches_h, patches_w, top_t = selection[0].shape
     total = batch * patches_h * patches_w
     arguments = {
@@ -114,17 +110,17 @@ def draw_launch(
         "PATCH_TILE": tiles.PATCH_TILE,
         "SLOT_TILE": slot_tile,
     }
-    programs = count * tiles.blocks(total, tiles.PATCH_TILE)
+    programs = count * tiles.num_tiles(total, tiles.PATCH_TILE)
     return Launch(draw_kernel, programs, arguments, constants, tiles.warps(tiles.PATCH_TILE * slot_tile, 4))
 
 
 def code_arguments(
     levels: tuple[Tensor, Tensor],
     randomness: tuple[Tensor, Tensor],
-    code: tuple[Tensor, Tensor, Tensor, Tensor],
+    code: ops.Code,
     dropout_p: float,
 ) -> dict[str, Tensor | int]:
-    """The arguments of a kernel that draws a code."""
+    """Returns the arguments that all kernels take that draw a code."""
     tensors = (*levels, *randomness)
     names = ("norms", "dead_zone", "seed", "image_ids", "index", "value", "projection", "count")
     contiguous = (tensor.contiguous() for tensor in tensors)

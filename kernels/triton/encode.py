@@ -1,22 +1,21 @@
-"""The whole encoder for one realization: projection, top T, dropout and quantization in one kernel.
+"""The fused encoder for one realization: projection, top T, dropout and quantization in one kernel.
 
-The selection stays in registers. A dictionary that does not fit there takes ``select`` and ``draw`` instead,
-whose results are the same to the bit.
+The selection stays in registers. For dictionaries that are too large for this, ``select`` and ``draw`` give the same
+results to the bit.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import shapes
+from .. import ops
+from ..checks import check_image_ids, check_images
 from . import tiles
 from .draw import code_arguments, draw
 from .launch import Launch
-from .philox import survives_everywhere
-from .project import patch_origins, project
+from .philox import all_survivors
 from .select import dictionary_constants, patch_arguments, select
-from .top_t import row_count, top_t
-from .write import halves, next_slots, write_kept, write_unused
+from .steps import halves, next_slots, patch_origins, project, row_count, top_t, write_survivors, write_unused
 
 
 @triton.jit(do_not_specialize=["drop_threshold", "realization", "height", "width", "patches_w", "patches", "total"])
@@ -59,7 +58,7 @@ def encode_kernel(
     atom = tl.arange(0, ATOM_TILE)[None, :]
     keep = top_t(a, atom < ATOMS, TOP_T)
     image_id = tl.load(image_ids + patch // patches, mask=live, other=0)
-    keep &= survives_everywhere(patch % patches, realization.to(tl.uint32), image_id, seed, drop_threshold, ATOM_TILE)
+    keep &= all_survivors(patch % patches, realization.to(tl.uint32), image_id, seed, drop_threshold, ATOM_TILE)
     used = row_count(keep)
     tl.store(count + patch, used, mask=live)
 
@@ -69,15 +68,15 @@ def encode_kernel(
     projection += start
     row = lane * TOP_T
     offset = row + next_slots(keep, tl.zeros_like(row))
-    # Addresses take two registers each: one half of the atoms after the other, they fit.
+    # An address takes two registers. Those of half of the atoms fit, so the halves are written in turn.
     offset_even, offset_odd = halves(offset)
     keep_even, keep_odd = halves((keep & live).to(tl.int8))
     a_even, a_odd = halves(a)
     even = 2 * tl.arange(0, ATOM_TILE // 2)[None, :]
     norm, dead = load_levels(norms, dead_zone, even, ATOMS)
-    write_kept(index, value, projection, offset_even, keep_even != 0, even, a_even, norm, dead, QUANTIZE, SIGNED)
+    write_survivors(index, value, projection, offset_even, keep_even != 0, even, a_even, norm, dead, QUANTIZE, SIGNED)
     norm, dead = load_levels(norms, dead_zone, even + 1, ATOMS)
-    write_kept(index, value, projection, offset_odd, keep_odd != 0, even + 1, a_odd, norm, dead, QUANTIZE, SIGNED)
+    write_survivors(index, value, projection, offset_odd, keep_odd != 0, even + 1, a_odd, norm, dead, QUANTIZE, SIGNED)
     write_unused(index, value, projection, row, used, live, TOP_T, SLOT_TILE)
 
 
@@ -101,13 +100,14 @@ def encode(
     quantize: bool,
     signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    shape = shapes.encode(images, atoms, norms, dead_zone, seed, image_ids, stride, top_t, realization, dropout_p)
+    code = ops.encode(
+        images, atoms, norms, dead_zone, seed, image_ids, stride, top_t, realization, dropout_p, quantize, signed
+    )
     if not tiles.fits_registers(atoms.shape[0]):
         selection = select(images, atoms, stride, top_t)
         return draw(*selection, norms, dead_zone, seed, image_ids, realization, 1, dropout_p, quantize, signed)
-    shapes.check_images(images)
-    shapes.check_image_ids(image_ids)
-    code = shapes.empty_code(images, shape)
+    check_images(images)
+    check_image_ids(image_ids)
     encode_launch(
         images, atoms, (norms, dead_zone), (seed, image_ids), code, stride, realization, dropout_p, quantize, signed
     ).run()
@@ -119,14 +119,14 @@ def encode_launch(
     atoms: Tensor,
     levels: tuple[Tensor, Tensor],
     randomness: tuple[Tensor, Tensor],
-    code: tuple[Tensor, Tensor, Tensor, Tensor],
+    code: ops.Code,
     stride: int,
     realization: int,
     dropout_p: float,
     quantize: bool,
     signed: bool,
 ) -> Launch:
-    """``levels`` are norms and dead zone, ``randomness`` is seed and image ids, ``code`` receives the result."""
+    """Returns the launch that fills ``code``. ``levels`` is (norms, dead zone), ``randomness`` (seed, image ids)."""
     sizes = patch_arguments(images, code[0])
     arguments = {
         "images": images.contiguous(),
@@ -142,4 +142,4 @@ def encode_launch(
         "SLOT_TILE": tiles.slot_tile(top_t),
     }
     num_warps = tiles.warps(tiles.PATCH_TILE * constants["ATOM_TILE"], 16)
-    return Launch(encode_kernel, tiles.blocks(sizes["total"], tiles.PATCH_TILE), arguments, constants, num_warps)
+    return Launch(encode_kernel, tiles.num_tiles(sizes["total"], tiles.PATCH_TILE), arguments, constants, num_warps)

@@ -1,4 +1,10 @@
-"""A kernel with everything that its launch takes: run here, and compiled without a GPU by ``bench/gpu_budgets.py``."""
+"""A launch of a kernel, and the checks of values before it.
+
+Kernels cannot survive atoms that do not exist. On the CPU, under the interpreter, the checks raise ``ValueError``. On
+an NVIDIA GPU they are device-side assertions, which end the process with the same message, as PyTorch's own indexing
+operations do: reading the values would make every realization of an attack wait for the GPU. ROCm has no device-side
+assertions, so there the checks raise, and wait.
+"""
 
 import contextlib
 from collections.abc import Mapping
@@ -8,18 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_image_ids, check_selection, is_unreadable
+from ..ops import require
+
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch of a kernel.
+    """One launch of a kernel. ``bench/gpu_budgets.py`` compiles launches without a GPU.
 
     Attributes:
-        kernel: the ``triton.jit`` function.
-        programs: how many programs run; they are numbered along one axis, whose limit is 2^31 - 1.
-        arguments: tensors (contiguous in the order that the kernel expects) and numbers, by parameter.
-        constants: the compile-time parameters.
-        num_warps: warps a program.
-        num_stages: depth of software pipelining of the kernel's loops.
+        kernel: The ``triton.jit`` function.
+        programs: The number of programs, up to 2^31 - 1; all are on one axis.
+        arguments: Tensors (contiguous in the memory order that the kernel expects) and numbers, by parameter.
+        constants: The compile-time parameters.
+        num_warps: Warps in a program.
+        num_stages: Depth of the software pipelining of loops.
     """
 
     kernel: Any
@@ -31,21 +40,54 @@ class Launch:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of the compiler. Multiply-adds are fused; Triton versions differ in their default."""
+        """The compiler's options. Multiply-adds are fused; versions of Triton differ in their default."""
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
     def device(self) -> torch.device:
-        """Where all tensors are; a kernel would read those of another device before they are written, or crash."""
+        """Returns the device of all tensors.
+
+        Raises:
+            ValueError: They are on several devices. The kernel would crash, or read tensors before they are written.
+        """
         devices = {name: value.device for name, value in self.arguments.items() if isinstance(value, Tensor)}
         if len(set(devices.values())) > 1:
-            found = ", ".join(f"{name} on {device}" for name, device in devices.items())
-            raise ValueError(f"expected all tensors on one device, found {found}")
+            places = ", ".join(f"{name} on {device}" for name, device in devices.items())
+            raise ValueError(f"a kernel has {places}, expected all tensors on one device")
         return next(iter(devices.values()))
 
     def run(self) -> None:
-        """Launches on the device of the tensors, in its current stream. Without programs nothing happens."""
+        """Launches the kernel on the device of the tensors, in its current stream. Does nothing without programs."""
         if self.programs == 0:
             return
         device = self.device()
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
             self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
+
+
+def check_index(index: Tensor, num_atoms: int) -> None:
+    """Refuses a code with atoms that do not exist."""
+    if not has_device_assertions(index):
+        highest = -1 if is_unreadable(index) else int(index.max())
+        require(highest < num_atoms, f"index names atom {highest}, expected -1 to {num_atoms - 1}")
+    elif index.numel():
+        torch._assert_async(index.max() < num_atoms, f"index names an atom beyond {num_atoms - 1}, the last")
+
+
+def check_draw(atom: Tensor, num_atoms: int, image_ids: Tensor) -> None:
+    """Refuses a selection with atoms that do not exist, and ids that do not fit a 32-bit word of the counter."""
+    if not has_device_assertions(atom):
+        check_image_ids(image_ids)
+        check_selection(atom, num_atoms)
+    elif atom.numel():
+        torch._assert_async(are_within(image_ids, 2**32), "image_ids holds numbers outside [0, 2^32)")
+        torch._assert_async(are_within(atom, num_atoms), f"atom names atoms outside [0, {num_atoms - 1}]")
+
+
+def has_device_assertions(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.version.hip is None
+
+
+def are_within(numbers: Tensor, limit: int) -> Tensor:
+    """Returns a bool tensor of one element: whether all numbers are in [0, limit)."""
+    low, high = numbers.aminmax()
+    return (low >= 0) & (high < limit)

@@ -1,19 +1,36 @@
-"""Projection and top T of every patch, for draws to follow."""
+"""Projection and top T of all patches.
+
+A program holds the projections of some patches in registers. If the dictionary is too large for that, one kernel
+writes the projections of as many patches as fit in a buffer of 256 MiB, another one searches them, and so on until the
+batch is done. Memory does not grow with the batch, and each kernel only reads what an earlier kernel has written.
+"""
 
 from collections.abc import Iterator
+from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import shapes
+from .. import ops
+from ..checks import check_images
 from . import tiles
 from .launch import Launch
-from .project import patch_origins, project
-from .select_large import select_large_launches
-from .top_t import top_t
-from .write import next_slots
+from .steps import (
+    above_cut,
+    magnitudes,
+    midpoint,
+    narrow,
+    next_slots,
+    patch_origins,
+    project,
+    row_count,
+    row_reach,
+    top_t,
+    widest_interval,
+)
+
+BUFFER_NUMBERS = 2**26
 
 
 @triton.jit(do_not_specialize=["height", "width", "patches_w", "patches", "total"])
@@ -48,35 +65,160 @@ def select_kernel(
     tl.store(projection + offset, a, mask=keep)
 
 
+@triton.jit(do_not_specialize=["height", "width", "patches_w", "patches", "first", "end"])
+def project_kernel(
+    images,
+    atoms,
+    buffer,
+    height: tl.int32,
+    width: tl.int32,
+    patches_w: tl.int32,
+    patches: tl.int32,
+    first: tl.int32,
+    end: tl.int32,
+    ATOMS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PATCH: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PATCH_TILE: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+    PIXEL_SLICE: tl.constexpr,
+):
+    """Writes projections of patches ``first`` to ``end`` - 1 to ``buffer``, (end - first, ATOMS) float32."""
+    ATOM_GROUPS: tl.constexpr = (ATOMS + ATOM_TILE - 1) // ATOM_TILE
+    place = tl.program_id(0) // ATOM_GROUPS * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
+    first_atom = tl.program_id(0) % ATOM_GROUPS * ATOM_TILE
+    patch = first + place
+    live = patch < end
+    origin = patch_origins(patch, height, width, patches_w, patches, CHANNELS, STRIDE)
+    a = project(images, atoms, origin, live, first_atom, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE)
+    atom = first_atom + tl.arange(0, ATOM_TILE)[None, :]
+    tl.store(buffer + place * ATOMS + atom, a, mask=live & (atom < ATOMS))
+
+
+@triton.jit(do_not_specialize=["first", "end"])
+def search_kernel(
+    buffer,
+    selected,
+    projection,
+    first: tl.int32,
+    end: tl.int32,
+    ATOMS: tl.constexpr,
+    TOP_T: tl.constexpr,
+    PATCH_TILE: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+):
+    """Selects the top T of the patches in ``buffer``. ``selected`` and ``projection`` are those of the batch."""
+    place = tl.program_id(0) * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
+    patch = first + place
+    live = patch < end
+    row = buffer + place * ATOMS
+    column = tl.arange(0, ATOM_TILE)[None, :]
+
+    low, high = widest_interval(PATCH_TILE)
+    while tl.max(high - low) > 1:
+        middle = midpoint(low, high)
+        reached = tl.zeros((PATCH_TILE, 1), tl.int32)
+        for first_atom in range(0, ATOMS, ATOM_TILE):
+            reached += row_reach(magnitudes(*load_projections(row, first_atom + column, live, ATOMS)), middle)
+        low, high = narrow(low, high, middle, reached, TOP_T)
+
+    places = tl.full((PATCH_TILE, 1), TOP_T, tl.int32)
+    for first_atom in range(0, ATOMS, ATOM_TILE):
+        places -= row_count(magnitudes(*load_projections(row, first_atom + column, live, ATOMS)) > low)
+
+    used = tl.zeros((PATCH_TILE, 1), tl.int32)
+    for first_atom in range(0, ATOMS, ATOM_TILE):
+        atom = first_atom + column
+        a, valid = load_projections(row, atom, live, ATOMS)
+        bits = magnitudes(a, valid)
+        keep = above_cut(bits, low, places)
+        offset = patch.to(tl.int64) * TOP_T + next_slots(keep, used)
+        places -= row_count(bits == low)
+        used += row_count(keep)
+        keep = keep & live
+        tl.store(selected + offset, tl.broadcast_to(atom, keep.shape).to(tl.int16), mask=keep)
+        tl.store(projection + offset, a, mask=keep)
+
+
+@triton.jit
+def load_projections(row, atom, live, ATOMS: tl.constexpr):
+    """Returns projections, 0 beyond the last atom and patch, and the mask of atoms that exist."""
+    return tl.load(row + atom, mask=live & (atom < ATOMS), other=0.0), atom < ATOMS
+
+
 def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:
-    shape = shapes.select(images, atoms, stride, top_t)
-    shapes.check_images(images)
-    atom = images.new_empty(shape, dtype=torch.int16)
-    projection = images.new_empty(shape)
+    atom, projection = ops.select(images, atoms, stride, top_t)
+    check_images(images)
     for launch in select_launches(images, atoms, atom, projection, stride):
         launch.run()
     return atom, projection
 
 
 def select_launches(images: Tensor, atoms: Tensor, atom: Tensor, projection: Tensor, stride: int) -> Iterator[Launch]:
-    """``atom`` and ``projection`` receive the selection; their shape says how many patches there are, and T."""
-    images, atoms = images.contiguous(), atoms.contiguous()
+    """Yields the launches that fill ``atom`` and ``projection``, whose shape gives the number of patches, and T."""
+    pictures = {"images": images.contiguous(), "atoms": atoms.contiguous()}
+    selection = {"selected": atom, "projection": projection}
     sizes = patch_arguments(images, atom)
     constants = dictionary_constants(atoms, stride, atom.shape[3])
     if not tiles.fits_registers(atoms.shape[0]):
-        yield from select_large_launches(images, atoms, atom, projection, sizes, constants)
+        yield from buffer_launches(search_kernel, selection, ("TOP_T",), pictures, sizes, constants)
         return
     yield Launch(
         select_kernel,
-        tiles.blocks(sizes["total"], tiles.PATCH_TILE),
-        {"images": images, "atoms": atoms, "selected": atom, "projection": projection} | sizes,
+        tiles.num_tiles(sizes["total"], tiles.PATCH_TILE),
+        pictures | selection | sizes,
         constants,
         tiles.warps(tiles.PATCH_TILE * constants["ATOM_TILE"], 16),
     )
 
 
+def buffer_launches(
+    kernel: Any,
+    arguments: dict[str, Any],
+    names: tuple[str, ...],
+    pictures: dict[str, Tensor],
+    sizes: dict[str, int],
+    constants: dict[str, int],
+) -> Iterator[Launch]:
+    """Yields launches in pairs, each for a part of the batch: one fills the buffer, ``kernel`` reads it.
+
+    Args:
+        kernel: A kernel that searches the buffer.
+        arguments: Its arguments without ``buffer``, ``first`` and ``end``.
+        names: Its compile-time parameters besides the tiles.
+        pictures: Images and atoms.
+        sizes: ``patch_arguments``.
+        constants: The compile-time parameters of both kernels.
+    """
+    num_atoms, tile, total = constants["ATOMS"], constants["ATOM_TILE"], sizes["total"]
+    step = min(BUFFER_NUMBERS // num_atoms, total)
+    buffer = pictures["images"].new_empty(step, num_atoms)
+    geometry = {name: sizes[name] for name in ("height", "width", "patches_w", "patches")}
+    tiling = {name: constants[name] for name in ("ATOMS", "PATCH_TILE", "ATOM_TILE")}
+    patch_constants = {name: constants[name] for name in ("CHANNELS", "PATCH", "STRIDE", "PIXEL_SLICE")}
+    for first in range(0, total, max(step, 1)):
+        end = min(first + step, total)
+        part: dict[str, Tensor | int] = {"buffer": buffer, "first": first, "end": end}
+        groups = tiles.num_tiles(end - first, tiles.PATCH_TILE)
+        yield Launch(
+            project_kernel,
+            groups * tiles.num_tiles(num_atoms, tile),
+            pictures | geometry | part,
+            tiling | patch_constants,
+            tiles.warps(tiles.PATCH_TILE * tile, 16),
+        )
+        yield Launch(
+            kernel,
+            groups,
+            arguments | part,
+            tiling | {name: constants[name] for name in names},
+            tiles.warps(tiles.PATCH_TILE * tile, 8),
+        )
+
+
 def patch_arguments(images: Tensor, code: Tensor) -> dict[str, int]:
-    """Where patches lie, for a code (or selection) of these images."""
+    """Returns the arguments that locate patches, for a code (or selection) of these images."""
     batch, patches_h, patches_w, _ = code.shape
     patches = patches_h * patches_w
     return {
@@ -89,15 +231,15 @@ def patch_arguments(images: Tensor, code: Tensor) -> dict[str, int]:
 
 
 def dictionary_constants(atoms: Tensor, stride: int, top_t: int) -> dict[str, int]:
-    """The compile-time parameters of a kernel that projects and selects."""
-    count, channels, patch, _ = atoms.shape
+    """Returns the compile-time parameters of a kernel that projects and selects."""
+    num_atoms, channels, patch, _ = atoms.shape
     return {
-        "ATOMS": count,
+        "ATOMS": num_atoms,
         "CHANNELS": channels,
         "PATCH": patch,
         "STRIDE": stride,
         "TOP_T": top_t,
         "PATCH_TILE": tiles.PATCH_TILE,
-        "ATOM_TILE": tiles.atom_tile(count),
-        "PIXEL_SLICE": tiles.pixel_slice(count),
+        "ATOM_TILE": tiles.atom_tile(num_atoms),
+        "PIXEL_SLICE": tiles.pixel_slice(num_atoms),
     }

@@ -1,12 +1,11 @@
 """Gradient to the images through membership in the top T (``membership_gradient`` of ``kernels/reference.py``).
 
-One kernel finds each patch's cut, and the share that the moving cut takes off every atom. The next one walks the
-atoms in tiles: it projects again, forms the gradients of the projections in registers, and multiplies them with the
-atoms. It writes the gradient of each patch's pixels, which the last kernel adds up at the pixels of the images. All
-sums have a fixed order, which depends on the shapes alone.
+The first kernel finds each patch's cut, and the share that the moving cut takes from each atom's derivative. The
+second goes through the atoms in tiles: it projects again, computes the gradients to the projections in registers, and
+multiplies them with the atoms. It writes the gradient to each patch's pixels. The last kernel adds these up at the
+pixels of the images. All sums have a fixed order, which depends on the shapes alone.
 
-The cut of a dictionary that does not fit in registers is searched as in ``select_large.py``, in a buffer of 256 MiB
-of projections, which is filled again until the batch is done.
+For a dictionary that does not fit in registers the cut is found as in ``select.py``, from a buffer of projections.
 """
 
 from collections.abc import Iterator
@@ -15,27 +14,27 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import shapes
-from . import select_large, tiles
+from .. import ops
+from ..checks import check_images
+from . import tiles
 from .launch import Launch
-from .project import patch_origins, project
-from .select import dictionary_constants, patch_arguments
-from .top_t import magnitudes, midpoint, narrow, row_reach, threshold, widest_interval
+from .select import buffer_launches, dictionary_constants, load_projections, patch_arguments
+from .steps import magnitudes, midpoint, narrow, patch_origins, project, row_reach, threshold, widest_interval
 
-# What a program of the back projection handles at once. MOST_SUMS leaves 16 patches to those of more than 128 pixels.
+# Limits of a program of the back projection. With more than 128 pixels, MOST_SUMS allows 16 patches.
 MOST_PATCHES = 32
 MOST_ATOMS = 32
 MOST_PIXELS = 256
 MOST_SUMS = 4096
-# Pixels that a program of the fold owns.
+# Pixels of a program of the fold.
 FOLD_TILE = 512
 
 
 @triton.jit
 def closeness(a, cut, least, exists, scale):
-    """s(u) s(-u) for u = (|a| - cut) * scale, s the logistic function; 0 for magnitudes below ``least``.
+    """Returns s(u) s(-u) for u = (|a| - cut) * scale, s the logistic function; 0 for magnitudes below ``least``.
 
-    The product is the same for u and -u, so exp(-|u|), which does not overflow, is enough.
+    The product is the same for u and -u, so it is computed from exp(-|u|), which does not overflow.
     """
     magnitude = tl.abs(a)
     e = tl.exp(-tl.abs(magnitude - cut) * scale)
@@ -49,9 +48,9 @@ def signs(a):
 
 @triton.jit
 def membership_derivative(a, norm, grad, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr):
-    """Derivative of the loss to each atom's membership: ``grad`` times the value of a member.
+    """Returns the derivative of the loss to each atom's membership: ``grad`` times the value of a member.
 
-    The sign is a factor, not a choice, so that NaN stays NaN where a projection is 0.
+    The sign is a factor, and no ``where``, so that NaN stays NaN where a projection is 0.
     """
     value = norm if QUANTIZE else tl.abs(a)
     if SIGNED:
@@ -61,7 +60,7 @@ def membership_derivative(a, norm, grad, QUANTIZE: tl.constexpr, SIGNED: tl.cons
 
 @triton.jit
 def load_levels(norms, dead_zone, atom, exists, QUANTIZE: tl.constexpr):
-    """Norms and dead zone; zeros without quantization, which uses no norms and lets every atom take part."""
+    """Loads norms and dead zone. Without quantization both are 0: it has no norms, and all atoms take part."""
     if QUANTIZE:
         return tl.load(norms + atom, mask=exists, other=0.0), tl.load(dead_zone + atom, mask=exists, other=0.0)
     else:
@@ -70,26 +69,29 @@ def load_levels(norms, dead_zone, atom, exists, QUANTIZE: tl.constexpr):
 
 @triton.jit
 def least_reaching(bits, low):
-    """The least magnitude of each row that reaches ``low``, (rows, 1)."""
+    """Returns the least magnitude of each row that reaches ``low``, (rows, 1)."""
     return tl.min(tl.where(bits >= low, bits, 0x7FFFFFFF), axis=1, keep_dims=True)
 
 
 @triton.jit
 def greatest_below(bits, low):
-    """The greatest magnitude of each row below ``low``, (rows, 1)."""
+    """Returns the greatest magnitude of each row below ``low``, (rows, 1)."""
     return tl.max(tl.where(bits < low, bits, 0), axis=1, keep_dims=True)
 
 
 @triton.jit
 def halfway(least, below, reached, TOP_T: tl.constexpr):
-    """The cut between the T-th magnitude, ``least``, and the next: ``below``, or another at ``least`` beyond T."""
+    """Returns the cut between the T-th magnitude, ``least``, and the next one.
+
+    The next one equals ``least`` if more than T magnitudes reach it, else it is ``below``.
+    """
     following = tl.where(reached > TOP_T, least, below)
     return 0.5 * least.to(tl.float32, bitcast=True) + 0.5 * following.to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def moving_share(closeness_sum, weighted_sum):
-    """What the moving cut takes off each atom's derivative; where no atom takes part, both sums are 0."""
+    """Returns the share that the moving cut takes from each atom's derivative; where no atom takes part it is 0."""
     return weighted_sum / tl.where(closeness_sum > 0, closeness_sum, 1.0)
 
 
@@ -119,7 +121,7 @@ def cut_kernel(
     ATOM_TILE: tl.constexpr,
     PIXEL_SLICE: tl.constexpr,
 ):
-    """Cut and moving share of every patch, (total,) each."""
+    """Finds cut and moving share of each patch, (total,) each."""
     first = tl.program_id(0) * PATCH_TILE
     lane = tl.arange(0, PATCH_TILE)[:, None]
     patch = first + lane
@@ -159,7 +161,7 @@ def large_cut_kernel(
     PATCH_TILE: tl.constexpr,
     ATOM_TILE: tl.constexpr,
 ):
-    """Cut and moving share of patches ``first`` to ``end`` - 1, whose projections are in ``buffer``."""
+    """Finds cut and moving share of patches ``first`` to ``end`` - 1, whose projections are in ``buffer``."""
     place = tl.program_id(0) * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
     patch = first + place
     live = patch < end
@@ -171,7 +173,7 @@ def large_cut_kernel(
         middle = midpoint(low, high)
         reached = tl.zeros((PATCH_TILE, 1), tl.int32)
         for first_atom in range(0, ATOMS, ATOM_TILE):
-            a, exists = select_large.load_projections(row, first_atom + column, live, ATOMS)
+            a, exists = load_projections(row, first_atom + column, live, ATOMS)
             reached += row_reach(magnitudes(a, exists), middle)
         low, high = narrow(low, high, middle, reached, TOP_T)
 
@@ -179,7 +181,7 @@ def large_cut_kernel(
     below = tl.zeros((PATCH_TILE, 1), tl.int32)
     reached = tl.zeros((PATCH_TILE, 1), tl.int32)
     for first_atom in range(0, ATOMS, ATOM_TILE):
-        a, exists = select_large.load_projections(row, first_atom + column, live, ATOMS)
+        a, exists = load_projections(row, first_atom + column, live, ATOMS)
         bits = magnitudes(a, exists)
         least = tl.minimum(least, least_reaching(bits, low))
         below = tl.maximum(below, greatest_below(bits, low))
@@ -191,7 +193,7 @@ def large_cut_kernel(
     weighted = tl.zeros((PATCH_TILE, ATOM_TILE), tl.float32)
     for first_atom in range(0, ATOMS, ATOM_TILE):
         atom = first_atom + column
-        a, exists = select_large.load_projections(row, atom, live, ATOMS)
+        a, exists = load_projections(row, atom, live, ATOMS)
         norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
         grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
         part = closeness(a, cut, dead, exists, scale)
@@ -230,7 +232,7 @@ def back_projection_kernel(
     PIXEL_SLICE: tl.constexpr,
     PIXEL_TILE: tl.constexpr,
 ):
-    """Gradient of each patch, (total, CHANNELS * PATCH * PATCH); without MOVES the dead zone is the cut."""
+    """Computes gradients to patches, (total, CHANNELS * PATCH * PATCH). Without MOVES the dead zone is the cut."""
     PIXELS: tl.constexpr = CHANNELS * PATCH * PATCH
     PIXEL_GROUPS: tl.constexpr = (PIXELS + PIXEL_TILE - 1) // PIXEL_TILE
     patch = tl.program_id(0) // PIXEL_GROUPS * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
@@ -258,7 +260,7 @@ def back_projection_kernel(
             grad = closeness(a, dead, 0.0, exists, scale) * derivative
         row = first_atom + column[:, None]
         d = tl.load(atoms + row.to(tl.int64) * PIXELS + pixel, mask=(row < ATOMS) & (pixel < PIXELS), other=0.0)
-        # Without the factor here, Triton would add the products to ``result`` one by one, in a chain over all atoms.
+        # Without the factor Triton would add the products to ``result`` one by one, in one chain over all atoms.
         result += tl.dot(signs(a) * grad, d, input_precision="ieee") * scale
     tl.store(grad_patches + patch.to(tl.int64) * PIXELS + pixel, result, mask=live & (pixel < PIXELS))
 
@@ -276,7 +278,7 @@ def fold_kernel(
     STRIDE: tl.constexpr,
     FOLD_TILE: tl.constexpr,
 ):
-    """At each pixel of an image the sum over the patches that cover it; 0 where none does."""
+    """Adds up the gradients to the patches at each pixel of an image; 0 where no patch covers it."""
     COVERING: tl.constexpr = (PATCH + STRIDE - 1) // STRIDE
     size = CHANNELS * height * width
     groups = tl.cdiv(size, FOLD_TILE)
@@ -307,17 +309,18 @@ def selection_backward(
     dead_zone: Tensor,
     stride: int,
     top_t: int,
-    width: float,
+    selection_width: float,
     quantize: bool,
     signed: bool,
 ) -> Tensor:
-    shape = shapes.selection_backward(grad_code, images, atoms, norms, dead_zone, stride, top_t, width)
-    shapes.check_images(images)
-    if top_t == atoms.shape[0] and not quantize:
-        return images.new_zeros(shape)
-    grad_images = images.new_empty(shape)
+    grad_images = ops.selection_backward(
+        grad_code, images, atoms, norms, dead_zone, stride, top_t, selection_width, quantize, signed
+    )
+    check_images(images)
+    if top_t == atoms.shape[0] and not quantize:  # neither a cut nor a dead zone
+        return grad_images.zero_()
     for launch in selection_backward_launches(
-        grad_code, images, (atoms, norms, dead_zone), grad_images, stride, top_t, width, quantize, signed
+        grad_code, images, (atoms, norms, dead_zone), grad_images, stride, top_t, selection_width, quantize, signed
     ):
         launch.run()
     return grad_images
@@ -330,13 +333,13 @@ def selection_backward_launches(
     grad_images: Tensor,
     stride: int,
     top_t: int,
-    width: float,
+    selection_width: float,
     quantize: bool,
     signed: bool,
 ) -> Iterator[Launch]:
-    """``dictionary`` is atoms, norms and dead zone; with T = L the code is quantized.
+    """Yields the launches that fill ``grad_images``: those that find the cuts, then back projection and fold.
 
-    The last two launches are the back projection and the fold, those before them find the cuts.
+    ``dictionary`` is atoms, norms and dead zone. With T = L the code must be quantized.
     """
     atoms, norms, dead_zone = (tensor.contiguous() for tensor in dictionary)
     sizes = patch_arguments(images, grad_code)
@@ -347,7 +350,7 @@ def selection_backward_launches(
         "dead_zone": dead_zone,
         "cuts": images.new_empty(sizes["total"]),
         "shares": images.new_empty(sizes["total"]),
-        "scale": 1 / width,
+        "scale": 1 / selection_width,
     }
     constants = dictionary_constants(atoms, stride, top_t) | {"QUANTIZE": quantize, "SIGNED": signed}
     moves = top_t < atoms.shape[0]
@@ -364,58 +367,32 @@ def cut_launches(
     sizes: dict[str, int],
     constants: dict[str, int],
 ) -> Iterator[Launch]:
-    """``pictures`` are images and atoms, ``sizes`` says where patches lie, ``constants`` are ``cut_kernel``'s."""
+    """Yields the launches that find the cuts.
+
+    Args:
+        arguments: ``cut_kernel``'s arguments but for ``pictures`` and ``sizes``.
+        pictures: Images and atoms.
+        sizes: ``patch_arguments``.
+        constants: ``cut_kernel``'s compile-time parameters.
+    """
     if not tiles.fits_registers(constants["ATOMS"]):
-        yield from large_cut_launches(arguments, pictures, sizes, constants)
+        names = ("TOP_T", "QUANTIZE", "SIGNED")
+        yield from buffer_launches(large_cut_kernel, arguments, names, pictures, sizes, constants)
         return
     yield Launch(
         cut_kernel,
-        tiles.blocks(sizes["total"], tiles.PATCH_TILE),
+        tiles.num_tiles(sizes["total"], tiles.PATCH_TILE),
         arguments | pictures | sizes,
-        # With more pixels at once, ptxas spills some bytes where it sees room for 24 warps.
+        # With more pixels at once ptxas spills some bytes, on GPUs where it sees room for 24 warps.
         constants | {"PIXEL_SLICE": tiles.LEAST_TERMS},
         tiles.warps(tiles.PATCH_TILE * constants["ATOM_TILE"], 16),
     )
 
 
-def large_cut_launches(
-    arguments: dict[str, Tensor | float],
-    pictures: dict[str, Tensor],
-    sizes: dict[str, int],
-    constants: dict[str, int],
-) -> Iterator[Launch]:
-    """Pairs of launches, each for a part of the batch: one fills the buffer, the other finds the cuts."""
-    count, tile, total = constants["ATOMS"], constants["ATOM_TILE"], sizes["total"]
-    step = min(select_large.BUFFER_NUMBERS // count, total)
-    buffer = pictures["images"].new_empty(step, count)
-    where = {name: sizes[name] for name in ("height", "width", "patches_w", "patches")}
-    shared = {name: constants[name] for name in ("ATOMS", "PATCH_TILE", "ATOM_TILE")}
-    projecting = {name: constants[name] for name in ("CHANNELS", "PATCH", "STRIDE", "PIXEL_SLICE")}
-    searching = {name: constants[name] for name in ("TOP_T", "QUANTIZE", "SIGNED")}
-    for first in range(0, total, max(step, 1)):
-        end = min(first + step, total)
-        part: dict[str, Tensor | int] = {"buffer": buffer, "first": first, "end": end}
-        groups = tiles.blocks(end - first, tiles.PATCH_TILE)
-        yield Launch(
-            select_large.project_kernel,
-            groups * tiles.blocks(count, tile),
-            pictures | where | part,
-            shared | projecting,
-            tiles.warps(tiles.PATCH_TILE * tile, 16),
-        )
-        yield Launch(
-            large_cut_kernel,
-            groups,
-            arguments | part,
-            shared | searching,
-            tiles.warps(tiles.PATCH_TILE * tile, 8),
-        )
-
-
 def back_projection_launch(
     arguments: dict[str, Tensor | float], grad_patches: Tensor, constants: dict[str, int], moves: bool
 ) -> Launch:
-    """``arguments`` are the kernel's without ``grad_patches``; without ``moves`` the cut is the dead zone."""
+    """Returns the launch that fills ``grad_patches``; without ``moves`` the dead zone is the cut."""
     total, length = grad_patches.shape
     pixel_tile = min(max(triton.next_power_of_2(length), 16), MOST_PIXELS)
     patch_tile = min(MOST_SUMS // pixel_tile, MOST_PATCHES)
@@ -423,7 +400,7 @@ def back_projection_launch(
     names = ("ATOMS", "CHANNELS", "PATCH", "STRIDE", "QUANTIZE", "SIGNED")
     return Launch(
         back_projection_kernel,
-        tiles.blocks(total, patch_tile) * tiles.blocks(length, pixel_tile),
+        tiles.num_tiles(total, patch_tile) * tiles.num_tiles(length, pixel_tile),
         arguments | {"grad_patches": grad_patches},
         {name: constants[name] for name in names}
         | {
@@ -438,7 +415,7 @@ def back_projection_launch(
 
 
 def fold_launch(grad_patches: Tensor, grad_images: Tensor, grad_code: Tensor, constants: dict[str, int]) -> Launch:
-    images, channels, height, width = grad_images.shape
+    num_images, channels, height, width = grad_images.shape
     arguments = {
         "grad_patches": grad_patches,
         "grad_images": grad_images,
@@ -448,6 +425,6 @@ def fold_launch(grad_patches: Tensor, grad_images: Tensor, grad_code: Tensor, co
         "patches_w": grad_code.shape[2],
     }
     names = ("CHANNELS", "PATCH", "STRIDE")
-    programs = images * tiles.blocks(channels * height * width, FOLD_TILE)
+    programs = num_images * tiles.num_tiles(channels * height * width, FOLD_TILE)
     tile = {"FOLD_TILE": FOLD_TILE}
     return Launch(fold_kernel, programs, arguments, {name: constants[name] for name in names} | tile, 4)

@@ -1,11 +1,12 @@
-"""Sizes of tiles and numbers of warps, as functions of the shapes alone.
+"""Sizes of tiles, numbers of warps, and masks.
 
-They are chosen for registers: ``python -m bench.gpu_budgets`` compiles what these functions select and prints what
-comes of it. 65,536 registers an SM give 16 warps 128 each.
+Sizes are functions of the shapes alone, and chosen for registers: with 65,536 registers on an SM, 16 warps have 128
+registers a thread. ``python -m bench.gpu_budgets`` compiles the kernels with these sizes and prints the registers.
 """
 
 import torch
 import triton
+import triton.language as tl
 from triton import cdiv, next_power_of_2
 
 WARP = 32
@@ -13,51 +14,60 @@ LARGEST_ATOM_TILE = 1024
 PATCH_TILE = 8
 PIXEL_TILE = 32
 SURVIVOR_TILE = 4
-# Terms of a sum that a matrix product takes at least; for NVIDIA's GPUs Triton wanted 16 before 3.8.
+# The shortest sum that a matrix product takes. Before version 3.8 Triton required 16 terms on NVIDIA's GPUs.
 OLD_TRITON = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8)
 LEAST_TERMS = 16 if OLD_TRITON and torch.version.hip is None else 8
-# Numbers that a program holds at a time: Triton refuses more than 2^20, and spills registers long before.
+# The most numbers in a tile. Triton refuses more than 2^20, and spills registers long before.
 LARGEST_TILE = 2**15
 
 
 def warps(elements: int, each: int) -> int:
-    """For a tile of so many elements with ``each`` a thread: a power of two up to 16."""
+    """Returns the number of warps for a tile with ``each`` elements in a thread: a power of two up to 16."""
     return min(max(elements // (WARP * each), 1), 16)
 
 
-def fits_registers(atoms: int) -> bool:
-    """Whether a program can hold a patch's projections onto all atoms."""
-    return atoms <= LARGEST_ATOM_TILE
+def fits_registers(num_atoms: int) -> bool:
+    """Returns whether a program can hold a patch's projections onto all atoms."""
+    return num_atoms <= LARGEST_ATOM_TILE
 
 
-def atom_tile(atoms: int) -> int:
-    """Atoms that a program projects onto at once; a matrix product takes 16 or more.
+def atom_tile(num_atoms: int) -> int:
+    """Returns how many atoms a program projects onto at once; a matrix product takes at least 16.
 
-    A dictionary that does not fit is walked in tiles, in a kernel that needs registers for more than one.
+    Kernels for larger dictionaries go through them in tiles, and need registers for more than one tile.
     """
-    return max(next_power_of_2(atoms), 16) if fits_registers(atoms) else LARGEST_ATOM_TILE // 2
+    return max(next_power_of_2(num_atoms), 16) if fits_registers(num_atoms) else LARGEST_ATOM_TILE // 2
 
 
-def pixel_slice(atoms: int) -> int:
-    """Pixels of a patch multiplied at once: as the atoms' slice in 32 KiB of shared memory allows, or the least."""
-    return max(min(8192 // atom_tile(atoms), 16), LEAST_TERMS)
+def pixel_slice(num_atoms: int) -> int:
+    """Returns how many pixels of a patch are multiplied at once, so that this slice of the atoms takes 32 KiB."""
+    return max(min(8192 // atom_tile(num_atoms), 16), LEAST_TERMS)
 
 
 def slot_tile(top_t: int) -> int:
-    """Slots of a code that a program handles at once."""
+    """Returns how many slots of a code a program handles at once."""
     return min(next_power_of_2(top_t), 128)
 
 
 def channel_tile(channels: int) -> int:
-    """Output channels that a program handles at once."""
+    """Returns how many output channels a program handles at once."""
     return min(next_power_of_2(channels), 128)
 
 
 def run_tile(length: int) -> int:
-    """Numbers of a run of weights that a program handles at once."""
+    """Returns how many numbers of a run of weights a program handles at once."""
     return min(next_power_of_2(length), 512)
 
 
-def blocks(size: int, tile: int) -> int:
-    """Tiles that cover ``size``."""
+def num_tiles(size: int, tile: int) -> int:
+    """Returns how many tiles cover ``size``."""
     return int(cdiv(size, tile))
+
+
+@triton.jit
+def only_if(condition, mask):
+    """Returns the mask where the scalar condition holds, False elsewhere.
+
+    On a GPU ``condition & mask`` is the same. Triton's interpreter (3.9) does not accept it as a mask of loads.
+    """
+    return tl.where(condition, mask, False)

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from ..data import ImageSet
-from ..kernels.shapes import MAX_ATOMS
+from ..kernels.ops import MAX_ATOMS
 from ..utils.progress import progress_bar
 from ..utils.randomness import derive_seed
 from ..utils.validation import check_integer, check_number

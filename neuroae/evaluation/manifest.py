@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..attacks.checks import no_training_normalization
 from ..attacks.protocol import realizer
-from ..kernels import engine_name
+from ..kernels import backend_name
 from ..models.fingerprints import fingerprint, state_fingerprint
 from ..nn.defense import Defense
 from ..utils import distributed
@@ -360,15 +360,15 @@ def identity(evaluation: Evaluation) -> dict[str, Any]:
         },
         "block": evaluation.block,
         "device": device,
-        "engine": engine_of(evaluation),
+        "engine": backend_of(evaluation),
         "threads": torch.get_num_threads() if device == "cpu" else None,
     }
     stored: dict[str, Any] = json.loads(json.dumps(found))
     return stored
 
 
-def engine_of(evaluation: Evaluation) -> str:
+def backend_of(evaluation: Evaluation) -> str:
     model = evaluation.model
     if isinstance(model, Defense) and model.encoder.backend != "auto":
         return model.encoder.backend
-    return engine_name(evaluation.device.type)
+    return backend_name(evaluation.device.type)

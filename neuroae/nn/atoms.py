@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels.shapes import MAX_ATOMS
+from ..kernels.ops import MAX_ATOMS
 
 UNIT_NORM_TOLERANCE = 1e-4
 # An attack with budget epsilon moves a typical projection by about this share of epsilon times the mean l1 norm.

@@ -1,7 +1,12 @@
-"""The operations with their gradients: W-NFGA (paper, section 4), the selection's, and transposed convolutions.
+"""The operations with their gradients, as autograd functions.
 
-A class on codes takes the backend's name first, so that the backward pass runs on the engine of the forward pass. The
-surrogate gradients have no derivative of their own: whoever asks for a second derivative gets an error.
+- ``Encode`` and ``Draw``: from a code's values to the images through the survivors, the gradient of the white-box
+  near-full-gradient attack (W-NFGA; paper, section 4).
+- ``Membership``: from the dense code to the images through the top T.
+- ``ConvTranspose`` and ``DenseConvTranspose``: the decoder's layers.
+
+The functions on codes take a settings object, whose ``backend`` computes both passes. The surrogate gradients have no
+derivatives: a second derivative is an error.
 """
 
 import functools
@@ -13,21 +18,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from ..kernels import ops
+from ..kernels import namespace
+from ..kernels.ops import Code
 from ..kernels.reference import unambiguous
 
-# Has autograd record the refusal even where no incoming gradient does, as behind a linear map.
+# Makes autograd record the refusal even where no incoming gradient requires grad, as after a linear map.
 RECORDED = torch.empty(0, requires_grad=True)
 
 
 class Refusal(Function):
-    """The gradient as it is; its derivative, to any of what it may depend on, is an error."""
+    """Returns the gradient unchanged. Its derivative to ``origins``, the tensors that it depends on, is an error."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(gradient: Tensor, *origins: Tensor) -> Tensor:
-        # A view would not let itself be changed in place.
+        # A view could not be changed in place.
         return gradient.clone()
 
     @staticmethod
@@ -43,8 +49,11 @@ class Refusal(Function):
 
 
 def once_differentiable(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-    """Of a ``Function``'s backward pass. PyTorch's own is silent where no incoming gradient has a derivative, and in
-    nested transforms of ``torch.func``."""
+    """Makes second derivatives of a ``Function`` an error; decorates its backward pass.
+
+    PyTorch's decorator of this name raises nothing if no incoming gradient requires grad, or in nested transforms of
+    ``torch.func``.
+    """
 
     @functools.wraps(backward)
     def refusing(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -52,163 +61,227 @@ def once_differentiable(backward: Callable[..., tuple[Any, ...]]) -> Callable[..
             results = backward(ctx, *grads)
         if not torch.is_grad_enabled():
             return results
-        # A pass that is asked for certain gradients visits only what leads to them. A transform counts on its own
-        # tensors alone, and would return what is recorded besides them.
-        outside = () if torch._C._are_functorch_transforms_active() else (RECORDED,)
-        present = [tensor for tensor in (*grads, *ctx.saved_tensors, *outside) if tensor is not None]
-        return tuple(None if result is None else Refusal.apply(result, *present) for result in results)
+        # A backward pass for certain inputs visits only what leads to them, so all saved tensors are origins. A
+        # transform of torch.func sees its own tensors alone; it would return a result recorded with RECORDED.
+        recorded = () if torch._C._are_functorch_transforms_active() else (RECORDED,)
+        origins = [tensor for tensor in (*grads, *ctx.saved_tensors, *recorded) if tensor is not None]
+        return tuple(None if result is None else Refusal.apply(result, *origins) for result in results)
 
     return refusing
 
 
-Code = tuple[Tensor, Tensor, Tensor, Tensor]
+class CodeSettings(NamedTuple):
+    """Settings of an encoder for ``Encode`` and ``Draw``.
+
+    Attributes:
+        backend: "auto", "reference", "cpu" or "triton".
+        stride: Pixels between patches.
+        top_t: T, the coefficients selected in each patch.
+        dropout_p: Probability that dropout removes a coefficient.
+        quantize: Whether values are quantized.
+        signed: Whether values have the sign of their projections.
+        surrogate: Substitute for the quantizer's derivative, one of ``SURROGATES``.
+        sigma: Width of the smooth surrogates.
+    """
+
+    backend: str
+    stride: int
+    top_t: int
+    dropout_p: float
+    quantize: bool
+    signed: bool
+    surrogate: str
+    sigma: float
 
 
-def code_backward(ctx: Any, grad_value: Tensor) -> Tensor:
-    """Gradient from a code's values to the image tensor that ``remember_code`` saw."""
-    index, projection, atoms, norms, dead_zone, _ = ctx.saved_tensors
-    return ops.namespace(ctx.backend).encode_backward(
-        grad_value.contiguous(), index, projection, atoms, norms, dead_zone, *ctx.backward_arguments
+def value_gradient(
+    settings: CodeSettings,
+    grad_value: Tensor,
+    index: Tensor,
+    projection: Tensor,
+    dictionary: Sequence[Tensor],
+    images: Tensor,
+) -> Tensor:
+    """Returns the gradient from a code's values to the images, through the survivors.
+
+    Args:
+        grad_value: (rows, m_h, m_w, T), like ``index`` and ``projection``.
+        dictionary: Atoms, norms and dead zone.
+        images: (B, C, H, W) for the sum over realizations, (rows, C, H, W) for a gradient of each realization. Only
+            the shape matters.
+    """
+    return namespace(settings.backend).encode_backward(
+        grad_value.contiguous(),
+        index,
+        projection,
+        *dictionary,
+        *images.shape[2:],
+        settings.stride,
+        images.shape[0],
+        settings.surrogate,
+        settings.sigma,
+        settings.quantize,
+        settings.signed,
     )
 
 
-def remember_code(
-    ctx: Any, backend: str, output: Code, images: Tensor, tensors: tuple[Tensor, ...], rest: Any
-) -> None:
-    """``tensors`` are atoms, norms and dead zone; ``rest`` is stride, surrogate, sigma, quantize, signed."""
-    index, _, projection, count = output
+def save_code(ctx: Any, settings: CodeSettings, code: Code, dictionary: Sequence[Tensor], images: Tensor) -> None:
+    """Saves what ``code_backward`` needs. The images as well, which a derivative of the gradient would depend on."""
+    index, _, projection, count = code
     ctx.mark_non_differentiable(index, projection, count)
     ctx.set_materialize_grads(False)
-    # The images as well: what a derivative of the gradient would depend on.
-    ctx.save_for_backward(index, projection, *tensors, images)
-    stride, surrogate, sigma, quantize, signed = rest
-    ctx.backend = backend
-    ctx.backward_arguments = (*images.shape[2:], stride, images.shape[0], surrogate, sigma, quantize, signed)
+    ctx.save_for_backward(index, projection, *dictionary, images)
+    ctx.settings = settings
+
+
+def code_backward(ctx: Any, grad_value: Tensor | None) -> Tensor | None:
+    """Returns the gradient to the first input, the images; None if there is none."""
+    if grad_value is None or not ctx.needs_input_grad[0]:
+        return None
+    index, projection, *dictionary, images = ctx.saved_tensors
+    return value_gradient(ctx.settings, grad_value, index, projection, dictionary, images)
 
 
 class Encode(Function):
-    """Images to the code of one realization, fused."""
+    """Encodes images in one realization, in one pass."""
 
     @staticmethod
     def forward(
-        backend: str,
         images: Tensor,
         atoms: Tensor,
         norms: Tensor,
         dead_zone: Tensor,
         seed: Tensor,
         image_ids: Tensor,
-        stride: int,
-        top_t: int,
         realization: int,
-        dropout_p: float,
-        quantize: bool,
-        signed: bool,
-        surrogate: str,
-        sigma: float,
+        settings: CodeSettings,
     ) -> Code:
-        return ops.namespace(backend).encode(
-            images, atoms, norms, dead_zone, seed, image_ids, stride, top_t, realization, dropout_p, quantize, signed
+        return namespace(settings.backend).encode(
+            images,
+            atoms,
+            norms,
+            dead_zone,
+            seed,
+            image_ids,
+            settings.stride,
+            settings.top_t,
+            realization,
+            settings.dropout_p,
+            settings.quantize,
+            settings.signed,
         )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Code) -> None:
-        backend, images, atoms, norms, dead_zone, _, _, stride, _, _, _, quantize, signed, surrogate, sigma = inputs
-        rest = (stride, surrogate, sigma, quantize, signed)
-        remember_code(ctx, backend, output, images, (atoms, norms, dead_zone), rest)
+        images, *dictionary, _, _, _, settings = inputs
+        save_code(ctx, settings, output, dictionary, images)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _index: None, grad_value: Tensor | None, _projection: None, _count: None) -> Any:
-        grad = code_backward(ctx, grad_value) if grad_value is not None and ctx.needs_input_grad[1] else None
-        return None, grad, *[None] * 13
+        return code_backward(ctx, grad_value), *[None] * 7
 
 
 class Draw(Function):
-    """A selection to the codes of several realizations.
+    """Draws realizations of a selection.
 
-    The gradient goes to ``receiver``, which only lends its shape: the selected images (B, C, H, W) get the sum over
-    realizations, a tensor of (count * B, C, H, W) gets each realization's gradient in its own row.
+    ``receiver`` gets the gradient; its values do not matter. The images (B, C, H, W) get the sum over realizations, a
+    tensor of (count * B, C, H, W) gets each realization's gradient in its own row.
     """
 
     @staticmethod
     def forward(
-        backend: str,
         receiver: Tensor,
-        atom: Tensor,
-        projection: Tensor,
         atoms: Tensor,
         norms: Tensor,
         dead_zone: Tensor,
         seed: Tensor,
         image_ids: Tensor,
-        stride: int,
+        atom: Tensor,
+        projection: Tensor,
         start: int,
         count: int,
-        dropout_p: float,
-        quantize: bool,
-        signed: bool,
-        surrogate: str,
-        sigma: float,
+        settings: CodeSettings,
     ) -> Code:
-        return ops.namespace(backend).draw(
-            atom, projection, norms, dead_zone, seed, image_ids, start, count, dropout_p, quantize, signed
+        return namespace(settings.backend).draw(
+            atom,
+            projection,
+            norms,
+            dead_zone,
+            seed,
+            image_ids,
+            start,
+            count,
+            settings.dropout_p,
+            settings.quantize,
+            settings.signed,
         )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Code) -> None:
-        backend, receiver, _, _, *tensors = inputs[:7]
-        rest = (inputs[9], inputs[15], inputs[16], inputs[13], inputs[14])
-        remember_code(ctx, backend, output, receiver, tuple(tensors), rest)
+        receiver, *dictionary = inputs[:4]
+        save_code(ctx, inputs[-1], output, dictionary, receiver)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _index: None, grad_value: Tensor | None, _projection: None, _count: None) -> Any:
-        grad = code_backward(ctx, grad_value) if grad_value is not None and ctx.needs_input_grad[1] else None
-        return None, grad, *[None] * 15
+        return code_backward(ctx, grad_value), *[None] * 10
 
 
 class MembershipSettings(NamedTuple):
-    """
+    """Settings of an encoder for ``Membership``.
+
     Attributes:
-        stride, top_t, quantize, signed: of the encoder.
-        width: how far from the cut a projection counts.
-        factor: what the gradient is multiplied with.
+        backend: "auto", "reference", "cpu" or "triton".
+        stride: Pixels between patches.
+        top_t: T, the coefficients selected in each patch.
+        selection_width: How far from the cut a projection counts.
+        quantize: Whether values are quantized.
+        signed: Whether values have the sign of their projections.
+        factor: Factor of the gradient.
     """
 
+    backend: str
     stride: int
     top_t: int
-    width: float
+    selection_width: float
     quantize: bool
     signed: bool
     factor: float
 
 
 def membership_gradient(
-    backend: str, grad_code: Tensor, images: Tensor, dictionary: Sequence[Tensor], settings: MembershipSettings
+    settings: MembershipSettings, grad_code: Tensor, images: Tensor, dictionary: Sequence[Tensor]
 ) -> Tensor:
-    """From the gradient to every entry of the dense code, (B, L, m_h, m_w), to that of the images.
+    """Returns the gradient to the images (B, C, H, W) through the top T.
 
-    ``dictionary`` are atoms, norms and dead zone.
+    Args:
+        grad_code: (B, L, m_h, m_w), the gradient to all entries of the dense code.
+        dictionary: Atoms, norms and dead zone.
     """
-    *arguments, factor = settings
-    grad = ops.namespace(backend).selection_backward(
-        grad_code.permute(0, 2, 3, 1).float().contiguous(), images, *dictionary, *arguments
+    gradient = namespace(settings.backend).selection_backward(
+        grad_code.permute(0, 2, 3, 1).float().contiguous(),
+        images,
+        *dictionary,
+        settings.stride,
+        settings.top_t,
+        settings.selection_width,
+        settings.quantize,
+        settings.signed,
     )
-    return grad * factor
+    return gradient * settings.factor
 
 
 class Membership(Function):
-    """Zeros in the shape of the dense code, (rows, L, m_h, m_w), whose gradient goes to images through the top T.
+    """Zeros in the shape of the dense code, (rows, L, m_h, m_w), whose gradient goes to the images through the top T.
 
-    A code carries them beside its values: whoever uses the code as a dense tensor hands back the gradient to every
-    entry, those that were dropped or not selected included. ``receiver`` gets the image gradient as in ``Draw``;
-    ``images`` (B, C, H, W) are those that were selected from, without a gradient of their own.
+    A code carries them beside its values. A layer that uses the code as a dense tensor returns the gradient to all
+    entries, including those that were dropped or not selected. ``receiver`` gets the image gradient as in ``Draw``;
+    ``images`` (B, C, H, W) are the images that were encoded, and get no gradient.
     """
 
     @staticmethod
     def forward(
-        backend: str,
         receiver: Tensor,
         images: Tensor,
         atoms: Tensor,
@@ -221,25 +294,24 @@ class Membership(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        backend, receiver, images, *dictionary, shape, settings = inputs
+        receiver, images, *dictionary, shape, settings = inputs
         ctx.save_for_backward(images, *dictionary, receiver)
-        ctx.backend, ctx.settings = backend, settings
-        ctx.realizations, ctx.summed = shape[0] // max(len(images), 1), len(receiver) == len(images)
+        ctx.settings = settings
+        ctx.realizations, ctx.sums = shape[0] // max(len(images), 1), len(receiver) == len(images)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_code: Tensor) -> Any:
         images, *dictionary, _ = ctx.saved_tensors
-        if ctx.summed:
+        if ctx.sums:
             grad_code = grad_code.unflatten(0, (ctx.realizations, len(images))).sum(0)
         else:
             images = images.repeat(ctx.realizations, 1, 1, 1)
-        grad = membership_gradient(ctx.backend, grad_code, images, dictionary, ctx.settings)
-        return None, grad, *[None] * 6
+        return membership_gradient(ctx.settings, grad_code, images, dictionary), *[None] * 6
 
 
 class SmoothClamp(Function):
-    """ReLU and a clamp to [0, 1] whose gradient fades outside: 1 / (1 + (d / width)^2), d the distance to [0, 1]."""
+    """ReLU and a clamp to [0, 1], with a gradient that fades outside: 1 / (1 + (d / width)^2), d the distance."""
 
     @staticmethod
     def forward(images: Tensor, width: float) -> Tensor:
@@ -254,88 +326,101 @@ class SmoothClamp(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         (images,) = ctx.saved_tensors
-        outside = (images - images.clamp(0, 1)).float() / ctx.width
-        return (grad / (1 + outside.square())).to(grad.dtype), None
+        distance = (images - images.clamp(0, 1)).float() / ctx.width
+        return (grad / (1 + distance.square())).to(grad.dtype), None
+
+
+class LayerSettings(NamedTuple):
+    """Settings of a transposed convolution for ``ConvTranspose``.
+
+    Attributes:
+        backend: "auto", "reference", "cpu" or "triton".
+        stride: As in ``nn.ConvTranspose2d``.
+        padding: As in ``nn.ConvTranspose2d``.
+        output_padding: As in ``nn.ConvTranspose2d``.
+        relu: Whether ReLU follows in the same pass.
+    """
+
+    backend: str
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    relu: bool
 
 
 class ConvTranspose(Function):
-    """Transposed convolution of a code, with ReLU inside when ``relu`` is set.
+    """Transposed convolution of a code.
 
-    ``weight`` and ``bias`` only receive the gradients, in their own dtype; ``cast_weight`` and ``cast_bias`` are what
-    is computed with. ``membership`` (see ``Membership``) receives the gradient to every entry of the dense code.
+    ``cast_weight`` and ``cast_bias`` are used in the computation. ``weight`` and ``bias`` only receive the gradients,
+    in their own dtype. ``membership`` (see ``Membership``) receives the gradient to all entries of the dense code.
     """
 
     @staticmethod
     def forward(
-        backend: str,
         index: Tensor,
         value: Tensor,
         count: Tensor,
+        membership: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
         cast_weight: Tensor,
         cast_bias: Tensor | None,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        output_padding: tuple[int, int],
-        relu: bool,
-        membership: Tensor | None,
+        settings: LayerSettings,
     ) -> Tensor:
-        return ops.namespace(backend).conv_transpose(
-            index, value, count, cast_weight, cast_bias, stride, padding, output_padding, relu
+        return namespace(settings.backend).conv_transpose(
+            index,
+            value,
+            count,
+            cast_weight,
+            cast_bias,
+            settings.stride,
+            settings.padding,
+            settings.output_padding,
+            settings.relu,
         )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        backend, index, value, count, receiver, _, weight, _, stride, padding, _, relu, _ = inputs
-        ctx.backend, ctx.stride, ctx.padding, ctx.dtype = backend, stride, padding, receiver.dtype
-        # The receiver as well: what a derivative of the gradient would depend on.
-        ctx.save_for_backward(index, value, count, weight, output if relu else None, receiver)
+        index, value, count, _, receiver, _, weight, _, settings = inputs
+        ctx.settings, ctx.dtype = settings, receiver.dtype
+        # The receiver as well, which a derivative of the gradient would depend on.
+        ctx.save_for_backward(index, value, count, weight, output if settings.relu else None, receiver)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         index, value, count, weight, output, _ = ctx.saved_tensors
-        _, _, wants_value, _, wants_weight, wants_bias, *_, wants_membership = ctx.needs_input_grad
-        operations = ops.namespace(ctx.backend)
-        grad_value = grad_weight = grad_bias = grad_membership = None
-        if output is not None and wants_value + (wants_weight or wants_bias) + wants_membership > 1:
+        _, wants_value, _, wants_membership, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        operations, geometry = namespace(ctx.settings.backend), (ctx.settings.stride, ctx.settings.padding)
+        grad_value = grad_membership = grad_weight = grad_bias = None
+        if output is not None and wants_value + wants_membership + (wants_weight or wants_bias) > 1:
             grad_output, output = grad_output.where(output > 0, 0), None
         if wants_membership:
-            grad_membership = dense_code_gradient(
-                grad_output if output is None else grad_output.where(output > 0, 0),
-                weight,
-                ctx.stride,
-                ctx.padding,
-                index.shape[1:3],
-            )
+            grad_dense = grad_output if output is None else grad_output.where(output > 0, 0)
+            grad_membership = dense_code_gradient(grad_dense, weight, *geometry, index.shape[1:3])
         if wants_value:
-            grad_value = operations.conv_transpose_backward_value(
-                grad_output, output, index, count, weight, ctx.stride, ctx.padding
-            )
+            grad_value = operations.conv_transpose_backward_value(grad_output, output, index, count, weight, *geometry)
         if wants_weight or wants_bias:
             grad_weight, grad_bias = operations.conv_transpose_backward_weight(
-                grad_output, output, index, value, count, weight, ctx.stride, ctx.padding
+                grad_output, output, index, value, count, weight, *geometry
             )
-            grad_weight, grad_bias = grad_weight.to(ctx.dtype), grad_bias.to(ctx.dtype)
-        return (
-            None,
-            None,
-            grad_value,
-            None,
-            grad_weight if wants_weight else None,
-            grad_bias if wants_bias else None,
-            *[None] * 6,
-            grad_membership,
-        )
+            grad_weight = grad_weight.to(ctx.dtype) if wants_weight else None
+            grad_bias = grad_bias.to(ctx.dtype) if wants_bias else None
+        return None, grad_value, None, grad_membership, grad_weight, grad_bias, None, None, None
 
 
 def dense_code_gradient(
     grad_output: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], patches: Sequence[int]
 ) -> Tensor:
-    """Gradient to every entry of the dense code of a transposed convolution: (rows, L, m_h, m_w), the weight's dtype.
+    """Returns the gradient from a transposed convolution to all entries of its dense code.
 
-    ``grad_output`` (rows, C_out, H, W) is that before the ReLU, ``weight`` (L, C_out, k_h, k_w).
+    Args:
+        grad_output: (rows, C_out, H, W), the gradient to the output before a ReLU.
+        weight: (L, C_out, k_h, k_w).
+        patches: m_h and m_w.
+
+    Returns:
+        (rows, L, m_h, m_w) in the weight's dtype.
     """
     with torch.autocast(weight.device.type, enabled=False):
         dense = F.conv2d(unambiguous(grad_output), weight, stride=tuple(stride), padding=tuple(padding))
@@ -343,11 +428,11 @@ def dense_code_gradient(
 
 
 class DenseConvTranspose(Function):
-    """Transposed convolution of a dense tensor, 3 x 3 with stride 1, with ReLU inside when ``relu`` is set."""
+    """Transposed convolution of a dense tensor, 3 x 3 with stride 1, with ReLU in the same pass if ``relu`` is set."""
 
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-        return ops.namespace("auto").dense_conv_transpose(input, weight, bias, relu)
+        return namespace("auto").dense_conv_transpose(input, weight, bias, relu)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -359,7 +444,7 @@ class DenseConvTranspose(Function):
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         input, weight, output = ctx.saved_tensors
         wants_input, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        operations = ops.namespace("auto")
+        operations = namespace("auto")
         grad_input = grad_weight = grad_bias = None
         if wants_input:
             grad_input = operations.dense_conv_transpose_backward_input(grad_output, output, weight)

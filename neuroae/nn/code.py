@@ -8,10 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..kernels.ops import Code
 from ..kernels.reference import to_dense
 from ..utils.randomness import image_id_tensor, seed_tensor
 from .atoms import AtomsState, Levels, tensor_version
-from .autograd import Code, Draw
+from .autograd import CodeSettings, Draw
 
 
 @dataclass(eq=False)
@@ -62,17 +63,8 @@ class DrawingEncoder(Protocol):
     """The part of a ``SparseEncoder`` that a selection uses to draw codes."""
 
     atoms: Tensor
-    stride: int
-    dropout_p: float
-    quantize: bool
-    signed: bool
-    sigma: float
 
-    @property
-    def backend(self) -> str: ...
-
-    @property
-    def value_surrogate(self) -> str: ...
+    def code_settings(self) -> CodeSettings: ...
 
     def levels(self) -> Levels: ...
 
@@ -142,22 +134,16 @@ class TopT:
             )
         norms, dead_zone, _ = encoder.levels()
         code = Draw.apply(
-            encoder.backend,
             receiver,
-            self.atom,
-            self.projection,
             encoder.atoms,
             norms,
             dead_zone,
             seed_tensor(seed, device),
             image_id_tensor(image_ids, batch, device),
-            encoder.stride,
+            self.atom,
+            self.projection,
             start,
             count,
-            encoder.dropout_p,
-            encoder.quantize,
-            encoder.signed,
-            encoder.value_surrogate,
-            encoder.sigma,
+            encoder.code_settings(),
         )
         return encoder.make_code(code, self.images, receiver)

@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import engine_name
-from ..kernels.conv_shapes import least_output
+from ..kernels import backend_name
+from ..kernels.ops import minimum_output_size
 from ..utils.contexts import autocast_dtype
 from ..utils.devices import has_matrix_units
-from .autograd import ConvTranspose, DenseConvTranspose
+from .autograd import ConvTranspose, DenseConvTranspose, LayerSettings
 from .code import SparseCode
 
 
@@ -56,20 +56,18 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         if self.groups != 1 or self.dilation != (1, 1):
             return self.forward(input.to_dense().to(weight.dtype), output_size, relu=relu)
         dtype = autocast_dtype(weight.device) or weight.dtype
+        padding = tuple(int(rows) for rows in self.padding)
+        output_padding = self.sparse_output_padding(input, output_size, weight)
         return ConvTranspose.apply(
-            input.backend,
             input.index,
             input.value,
             input.count,
+            input.membership,
             weight,
             bias,
             weight.detach().to(dtype),
             None if bias is None else bias.detach().to(dtype),
-            self.stride,
-            self.padding,
-            self.sparse_output_padding(input, output_size, weight),
-            relu,
-            input.membership,
+            LayerSettings(input.backend, self.stride, padding, output_padding, relu),
         )
 
     def sparse_output_padding(
@@ -80,7 +78,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
             return tuple(int(extra) for extra in self.output_padding)
         if len(output_size) < 2:
             raise ValueError(f"output_size is {output_size}, expected height and width")
-        sizes = least_output(code.index, weight, self.stride, [int(rows) for rows in self.padding])
+        sizes = minimum_output_size(code.index, weight, self.stride, [int(rows) for rows in self.padding])
         extra = tuple(side - size for side, size in zip(output_size[-2:], sizes, strict=True))
         if not all(0 <= more < step for more, step in zip(extra, self.stride, strict=True)):
             raise ValueError(f"output_size is {tuple(output_size[-2:])}, expected from {sizes} by less than a stride")
@@ -125,11 +123,11 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
         casts = autocast_dtype(input.device) is not None
         same_dtype = torch.float64 not in (input.dtype, weight.dtype) if casts else input.dtype == dtype
         on_cpu = input.device.type == "cpu" and input.dim() == 4
-        return plain and unpadded and same_dtype and on_cpu and engine_is_faster(dtype)
+        return plain and unpadded and same_dtype and on_cpu and backend_is_faster(dtype)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def engine_is_faster(dtype: torch.dtype) -> bool:
+def backend_is_faster(dtype: torch.dtype) -> bool:
     """Returns whether the C++ backend runs here and is the fastest in this dtype."""
     is_fastest = dtype == torch.float32 or (dtype == torch.bfloat16 and not has_matrix_units())
-    return is_fastest and engine_name("cpu") == "cpu"
+    return is_fastest and backend_name("cpu") == "cpu"

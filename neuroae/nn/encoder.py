@@ -6,12 +6,12 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from ..kernels import engine_name, interpreting, load_engine, ops
-from ..kernels.surrogates import SURROGATES
+from ..kernels import backend_name, interpreting, load_backend, namespace
+from ..kernels.ops import SURROGATES, Code
 from ..utils.randomness import image_id_tensor, seed_tensor
 from ..utils.validation import check_boolean, check_integer, check_number
 from .atoms import AtomsState, Levels, check_atoms, measure_levels, tensor_version
-from .autograd import Code, Encode, Membership, MembershipSettings
+from .autograd import CodeSettings, Encode, Membership, MembershipSettings
 from .code import SparseCode, TopT
 
 SELECTION = "selection"
@@ -193,21 +193,14 @@ class SparseEncoder(nn.Module):
         images = self.prepare_images(images)
         norms, dead_zone, _ = self.levels()
         code = Encode.apply(
-            self.backend,
             images,
             self.atoms,
             norms,
             dead_zone,
             seed_tensor(seed, images.device),
             image_id_tensor(image_ids, images.shape[0], images.device),
-            self.stride,
-            self.top_t,
             0,
-            self.dropout_p,
-            self.quantize,
-            self.signed,
-            self.value_surrogate,
-            self.sigma,
+            self.code_settings(),
         )
         return self.make_code(code, images, images)
 
@@ -219,7 +212,7 @@ class SparseEncoder(nn.Module):
         images = self.prepare_images(images)
         width = self.levels().selection_width  # raises for atoms that do not fit
         with torch.no_grad():
-            atom, projection = ops.namespace(self.backend).select(images, self.atoms, self.stride, self.top_t)
+            atom, projection = namespace(self.backend).select(images, self.atoms, self.stride, self.top_t)
         return TopT(atom, projection, images, self, tensor_version(images), AtomsState.of(self.atoms, width))
 
     @property
@@ -243,7 +236,6 @@ class SparseEncoder(nn.Module):
             rows, patches_h, patches_w, _ = index.shape
             norms, dead_zone, _ = self.levels()
             membership = Membership.apply(
-                self.backend,
                 receiver,
                 images.detach(),
                 self.atoms,
@@ -254,13 +246,32 @@ class SparseEncoder(nn.Module):
             )
         return SparseCode(index, value, projection, count, num_atoms, self.backend, membership)
 
+    def code_settings(self) -> CodeSettings:
+        """Returns the settings that encoding, drawing and their backward passes need."""
+        return CodeSettings(
+            self.backend,
+            self.stride,
+            self.top_t,
+            self.dropout_p,
+            self.quantize,
+            self.signed,
+            self.value_surrogate,
+            self.sigma,
+        )
+
     def membership_settings(self) -> MembershipSettings:
         """Returns the settings of the gradient through the selection."""
         # Without quantization the survivors' values have a derivative too, in every realization that keeps them. The
         # gradient of the selection is weighted by the probability of that.
         factor = 1.0 if self.quantize else 1 - self.dropout_p
         return MembershipSettings(
-            self.stride, self.top_t, self.resolved_selection_width(), self.quantize, self.signed, factor
+            self.backend,
+            self.stride,
+            self.top_t,
+            self.resolved_selection_width(),
+            self.quantize,
+            self.signed,
+            factor,
         )
 
     def resolved_selection_width(self) -> float:
@@ -302,12 +313,12 @@ class SparseEncoder(nn.Module):
                 f"images is on {images.device}, expected {self.atoms.device}, where the encoder's atoms are"
             )
         if self.backend in ("cpu", "triton"):
-            self.require_engine(images.device.type)
+            self.require_backend(images.device.type)
         return images.contiguous()
 
-    def require_engine(self, device_type: str) -> None:
+    def require_backend(self, device_type: str) -> None:
         served = "cpu" if self.backend == "cpu" or interpreting() else "cuda"
-        if device_type != served or engine_name(device_type) != self.backend:
+        if device_type != served or backend_name(device_type) != self.backend:
             raise ValueError(f"backend is {self.backend!r}, which does not serve tensors on {device_type}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SparseEncoder":
@@ -360,7 +371,7 @@ def check_selection_width(name: str, value: float | None) -> None:
 
 def check_backend(_name: str, value: str) -> None:
     if value != "auto":
-        load_engine(value)
+        load_backend(value)
 
 
 FRACTIONS = ("dropout_p", "epsilon", "beta", "sigma")

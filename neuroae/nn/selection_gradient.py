@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..kernels import ops
+from ..kernels import namespace
 from ..utils.contexts import autocast_dtype, drawing_from
 from ..utils.modules import is_altered
 from ..utils.randomness import derive_seed
-from .autograd import dense_code_gradient, membership_gradient
+from .autograd import dense_code_gradient, membership_gradient, value_gradient
 from .convolutions import SparseConvTranspose2d
 from .decoder import Decoder
 from .encoder import SparseEncoder
@@ -89,25 +89,13 @@ class SelectionGradient:
     def value_gradient(self, grad_hidden: Tensor) -> Tensor:
         """Returns the gradient through the values of unquantized survivors (W-NFGA), summed over realizations."""
         encoder, code, layer = self.encoder, self.code, self.decoder.conv1
-        operations = ops.namespace(encoder.backend)
         norms, dead_zone, _ = encoder.levels()
-        grad_value = operations.conv_transpose_backward_value(
+        grad_value = namespace(encoder.backend).conv_transpose_backward_value(
             grad_hidden, None, code.index, code.count, self.cast_weight(), layer.stride, layer.padding
         )
-        return operations.encode_backward(
-            grad_value,
-            code.index,
-            code.projection,
-            encoder.atoms,
-            norms,
-            dead_zone,
-            *self.images.shape[2:],
-            encoder.stride,
-            len(self.images),
-            encoder.value_surrogate,
-            encoder.sigma,
-            encoder.quantize,
-            encoder.signed,
+        dictionary = (encoder.atoms, norms, dead_zone)
+        return value_gradient(
+            encoder.code_settings(), grad_value, code.index, code.projection, dictionary, self.images
         )
 
     def cast_weight(self) -> Tensor:
@@ -125,7 +113,7 @@ class SelectionGradient:
         norms, dead_zone, _ = encoder.levels()
         dictionary = (encoder.atoms, norms, dead_zone)
         settings = encoder.membership_settings()
-        return self.value_sum + membership_gradient(encoder.backend, grad_code, self.images, dictionary, settings)
+        return self.value_sum + membership_gradient(settings, grad_code, self.images, dictionary)
 
 
 def is_shareable(layer: nn.Module) -> bool:

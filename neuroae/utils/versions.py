@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import torch
 
-from ..kernels import EngineMissing, cpu
+from ..kernels import BackendMissing, cpu
 from .files import difference, save_json
 
 __version__ = "0.1.0"
@@ -40,7 +40,7 @@ def cpp_library() -> str:
     """
     try:
         instructions = cpu.instruction_set()
-    except EngineMissing:
+    except BackendMissing:
         return "missing"
     return f"{instructions}, {cpu.digest()[:DIGEST_DIGITS]}"
 

@@ -15,7 +15,7 @@ from neuroae.data import ImageSet, load_dataset
 from neuroae.dictionary import learn_dictionary, load_dictionary, random_patches, save_dictionary
 from neuroae.dictionary.learning import normalize_rows
 from neuroae.dictionary.measures import near_copies, sparse_fit
-from neuroae.kernels.shapes import MAX_ATOMS
+from neuroae.kernels.ops import MAX_ATOMS
 from neuroae.utils.files import load_tensors, save_tensors
 
 QUICK = {"num_atoms": 24, "patch": 4, "regularization": 0.2, "iterations": 30, "batch_size": 16}

@@ -1,4 +1,4 @@
-"""The engine: what an evaluation leaves in its folder, and what it takes for another evaluation."""
+"""What an evaluation leaves in its folder, and what it takes for another evaluation."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

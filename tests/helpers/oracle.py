@@ -1,4 +1,4 @@
-"""When two engines' results count as the same, and the plain arithmetic that the tests compare with.
+"""What counts as the same result of two backends, and plain arithmetic for the tests to compare with.
 
 Draws must be identical. Selection and dead zone may differ only where a projection lies within
 K * 2^-23 * sum |x| |d| of the boundary, K = C n n; values and gradients to 1e-5 of the largest reference magnitude.
@@ -24,10 +24,13 @@ PROJECTION_ERROR = 3e-7
 def assert_close(
     actual: Tensor, expected: Tensor, what: str, terms: Tensor | None = None, rounding: float = ROUNDING
 ) -> None:
-    """To 1e-5 of the largest expected magnitude; so zeros only match zeros.
+    """Compares to 1e-5 of the largest expected magnitude, so zeros only match zeros.
 
-    ``terms`` are the same sums with every term positive. Where even the largest number is what a cancellation left,
-    ``rounding`` of these is allowed instead, float32's.
+    Args:
+        what: Name of the tensor in messages.
+        terms: The same sums with all terms positive. Where even the largest number is small by cancellation, an error
+            of ``rounding`` times the largest of these is allowed.
+        rounding: Relative error, by default float32's.
     """
     assert actual.dtype == expected.dtype, f"{what} has dtype {actual.dtype}, expected {expected.dtype}"
     assert actual.shape == expected.shape, f"{what} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
@@ -48,7 +51,7 @@ def assert_agrees(
     arguments: tuple[Any, ...],
     rounding: float = ROUNDING,
 ) -> None:
-    """An operation's result, one tensor or several, against the oracle's on the same arguments."""
+    """Compares an operation's result, one tensor or several, with the oracle's on the same arguments."""
     magnitudes = (x.abs() if isinstance(x, Tensor) and x.is_floating_point() else x for x in arguments)
     results = operation(*arguments), oracle(*arguments), oracle(*magnitudes)
     for part, (actual, expected, terms) in enumerate(zip(*map(as_tuple, results), strict=True)):
@@ -65,7 +68,7 @@ def as_tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def assert_identical(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], names: tuple[str, ...]) -> None:
-    """The same dtypes, shapes and numbers, to the last bit; 0 and -0 are one number."""
+    """Compares dtypes, shapes and all bits of numbers; 0 and -0 are equal."""
     for name, left, right in zip(names, actual, expected, strict=True):
         assert left.dtype == right.dtype, f"{name} has dtype {left.dtype}, expected {right.dtype}"
         assert left.shape == right.shape, f"{name} has shape {tuple(left.shape)}, expected {tuple(right.shape)}"
@@ -75,7 +78,7 @@ def assert_identical(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], n
 
 
 def assert_same_selection(actual: tuple[Tensor, Tensor], case: Case) -> None:
-    """A selection against the reference's: top T of every patch, ascending, with its projections."""
+    """Compares a selection with the reference's: top T of each patch, ascending, with its projections."""
     atom, projection = actual
     expected, _ = reference.select(*case.select_arguments())
     assert (atom.dtype, atom.shape) == (torch.int16, expected.shape)
@@ -87,7 +90,7 @@ def assert_same_selection(actual: tuple[Tensor, Tensor], case: Case) -> None:
 
 
 def assert_same_code(actual: Code, case: Case, realization: int) -> None:
-    """A code of one realization against the reference's."""
+    """Compares a code of one realization with the reference's."""
     count = len(case.atoms)
     assert_well_formed(actual, count)
     index, value, projection, _ = actual
@@ -100,19 +103,21 @@ def assert_same_code(actual: Code, case: Case, realization: int) -> None:
     assert_close(projection, a.float(), "projection", terms)
 
     levels = case.norms[slot], case.dead_zone[slot], case.quantize, case.signed
-    own = reference.activate(projection, *levels).where(used, 0.0)
-    assert torch.equal(value, own), f"value does not follow from the code's projection at {first(value != own)}"
+    implied = reference.activate(projection, *levels).where(used, 0.0)
+    assert torch.equal(value, implied), (
+        f"value does not follow from the code's projection at {first(value != implied)}"
+    )
     if case.quantize:
-        wanted = reference.activate(a.float(), *levels).where(used, 0.0)
+        exact_value = reference.activate(a.float(), *levels).where(used, 0.0)
         near_dead_zone = (a.abs() - levels[1].double()).abs() <= tolerance(case, terms).gather(-1, slot)
-        unexplained = (value != wanted) & ~near_dead_zone
+        unexplained = (value != exact_value) & ~near_dead_zone
         assert not unexplained.any(), f"value differs at {first(unexplained)} although the dead zone is far"
 
 
 def assert_same_selection_gradient(actual: Tensor, case: Case, grad_code: Tensor, width: float) -> None:
-    """An image gradient through the selection against the reference's.
+    """Compares an image gradient through the selection with the reference's.
 
-    Float32 rounds projections, and the logistic function of this width makes more of it the narrower it is.
+    Float32 rounds projections, and the logistic function amplifies this rounding more the smaller its width is.
     """
     expected = reference.selection_backward(*case.selection_arguments(grad_code, width))
     if not len(case.images):
@@ -125,30 +130,30 @@ def assert_same_selection_gradient(actual: Tensor, case: Case, grad_code: Tensor
 
 
 def selection_terms(case: Case, grad_code: Tensor, width: float) -> Tensor:
-    """The sums behind the gradient with every term positive: the moving cut may take off nearly all."""
+    """Returns the gradient's sums with all terms positive: the moving cut may cancel nearly everything."""
     magnitudes = projections(case)[0].abs()
-    everything = case.top_t == len(case.atoms)
+    selects_all = case.top_t == len(case.atoms)
     ordered = magnitudes.sort(-1, descending=True).values
-    cut = case.dead_zone if everything else ordered[..., case.top_t - 1 : case.top_t + 1].mean(-1, keepdim=True)
+    cut = case.dead_zone if selects_all else ordered[..., case.top_t - 1 : case.top_t + 1].mean(-1, keepdim=True)
     close = torch.cosh((magnitudes - cut) / (2 * width)) ** -2 / 4
-    if case.quantize and not everything:
+    if case.quantize and not selects_all:
         close = close * (magnitudes >= case.dead_zone)
     weighted = close * (case.norms if case.quantize else magnitudes) * grad_code.abs()
-    if not everything:
+    if not selects_all:
         share = weighted.sum(-1, keepdim=True) / close.sum(-1, keepdim=True)
         weighted = weighted + close * share.nan_to_num()
     return F.conv_transpose2d((weighted / width).permute(0, 3, 1, 2), case.atoms.abs().double(), stride=case.stride)
 
 
-def assert_well_formed(code: Code, atoms: int) -> None:
-    """Ascending atoms in the first ``count`` slots; -1, 0 and 0 after them."""
+def assert_well_formed(code: Code, num_atoms: int) -> None:
+    """Requires ascending atoms in the first ``count`` slots, and -1, 0 and 0 after them."""
     index, value, projection, count = code
     assert [tensor.dtype for tensor in code] == [torch.int16, torch.float32, torch.float32, torch.int32]
     assert value.shape == projection.shape == index.shape
     assert count.shape == index.shape[:-1]
     used = torch.arange(index.shape[-1]) < count.unsqueeze(-1)
     assert ((index >= 0) == used).all(), "count does not say which slots are used"
-    assert (index[used] < atoms).all()
+    assert (index[used] < num_atoms).all()
     assert (index[~used] == -1).all()
     assert (value[~used] == 0).all()
     assert (projection[~used] == 0).all()
@@ -157,7 +162,11 @@ def assert_well_formed(code: Code, atoms: int) -> None:
 
 
 def assert_differences_near_boundary(differs: Tensor, case: Case) -> None:
-    """``differs`` (B, m_h, m_w, L) marks atoms in one code only; each must be near its patch's top-T boundary."""
+    """Requires atoms that are in one code only to be near their patch's top-T boundary.
+
+    Args:
+        differs: (B, m_h, m_w, L) bool, marks these atoms.
+    """
     if not differs.any():
         return
     exact, terms = projections(case)
@@ -166,7 +175,7 @@ def assert_differences_near_boundary(differs: Tensor, case: Case) -> None:
     allowed = tolerance(case, terms).where(differs, 0.0).amax(-1, keepdim=True)
     unexplained = differs & ((magnitude - boundary).abs() > allowed)
     if case.top_t == case.atoms.shape[0]:
-        unexplained = differs
+        unexplained = differs  # nothing is cut
     if unexplained.any():
         place = first(unexplained)
         raise AssertionError(
@@ -176,7 +185,7 @@ def assert_differences_near_boundary(differs: Tensor, case: Case) -> None:
 
 
 def projections(case: Case) -> tuple[Tensor, Tensor]:
-    """Projections and their sums of magnitudes, sum |x| |d|: (B, m_h, m_w, L) float64."""
+    """Returns projections and their sums of magnitudes, sum |x| |d|: (B, m_h, m_w, L) float64."""
     images, atoms = case.images.double(), case.atoms.double()
     exact = F.conv2d(images, atoms, stride=case.stride)
     terms = F.conv2d(images.abs(), atoms.abs(), stride=case.stride)
@@ -184,21 +193,21 @@ def projections(case: Case) -> tuple[Tensor, Tensor]:
 
 
 def tolerance(case: Case, terms: Tensor) -> Tensor:
-    """How far from a boundary a projection may be taken for one beyond it: K * 2^-23 * sum |x| |d|."""
+    """Returns how far from a boundary a projection may count as beyond it: K * 2^-23 * sum |x| |d|."""
     return case.atoms[0].numel() * 2.0**-23 * terms
 
 
-def members(index: Tensor, atoms: int) -> Tensor:
-    """Which atoms are in a code or selection: (..., L) bool."""
-    marks = torch.zeros(*index.shape[:-1], atoms + 1, dtype=torch.bool)
-    marks.scatter_(-1, index.long().where(index >= 0, atoms), True)
-    return marks[..., :atoms]
+def members(index: Tensor, num_atoms: int) -> Tensor:
+    """Returns which atoms are in a code or selection, (..., L) bool."""
+    marks = torch.zeros(*index.shape[:-1], num_atoms + 1, dtype=torch.bool)
+    marks.scatter_(-1, index.long().where(index >= 0, num_atoms), True)
+    return marks[..., :num_atoms]
 
 
 def assert_rounds_to(
     actual: Tensor, expected: Tensor, what: str, terms: Tensor | None = None, rounding: float = ROUNDING
 ) -> None:
-    """``actual`` is a rounding, in its lower precision, of a number that is close to the float32 ``expected``."""
+    """Requires ``actual`` to be a rounding, to its lower precision, of a number close to the float32 ``expected``."""
     assert actual.shape == expected.shape
     if expected.numel() == 0:
         return
@@ -211,7 +220,7 @@ def assert_rounds_to(
 
 
 def philox(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
-    """Philox4x32-10 on Python's integers."""
+    """Computes Philox4x32-10 with Python's integers."""
     mask = 2**32 - 1
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -223,7 +232,7 @@ def philox(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
 
 
 def is_kept(seed: int, image_id: int, realization: int, patch: int, atom: int, dropout_p: float) -> bool:
-    """Whether a coefficient survives dropout, by the definition of the draw."""
+    """Returns whether a coefficient survives dropout, by the definition of the draw."""
     key = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
     word = philox((atom // 4, patch, realization, image_id), key)[atom % 4]
     return word >= int(dropout_p * 2**32)
@@ -238,6 +247,6 @@ def unravel(position: int, tensor: Tensor) -> tuple[int, ...]:
 
 
 def same_code(left: SparseCode, right: SparseCode) -> bool:
-    """Whether two codes agree to the bit."""
+    """Returns whether two codes agree to the bit."""
     names = ("index", "value", "projection", "count")
     return all(torch.equal(getattr(left, name), getattr(right, name)) for name in names)

@@ -1,4 +1,4 @@
-"""Inputs of the operations, drawn by hypothesis: shapes and settings by choice, numbers from a seeded generator."""
+"""Hypothesis strategies for inputs of the operations: drawn shapes and settings, numbers from a seeded generator."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ DEAD_ZONES = (0.0, 3 * 8 / 255, 0.3)
 
 @dataclass
 class Case:
-    """Everything that the encoder's operations take."""
+    """Arguments of the encoder's operations."""
 
     images: Tensor
     atoms: Tensor
@@ -45,14 +45,14 @@ class Case:
         settings = (self.stride, self.top_t, realization, self.dropout_p, self.quantize, self.signed)
         return self.images, self.atoms, *levels, *settings
 
-    def selection_arguments(self, grad_code: Tensor, width: float) -> tuple[Any, ...]:
+    def selection_arguments(self, grad_code: Tensor, selection_width: float) -> tuple[Any, ...]:
         tensors = (grad_code, self.images, self.atoms, self.norms, self.dead_zone)
-        return *tensors, self.stride, self.top_t, width, self.quantize, self.signed
+        return *tensors, self.stride, self.top_t, selection_width, self.quantize, self.signed
 
 
 @dataclass
 class ConvCase:
-    """Everything that the sparse transposed convolution's operations take."""
+    """Arguments of the sparse transposed convolution's operations."""
 
     index: Tensor
     value: Tensor
@@ -81,7 +81,7 @@ def generators() -> st.SearchStrategy[torch.Generator]:
 
 
 def words() -> st.SearchStrategy[int]:
-    """32-bit numbers, the ends among them."""
+    """32-bit numbers, including the least and the greatest."""
     return st.one_of(st.sampled_from((0, 1, 2**31, 2**32 - 1)), st.integers(0, 2**32 - 1))
 
 
@@ -103,7 +103,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @st.composite
 def clear_cases(draw: st.DrawFn, most_atoms: int = 700) -> Case:
-    """No projection is so close to 0 or to the dead zone that rounding decides on which side it lies."""
+    """Cases in which no projection is so close to 0 or to the dead zone that rounding decides its side."""
     channels, patch = draw(st.integers(1, 4)), draw(st.integers(1, 6))
     counts = (st.integers(1, 9), st.integers(1, most_atoms), st.sampled_from((16, 32, 33)))
     count = draw(st.one_of(*counts))
@@ -121,9 +121,9 @@ def clear_cases(draw: st.DrawFn, most_atoms: int = 700) -> Case:
 
 @st.composite
 def exact_cases(draw: st.DrawFn) -> Case:
-    """Numbers with so few bits that every projection is exact in float32: many tie, and many are on the dead zone.
+    """Numbers with so few bits that all projections are exact in float32: many tie, many are at the dead zone's edge.
 
-    An atom has 1, 4, 16 or 64 entries of one magnitude, so its norms are powers of two; some atoms come twice.
+    An atom has 1, 4, 16 or 64 entries of one magnitude, so its norms are powers of two. Some atoms occur twice.
     """
     channels, patch, count = draw(st.integers(1, 4)), draw(st.integers(1, 8)), draw(st.integers(2, 80))
     generator = draw(generators())
@@ -142,7 +142,7 @@ def exact_cases(draw: st.DrawFn) -> Case:
 
 @st.composite
 def image_shapes(draw: st.DrawFn, channels: int, patch: int) -> tuple[int, tuple[int, ...]]:
-    """A stride, which may leave gaps, and the shape of 0 to 3 rectangular images, some with edges no patch reaches."""
+    """A stride, which may leave gaps, and the shape of 0 to 3 rectangular images, some with edges without patches."""
     stride = draw(st.integers(1, patch + 2))
     sides = [(draw(st.integers(1, 4)) - 1) * stride + patch + draw(st.integers(0, stride - 1)) for _ in range(2)]
     return stride, (draw(st.sampled_from((1, 2, 3, 0))), channels, *sides)
@@ -186,7 +186,7 @@ def with_settings(draw: st.DrawFn, images: Tensor, atoms: Tensor, stride: int, w
 
 @st.composite
 def conv_cases(draw: st.DrawFn, dtype: torch.dtype) -> ConvCase:
-    """A code with random survivors, weights in any memory order, and a gradient that belongs to the output."""
+    """A code with random survivors, weights in any memory order, and a gradient to the output."""
     generator = draw(generators())
     atoms, slots = draw(st.integers(1, 70)), draw(st.one_of(st.integers(1, 12), st.just(70)))
     channels = draw(st.one_of(st.integers(1, 40), st.sampled_from((64, 65, 100, 300))))
@@ -200,9 +200,9 @@ def conv_cases(draw: st.DrawFn, dtype: torch.dtype) -> ConvCase:
         for n, step, k, extra in zip((patches_h, patches_w), stride, kernel, output_padding, strict=True)
     ]
     padding = [draw(st.integers(0, min(3, (size - 1) // 2))) for size in full]
-    output_padding_shape = [size - 2 * pad for size, pad in zip(full, padding, strict=True)]
+    size = [side - 2 * pad for side, pad in zip(full, padding, strict=True)]
     weight = torch.randn(atoms, channels, *kernel, generator=generator).to(dtype)
-    grad = torch.randn(rows, channels, *output_padding_shape, generator=generator).to(dtype)
+    grad = torch.randn(rows, channels, *size, generator=generator).to(dtype)
     return ConvCase(
         index,
         value,
@@ -216,13 +216,13 @@ def conv_cases(draw: st.DrawFn, dtype: torch.dtype) -> ConvCase:
     )
 
 
-def random_code(shape: tuple[int, ...], atoms: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Index, value and count: from no survivor to all slots full, some of them in the dead zone."""
+def random_code(shape: tuple[int, ...], num_atoms: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns index, value and count: from no survivor to all slots full, some survivors in the dead zone."""
     slots = shape[-1]
     count = torch.randint(slots + 1, shape[:-1], generator=generator, dtype=torch.int32)
     used = torch.arange(slots) < count.unsqueeze(-1)
-    choice = torch.rand(*shape[:-1], atoms, generator=generator).argsort(-1)[..., :slots]
-    index = choice.where(used, atoms).sort(-1).values.where(used, -1).to(torch.int16)
+    choice = torch.rand(*shape[:-1], num_atoms, generator=generator).argsort(-1)[..., :slots]
+    index = choice.where(used, num_atoms).sort(-1).values.where(used, -1).to(torch.int16)
     value = torch.randn(shape, generator=generator)
     value = value.where(torch.rand(shape, generator=generator) < 0.8, 0.0)
     return index, value.where(used, 0.0), count

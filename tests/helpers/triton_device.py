@@ -1,4 +1,4 @@
-"""Where the Triton engine's tests run: on a GPU, or on the CPU in a process with TRITON_INTERPRET=1."""
+"""Runs the Triton backend in tests: on a GPU, or on the CPU in a process with TRITON_INTERPRET=1."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroae.kernels import interpreting, load_engine
+from neuroae.kernels import interpreting, load_backend
 
 ON_GPU = not interpreting()
 MARKS = (
@@ -20,12 +20,12 @@ MARKS = (
 
 
 def run(operation: str, *arguments: Any) -> Any:
-    """An operation of the engine, on its device; the tensors come from the CPU and go back there."""
-    results = getattr(load_engine("triton"), operation)(*(moved(value, "cuda") for value in arguments))
+    """Runs an operation on the backend's device, with tensors from the CPU, and returns the results to the CPU."""
+    results = getattr(load_backend("triton"), operation)(*(to_device(value, "cuda") for value in arguments))
     if isinstance(results, Tensor):
-        return moved(results, "cpu")
-    return tuple(moved(result, "cpu") for result in results)
+        return to_device(results, "cpu")
+    return tuple(to_device(result, "cpu") for result in results)
 
 
-def moved(value: Any, device: str) -> Any:
+def to_device(value: Any, device: str) -> Any:
     return value.to(device) if ON_GPU and isinstance(value, Tensor) else value

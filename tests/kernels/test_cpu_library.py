@@ -1,4 +1,4 @@
-"""Loading of the C++ library: what does not belong to it is refused before anything is computed."""
+"""Loading of the C++ library: a library that does not match the package is refused before it computes."""
 
 import ctypes
 import importlib
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neuroae.kernels import EngineMissing
+from neuroae.kernels import BackendMissing
 
 # The package has a function of the module's name.
 loading = importlib.import_module("neuroae.kernels.cpu.library")
@@ -38,26 +38,28 @@ def longer(last: Any) -> Any:
 
 
 @pytest.mark.parametrize("change", ["another size", "one more", "one less"])
-def test_a_library_with_other_structures_is_refused(engine: Any, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where another version is named by NEUROAE_CPU_LIBRARY."""
+def test_a_library_with_other_structures_is_refused(
+    backend: Any, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when NEUROAE_CPU_LIBRARY names a library of another version."""
     *others, last = loading.STRUCTURES
     changed = {"another size": (*others, longer(last)), "one more": (*others, last, last), "one less": (*others,)}
     monkeypatch.setattr(loading, "STRUCTURES", changed[change])
-    with pytest.raises(EngineMissing, match=r"is of another version: build the package again"):
+    with pytest.raises(BackendMissing, match=r"is of another version: build the package again"):
         loading.library()
 
 
-def test_a_library_without_a_function_is_refused(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_without_a_function_is_refused(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(loading.ARGUMENTS, "later", ())
-    with pytest.raises(EngineMissing, match=r"is of another version: build the package again"):
+    with pytest.raises(BackendMissing, match=r"is of another version: build the package again"):
         loading.library()
 
 
 @pytest.mark.parametrize("name", ["philox.h", "api.cpp"])
-def test_a_library_that_is_older_than_its_sources_is_refused(
-    engine: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_library_older_than_its_sources_is_refused(
+    backend: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after `git pull` in an installation with -e."""
+    """As after ``git pull`` in an editable installation."""
     shutil.copytree(loading.FOLDER / "src", tmp_path / "src")
     library = loading.library_path()
     monkeypatch.setattr(loading, "library_path", lambda: library)
@@ -66,12 +68,12 @@ def test_a_library_that_is_older_than_its_sources_is_refused(
     loading.library.cache_clear()
     with (tmp_path / "src" / name).open("a") as file:
         file.write("// changed")
-    with pytest.raises(EngineMissing, match=r"is of another version: build the package again"):
+    with pytest.raises(BackendMissing, match=r"is of another version: build the package again"):
         loading.library()
 
 
-def test_a_library_without_sources_beside_it_is_taken(
-    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_library_without_sources_beside_it_loads(
+    backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = loading.library_path()
     monkeypatch.setattr(loading, "library_path", lambda: library)

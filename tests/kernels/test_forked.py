@@ -1,4 +1,4 @@
-"""Forked processes: what would wait for ever ends with an error, and everything else computes."""
+"""Forked processes: a computation that would wait forever is an error, and all others work."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ PROGRAM = """
 import os, sys
 import torch
 from neuroae import SparseEncoder
-from neuroae.kernels import EngineMissing, load_engine
+from neuroae.kernels import BackendMissing, load_backend
 
 try:
-    load_engine("cpu")
-except EngineMissing:
-    print("no engine")
+    load_backend("cpu")
+except BackendMissing:
+    print("no backend")
     sys.exit()
 atoms = torch.eye(48).reshape(48, 3, 4, 4)
 encoder = SparseEncoder(atoms, top_t=10, backend="cpu")
@@ -44,15 +44,20 @@ print("parent computed" if encode(2) else "", flush=True)
 
 
 def forked(before: str, inside: int) -> list[str]:
-    """What child and parent print; before the fork, the parent computes with so many threads, or does not."""
+    """Returns what child and parent print.
+
+    Args:
+        before: Threads with which the parent computes before the fork, or "nothing".
+        inside: Threads of the child.
+    """
     command = [sys.executable, "-c", PROGRAM, f"{before},{inside}"]
     lines = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
-    if lines == ["no engine"]:
-        pytest.skip("there is no C++ engine")
+    if lines == ["no backend"]:
+        pytest.skip("there is no C++ backend")
     return lines
 
 
-def test_threads_that_a_fork_left_behind_are_an_error() -> None:
+def test_computing_on_threads_that_a_fork_lost_is_an_error() -> None:
     message, *others = forked("2", 2)
     assert message.startswith("encode runs in a forked process, whose parent computed in parallel: ")
     assert "torch.multiprocessing.get_context('spawn')" in message

@@ -1,6 +1,8 @@
-"""The operations as torch.ops: opcheck, and refusals of arguments that do not fit."""
+"""The operations as torch.ops: opcheck, declared arguments, and refusals of unusable arguments."""
 
+import inspect
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from torch import Tensor
 
 import oracle
 from dictionaries import unit_atoms
-from neuroae.kernels import OPERATIONS, ops, reference
+from neuroae.kernels import OPERATIONS, reference
 
 LIBRARIES = ("neuroae", "neuroae_reference")
 CODE = {"index", "value", "projection", "count"}
@@ -23,7 +25,7 @@ def library(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def arguments() -> dict[str, dict[str, Any]]:
-    """Valid arguments of every operation, by name: 2 rectangular images, 20 atoms, 5 coefficients a patch."""
+    """Valid arguments of all operations, by name: 2 rectangular images, 20 atoms, 5 coefficients in a patch."""
     atoms = unit_atoms(20, 3, 4)
     norms = atoms.abs().sum((1, 2, 3))
     images = torch.rand(2, 3, 9, 12)
@@ -32,10 +34,17 @@ def arguments() -> dict[str, dict[str, Any]]:
     quantizer = {"quantize": True, "signed": True}
     atom, projection = reference.select(images, atoms, 2, 5)
     levels = {"norms": norms, "dead_zone": dictionary["dead_zone"]}
-    drawn = {"start": 0, "count": 3, "dropout_p": 0.5}
-    draw: dict[str, Any] = {"atom": atom, "projection": projection, **levels, **randomness, **drawn, **quantizer}
+    realizations = {"start": 0, "count": 3, "dropout_p": 0.5}
+    draw: dict[str, Any] = {
+        "atom": atom,
+        "projection": projection,
+        **levels,
+        **randomness,
+        **realizations,
+        **quantizer,
+    }
     index, value, projection, count = reference.draw(**draw)
-    size = {"height": 9, "width": 12, "stride": 2, "images": 2, "surrogate": "smooth", "sigma": 0.25}
+    size = {"height": 9, "width": 12, "stride": 2, "num_images": 2, "surrogate": "smooth", "sigma": 0.25}
     encode = {**dictionary, **randomness, "stride": 2, "top_t": 5, "realization": 0, "dropout_p": 0.5, **quantizer}
     backward = {"grad_value": torch.randn_like(value), "index": index, "projection": projection}
     weight, geometry = torch.randn(20, 7, 4, 3), {"stride": [2, 3], "padding": [1, 0]}
@@ -50,7 +59,7 @@ def arguments() -> dict[str, dict[str, Any]]:
     }
     output = reference.conv_transpose(**conv)
     conv_backward = {"grad_output": torch.randn_like(output), "output": output, **code, "weight": weight, **geometry}
-    selection = {"stride": 2, "top_t": 5, "width": 0.1, **quantizer}
+    selection = {"stride": 2, "top_t": 5, "selection_width": 0.1, **quantizer}
     return {
         "selection_backward": {"grad_code": torch.randn(2, *count.shape[1:], 20), "images": images}
         | dictionary
@@ -66,7 +75,7 @@ def arguments() -> dict[str, dict[str, Any]]:
 
 
 def dense_arguments() -> dict[str, dict[str, Any]]:
-    """Those of the dense convolution: 2 rows of 5 channels to 7."""
+    """Returns the arguments of the dense convolution: 2 rows of 5 channels to 7."""
     dense: dict[str, Any] = {"input": torch.randn(2, 5, 6, 4), "weight": torch.randn(5, 7, 3, 3)}
     output = reference.dense_conv_transpose(**dense, bias=torch.randn(7), relu=True)
     backward = {"grad_output": torch.randn_like(output), "output": output}
@@ -79,7 +88,7 @@ def dense_arguments() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_opcheck(library: Any, operation: str, arguments: dict[str, dict[str, Any]]) -> None:
-    """Schema, shape function against the real result, and tracing with dynamic shapes."""
+    """Checks the schema, the fake result against the real one, and tracing with dynamic shapes."""
     torch.library.opcheck(getattr(library, operation).default, (), arguments[operation])
 
 
@@ -90,7 +99,7 @@ def test_opcheck_of_an_empty_batch(library: Any, operation: str, arguments: dict
         for name, argument in arguments[operation].items()
     }
     if operation == "encode_backward":
-        empty["images"] = 0
+        empty["num_images"] = 0
     torch.library.opcheck(getattr(library, operation).default, (), empty)
 
 
@@ -98,23 +107,27 @@ def test_opcheck_of_an_empty_batch(library: Any, operation: str, arguments: dict
 def test_the_default_dtype_changes_nothing(
     library: Any, operation: str, arguments: dict[str, dict[str, Any]], default_dtype: torch.dtype
 ) -> None:
-    """An engine writes float32 into the memory that it is given."""
+    """Backends write float32 into the outputs, whatever PyTorch's default is."""
     run = getattr(library, operation)
-    found = oracle.as_tuple(run(**arguments[operation]))
+    actual = oracle.as_tuple(run(**arguments[operation]))
     torch.set_default_dtype(torch.float32)
     expected = oracle.as_tuple(run(**arguments[operation]))
-    oracle.assert_identical(found, expected, tuple(map(str, range(len(expected)))))
+    oracle.assert_identical(actual, expected, tuple(map(str, range(len(expected)))))
 
 
-def test_every_operation_has_a_schema_and_a_shape_function() -> None:
-    assert set(ops.SCHEMAS) == set(ops.FAKES) == set(OPERATIONS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_backends_and_schema_have_the_declared_arguments(library: Any, operation: str, backend: ModuleType) -> None:
+    declared = list(inspect.signature(OPERATIONS[operation]).parameters)
+    assert [argument.name for argument in getattr(library, operation).default._schema.arguments] == declared
+    for module in (reference, backend):
+        assert list(inspect.signature(getattr(module, operation)).parameters) == declared
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_tensors_on_several_devices_are_refused_by_name(
     library: Any, operation: str, arguments: dict[str, dict[str, Any]]
 ) -> None:
-    """The shape function, which would answer for a meta tensor, leaves memory as it was."""
+    """With a meta tensor among them the fake implementation would run, and leave the outputs unfilled."""
     run, values = getattr(library, operation), arguments[operation]
     tensors = [name for name, value in values.items() if isinstance(value, Tensor)]
     assert len(tensors) > 1
@@ -161,23 +174,35 @@ RANDOMNESS = {
 DRAW = {
     "atoms of int32": ("atom", Tensor.int, TypeError, "atom has dtype torch.int32, expected torch.int16"),
     "other shapes": ("projection", lambda x: x[..., :4], ValueError, "projection has shape .*expected .*as atom has"),
-    "negative start": ("start", lambda _: -1, ValueError, "realizations -1 to 1 were asked for"),
-    "start too large": ("start", lambda _: 2**32 - 2, ValueError, "expected numbers in .0, 2.32"),
+    "negative start": ("start", lambda _: -1, ValueError, "start is -1 and count is 3, expected realizations in"),
+    "start too large": (
+        "start",
+        lambda _: 2**32 - 2,
+        ValueError,
+        r"start is \d+ and count is 3, expected realizations in .0, 2.32",
+    ),
     "negative count": ("count", lambda _: -1, ValueError, "count is -1"),
 }
-ENCODE = {"negative realization": ("realization", lambda _: -1, ValueError, "realizations -1 to -1")}
+ENCODE = {
+    "negative realization": ("realization", lambda _: -1, ValueError, r"realization is -1, expected in \[0, 2.32")
+}
 ENCODE_BACKWARD = {
     "gradient of bfloat16": ("grad_value", Tensor.bfloat16, TypeError, "grad_value has dtype torch.bfloat16"),
     "other shapes": ("index", lambda x: x[..., :4], ValueError, "grad_value, index and projection have shapes"),
     "another image": ("height", lambda _: 11, ValueError, "an image of 11 x 12 does not give 3 x 5 patches"),
     "image too small": ("width", lambda _: 11, ValueError, "an image of 9 x 11 does not give"),
-    "rows of no image": ("images", lambda _: 4, ValueError, "the code has 6 rows, expected a multiple of images, 4"),
-    "no images": ("images", lambda _: 0, ValueError, "the code has 6 rows, expected a multiple of images, 0"),
+    "rows of no image": ("num_images", lambda _: 4, ValueError, "6 rows, expected a multiple of num_images, 4"),
+    "no images": ("num_images", lambda _: 0, ValueError, "6 rows, expected a multiple of num_images, 0"),
     "unknown surrogate": ("surrogate", lambda _: "tanh", ValueError, "surrogate is 'tanh', expected one of identity"),
     "sigma 0": ("sigma", lambda _: 0.0, ValueError, "sigma is 0.0, expected above 0"),
     "norms too few": ("norms", lambda x: x[:-1], ValueError, "norms and dead_zone hold 19 and 20 numbers"),
     "oblong atoms": ("atoms", lambda x: x[:, :, :, :3], ValueError, "atoms has shape .*expected square patches"),
-    "no slots": ("index", lambda x: x[..., :0], ValueError, "index has shape .*expected a patch and a slot"),
+    "no slots": (
+        "index",
+        lambda x: x[..., :0],
+        ValueError,
+        "index has shape .*expected at least one patch and one slot",
+    ),
 }
 CODE_AND_WEIGHT = {
     "index of int64": ("index", Tensor.long, TypeError, "index has dtype torch.int64, expected torch.int16"),
@@ -186,7 +211,12 @@ CODE_AND_WEIGHT = {
     "flat weight": ("weight", lambda x: x.flatten(2), ValueError, "weight has shape .*expected 4 dimensions"),
     "weight of float64": ("weight", Tensor.double, TypeError, "weight has dtype torch.float64"),
     "no output channels": ("weight", lambda x: x[:, :0], ValueError, "weight has shape .*of at least 1"),
-    "no slots": ("index", lambda x: x[..., :0], ValueError, "index has shape .*expected a patch and a slot|as index"),
+    "no slots": (
+        "index",
+        lambda x: x[..., :0],
+        ValueError,
+        "index has shape .*expected at least one patch and one slot|as index",
+    ),
     "stride 0": ("stride", lambda _: [0, 1], ValueError, r"stride is \[0, 1\]"),
     "negative padding": ("padding", lambda _: [0, -1], ValueError, r"padding is \[0, -1\]"),
 }
@@ -229,7 +259,12 @@ DENSE_WEIGHT = {
         TypeError,
         "weight has dtype torch.bfloat16",
     ),
-    "no channels": ("weight", lambda x: x[:, :0], ValueError, "weight has shape .*with channels of both kinds"),
+    "no channels": (
+        "weight",
+        lambda x: x[:, :0],
+        ValueError,
+        "weight has shape .*with at least one channel of each kind",
+    ),
     "large filters": ("weight", lambda x: x.repeat(1, 1, 2, 2), ValueError, r"weight has shape .*expected .*3, 3"),
 }
 DENSE = {
@@ -265,8 +300,18 @@ SELECTION_BACKWARD = {
     ),
     "gradient of other atoms": ("grad_code", lambda x: x[..., 1:], ValueError, "grad_code has shape"),
     "gradient of float64": ("grad_code", Tensor.double, TypeError, "grad_code has dtype torch.float64"),
-    "width of 0": ("width", lambda _: 0.0, ValueError, "width is 0.0, expected above 0 and finite"),
-    "infinite width": ("width", lambda _: float("inf"), ValueError, "width is inf, expected above 0 and finite"),
+    "width of 0": (
+        "selection_width",
+        lambda _: 0.0,
+        ValueError,
+        "selection_width is 0.0, expected above 0 and finite",
+    ),
+    "infinite width": (
+        "selection_width",
+        lambda _: float("inf"),
+        ValueError,
+        "selection_width is inf, expected above 0",
+    ),
     "too few norms": ("norms", lambda x: x[1:], ValueError, "norms and dead_zone hold 19 and 20 numbers"),
 }
 REFUSALS = {
@@ -292,7 +337,7 @@ REFUSALS = {
         for name, refusal in refusals.items()
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(
+def test_unusable_arguments_are_refused(
     library: Any, operation: str, refusal: tuple[str, Callable[[Any], Any], type[Exception], str], arguments: Any
 ) -> None:
     name, change, error, message = refusal

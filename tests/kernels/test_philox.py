@@ -1,4 +1,4 @@
-"""The draw behind every dropout mask: Random123's published vectors, the counter's layout, and the drop rate."""
+"""The random numbers of dropout: Random123's published vectors, the counter's layout, and the rate of dropping."""
 
 import itertools
 
@@ -35,13 +35,13 @@ def test_agrees_with_integer_arithmetic(counter: tuple[int, ...], key: tuple[int
 def test_counter_layout(seed: int, image_id: int, realization: int, dropout_p: float) -> None:
     """Key: the seed's words, low first. Counter: atom // 4, patch, realization, image id. Word: atom % 4."""
     atom = torch.tensor([0, 3, 4, 499, 32_766]).expand(1, 2, 3, 5)
-    kept = keep_mask(atom, torch.tensor(seed), torch.tensor([image_id]), realization, 1, dropout_p)
+    keep = keep_mask(atom, torch.tensor(seed), torch.tensor([image_id]), realization, 1, dropout_p)
     for i, j, slot in itertools.product(range(2), range(3), range(5)):
         expected = oracle.is_kept(seed, image_id, realization, i * 3 + j, int(atom[0, i, j, slot]), dropout_p)
-        assert bool(kept[0, 0, i, j, slot]) == expected
+        assert bool(keep[0, 0, i, j, slot]) == expected
 
 
-def test_seed_words_are_of_two_s_complement() -> None:
+def test_seed_words_are_in_twos_complement() -> None:
     low, high = split_seed(torch.tensor(-2))
     assert (int(low), int(high)) == (0xFFFFFFFE, 0xFFFFFFFF)
 
@@ -54,25 +54,25 @@ def test_threshold_comes_from_the_double() -> None:
 def test_a_word_at_the_threshold_is_kept() -> None:
     word = oracle.philox((1, 0, 2, 3), (9, 0))[1]
     for dropout_p, expected in ((word / 2**32, True), ((word + 1) / 2**32, False)):
-        kept = keep_mask(torch.full((1, 1, 1, 1), 5), torch.tensor(9), torch.tensor([3]), 2, 1, dropout_p)
-        assert bool(kept) == expected
+        keep = keep_mask(torch.full((1, 1, 1, 1), 5), torch.tensor(9), torch.tensor([3]), 2, 1, dropout_p)
+        assert bool(keep) == expected
 
 
 @pytest.mark.parametrize("dropout_p", [0.0, 0.5, 0.95, 0.999])
 def test_dropped_fraction(dropout_p: float) -> None:
     """Within five standard deviations over 400,000 draws of different atoms, patches, realizations and images."""
-    kept = many_draws(dropout_p)
-    allowed = 5 * (dropout_p * (1 - dropout_p) / kept.numel()) ** 0.5
-    assert abs((~kept).double().mean().item() - dropout_p) <= allowed
+    keep = many_draws(dropout_p)
+    allowed = 5 * (dropout_p * (1 - dropout_p) / keep.numel()) ** 0.5
+    assert abs((~keep).double().mean().item() - dropout_p) <= allowed
 
 
 @pytest.mark.parametrize("dimension", range(5), ids=["realization", "image", "row", "column", "atom"])
 def test_neighbours_are_independent(dimension: int) -> None:
-    """Draws that differ in one number of the counter agree as often as independent ones do: half the time."""
-    kept = many_draws(0.5)
+    """Draws whose counters differ in one number agree as often as independent draws: half the time."""
+    keep = many_draws(0.5)
     left, right = (
-        kept.narrow(dimension, 0, kept.shape[dimension] - 1),
-        kept.narrow(dimension, 1, kept.shape[dimension] - 1),
+        keep.narrow(dimension, 0, keep.shape[dimension] - 1),
+        keep.narrow(dimension, 1, keep.shape[dimension] - 1),
     )
     agreement = (left == right).double().mean().item()
     assert abs(agreement - 0.5) <= 5 * 0.5 / left.numel() ** 0.5

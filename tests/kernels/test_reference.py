@@ -1,7 +1,7 @@
-"""The reference against a dense formulation that leaves the differentiation to autograd.
+"""The reference, compared with a dense formulation that autograd differentiates.
 
-The dense encoder is the published recipe: convolution, top T by masking, a dropout mask, and a quantizer whose value
-is the hard one and whose gradient is that of a differentiable stand-in.
+The dense encoder is the published recipe: convolution, top T by masking, a dropout mask, and a quantizer with the
+value of the hard quantizer and the gradient of a differentiable surrogate.
 """
 
 import itertools
@@ -33,7 +33,7 @@ def signed(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def case(quantize: bool, signed: bool) -> Case:
-    """Two rectangular images, a row and columns of which no patch reaches, with half of the coefficients dropped."""
+    """Two rectangular images with a row and columns without patches; half of the coefficients are dropped."""
     atoms = unit_atoms(24, 3, 4)
     norms = atoms.abs().sum((1, 2, 3))
     return Case(
@@ -53,8 +53,8 @@ def case(quantize: bool, signed: bool) -> Case:
     )
 
 
-def test_the_case_holds_what_it_must(case: Case) -> None:
-    """Survivors in the dead zone, negative coefficients, unused slots, and pixels that no patch reaches."""
+def test_the_case_covers_all_branches(case: Case) -> None:
+    """It has survivors in the dead zone, negative coefficients, unused slots, and pixels without patches."""
     index, value, projection, count = draw(case)
     if case.quantize:
         assert ((index >= 0) & (value == 0)).any()
@@ -81,14 +81,14 @@ def test_projections_of_survivors(case: Case) -> None:
 
 
 @pytest.mark.parametrize("surrogate", ["identity", "smooth", "smooth-normalized"])
-@pytest.mark.parametrize("apart", [False, True], ids=["summed", "one gradient a realization"])
-def test_image_gradient(case: Case, surrogate: str, apart: bool) -> None:
+@pytest.mark.parametrize("separate", [False, True], ids=["summed", "one gradient a realization"])
+def test_image_gradient(case: Case, surrogate: str, separate: bool) -> None:
     index, _, projection, _ = draw(case)
     images = case.images.repeat(case.count, 1, 1, 1).double().requires_grad_()
     dense = dense_code(images, case, surrogate)
     grad = torch.randn(dense.shape)
     (expected,) = torch.autograd.grad(dense, images, grad.double())
-    if not apart:
+    if not separate:
         expected = expected.unflatten(0, (case.count, -1)).sum(0)
     grad_value = grad.permute(0, 2, 3, 1).gather(-1, index.long().clamp_min(0))
     arguments = backward_arguments(case, index, projection, grad_value, surrogate, len(expected))
@@ -119,7 +119,7 @@ def test_transposed_convolution(
     expected = F.conv_transpose2d(dense, leaves[1], leaves[2] * bias, stride, padding, output_padding)
     expected = expected.relu() if relu else expected
     grad = torch.randn(expected.shape)
-    expected_grads = [wanted.float() for wanted in torch.autograd.grad(expected, leaves, grad.double())]
+    expected_grads = [gradient.float() for gradient in torch.autograd.grad(expected, leaves, grad.double())]
 
     code, geometry = (index, value, count), (list(stride), list(padding))
     output = reference.conv_transpose(*code, weight, numbers if bias else None, *geometry, list(output_padding), relu)
@@ -150,7 +150,7 @@ def test_the_cut_between_the_closest_magnitudes(kind: str, atoms: int) -> None:
 
 
 def test_the_dead_zone_is_open() -> None:
-    """|a| = beta * epsilon * norm is outside of it (eq. 3)."""
+    """|a| = beta * epsilon * norm is outside the dead zone (eq. 3)."""
     a = torch.tensor([0.25, -0.25, 0.2499])
     value = reference.activate(a, torch.tensor(2.0), torch.tensor(0.25), quantize=True, signed=True)
     assert value.tolist() == [2.0, -2.0, 0.0]
@@ -161,14 +161,14 @@ def draw(case: Case) -> Code:
 
 
 def backward_arguments(
-    case: Case, index: Tensor, projection: Tensor, grad: Tensor, surrogate: str = "identity", images: int = 2
+    case: Case, index: Tensor, projection: Tensor, grad: Tensor, surrogate: str = "identity", num_images: int = 2
 ) -> tuple[Any, ...]:
     levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
-    return grad, index, projection, *levels, images, surrogate, SIGMA, case.quantize, case.signed
+    return grad, index, projection, *levels, num_images, surrogate, SIGMA, case.quantize, case.signed
 
 
 def dense_code(images: Tensor, case: Case, surrogate: str) -> Tensor:
-    """(count * B, L, m_h, m_w) float64, from one batch for all realizations or from a row for each."""
+    """Returns (count * B, L, m_h, m_w) float64, from one batch for all realizations or from a row for each."""
     if len(images) == len(case.images):
         images = images.repeat(case.count, 1, 1, 1)
     a = F.conv2d(images.double(), case.atoms.double(), stride=case.stride)
@@ -181,12 +181,12 @@ def dense_code(images: Tensor, case: Case, surrogate: str) -> Tensor:
     norm = case.norms.double().reshape(-1, 1, 1)
     dead_zone = case.dead_zone.double().reshape(-1, 1, 1)
     hard = torch.where(a.abs() >= dead_zone, a.sign() * norm, 0.0).detach()
-    soft = stand_in(a, norm, dead_zone, surrogate)
+    soft = surrogate_quantizer(a, norm, dead_zone, surrogate)
     return hard + soft - soft.detach()
 
 
-def stand_in(a: Tensor, norm: Tensor, dead_zone: Tensor, surrogate: str) -> Tensor:
-    """The function whose derivative replaces the quantizer's; its value is of no consequence."""
+def surrogate_quantizer(a: Tensor, norm: Tensor, dead_zone: Tensor, surrogate: str) -> Tensor:
+    """Returns a function whose derivative replaces the quantizer's; its value does not matter."""
     if surrogate == "identity":
         return a
     width = SIGMA if surrogate == "smooth" else SIGMA * norm
@@ -194,7 +194,7 @@ def stand_in(a: Tensor, norm: Tensor, dead_zone: Tensor, surrogate: str) -> Tens
 
 
 def dropout_mask(case: Case, shape: torch.Size) -> Tensor:
-    """1 for the coefficients that the definition of the draw keeps, in rows r * B + b."""
+    """Returns 1 for coefficients that survive by the definition of the draw, in rows r * B + b."""
     mask = torch.zeros(shape, dtype=torch.float64)
     rows, atoms, patches_h, patches_w = shape
     for row, atom, i, j in itertools.product(range(rows), range(atoms), range(patches_h), range(patches_w)):
@@ -205,14 +205,14 @@ def dropout_mask(case: Case, shape: torch.Size) -> Tensor:
     return mask
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["linear", "relu"])
-def test_gradients_of_one_channel_are_read_where_they_are(masked: bool) -> None:
-    """Their strides are channels_last's, of which oneDNN reads others with these of the convolution."""
+@pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
+def test_gradients_of_one_channel_in_channels_last(relu: bool) -> None:
+    """oneDNN reads such strides wrongly with this stride of the convolution."""
     grad, weight = torch.randn(5, 1, 8, 4), torch.randn(16, 1, 3, 3)
     grad = torch.empty_strided(grad.shape, (32, 1, 4, 1)).copy_(grad)
     index = torch.arange(16, dtype=torch.int16).expand(5, 6, 1, 16).contiguous()
     count = torch.full((5, 6, 1), 16, dtype=torch.int32)
-    output = grad.new_ones(grad.shape) if masked else None
-    found = reference.conv_transpose_backward_value(grad, output, index, count, weight, [1, 2], [0, 0])
+    output = grad.new_ones(grad.shape) if relu else None
+    actual = reference.conv_transpose_backward_value(grad, output, index, count, weight, [1, 2], [0, 0])
     expected = F.conv2d(grad.double(), weight.double(), stride=[1, 2]).permute(0, 2, 3, 1)
-    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-5)

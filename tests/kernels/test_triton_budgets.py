@@ -1,4 +1,4 @@
-"""The Triton kernels compiled for GPUs without one: registers, memory, and the instructions that exactness needs."""
+"""The Triton kernels compiled without a GPU: registers, memory, and the instructions that exactness needs."""
 
 import subprocess
 import sys
@@ -30,9 +30,9 @@ def budgets(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_every_kernel_is_within_its_budget(target: str) -> None:
     command = [sys.executable, "-m", "bench.gpu_budgets", "--targets", target]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("56 kernels compiled, 0 over budget\n"), done.stdout
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.endswith("56 kernels compiled, 0 over budget\n"), finished.stdout
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_every_kernel_is_within_its_budget(target: str) -> None:
     ],
     ids=["spill", "shared memory", "resident warps", "local data share"],
 )
-def test_what_is_over_the_budget(
+def test_kernels_over_the_budget(
     budgets: Any,
     change: dict[str, Any],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One such kernel fails the command."""
+    """The command fails with one such kernel."""
     row = budgets.Row("sm_80", "cifar10", "encode", 8, 128, 0, 101_376, 8, "128 registers a thread")
     assert row.faults() == []
     over = replace(row, **change)
@@ -73,13 +73,13 @@ def test_what_is_over_the_budget(
     ids=lambda value: str(value),
 )
 def test_resident_warps(budgets: Any, target: str, usage: tuple[int, ...], expected: tuple[int, str]) -> None:
-    """By hand from the published limits of an SM."""
+    """Compares with results by hand from the published limits of an SM."""
     assert budgets.MULTIPROCESSORS[target].resident_warps(*usage) == expected
 
 
 @pytest.mark.parametrize("setting", ["cifar10", "imagenette", "odd"])
 def test_projections_are_ieee(budgets: Any, setting: str) -> None:
-    """No tensor core rounds them to TF32."""
+    """Tensor cores would round them to TF32."""
     launches = dict(budgets.launches(budgets.SETTINGS[setting]))
     for kernel in ("encode", "selection_backward: cut", "selection_backward: back projection"):
         code = budgets.compile_launch(launches[kernel], "sm_90").asm["ptx"]
@@ -93,8 +93,8 @@ def test_bfloat16_output_is_rounded_to_nearest(budgets: Any) -> None:
     assert "cvt.rn.bf16" in budgets.compile_launch(launch, "sm_90").asm["ptx"]
 
 
-def test_the_generators_sums_wrap_where_overflows_are_asserted(budgets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRITON_DEBUG=1 looks for overflows in 64 bits; Philox's keys wrap around 32."""
+def test_philox_may_overflow_where_overflows_are_asserted(budgets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRITON_DEBUG=1 asserts that no 32-bit sum overflows. Sums of Philox's keys do, and have no assertion."""
     launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["draw"]
     options = launch.options | {"debug": True}
     monkeypatch.setattr(budgets.Launch, "options", options)

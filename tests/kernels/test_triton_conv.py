@@ -1,4 +1,4 @@
-"""The Triton transposed convolution held to the reference: on a GPU, or through ``test_triton_interpreter.py``."""
+"""The Triton transposed convolution, compared with the reference: on a GPU, or in ``test_triton_interpreter.py``."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_forward(dtype: torch.dtype, data: st.DataObject, relu: bool) -> None:
 
 
 def assert_truncates_to(actual: Tensor, expected: Tensor) -> None:
-    """The interpreter cuts the lower bits off; ``test_triton_budgets.py`` finds the GPU's rounding instruction."""
+    """The interpreter truncates. ``test_triton_budgets.py`` checks for the GPU's rounding instruction."""
     slack = 1e-5 * expected.abs().max() if expected.numel() else 0.0
     assert ((actual.float() - expected).abs() <= 2**-7 * expected.abs() + slack).all()
 
@@ -69,12 +69,12 @@ def test_gradients_are_float32_under_another_default_dtype(default_dtype: torch.
     index, value, count = random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3))
     weight, grad = torch.randn(9, 3, 5, 5, dtype=torch.float32), torch.randn(1, 3, 7, 7, dtype=torch.float32)
     case = ConvCase(index, value.float(), count, weight, None, grad, [2, 2], [0, 0], [0, 0])
-    found = run("conv_transpose_backward_weight", *case.weight_arguments(None))
-    assert [gradient.dtype for gradient in found] == [torch.float32] * 2
+    gradients = run("conv_transpose_backward_weight", *case.weight_arguments(None))
+    assert [gradient.dtype for gradient in gradients] == [torch.float32] * 2
 
 
 def test_more_channels_than_a_tile() -> None:
-    """130 channels take two programs, and a run of 5 x 130 weights takes two chunks."""
+    """130 channels need two programs, and a run of 5 x 130 weights needs two chunks."""
     index, value, count = random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3))
     weight, grad = torch.randn(9, 130, 5, 5), torch.randn(1, 130, 7, 7)
     case = ConvCase(index, value, count, weight, torch.randn(130), grad, [2, 2], [0, 0], [0, 0])
@@ -98,7 +98,7 @@ def test_unused_slots_get_no_gradient_even_from_infinities() -> None:
     assert result.flatten().tolist() == [torch.inf, 0, 0]
 
 
-@pytest.mark.skipif(ON_GPU, reason="ends the process there: test_triton_gpu.py")
+@pytest.mark.skipif(ON_GPU, reason="ends the process on a GPU: test_triton_gpu.py")
 @pytest.mark.parametrize(
     "operation", ["conv_transpose", "conv_transpose_backward_value", "conv_transpose_backward_weight"]
 )
@@ -117,10 +117,10 @@ def test_a_code_of_atoms_that_do_not_exist_is_refused(operation: str) -> None:
 
 
 def small_conv_cases(dtype: torch.dtype) -> st.SearchStrategy[ConvCase]:
-    """Without the largest, which the interpreter takes long for."""
+    """Cases without the largest, for which the interpreter needs long."""
     return conv_cases(dtype).filter(lambda case: ON_GPU or case.grad_output[:, 0].numel() <= 120)
 
 
 def output_of(case: ConvCase) -> Tensor:
-    """The forward output after ReLU, zeros among its numbers."""
+    """Returns the forward output after ReLU, with zeros."""
     return reference.conv_transpose(*case.forward_arguments(True))

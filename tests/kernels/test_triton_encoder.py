@@ -1,4 +1,4 @@
-"""The Triton encoder held to the reference: on a GPU, or through ``test_triton_interpreter.py``."""
+"""The Triton encoder, compared with the reference: on a GPU, or in ``test_triton_interpreter.py``."""
 
 import importlib
 from dataclasses import replace
@@ -13,7 +13,7 @@ import cut_rows
 import oracle
 from dictionaries import unit_atoms
 from neuroae.kernels import reference
-from neuroae.kernels.surrogates import SURROGATES
+from neuroae.kernels.ops import SURROGATES
 from strategies import Case, Code, cases, exact_cases, generators, image_shapes, pictures, with_settings
 from triton_device import MARKS, ON_GPU, run
 
@@ -34,7 +34,7 @@ def test_select(case: Case) -> None:
 @settings(max_examples=EXAMPLES)
 @given(case=cases())
 def test_draw(case: Case) -> None:
-    """From one selection there is nothing to round: every bit is the same."""
+    """A draw from a selection rounds nothing: all bits are the same."""
     arguments = case.draw_arguments(reference.select(*case.select_arguments()))
     oracle.assert_identical(run("draw", *arguments), reference.draw(*arguments), CODE)
 
@@ -58,14 +58,14 @@ def test_encode_is_select_then_draw(case: Case) -> None:
 @settings(max_examples=EXAMPLES)
 @given(case=exact_cases())
 def test_ties_and_the_edge_of_the_dead_zone(case: Case) -> None:
-    """Where every projection is exact, selections and codes are the same to the bit."""
+    """Where all projections are exact, selections and codes are the same to the bit."""
     selection = reference.select(*case.select_arguments())
     oracle.assert_identical(run("select", *case.select_arguments()), selection, SELECTION)
     expected = reference.encode(*case.encode_arguments(case.start))
     oracle.assert_identical(run("encode", *case.encode_arguments(case.start)), expected, CODE)
 
 
-@pytest.mark.parametrize("atoms", [33, 129, 1100], ids=["33", "129", "1100, more than registers hold"])
+@pytest.mark.parametrize("atoms", [33, 129, 1100], ids=["33", "129", "1100, too many for registers"])
 @pytest.mark.parametrize("kind", cut_rows.KINDS)
 def test_the_cut_between_the_closest_magnitudes(kind: str, atoms: int) -> None:
     rows = cut_rows.cut_rows(kind, atoms)
@@ -80,8 +80,8 @@ def test_the_cut_between_the_closest_magnitudes(kind: str, atoms: int) -> None:
     ids=["T=1, a buffer for 9 patches", "T=300, a buffer for 9 patches", "T=L, a buffer for 9 patches", "T=300"],
 )
 def test_a_dictionary_too_large_for_registers(top_t: int, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exact numbers, so that every tie is one; 24 patches, so that the smaller buffer is filled three times."""
-    monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.select_large"), "BUFFER_NUMBERS", room * 1100)
+    """Numbers are exact, so ties are ties. There are 24 patches, so the smaller buffer is filled three times."""
+    monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.select"), "BUFFER_NUMBERS", room * 1100)
     atoms = torch.randint(-1, 2, (1100, 1, 2, 2), generator=torch.Generator().manual_seed(0)) / 2
     case = replace(small_case(), images=torch.arange(2 * 30).reshape(2, 1, 5, 6) / 64, atoms=atoms.float())
     case = replace(case, stride=1, top_t=top_t, norms=atoms.abs().sum((1, 2, 3)), dead_zone=torch.full((1100,), 0.25))
@@ -102,7 +102,7 @@ def test_the_ends_of_dropout(dropout_p: float, top_t: int) -> None:
         assert (code[3] == top_t).all()
 
 
-def test_a_black_image_keeps_the_lowest_atoms() -> None:
+def test_a_black_image_selects_the_lowest_atoms() -> None:
     case = replace(small_case(), dropout_p=0.0)
     case.images[0] = 0
     index, _, projection, _ = run("encode", *case.encode_arguments(0))
@@ -112,7 +112,7 @@ def test_a_black_image_keeps_the_lowest_atoms() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30], ids=["up to 6", "down to 1e-30"])
 def test_projections_far_from_one(scale: float) -> None:
-    """The search covers every exponent: many projections of a white image are far above 1, of a dark one far below."""
+    """The search covers all exponents: projections of a white image are far above 1, of a dark image far below."""
     case = small_case()
     case.atoms = case.atoms.abs()
     case.images[:] = scale
@@ -131,7 +131,7 @@ def test_an_empty_batch() -> None:
 
 
 def test_a_code_does_not_depend_on_the_batch() -> None:
-    """Alone, in a batch, and in another order, by image id."""
+    """An image has the same code alone, in a batch, and in another order."""
     case = small_case(images=3)
     together = run("encode", *case.encode_arguments(3))
     for rows in (torch.tensor([2, 0]), torch.tensor([1])):
@@ -143,7 +143,7 @@ def test_a_code_does_not_depend_on_the_batch() -> None:
 
 @st.composite
 def gradient_cases(draw: st.DrawFn) -> Case:
-    """Few survivors, since the interpreter takes one after the other."""
+    """Cases with few survivors, since the interpreter processes them one by one."""
     channels, patch, count = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 9))
     generator = draw(generators())
     atoms = torch.randn(count, channels, patch, patch, generator=generator)
@@ -154,13 +154,13 @@ def gradient_cases(draw: st.DrawFn) -> Case:
 
 
 @settings(max_examples=EXAMPLES)
-@given(case=gradient_cases(), surrogate=st.sampled_from(SURROGATES), apart=st.booleans(), generator=generators())
-def test_encode_backward(case: Case, surrogate: str, apart: bool, generator: torch.Generator) -> None:
-    """Summed over realizations, or one gradient a realization."""
+@given(case=gradient_cases(), surrogate=st.sampled_from(SURROGATES), separate=st.booleans(), generator=generators())
+def test_encode_backward(case: Case, surrogate: str, separate: bool, generator: torch.Generator) -> None:
+    """The sum over realizations, or the gradient of each realization."""
     code = reference.draw(*case.draw_arguments(reference.select(*case.select_arguments())))
     grad = torch.randn(code[1].shape, generator=generator)
-    images = len(case.images) * (case.count if apart else 1)
-    arguments = backward_arguments(case, code, grad, images, surrogate)
+    num_images = len(case.images) * (case.count if separate else 1)
+    arguments = backward_arguments(case, code, grad, num_images, surrogate)
     oracle.assert_close(run("encode_backward", *arguments), reference.encode_backward(*arguments), "image gradient")
 
 
@@ -178,7 +178,7 @@ def test_survivors_in_the_dead_zone_pass_the_gradient(surrogate: str, signed: bo
 
 
 def test_a_pixel_under_many_patches() -> None:
-    """8 x 8 patches at every pixel, every coefficient kept."""
+    """8 x 8 patches at all pixels, without dropout."""
     case = replace(small_case(), images=torch.rand(1, 1, 10, 11), atoms=unit_atoms(3, 1, 8), stride=1, top_t=3)
     case = replace(
         case, image_ids=torch.tensor([5]), norms=torch.ones(3), dead_zone=torch.full((3,), 0.2), dropout_p=0.0
@@ -198,7 +198,7 @@ def test_pixels_that_no_patch_covers_get_no_gradient() -> None:
 
 
 def small_case(images: int = 2) -> Case:
-    """Rectangular images with a row and a column that no patch reaches, half of the coefficients dropped."""
+    """Returns rectangular images with a row and a column without patches; half of the coefficients are dropped."""
     torch.manual_seed(5)
     atoms = unit_atoms(40, 3, 4)
     norms = atoms.abs().sum((1, 2, 3))
@@ -219,7 +219,7 @@ def small_case(images: int = 2) -> Case:
     )
 
 
-def backward_arguments(case: Case, code: Code, grad: Tensor, images: int, surrogate: str) -> tuple[object, ...]:
+def backward_arguments(case: Case, code: Code, grad: Tensor, num_images: int, surrogate: str) -> tuple[object, ...]:
     index, _, projection, _ = code
     levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
-    return grad, index, projection, *levels, images, surrogate, SIGMA, case.quantize, case.signed
+    return grad, index, projection, *levels, num_images, surrogate, SIGMA, case.quantize, case.signed

@@ -1,4 +1,4 @@
-"""What only a GPU can show of the Triton engine: graphs, streams of devices, real sizes, repeatability."""
+"""Tests of the Triton backend that need a GPU: graphs, several devices, real sizes, repeatability."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ SIZES = {"cifar10": (16, 32, 4, 2, 500, 50), "imagenette": (2, 160, 8, 4, 1000, 
 @pytest.mark.parametrize("setting", SIZES)
 @pytest.mark.parametrize("tf32", [False, True], ids=["TF32 off", "TF32 on"])
 def test_codes_of_real_sizes(setting: str, tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """IEEE arithmetic whatever is allowed around the engine."""
+    """Arithmetic is IEEE, whatever settings are on outside."""
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
     case = real_case(setting)
     oracle.assert_same_code(run("encode", *case.encode_arguments(3)), case, 3)
@@ -61,7 +61,7 @@ def test_gradients_of_real_sizes_repeat_to_the_bit(setting: str) -> None:
 @pytest.mark.parametrize("setting", SIZES)
 @pytest.mark.parametrize("quantize", [True, False], ids=["quantized", "not quantized"])
 def test_gradients_through_the_selection_repeat_to_the_bit(setting: str, quantize: bool) -> None:
-    """In every run, and for an image alone. A projection's rounding counts for more than 1e-5 in a narrow cut."""
+    """In all runs, and for an image alone. With a narrow cut the rounding of projections causes more than 1e-5."""
     case, width = replace(real_case(setting), quantize=quantize), 0.02
     grad_code = torch.randn(oracle.projections(case)[0].shape)
     arguments = case.selection_arguments(grad_code, width)
@@ -86,14 +86,14 @@ torch.cuda.synchronize()
 
 
 def test_an_atom_that_does_not_exist_ends_the_process_with_its_name() -> None:
-    """A device-side assertion, after which a process cannot use the GPU any more."""
-    ended = subprocess.run([sys.executable, "-c", ATOM_BEYOND], capture_output=True, text=True)
-    assert ended.returncode != 0
-    assert "index names an atom beyond 8, the last" in ended.stdout + ended.stderr
+    """After a device-side assertion a process cannot use the GPU any more."""
+    finished = subprocess.run([sys.executable, "-c", ATOM_BEYOND], capture_output=True, text=True)
+    assert finished.returncode != 0
+    assert "index names an atom beyond 8, the last" in finished.stdout + finished.stderr
 
 
-def test_a_captured_graph_draws_afresh() -> None:
-    """The seed is read from memory at every replay."""
+def test_a_graph_draws_new_realizations() -> None:
+    """Each replay reads the seed from memory."""
     case = on(real_case("cifar10"), "cuda")
     torch.ops.neuroae.encode(*case.encode_arguments(0))
     graph = torch.cuda.CUDAGraph()

@@ -1,4 +1,4 @@
-"""Runs the Triton engine's tests in Triton's interpreter, which must be chosen before a process loads a kernel."""
+"""Runs the Triton backend's tests in Triton's interpreter, in processes that enable it before they load a kernel."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def run(file: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[dict[str, "Future[subprocess.CompletedProcess[str]]"]]:
-    """All files at once, as many as there are cores: the interpreter uses one."""
+    """Runs all files, as many at once as there are cores: the interpreter uses one."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {file: pool.submit(run, file) for file in FILES}
 
@@ -41,7 +41,7 @@ def running() -> Iterator[dict[str, "Future[subprocess.CompletedProcess[str]]"]]
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_in_the_interpreter(file: str, running: dict[str, "Future[subprocess.CompletedProcess[str]]"]) -> None:
-    """All of the file's tests ran, none was skipped."""
-    done = running[file].result()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^\d+ passed in", done.stdout, re.MULTILINE), done.stdout
+    """All tests of the file pass, and none is skipped."""
+    finished = running[file].result()
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert re.search(r"^\d+ passed in", finished.stdout, re.MULTILINE), finished.stdout

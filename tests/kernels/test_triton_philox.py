@@ -1,4 +1,4 @@
-"""The Triton engine's Philox4x32-10: on a GPU, or through ``test_triton_interpreter.py``."""
+"""The Triton backend's Philox4x32-10: on a GPU, or through ``test_triton_interpreter.py``."""
 
 import importlib
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import oracle
 from philox_vectors import PUBLISHED
 from strategies import words
-from triton_device import MARKS, moved
+from triton_device import MARKS, to_device
 
 pytestmark = MARKS
 
@@ -21,7 +21,7 @@ philox4x32 = importlib.import_module("neuroae.kernels.triton.philox").philox4x32
 
 @triton.jit
 def words_kernel(numbers, words):
-    """``numbers`` are four of the counter and two of the key, ``words`` the four that come of it; all int64."""
+    """Computes ``words``, four int64, from ``numbers``, four of the counter and two of the key."""
     lane = tl.arange(0, 1)
     c0 = tl.load(numbers + lane).to(tl.uint32)
     c1 = tl.load(numbers + 1 + lane).to(tl.uint32)
@@ -37,7 +37,7 @@ def words_kernel(numbers, words):
 
 
 def kernel_philox(counter: tuple[int, ...], key: tuple[int, ...]) -> list[int]:
-    numbers = moved(torch.tensor([*counter, *key]), "cuda")
+    numbers = to_device(torch.tensor([*counter, *key]), "cuda")
     words = torch.empty(4, dtype=torch.int64, device=numbers.device)
     words_kernel[(1,)](numbers, words)
     return words.tolist()

@@ -1,4 +1,4 @@
-"""The Triton engine's gradient through the selection held to the reference: on a GPU, or in the interpreter."""
+"""The Triton gradient through the selection, compared with the reference: on a GPU, or in the interpreter."""
 
 import importlib
 from dataclasses import replace
@@ -31,7 +31,7 @@ def test_selection_backward(case: Case, width: float, generator: torch.Generator
 @settings(max_examples=EXAMPLES)
 @given(case=exact_cases(), width=st.sampled_from(WIDTHS), generator=generators())
 def test_ties_at_the_cut_and_the_edge_of_the_dead_zone(case: Case, width: float, generator: torch.Generator) -> None:
-    """Every projection is exact, so both engines cut at the same number."""
+    """All projections are exact, so both backends cut at the same number."""
     assert_gradient(gradient_arguments(case, width, generator), case)
 
 
@@ -49,8 +49,8 @@ def test_settings(quantize: bool, signed: bool, top_t: int) -> None:
 def test_a_dictionary_too_large_for_registers(
     top_t: int, room: int, ties: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The buffer has room for 9 of 24 patches, or for all."""
-    monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.select_large"), "BUFFER_NUMBERS", room * 1100)
+    """The buffer has room for 9 of the 24 patches, or for all."""
+    monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.select"), "BUFFER_NUMBERS", room * 1100)
     atoms = torch.randint(-1, 2, (1100, 1, 2, 2)) / 2 if ties else unit_atoms(1100, 1, 2)
     images = torch.arange(2 * 20).reshape(2, 1, 4, 5) / 64
     case = replace(small_case(), images=images, atoms=atoms, stride=1, top_t=top_t)
@@ -66,7 +66,7 @@ def test_a_patch_of_more_pixels_than_a_program_handles() -> None:
 def test_the_gradient_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone, in a batch, and in another order, to the bit.
 
-    The interpreter's products are NumPy's, which round the rows of tiles of 16 and more differently; a GPU's are not.
+    The interpreter's products are NumPy's, which round rows differently in tiles of 16 rows and more. A GPU's do not.
     """
     if not ON_GPU:
         monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.selection_backward"), "MOST_PATCHES", 8)
@@ -81,7 +81,7 @@ def test_the_gradient_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("quantize", [True, False], ids=["quantized", "not quantized"])
 @pytest.mark.parametrize("brightness", [1.0, 0.0], ids=["image", "black image"])
 def test_nan_reaches_the_pixels_of_its_patch_and_no_others(quantize: bool, brightness: float) -> None:
-    """Even from an atom that takes no part, and where no projection has a sign."""
+    """Also from an atom that takes no part, and where all projections are 0."""
     case = replace(small_case(), quantize=quantize)
     case.images *= brightness
     case.dead_zone[39] = 10
@@ -95,7 +95,7 @@ def test_nan_reaches_the_pixels_of_its_patch_and_no_others(quantize: bool, brigh
 
 
 def test_a_black_image_gets_no_gradient() -> None:
-    """All magnitudes tie at 0, where they have no slope."""
+    """All magnitudes are 0, where their derivative is 0."""
     case = small_case()
     case.images[0] = 0
     gradient = assert_gradient(gradient_arguments(case), case)
@@ -120,7 +120,7 @@ def test_an_empty_batch() -> None:
     assert run("selection_backward", *gradient_arguments(case)).shape == (0, 3, 9, 11)
 
 
-def test_what_it_refuses() -> None:
+def test_unusable_arguments_are_refused() -> None:
     grad_code, images, *others = gradient_arguments(small_case())
     with pytest.raises(ValueError, match="a number for each patch and atom"):
         run("selection_backward", grad_code[..., :39], images, *others)
@@ -129,7 +129,7 @@ def test_what_it_refuses() -> None:
 
 
 def small_case(images: int = 2) -> Case:
-    """Rectangular images with a row and a column that no patch reaches."""
+    """Returns rectangular images with a row and a column without patches."""
     torch.manual_seed(5)
     atoms = unit_atoms(40, 3, 4)
     norms = atoms.abs().sum((1, 2, 3))
@@ -151,13 +151,13 @@ def small_case(images: int = 2) -> Case:
 
 
 def gradient_arguments(case: Case, width: float = 0.1, generator: torch.Generator | None = None) -> tuple[Any, ...]:
-    """The operation's, with a random gradient of the code."""
+    """Returns the operation's arguments, with a random gradient to the code."""
     patches = oracle.projections(case)[0].shape
     return case.selection_arguments(torch.randn(patches, generator=generator), width)
 
 
 def assert_gradient(arguments: tuple[Any, ...], case: Case) -> Tensor:
-    """Holds the engine's gradient to the reference's, and returns it."""
+    """Compares the backend's gradient with the reference's, and returns it."""
     actual = run("selection_backward", *arguments)
     oracle.assert_same_selection_gradient(actual, case, arguments[0], arguments[7])
     return actual

@@ -11,7 +11,7 @@ import oracle
 from dictionaries import unit_atoms
 from neuroae import SparseCode, SparseConvTranspose2d, SparseEncoder
 from neuroae.kernels import reference
-from neuroae.nn.autograd import ConvTranspose
+from neuroae.nn.autograd import ConvTranspose, LayerSettings
 from neuroae.nn.convolutions import WinogradConvTranspose2d
 
 
@@ -128,18 +128,16 @@ def test_transposed_convolution_gives_the_gradients_asked_for(
 
 
 def conv(code: SparseCode, inputs: dict[str, Tensor], relu: bool) -> Tensor:
-    settings: tuple[Any, ...] = ((3, 3), (0, 0), (0, 0), relu)
     output: Tensor = ConvTranspose.apply(
-        "auto",
         code.index,
         inputs["value"],
         code.count,
+        None,
         inputs["weight"],
         inputs["bias"],
         inputs["weight"].detach(),
         inputs["bias"].detach(),
-        *settings,
-        None,
+        LayerSettings("auto", (3, 3), (0, 0), (0, 0), relu),
     )
     return output
 
@@ -267,12 +265,12 @@ def test_nested_function_transforms_are_an_error(encoder: SparseEncoder, images:
         torch.func.grad(lambda x: gradient(x).square().sum())(images.detach())
 
 
-def test_the_backward_pass_stays_on_the_engine_of_the_forward_pass(
+def test_the_backward_pass_stays_on_the_backend_of_the_forward_pass(
     images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``backend="reference"`` differentiates by the reference too."""
     encoder = SparseEncoder(unit_atoms(20, 3, 4), top_t=8, dropout_p=0.5, backend="reference")
     layer = SparseConvTranspose2d(20, 6, 4)
-    monkeypatch.setattr("neuroae.kernels.ops.load_engine", pytest.fail)
+    monkeypatch.setattr("neuroae.kernels.registration.load_backend", pytest.fail)
     layer(encoder.encode(images), relu=True).sum().backward()
     assert images.grad is not None

@@ -189,11 +189,11 @@ def test_an_empty_batch_is_a_batch(encoder: SparseEncoder, images: Tensor) -> No
 
 
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
-def test_no_other_engine_serves_in_the_place_of_the_one_asked_for(
+def test_no_other_backend_serves_in_the_place_of_the_one_asked_for(
     atoms: Tensor, monkeypatch: pytest.MonkeyPatch, backend: Literal["cpu", "triton"]
 ) -> None:
     encoder = SparseEncoder(atoms, top_t=2)
     encoder.backend = backend
-    monkeypatch.setattr("neuroae.nn.encoder.engine_name", lambda device_type: "reference")
+    monkeypatch.setattr("neuroae.nn.encoder.backend_name", lambda device_type: "reference")
     with pytest.raises(ValueError, match=f"backend is '{backend}', which does not serve tensors on cpu"):
         encoder(torch.rand(1, 3, 8, 8))

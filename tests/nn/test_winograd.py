@@ -35,7 +35,7 @@ def twins(**settings: Any) -> tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]
 
 @pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
-def test_output_and_gradients_are_those_of_the_dense_layer(engine: Any, relu: bool, bias: bool) -> None:
+def test_output_and_gradients_are_those_of_the_dense_layer(backend: Any, relu: bool, bias: bool) -> None:
     layer, dense = twins(kernel_size=3, bias=bias)
     ours, theirs = (torch.randn(2, 30, 9, 6).requires_grad_() for _ in range(2))
     theirs.data.copy_(ours.data)
@@ -110,7 +110,7 @@ def test_output_size_takes_the_dense_layer(layers: tuple[WinogradConvTranspose2d
 
 @pytest.mark.parametrize("matrix_units", [False, True], ids=["without matrix units", "with matrix units"])
 def test_autocast_to_bfloat16(
-    engine: Any,
+    backend: Any,
     layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d],
     matrix_units: bool,
     monkeypatch: pytest.MonkeyPatch,
@@ -128,7 +128,7 @@ def test_autocast_to_bfloat16(
         oracle.assert_rounds_to(output.detach(), dense(images.float()).relu().detach(), "output")
 
 
-def test_parameters_in_bfloat16(engine: Any, layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]) -> None:
+def test_parameters_in_bfloat16(backend: Any, layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]) -> None:
     layer = layers[0].bfloat16()
     images = torch.randn(2, 30, 6, 7).bfloat16()
     output = layer(images)
@@ -138,7 +138,7 @@ def test_parameters_in_bfloat16(engine: Any, layers: tuple[WinogradConvTranspose
     assert layer.weight.grad.dtype == torch.bfloat16
 
 
-def test_differentiating_twice_is_an_error(engine: Any) -> None:
+def test_differentiating_twice_is_an_error(backend: Any) -> None:
     layer, _ = twins(kernel_size=3)
     images = torch.randn(1, 30, 4, 4).requires_grad_()
     output = layer(images).sum()
@@ -147,7 +147,7 @@ def test_differentiating_twice_is_an_error(engine: Any) -> None:
         (output + grad.norm()).backward()
 
 
-def test_an_empty_batch(engine: Any, layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]) -> None:
+def test_an_empty_batch(backend: Any, layers: tuple[WinogradConvTranspose2d, nn.ConvTranspose2d]) -> None:
     layer = layers[0]
     output = layer(torch.empty(0, 30, 5, 5))
     output.sum().backward()

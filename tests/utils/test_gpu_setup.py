@@ -59,26 +59,28 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             return SimpleNamespace(get_current_target=lambda: "a GPU")
 
     monkeypatch.setattr(runtime, "driver", Driver())
-    monkeypatch.setattr(kernels, "engine_name", kernels.engine_name.__wrapped__)
+    monkeypatch.setattr(kernels, "backend_name", kernels.backend_name.__wrapped__)
     return stub
 
 
 def test_a_gpu_is_served_by_triton(driver: SimpleNamespace) -> None:
-    assert kernels.engine_name("cuda") == "triton"
+    assert kernels.backend_name("cuda") == "triton"
 
 
 def test_a_gpu_without_a_compiler_for_tritons_driver_is_served_by_the_reference(driver: SimpleNamespace) -> None:
     driver.reason = "Failed to find C compiler.\nPlease specify one."
     with pytest.warns(
-        UserWarning, match=r"reference engine .*Triton cannot run kernels here: Failed to find C compiler\.$"
+        UserWarning, match=r"reference backend .*Triton cannot run kernels here: Failed to find C compiler\.$"
     ):
-        assert kernels.engine_name("cuda") == "reference"
+        assert kernels.backend_name("cuda") == "reference"
 
 
 def test_a_kernel_refuses_tensors_of_several_devices() -> None:
     launch = pytest.importorskip("neuroae.kernels.triton.launch")
     arguments = {"code": torch.empty(1), "weight": torch.empty(1, device="meta"), "height": 3}
-    with pytest.raises(ValueError, match="expected all tensors on one device, found code on cpu, weight on meta"):
+    with pytest.raises(
+        ValueError, match="a kernel has code on cpu, weight on meta, expected all tensors on one device"
+    ):
         launch.Launch(None, 1, arguments, {}, 1).run()
 
 

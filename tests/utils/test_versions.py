@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from neuroae.kernels import EngineMissing
+from neuroae.kernels import BackendMissing
 from neuroae.kernels.cpu.library import library_path
 from neuroae.utils import versions as module
 from neuroae.utils.versions import git_commit, versions
@@ -39,19 +39,19 @@ def test_the_commit_is_that_of_the_package_and_not_of_a_repository_around_it(tmp
     assert git_commit(package) == f"{commit}-dirty"
 
 
-def test_the_engine_is_told_by_its_instructions_and_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_is_told_by_its_instructions_and_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.cpu, "instruction_set", lambda: "plain")
     monkeypatch.setattr(module.cpu, "digest", lambda: "0123456789abcdef")
     assert versions()["C++ engine"] == "plain, 0123456789ab"
 
 
-def test_the_digest_is_of_the_file_that_is_loaded(engine: ModuleType) -> None:
+def test_the_digest_is_of_the_file_that_is_loaded(backend: ModuleType) -> None:
     assert module.cpu.digest() == hashlib.sha256(library_path().read_bytes()).hexdigest()
 
 
-def test_without_the_engine_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_backend_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> str:
-        raise EngineMissing("not built")
+        raise BackendMissing("not built")
 
     monkeypatch.setattr(module.cpu, "instruction_set", missing)
     assert versions()["C++ engine"] == "missing"

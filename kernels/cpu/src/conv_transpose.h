@@ -1,7 +1,7 @@
 // The transposed convolution of a code: forward, and backward to the code's values.
 //
-// The weights of one atom and kernel row lie together, k_w x C_out of them, and so do the k_w output pixels that they
-// reach: a survivor's work is one contiguous multiply-add a kernel row.
+// The k_w x C_out weights of one atom and kernel row are contiguous, and so are the k_w output pixels that they reach.
+// So a survivor takes one contiguous multiply-add for each kernel row.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include "engine.h"
+#include "abi.h"
 #include "memory.h"
 #include "simd.h"
 #include "threads.h"
@@ -17,7 +17,7 @@
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-// The part of a kernel row that falls inside the output: taps first .. first + taps - 1, from output pixel `start`.
+// The part of a kernel row inside the output: taps first .. first + taps - 1, from output pixel `start` on.
 struct Span {
     int64_t first, taps, start;
 
@@ -29,7 +29,7 @@ struct Span {
     }
 };
 
-// Survivors, each a value and the first of the numbers that it multiplies.
+// Survivors, each with its value and a pointer to the first number that the value multiplies.
 template <class T>
 struct Survivors {
     explicit Survivors(int64_t most) : source(most), value(most) {}
@@ -39,8 +39,8 @@ struct Survivors {
         value[count++] = v;
     }
 
-    // Those of one patch, and the weights of their atoms. Survivors of value 0 are left out; where a code has no
-    // values, all are taken. False for an atom that the layer does not have.
+    // Reads the survivors of one patch, with pointers to the weights of their atoms. Leaves out survivors of value 0,
+    // unless the code has no values. Returns false for an atom that the layer does not have.
     bool read(const Code& code, const Layer& layer, int64_t slot) {
         const int64_t atom_size = layer.kernel_h * layer.kernel_w * layer.channels;
         count = 0;
@@ -92,7 +92,7 @@ void accumulate_some(const Survivors<T>& survivors, int64_t first, int64_t last,
     }
 }
 
-// The same over all survivors, in chains.
+// The same for all survivors, in chains.
 template <class T>
 void accumulate(const Survivors<T>& survivors, int64_t offset, int64_t length, float* out) {
     for (int64_t first = 0; first < survivors.count; first += kChain)
@@ -108,7 +108,7 @@ inline void start_row(const Layer& layer, float* row) {
         std::memcpy(row + x * layer.channels, layer.bias, layer.channels * sizeof(float));
 }
 
-// ReLU if asked, and conversion to the output's type.
+// Applies ReLU if `relu` is set, and converts to the output's type.
 template <class T>
 void finish_row(const float* row, int64_t length, bool relu, T* out) {
     int64_t i = 0;
@@ -163,7 +163,7 @@ inline int32_t conv_transpose(const Code& code, const Layer& layer, void* out, i
     return conv_transpose_as(code, layer, static_cast<float*>(out), threads);
 }
 
-// Copies the gradient of `length` outputs, 0 where `output` is given and not positive.
+// Copies the gradient of `length` outputs. With `output` it is 0 where the output is not positive.
 template <class T, class Target>
 void load_gradient(const T* grad, const T* output, int64_t length, Target* target) {
     for (int64_t i = 0; i < length; i += W) {
@@ -186,7 +186,7 @@ float dot(const float* a, const T* b, int64_t length) {
     return result;
 }
 
-// The outputs that a patch reaches are read once, as floats, for all its survivors. Taps outside count as 0.
+// Copies the gradient of the outputs that a patch reaches, as floats, for all its survivors. Taps outside count as 0.
 template <class T>
 void load_tile(const T* grad, const T* output, const Layer& layer, int64_t image, int64_t i, int64_t j, float* tile) {
     const Span down(i, layer.kernel_h, layer.stride_h, layer.padding_h, layer.height);

@@ -1,7 +1,7 @@
 // Backward of the transposed convolution to weight and bias.
 //
-// Survivors are grouped by atom, so that an atom's gradient is summed in one thread and in one order. Images are taken
-// a few at a time: their output gradients then stay in the cache while all atoms gather from them.
+// Survivors are grouped by atom, so that one thread adds up an atom's gradient, in a fixed order. A few images are
+// processed at a time, so that their output gradients stay in the cache while all atoms gather from them.
 #pragma once
 
 #include "conv_transpose.h"
@@ -12,13 +12,13 @@ namespace NEUROAE_ISA {
 
 constexpr int64_t kChunkBytes = 6 << 20;
 
-// The non-zero values of rows first .. first + rows - 1, by atom, in the order of rows, patches and slots.
+// The non-zero values of rows first .. first + rows - 1, grouped by atom, in the order of rows, patches and slots.
 struct Grouped {
     struct Entry {
         int64_t slot;  // patch, counted from the first row
         float value;
     };
-    std::vector<int64_t> begin;  // of each atom's entries
+    std::vector<int64_t> begin;  // the first entry of each atom
     std::vector<Entry> entries;
 
     bool read(const Code& code, int64_t atoms, int64_t first, int64_t rows) {
@@ -46,7 +46,7 @@ struct Grouped {
         return true;
     }
 
-    // Most entries of one atom.
+    // The largest number of entries of an atom.
     int64_t largest() const {
         int64_t most = 0;
         for (size_t atom = 0; atom + 1 < begin.size(); ++atom) most = std::max(most, begin[atom + 1] - begin[atom]);
@@ -57,7 +57,7 @@ struct Grouped {
     std::vector<int64_t> next;
 };
 
-// Copies the gradients of some images, masked, and sums each image over its pixels.
+// Copies the gradients of some images, masked by ReLU, and adds up the pixels of each image.
 template <class T>
 void load_images(const T* grad, const T* output, const Layer& layer, int64_t first, int64_t rows, T* target,
                  float* pixel_sums, int threads) {
@@ -79,13 +79,13 @@ void load_images(const T* grad, const T* output, const Layer& layer, int64_t fir
     });
 }
 
-// Adds what the images in `grad` give to one kernel row of an atom's weights. Survivors whose whole row reaches the
-// output are summed in registers, and the others, at the edges of a padded layer, first.
+// Adds the gradient of the images in `grad` to one kernel row of an atom's weights. Survivors at the edges of a padded
+// layer, whose row is partly outside the output, are added first; all others are then added up in registers.
 template <class T>
 void add_row_gradient(const T* grad, const Code& code, const Layer& layer, const Grouped& grouped, int64_t atom,
-                      int64_t tap, Survivors<T>& whole, float* out) {
+                      int64_t tap, Survivors<T>& inner, float* out) {
     const int64_t patches = code.patches_h * code.patches_w;
-    whole.count = 0;
+    inner.count = 0;
     for (int64_t e = grouped.begin[atom]; e < grouped.begin[atom + 1]; ++e) {
         const auto [slot, value] = grouped.entries[e];
         const int64_t patch = slot % patches;
@@ -95,12 +95,12 @@ void add_row_gradient(const T* grad, const Code& code, const Layer& layer, const
         const int64_t y = slot / patches * layer.height + down.start + tap - down.first;
         const T* source = grad + (y * layer.width + across.start) * layer.channels;
         if (across.taps == layer.kernel_w) {
-            whole.add(source, value);
+            inner.add(source, value);
         } else {
             axpy(source, value, across.taps * layer.channels, out + across.first * layer.channels);
         }
     }
-    accumulate(whole, 0, layer.kernel_w * layer.channels, out);
+    accumulate(inner, 0, layer.kernel_w * layer.channels, out);
 }
 
 template <class T>
@@ -122,15 +122,15 @@ int32_t conv_transpose_backward_weight_as(const T* grad, const T* output, const 
         if (!grouped.read(code, layer.atoms, first, rows)) return kBadIndex;
         load_images(grad, output, layer, first, rows, images.data(), pixel_sums.data(), threads);
         for (int64_t i = 0; i < rows * layer.channels; ++i) grad_bias[i % layer.channels] += pixel_sums[i];
-        // Atoms differ in how often they survive: each thread takes atoms with an equal share of the entries.
+        // Atoms survive more or less often: each thread gets atoms with an equal share of the entries.
         const int64_t total = static_cast<int64_t>(grouped.entries.size());
         parallel_for(total, threads, [&](int64_t begin, int64_t end) {
             const auto from = std::lower_bound(grouped.begin.begin(), grouped.begin.end() - 1, begin);
             const auto to = std::lower_bound(grouped.begin.begin(), grouped.begin.end() - 1, end);
-            Survivors<T> whole(grouped.largest());
+            Survivors<T> inner(grouped.largest());
             for (int64_t atom = from - grouped.begin.begin(); atom < to - grouped.begin.begin(); ++atom)
                 for (int64_t tap = 0; tap < layer.kernel_h; ++tap)
-                    add_row_gradient(images.data(), code, layer, grouped, atom, tap, whole,
+                    add_row_gradient(images.data(), code, layer, grouped, atom, tap, inner,
                                      grad_weight + (atom * layer.kernel_h + tap) * layer.kernel_w * layer.channels);
         });
     }

@@ -1,4 +1,4 @@
-// What matrix products are made of: floats, or pairs of bfloat16 numbers where the processor multiplies those.
+// The elements of matrix products: floats, or pairs of bfloat16 numbers where the processor multiplies them.
 #pragma once
 
 #include "simd.h"
@@ -6,13 +6,13 @@
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-// Two numbers in the place of a float, neighbours along the sum: a product of pairs is the sum of two products.
+// Two bfloat16 numbers in the place of a float, neighbours along the sum: a product of pairs is a sum of two products.
 struct Pair {
     bfloat16 first, second;
 };
 
 template <class E>
-constexpr int kNumbers = 1;  // that an element holds
+constexpr int kNumbers = 1;  // numbers in an element
 template <>
 inline constexpr int kNumbers<Pair> = 2;
 
@@ -21,20 +21,20 @@ inline int64_t elements(int64_t numbers) {
     return (numbers + kNumbers<E> - 1) / kNumbers<E>;
 }
 
-// sum += x * column, x being the same for all lanes.
+// sum += x * column, with the same x for all lanes.
 template <class V>
 inline void add_product(V& sum, float x, const V& column) {
     sum += (x - V{}) * column;
 }
 
-// Writes v to lanes side by side, the first n.
+// Writes the first n lanes of v to adjacent elements.
 inline void write_lanes(float* target, VF v, int, int64_t n) { store_lanes(target, v, n); }
 
-// Writes v along a row of a matrix, where neighbours belong to one sum, from number c on.
+// Writes v to a row of a matrix from number c on; neighbours in the row belong to one sum.
 inline void write_row(float* row, int64_t c, VF v) { store(row + c, v); }
 
 #if defined(__AVX512BF16__)
-// What gradients of bfloat16 maps are multiplied in.
+// The elements for gradients of bfloat16 maps.
 using Rounded = Pair;
 
 inline int32_t bits(Pair x) { return load<int32_t>(&x); }
@@ -48,7 +48,7 @@ inline void add_product(Vectors<4>::F& sum, Pair x, const Vectors<4>::F& column)
     sum = (Vectors<4>::F)_mm_dpbf16_ps((__m128)sum, (__m128bh)_mm_set1_epi32(bits(x)), (__m128bh)column);
 }
 
-// The first (0) or the second (1) number of each lane's pair; the first clears the second.
+// Writes the first (0) or the second (1) number of each lane's pair. Writing the first clears the second.
 inline void write_lanes(Pair* target, VF v, int which, int64_t n) {
     float* lanes = reinterpret_cast<float*>(target);
     const VU rounded = round_bits(v);

@@ -1,11 +1,11 @@
-// select, draw and the fused encode.
+// Selection, draw, and the fused encode.
 #pragma once
 
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#include "engine.h"
+#include "abi.h"
 #include "memory.h"
 #include "philox.h"
 #include "projection.h"
@@ -15,7 +15,7 @@
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-// Whether all pixels are in range; NaN is not.
+// Returns whether all pixels are in range; NaN is not.
 inline bool in_range(const Images& images, int threads) {
     const int64_t total = images.count * images.channels * images.height * images.width;
     const int64_t step = 1 << 16, tasks = (total + step - 1) / step;
@@ -40,13 +40,13 @@ inline bool in_range(const Images& images, int threads) {
 }
 
 // One patch's selection, with room for what the vector code writes past its end.
-struct Picked {
-    explicit Picked(int64_t top_t) : atom(top_t + W), projection(top_t + W) {}
+struct PatchSelection {
+    explicit PatchSelection(int64_t top_t) : atom(top_t + W), projection(top_t + W) {}
     std::vector<int32_t> atom;
     std::vector<float> projection;
 };
 
-// Hands every patch's selection to `take(patch number in the batch, picked)`.
+// Calls take(patch number in the batch, selection) for all patches.
 template <class Take>
 int32_t for_each_selection(const Images& images, const Dictionary& dictionary, int64_t patches_h, int64_t patches_w,
                            int64_t top_t, int threads, Take&& take) {
@@ -55,7 +55,7 @@ int32_t for_each_selection(const Images& images, const Dictionary& dictionary, i
     const int64_t patches = patches_h * patches_w, total = images.count * patches;
     parallel_for((total + R - 1) / R, threads, [&](int64_t begin, int64_t end) {
         std::vector<float> tile(R * atoms.length, 0.0f), projections(R * atoms.padded());
-        Picked picked(top_t);
+        PatchSelection selection(top_t);
         CutFinder finder;
         for (int64_t first = begin * R; first < end * R && first < total; first += R) {
             const int64_t used = total - first < R ? total - first : R;
@@ -68,8 +68,8 @@ int32_t for_each_selection(const Images& images, const Dictionary& dictionary, i
             for (int64_t r = 0; r < used; ++r) {
                 const float* row = projections.data() + r * atoms.padded();
                 const Cut cut = finder.find(row, atoms.padded(), dictionary.count, top_t);
-                take_top(row, atoms.padded(), cut, top_t, picked.projection.data(), picked.atom.data());
-                take(first + r, picked);
+                write_top(row, atoms.padded(), cut, top_t, selection.projection.data(), selection.atom.data());
+                take(first + r, selection);
             }
         }
     });
@@ -81,11 +81,11 @@ inline int32_t select(const Images& images, const Dictionary& dictionary, const 
     expect_writes(out.atom, slots * sizeof(int16_t));
     expect_writes(out.projection, slots * sizeof(float));
     return for_each_selection(images, dictionary, out.patches_h, out.patches_w, out.top_t, threads,
-                              [&](int64_t patch, const Picked& picked) {
+                              [&](int64_t patch, const PatchSelection& selection) {
                                   int16_t* atom = out.atom + patch * out.top_t;
                                   for (int64_t t = 0; t < out.top_t; ++t)
-                                      atom[t] = static_cast<int16_t>(picked.atom[t]);
-                                  std::memcpy(out.projection + patch * out.top_t, picked.projection.data(),
+                                      atom[t] = static_cast<int16_t>(selection.atom[t]);
+                                  std::memcpy(out.projection + patch * out.top_t, selection.projection.data(),
                                               out.top_t * sizeof(float));
                               });
 }
@@ -97,22 +97,22 @@ inline void expect_code(const Code& out) {
     expect_writes(out.projection, slots * sizeof(float));
 }
 
-// Eq. 3 of the paper for one survivor.
+// Activation and quantization of one survivor (eq. 3).
 inline float activate(float a, float norm, float dead_zone, const Draws& draws) {
     if (!draws.is_signed) a = std::fabs(a);
     if (!draws.quantize) return a;
-    // As the reference compares: what is not a number is not above the dead zone.
+    // The same comparison as in the reference: NaN is not above the dead zone.
     if (!(std::fabs(a) >= dead_zone) || a == 0.0f) return 0.0f;
     return a > 0.0f ? norm : -norm;
 }
 
-// Where a draw stands: its place in the code, and what its words are counted by.
+// Where a draw is: its patch in the code, and three words of its counter.
 struct Place {
     int64_t slot;  // row * patches + patch
     uint32_t patch, realization, image;
 };
 
-// A fixed number at every place, without the call that a loop over so few would become.
+// Fills with one number, without the call to memset that a compiler makes of a loop over so few.
 template <class V, class T>
 inline void fill(T* target, int64_t length, T number) {
     constexpr int64_t step = sizeof(V) / sizeof(T);
@@ -122,14 +122,14 @@ inline void fill(T* target, int64_t length, T number) {
     for (; i < length; ++i) target[i] = number;
 }
 
-// LANES atoms widened to the lanes of Philox.
+// Loads LANES atoms, widened to the lanes of Philox.
 template <class T>
 inline VL load_atoms(const T* atom) {
     typedef T Narrow __attribute__((vector_size(LANES * sizeof(T))));
     return __builtin_convertvector(load<Narrow>(atom), VL);
 }
 
-// Dropout and activation/quantization of one patch. `atom` is readable up to a multiple of LANES.
+// Draws the code of one patch. `atom` is readable up to a multiple of LANES.
 template <class T>
 void draw_patch(const T* atom, const float* projection, const Dictionary& dictionary, const Draws& draws,
                 const PhiloxKey& key, const Place& place, const Code& out) {
@@ -140,25 +140,25 @@ void draw_patch(const T* atom, const float* projection, const Dictionary& dictio
     fill<VS>(index, top_t, int16_t{-1});
     fill<VF>(value, top_t, 0.0f);
     fill<VF>(survivor, top_t, 0.0f);
-    int32_t kept = 0;
-    // 64 atoms are decided before any is looked at: branches on single ones would hold up the words of the others.
+    int32_t count = 0;
+    // Dropout is decided for 64 atoms before any is read: branches on single atoms would delay the other words.
     for (int64_t group = 0; group < top_t; group += 64) {
         const int64_t end = top_t - group < 64 ? top_t - group : 64;
         uint64_t keep = 0;
         for (int64_t t = 0; t < end; t += LANES)
-            keep |= uint64_t{kept_atoms(load_atoms(atom + group + t), place.patch, place.realization, place.image, key,
-                                        draws.drop_below)} << t;
+            keep |= uint64_t{surviving_atoms(load_atoms(atom + group + t), place.patch, place.realization,
+                                             place.image, key, draws.drop_below)} << t;
         if (end < 64) keep &= (uint64_t{1} << end) - 1;
         for (; keep; keep &= keep - 1) {
             const int64_t source = group + __builtin_ctzll(keep);
             const int64_t l = atom[source];
             const float a = projection[source];
-            index[kept] = static_cast<int16_t>(l);
-            survivor[kept] = a;
-            value[kept++] = activate(a, dictionary.norms[l], dictionary.dead_zone[l], draws);
+            index[count] = static_cast<int16_t>(l);
+            survivor[count] = a;
+            value[count++] = activate(a, dictionary.norms[l], dictionary.dead_zone[l], draws);
         }
     }
-    out.count[place.slot] = kept;
+    out.count[place.slot] = count;
 }
 
 inline int32_t draw(const Selection& selection, const Dictionary& dictionary, const Draws& draws, const Code& out,
@@ -188,10 +188,10 @@ inline int32_t encode(const Images& images, const Dictionary& dictionary, const 
     expect_code(out);
     return for_each_selection(
         images, dictionary, out.patches_h, out.patches_w, out.top_t, threads,
-        [&](int64_t slot, const Picked& picked) {
+        [&](int64_t slot, const PatchSelection& selection) {
             const Place place{slot, static_cast<uint32_t>(slot % patches), static_cast<uint32_t>(draws.start),
                               static_cast<uint32_t>(draws.image_ids[slot / patches])};
-            draw_patch(picked.atom.data(), picked.projection.data(), dictionary, draws, key, place, out);
+            draw_patch(selection.atom.data(), selection.projection.data(), dictionary, draws, key, place, out);
         });
 }
 

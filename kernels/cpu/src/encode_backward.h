@@ -1,11 +1,12 @@
-// W-NFGA (paper, section 4): from the gradient of a code's values to the gradient of the image.
+// From the gradient to a code's values to that of the image: the white-box near-full-gradient attack's (W-NFGA, paper,
+// section 4).
 #pragma once
 
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#include "engine.h"
+#include "abi.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -18,7 +19,7 @@ inline double sech_squared(double x) {
     return 4.0 * e / ((1.0 + e) * (1.0 + e));
 }
 
-// Derivative of the quantizer's stand-in (eq. 9; see kernels/surrogates.py).
+// The derivative that replaces the quantizer's (SURROGATES in kernels/ops/encoder.py).
 inline double surrogate_derivative(double a, double norm, double dead_zone, const Gradient& gradient) {
     if (gradient.surrogate == kIdentity) return 1.0;
     const bool smooth = gradient.surrogate == kSmooth;
@@ -27,7 +28,7 @@ inline double surrogate_derivative(double a, double norm, double dead_zone, cons
     return (smooth ? norm : 1.0) / (2.0 * gradient.sigma) * bumps;
 }
 
-// Sums one patch's survivors into `target`; false for an atom that the dictionary does not have.
+// Adds up one patch's survivors in `target`. Returns false for an atom that the dictionary does not have.
 inline bool patch_gradient(const float* grad_value, const Code& code, int64_t slot, const Dictionary& dictionary,
                            const Gradient& gradient, int64_t length, float* target) {
     std::memset(target, 0, length * sizeof(float));

@@ -1,4 +1,4 @@
-// The engine of one instruction set: included by isa_*.cpp, each compiled with its own flags.
+// The kernels of one instruction set. Each isa_*.cpp includes this file and is compiled with its own flags.
 #pragma once
 
 #include "conv_transpose.h"
@@ -9,11 +9,11 @@
 #include "winograd.h"
 #include "winograd_weight.h"
 
-#define NEUROAE_ENGINE(label)                                                                                    \
+#define NEUROAE_KERNELS(label)                                                                                    \
     namespace neuroae {                                                                                          \
     namespace NEUROAE_ISA {                                                                                      \
-    extern const Engine engine = {label, select, draw, encode, encode_backward, selection_backward,              \
-                                  conv_transpose, conv_transpose_backward_value, conv_transpose_backward_weight, convolve,       \
-                                  convolve_backward_weight};                                                     \
+    extern const Kernels kernels = {label, select, draw, encode, encode_backward, selection_backward,            \
+                                    conv_transpose, conv_transpose_backward_value,                               \
+                                    conv_transpose_backward_weight, convolve, convolve_backward_weight};         \
     }                                                                                                            \
     }

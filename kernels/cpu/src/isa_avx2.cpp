@@ -1,3 +1,3 @@
 #define NEUROAE_ISA isa_avx2
 #include "isa.h"
-NEUROAE_ENGINE("avx2")
+NEUROAE_KERNELS("avx2")

@@ -1,3 +1,3 @@
 #define NEUROAE_ISA isa_avx512
 #include "isa.h"
-NEUROAE_ENGINE("avx512")
+NEUROAE_KERNELS("avx512")

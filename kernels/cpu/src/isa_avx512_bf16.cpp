@@ -1,3 +1,3 @@
 #define NEUROAE_ISA isa_avx512_bf16
 #include "isa.h"
-NEUROAE_ENGINE("avx512_bf16")
+NEUROAE_KERNELS("avx512_bf16")

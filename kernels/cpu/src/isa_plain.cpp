@@ -1,3 +1,3 @@
 #define NEUROAE_ISA isa_plain
 #include "isa.h"
-NEUROAE_ENGINE("plain")
+NEUROAE_KERNELS("plain")

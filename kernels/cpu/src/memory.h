@@ -12,8 +12,8 @@
 
 namespace neuroae {
 
-// Asks for large pages under an output that is about to be written from end to end. A large tensor usually comes
-// straight from the operating system, and taking it in pages of 4 KiB costs more than writing it.
+// Asks for large pages under an output that is about to be written from end to end. The memory of a large tensor is
+// usually new from the operating system, and getting it in pages of 4 KiB costs more than writing it.
 inline void expect_writes(void* data, std::size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     constexpr std::uintptr_t kPage = std::uintptr_t{2} << 20;
@@ -26,7 +26,7 @@ inline void expect_writes(void* data, std::size_t bytes) {
 #endif
 }
 
-// Uninitialized elements whose first lies at the start of a cache line.
+// Uninitialized elements, aligned to a cache line.
 template <class E>
 class Scratch {
   public:

@@ -1,4 +1,4 @@
-// The inner loop of every matrix product here: a tile of the result that stays in registers.
+// The inner loop of all matrix products: a tile of the result that stays in registers.
 #pragma once
 
 #include "elements.h"
@@ -12,14 +12,14 @@ constexpr int R = 12;  // with two vectors a row, 24 accumulators of the 32 regi
 constexpr int R = 6;  // 12 accumulators of the 16 registers
 #endif
 
-// out[r][v] = sum over l of a[r * a_row + l * a_step] * b[l * b_step + v], for R rows and N vectors; the sum is added to
-// what `out` holds where `add` is set. Every sum is one chain of additions over l that starts at 0, whatever the tile,
-// so it depends on nothing but its own row and column.
+// out[r][v] = sum over l of a[r * a_row + l * a_step] * b[l * b_step + v], for R rows and N vectors. With `add` the sum
+// is added to `out`. Each sum is one chain of additions over l that starts at 0, whatever the tile, so it depends only
+// on its row and column.
 template <class V, int N, class E>
 inline void multiply(const E* a, int64_t a_row, int64_t a_step, const E* b, int64_t b_step, int64_t length, float* out,
                      int64_t out_row, bool add) {
     constexpr int lanes = sizeof(V) / sizeof(float);
-    // Every loop over the tile is unrolled: otherwise the sums would live in memory before and after the main loop.
+    // All loops over the tile are unrolled: otherwise the sums would be in memory before and after the main loop.
     V sums[R][N];
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)

@@ -1,4 +1,4 @@
-// Matrices whose number of columns is no multiple of what `multiply` takes.
+// Matrices whose number of columns is not a multiple of the width of `multiply`.
 #pragma once
 
 #include <vector>
@@ -10,7 +10,7 @@ namespace NEUROAE_ISA {
 
 inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
-// The columns of a matrix in pieces that `multiply` takes: 2 W wide, and narrower ones at the end.
+// Divides the columns of a matrix into panels for `multiply`: 2 W wide, and narrower ones at the end.
 struct Panels {
     struct Panel {
         int64_t first, width;
@@ -23,7 +23,7 @@ struct Panels {
             list.push_back({first, width});
         }
     }
-    // Room for the panels and, behind them, for the rest of a vector.
+    // Length of a row: the panels, filled up to whole vectors.
     int64_t row() const { return round_up(list.empty() ? 0 : list.back().first + list.back().width, W); }
 
     std::vector<Panel> list;

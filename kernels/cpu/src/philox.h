@@ -1,7 +1,7 @@
 // Philox4x32-10 (Salmon et al., SC 2011), one counter in each 64-bit lane.
 //
-// A word sits in the low half of its lane. Products fill the lane, and what is left in the high half is ignored by
-// the next product, so nothing has to be masked or shuffled between rounds.
+// A word is in the low half of its lane. Products fill the lane, and the next product ignores the high half, so no
+// masks or shuffles are needed between rounds.
 #pragma once
 
 #include "simd.h"
@@ -14,7 +14,7 @@ typedef uint64_t VL __attribute__((vector_size(W * 4)));
 
 inline VL splat(uint64_t x) { return VL{} + x; }
 
-// The low halves of the lanes times m.
+// Multiplies the low halves of the lanes by m.
 inline VL multiply_low(VL x, uint32_t m) {
 #if defined(__AVX512F__)
     return (VL)_mm512_mul_epu32((__m512i)x, _mm512_set1_epi64(m));
@@ -25,7 +25,7 @@ inline VL multiply_low(VL x, uint32_t m) {
 #endif
 }
 
-// The keys of all rounds, ready for every lane: made once, used for many counters.
+// The keys of all rounds in all lanes, for many counters.
 struct PhiloxKey {
     VL low[10], high[10];
 
@@ -53,10 +53,10 @@ inline PhiloxBlock philox(PhiloxBlock counter, const PhiloxKey& key) {
     return counter;
 }
 
-// Which of the LANES atoms of one patch are kept, a bit each: counter (atom / 4, patch, realization, image), word
-// atom % 4, kept unless below `drop_below`.
-inline uint32_t kept_atoms(VL atom, uint32_t patch, uint32_t realization, uint32_t image,
-                           const PhiloxKey& key, uint64_t drop_below) {
+// Returns which of LANES atoms of one patch survive dropout, a bit each: counter (atom / 4, patch, realization, image),
+// word atom % 4, which survives unless it is below `drop_below`.
+inline uint32_t surviving_atoms(VL atom, uint32_t patch, uint32_t realization, uint32_t image,
+                                const PhiloxKey& key, uint64_t drop_below) {
     const PhiloxBlock block =
         philox({{atom >> 2, splat(uint64_t{patch}), splat(uint64_t{realization}), splat(uint64_t{image})}}, key);
     const VL which = atom & 3;

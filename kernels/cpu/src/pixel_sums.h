@@ -8,9 +8,9 @@
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-// Adds the pixels of one row of a map to `sums`, one number a channel; read(x, c, n) gives n channels from c on of pixel
-// x. A row is one chain of additions and the rows are another: a single one would round away what pixels add to a
-// large sum.
+// Adds the pixels of one row of a map to `sums`, one number for each channel; read(x, c, n) returns n channels of pixel
+// x from channel c on. Pixels are added up within a row, and rows to each other: in a single chain, rounding would lose
+// what pixels add to a large sum.
 template <class Read>
 void add_row(int64_t width, int64_t channels, float* sums, Read&& read) {
     for (int64_t c = 0; c < channels; c += W) {

@@ -1,18 +1,18 @@
 // Inner products of patches with atoms.
 //
-// A tile of R patches meets all atoms, two vectors of atoms at a time, so a patch's projections depend on nothing but
-// the patch.
+// A tile of R patches is multiplied with all atoms, two vectors of atoms at a time. So a patch's projections depend on
+// the patch alone.
 #pragma once
 
 #include <vector>
 
-#include "engine.h"
+#include "abi.h"
 #include "multiply.h"
 
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-// Atoms in blocks of 2 W, each block K x 2 W; the last block is filled up with zeros.
+// The atoms in blocks of 2 W, each block K x 2 W. Zeros fill the last block.
 class PackedAtoms {
   public:
     explicit PackedAtoms(const Dictionary& dictionary)

@@ -1,4 +1,4 @@
-// The gradient through the top T: from the gradient of every entry of the dense code to the gradient of the image
+// The gradient through the top T: from the gradient to all entries of the dense code to the gradient to the image
 // (membership_gradient of kernels/reference.py).
 #pragma once
 
@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "engine.h"
+#include "abi.h"
 #include "encode.h"
 #include "encode_backward.h"
 #include "panels.h"
@@ -14,7 +14,7 @@
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-// exp(x) for x <= 0, within 2 units in the last place; 0 below -87, where floats get no smaller without loss.
+// exp(x) for x <= 0, within 2 units in the last place; 0 below -87, where results would be denormal.
 inline VF exp_of_negative(VF x) {
     const VF lowest = splat(-87.0f);
     x = (VF)(((VI)x & ~(VI)(x < lowest)) | ((VI)lowest & (VI)(x < lowest)));
@@ -38,13 +38,13 @@ inline VF exp_of_negative(VF x) {
 
 inline VF magnitude(VF x) { return (VF)((VI)x & 0x7fffffff); }
 
-// v times the sign of a, which is 0 where a is: what is not a number stays so.
+// v times the sign of a, 0 where a is 0. NaN stays NaN.
 inline VF with_sign_of(VF v, VF a) {
     const VI nonzero = (VI)(a != VF{});
     return (VF)((((VI)v ^ ((VI)a & INT32_MIN)) & nonzero) | ((VI)(v * VF{}) & ~nonzero));
 }
 
-// s(u) s(-u), s the logistic function.
+// s(u) s(-u), with s the logistic function.
 inline VF closeness_at(VF u) {
     const VF e = exp_of_negative(-magnitude(u)), sum = e + splat(1.0f);
     return e / (sum * sum);
@@ -60,10 +60,10 @@ inline VI greater(VI a, VI b) {
     return (b & less) | (a & ~less);
 }
 
-// Halfway between the T-th magnitude of a row and the next.
-inline float middle_of_cut(const float* row, int64_t padded, Cut cut) {
+// Halfway between the T-th magnitude of a row and the next one.
+inline float cut_position(const float* row, int64_t padded, Cut cut) {
     const VI most = VI{} + INT32_MAX;
-    VI above = most, below = {}, tied = {};  // bits of the least magnitude above the bound, of the largest below it
+    VI above = most, below = {}, tied = {};  // bits of the least magnitude above, of the largest below
     for (int64_t i = 0; i < padded; i += W) {
         const VI bits = magnitude_bits(row + i), chosen = bits > cut.bound, at = bits == cut.bound;
         above = lesser(above, (bits & chosen) | (most & ~chosen));
@@ -85,7 +85,7 @@ inline float middle_of_cut(const float* row, int64_t padded, Cut cut) {
     return 0.5f * (ends[0] + ends[1]);
 }
 
-// Norms and dead zones, filled up with zeros to whole vectors.
+// Norms and dead zones, with zeros to fill whole vectors.
 struct Levels {
     Levels(const Dictionary& dictionary, int64_t padded) : norms(padded, 0.0f), dead_zone(padded, 0.0f) {
         std::copy(dictionary.norms, dictionary.norms + dictionary.count, norms.begin());
@@ -94,20 +94,20 @@ struct Levels {
     std::vector<float> norms, dead_zone;
 };
 
-// Replaces a row of projections, zeros from `count` on, by the gradient to them.
+// Replaces a row of projections, zeros from `count` on, with the gradient to them.
 inline void membership_gradient(float* row, const float* grad_code, int64_t padded, int64_t count,
                                 const Levels& levels, const Membership& membership, CutFinder& finder, float* close,
                                 float* share) {
-    const bool everything = membership.top_t == count;
+    const bool selects_all = membership.top_t == count;
     float cut = 0.0f;
-    if (!everything) cut = middle_of_cut(row, padded, finder.find(row, padded, count, membership.top_t));
+    if (!selects_all) cut = cut_position(row, padded, finder.find(row, padded, count, membership.top_t));
     const VF scale = splat(1.0f / membership.width);
     VF close_sum = {}, share_sum = {};
     for (int64_t i = 0; i < padded; i += W) {
         const VF a = load<VF>(row + i), m = magnitude(a), dead = load<VF>(levels.dead_zone.data() + i);
-        VF k = closeness_at((m - (everything ? dead : splat(cut))) * scale);
+        VF k = closeness_at((m - (selects_all ? dead : splat(cut))) * scale);
         VI part = ~VI{};
-        if (membership.quantize && !everything) part = (VI)(m >= dead);
+        if (membership.quantize && !selects_all) part = (VI)(m >= dead);
         if (i + W > count)
             for (int lane = 0; lane < W; ++lane)
                 if (i + lane >= count) part[lane] = 0;
@@ -121,7 +121,7 @@ inline void membership_gradient(float* row, const float* grad_code, int64_t padd
         store(share + i, v);
     }
     const float total = sum(close_sum), moved = sum(share_sum);
-    const VF back = splat(everything || !(total > 0.0f) ? 0.0f : moved / total);
+    const VF back = splat(selects_all || !(total > 0.0f) ? 0.0f : moved / total);
     for (int64_t i = 0; i < padded; i += W) {
         const VF a = load<VF>(row + i);
         const VF v = (load<VF>(share + i) - load<VF>(close + i) * back) * scale;
@@ -129,7 +129,7 @@ inline void membership_gradient(float* row, const float* grad_code, int64_t padd
     }
 }
 
-// Atoms as rows, filled up to whole vectors: what gradients of projections are multiplied with.
+// The atoms as rows, with zeros to fill whole vectors: the factor of the gradients to the projections.
 struct AtomRows {
     explicit AtomRows(const Dictionary& dictionary)
         : length(dictionary.channels * dictionary.patch * dictionary.patch),
@@ -144,7 +144,7 @@ struct AtomRows {
     std::vector<float> rows;
 };
 
-// grads: (R, padded) over the atoms. pixels: (R, panels.row()). Sums over the atoms are sums of chains.
+// grads: (R, padded), one for each atom. pixels: (R, panels.row()). Sums over the atoms are sums of chains.
 inline void back_project_tile(const float* grads, int64_t padded, int64_t count, const AtomRows& atoms,
                               float* pixels) {
     const int64_t row = atoms.panels.row();
@@ -154,7 +154,7 @@ inline void back_project_tile(const float* grads, int64_t padded, int64_t count,
                            std::min(kChain, count - first), pixels + panel.first, row, first > 0, panel.width);
 }
 
-// Adds the gradients of an image's patches, in their order; pixels that no patch covers get 0.
+// Adds up the gradients of an image's patches, in their order; pixels that no patch covers get 0.
 inline void fold_image(const float* patches, int64_t row, const Images& images, const Dictionary& dictionary,
                        int64_t patches_h, int64_t patches_w, float* out) {
     std::memset(out, 0, images.channels * images.height * images.width * sizeof(float));

@@ -1,7 +1,7 @@
 // Vectors of W floats for the instruction set that the including file is compiled for.
 //
-// Arithmetic is written with the compilers' vector extension; only what it cannot say is intrinsics. a * b + c is
-// one rounding wherever the instruction set has FMA (the build allows contraction).
+// Arithmetic uses the compilers' vector extension, and intrinsics only where that is not enough. a * b + c has one
+// rounding wherever the instruction set has FMA (the build allows contraction).
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ constexpr int W = 8;
 constexpr int W = 4;
 #endif
 
-// Longest sum that is added up term by term: each term rounds what is there by then, so longer ones are sums of sums.
+// The longest sum in one chain. Each term rounds the sum of all terms before it, so longer sums are sums of chains.
 constexpr int64_t kChain = 128;
 
 template <int N>
@@ -51,10 +51,10 @@ inline void store(void* target, const V& v) {
     std::memcpy(target, &v, sizeof v);
 }
 
-// Subtracting zero, unlike adding it, is free: it changes no number, minus zero included.
+// Subtracting zero, unlike adding it, costs nothing: it changes no number, not even minus zero.
 inline VF splat(float x) { return x - VF{}; }
 
-// One bit a lane, from lanes that are 0 or -1.
+// Returns one bit for each lane, from lanes that are 0 or -1.
 inline uint32_t lane_bits(VI v) {
 #if defined(__AVX512F__)
     return _mm512_movepi32_mask((__m512i)v);
@@ -81,7 +81,7 @@ inline uint32_t lane_bits64(V v) {
 #endif
 }
 
-// The greater of v and 0. NaN passes through as it does in PyTorch.
+// The greater of v and 0. NaN stays NaN, as in PyTorch.
 inline VF rectified(VF v) { return (VF)((VI)v & ~(VI)(v < VF{})); }
 
 // v where `output` is positive, and 0 elsewhere: the gradient of `rectified`.
@@ -94,7 +94,7 @@ inline int32_t sum(VI v) {
     return total;
 }
 
-// Pairwise, so that the order of additions is fixed and short.
+// Adds up pairwise, so that the order of additions is fixed and chains are short.
 inline float sum(VF v) {
     float lanes[W];
     store(lanes, v);
@@ -132,7 +132,7 @@ inline void axpy(const T* x, float factor, int64_t length, float* out) {
     for (; i < length; ++i) out[i] += factor * to_float(x[i]);
 }
 
-// Round to nearest, ties to even; NaN stays a quiet NaN.
+// Rounds to nearest, ties to even; NaN becomes a quiet NaN.
 inline bfloat16 to_bfloat16(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
@@ -152,7 +152,7 @@ inline VU round_bits(VF v) {
 
 inline void store_floats(bfloat16* target, VF v) { store(target, __builtin_convertvector(round_bits(v), VH)); }
 
-// The first n lanes from or to memory; the others are read as 0.
+// Loads or stores the first n lanes; the others are loaded as 0.
 template <class T>
 inline VF load_part(const T* source, int64_t n) {
     T lanes[W] = {};
@@ -167,7 +167,7 @@ inline void store_part(T* target, VF v, int64_t n) {
     std::memcpy(target, lanes, n * sizeof(T));
 }
 
-// Those of a vector that may be a whole one.
+// The same where n may also be W.
 template <class T>
 inline VF load_lanes(const T* source, int64_t n) {
     return n == W ? load_floats(source) : load_part(source, n);
@@ -178,24 +178,24 @@ inline void store_lanes(T* target, VF v, int64_t n) {
     n == W ? store_floats(target, v) : store_part(target, v, n);
 }
 
-// Writes the lanes where `take` is -1 and their numbers (from `first`) to the front of the targets; returns how many.
-// Up to W elements of each target may be overwritten.
-inline int compress(VI take, VF values, int first, float* value_target, int32_t* number_target) {
+// Writes the lanes where `selected` is -1, and their numbers (from `first` on), to the front of the targets; returns how
+// many they are. May overwrite up to W elements of each target.
+inline int compress(VI selected, VF values, int first, float* value_target, int32_t* number_target) {
 #if defined(__AVX512F__)
-    const __mmask16 mask = static_cast<__mmask16>(lane_bits(take));
+    const __mmask16 mask = static_cast<__mmask16>(lane_bits(selected));
     __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32(first),
                                        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     _mm512_storeu_ps(value_target, _mm512_maskz_compress_ps(mask, (__m512)values));
     _mm512_storeu_si512(number_target, _mm512_maskz_compress_epi32(mask, numbers));
     return __builtin_popcount(mask);
 #else
-    int taken = 0;
+    int written = 0;
     for (int i = 0; i < W; ++i) {
-        value_target[taken] = values[i];
-        number_target[taken] = first + i;
-        taken -= take[i];
+        value_target[written] = values[i];
+        number_target[written] = first + i;
+        written -= selected[i];
     }
-    return taken;
+    return written;
 #endif
 }
 

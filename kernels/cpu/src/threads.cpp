@@ -13,13 +13,13 @@
 namespace neuroae {
 namespace {
 
-// PyTorch's own OpenMP runtime is found at run time instead of linking one: a second runtime would bring a second
-// pool of threads, and the two would fight over the cores. GNU's, LLVM's and Intel's all have this entry point.
+// Uses the OpenMP runtime that PyTorch has loaded, and does not link one: a second runtime would have a second pool of
+// threads, and the two would compete for the cores. GNU's, LLVM's and Intel's runtimes all have these functions.
 struct OpenMP {
     void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
     int (*thread_number)();
     int (*team_size)();
-    bool survives_forks;  // LLVM's and Intel's start anew in the child, GNU's does not
+    bool survives_forks;  // LLVM's and Intel's start new threads in the child, GNU's does not
 
     OpenMP() {
         parallel = reinterpret_cast<decltype(parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
@@ -27,7 +27,7 @@ struct OpenMP {
         team_size = reinterpret_cast<decltype(team_size)>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));
         survives_forks = dlsym(RTLD_DEFAULT, "__kmpc_fork_call") != nullptr;
     }
-    bool found() const { return parallel && thread_number && team_size; }
+    bool is_available() const { return parallel && thread_number && team_size; }
 };
 
 const OpenMP& openmp() {
@@ -53,7 +53,7 @@ struct Region {
     }
 };
 
-// Each thread that computes in parallel has a pool of its own, which is that of the process in which it was made.
+// Each thread that computes in parallel has its own pool, which works only in the process that created it.
 void refuse_forked_pool() {
     static thread_local pid_t owner = 0;
     const pid_t process = getpid();
@@ -72,7 +72,7 @@ void parallel_ranges(int64_t tasks, int threads, RangeFunction function, void* c
     int64_t parts = std::min<int64_t>(threads, tasks);
     if (parts <= 1) {
         region.run(0, 1);
-    } else if (openmp().found()) {
+    } else if (openmp().is_available()) {
         if (!openmp().survives_forks) refuse_forked_pool();
         openmp().parallel(run_openmp_part, &region, static_cast<unsigned>(parts), 0);
     } else {
@@ -82,7 +82,7 @@ void parallel_ranges(int64_t tasks, int threads, RangeFunction function, void* c
         try {
             for (; part < parts; ++part) others.emplace_back(&Region::run, &region, part, parts);
         } catch (const std::system_error&) {
-            // No more threads to be had: this one does the rest.
+            // The system gives no more threads: this one does the rest.
             for (; part < parts; ++part) region.run(part, parts);
         }
         region.run(0, parts);

@@ -7,11 +7,12 @@ namespace neuroae {
 
 using RangeFunction = void (*)(void* context, int64_t begin, int64_t end);
 
-// This thread has computed in parallel before its process was forked, and the other threads are not in the child: the
-// runtime would wait for them for ever.
+// The process was forked from one that had computed in parallel. Its other threads do not exist in the child, and the
+// OpenMP runtime would wait for them forever.
 struct ForkedPool {};
 
-// Cuts 0 .. tasks - 1 into one contiguous range a thread. Throws std::bad_alloc where one of them did, and ForkedPool.
+// Divides 0 .. tasks - 1 into one contiguous range for each thread. Throws std::bad_alloc if `function` does in any
+// thread, and ForkedPool.
 void parallel_ranges(int64_t tasks, int threads, RangeFunction function, void* context);
 
 template <class Body>

@@ -8,10 +8,10 @@
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-// The bits of non-negative floats are ordered as the floats are, so magnitudes are compared as integers.
+// Non-negative floats have the order of their bits as integers, so magnitudes are compared as integers.
 inline VI magnitude_bits(const float* row) { return load<VI>(row) & 0x7fffffff; }
 
-// How many of `length` (a multiple of W) magnitudes are at least `bound`, which is above 0.
+// Counts the magnitudes of at least `bound`, which is above 0; `length` is a multiple of W.
 inline int64_t count_at_least(const float* row, int64_t length, int32_t bound) {
     VI less = VI{};
     for (int64_t i = 0; i < length; i += W) less += (magnitude_bits(row + i) - bound) >> 31;
@@ -31,12 +31,12 @@ inline int32_t largest_magnitude(const float* row, int64_t length) {
 }
 
 struct Cut {
-    int32_t bound;  // everything above is taken
-    int64_t ties;   // and so many of those at it, from the lowest atom
+    int32_t bound;  // all magnitudes above it are selected
+    int64_t ties;   // and this many equal to it, from the lowest atom on
 };
 
-// Finds the cut by a search over the bit patterns that ends early at a bound that exactly T reach. Once few magnitudes
-// are left between its ends it goes on with those alone.
+// Finds the cut by a search over the bit patterns, which ends early at a bound that exactly T magnitudes reach. Once
+// few magnitudes are left between its ends, the search continues on those alone.
 class CutFinder {
   public:
     CutFinder() : few(kFew + 2 * W), numbers(kFew + 2 * W) {}
@@ -45,13 +45,13 @@ class CutFinder {
     Cut find(const float* row, int64_t padded, int64_t count, int64_t top_t) {
         if (top_t == count) return {-1, 0};
         const float* values = row;
-        int64_t length = padded, above = 0;  // `above` of the row are not in `values` and reach the upper end
+        int64_t length = padded, above = 0;  // `above` entries of the row reach the upper end and are not in `values`
         const int32_t largest = largest_magnitude(row, padded);
         Ends ends{0, largest + 1, padded, 0};
         for (int steps = 0; ends.high - ends.low > 1; ++steps) {
             const int32_t middle = steps < kGuesses ? guess(ends, top_t) : ends.low + (ends.high - ends.low) / 2;
             const int64_t reached = above + count_at_least(values, length, middle);
-            if (reached == top_t) return found(middle - 1, 0, largest);
+            if (reached == top_t) return remember(middle - 1, 0, largest);
             if (reached > top_t) {
                 ends.low = middle;
                 ends.reach_low = reached;
@@ -60,26 +60,27 @@ class CutFinder {
                 ends.reach_high = reached;
             }
             if (values == row && ends.reach_low - ends.reach_high <= kFew) {
-                length = keep_between(row, padded, ends.low, ends.high);
+                length = copy_between(row, padded, ends.low, ends.high);
                 values = few.data();
                 above = ends.reach_high;
             }
         }
-        return found(ends.low, top_t - ends.reach_high, largest);
+        return remember(ends.low, top_t - ends.reach_high, largest);
     }
 
   private:
     static constexpr int64_t kFew = 128;
     static constexpr int kGuesses = 12;  // afterwards plain bisection, which always ends
 
-    // More than T magnitudes reach `low` and fewer than T reach `high`: so many.
+    // More than T magnitudes reach `low`, `reach_low` of them, and fewer than T reach `high`.
     struct Ends {
         int32_t low, high;
         int64_t reach_low, reach_high;
     };
 
-    // Neighbouring patches are alike: how far the last cut was below the largest tells where to look first. Further
-    // down in growing steps until there is a lower end, then where an even spread would have the T-th.
+    // Neighbouring patches are similar, so the first guess is as far below the largest magnitude as the last cut was.
+    // The next guesses go down in growing steps until there is a lower end. Then a guess is where the T-th magnitude
+    // would be if all between the ends were evenly spread.
     int32_t guess(const Ends& ends, int64_t top_t) {
         if (ends.low == 0) {
             step = step < (1 << 28) ? 2 * step : step;
@@ -90,21 +91,22 @@ class CutFinder {
         return ends.low + static_cast<int32_t>(offset < 1 ? 1 : offset > width - 1 ? width - 1 : offset);
     }
 
-    Cut found(int32_t bound, int64_t ties, int32_t largest) {
+    // Returns a cut, and remembers how far it is below the largest magnitude.
+    Cut remember(int32_t bound, int64_t ties, int32_t largest) {
         step = (largest - bound) / 2 + 1;
         return {bound, ties};
     }
 
-    // Copies the values with magnitudes in [low, high), filled up with zeros; returns the padded number.
-    int64_t keep_between(const float* row, int64_t padded, int32_t low, int32_t high) {
-        int64_t kept = 0;
+    // Copies the values with magnitudes in [low, high), and zeros to fill a vector; returns the padded number.
+    int64_t copy_between(const float* row, int64_t padded, int32_t low, int32_t high) {
+        int64_t copied = 0;
         for (int64_t i = 0; i < padded; i += W) {
             VI bits = magnitude_bits(row + i);
-            kept += compress((bits >= low) & (bits < high), load<VF>(row + i), 0, few.data() + kept,
-                             numbers.data() + kept);
+            copied += compress((bits >= low) & (bits < high), load<VF>(row + i), 0, few.data() + copied,
+                               numbers.data() + copied);
         }
-        store(few.data() + kept, VF{});
-        return (kept + W - 1) / W * W;
+        store(few.data() + copied, VF{});
+        return (copied + W - 1) / W * W;
     }
 
     int32_t step = 1 << 22;
@@ -112,17 +114,17 @@ class CutFinder {
     std::vector<int32_t> numbers;
 };
 
-// The targets need room for top_t + W elements.
-inline void take_top(const float* row, int64_t padded, Cut cut, int64_t top_t, float* projection, int32_t* atom) {
-    int64_t taken = 0;
-    for (int64_t i = 0; i < padded && taken < top_t; i += W) {
+// Writes the T selected projections and their atoms. The targets need room for top_t + W elements.
+inline void write_top(const float* row, int64_t padded, Cut cut, int64_t top_t, float* projection, int32_t* atom) {
+    int64_t written = 0;
+    for (int64_t i = 0; i < padded && written < top_t; i += W) {
         VI bits = magnitude_bits(row + i);
-        VI take = bits > cut.bound;
+        VI selected = bits > cut.bound;
         if (cut.ties > 0) {
             for (int lane = 0; lane < W && cut.ties > 0; ++lane)
-                if (bits[lane] == cut.bound) take[lane] = -1, --cut.ties;
+                if (bits[lane] == cut.bound) selected[lane] = -1, --cut.ties;
         }
-        taken += compress(take, load<VF>(row + i), static_cast<int>(i), projection + taken, atom + taken);
+        written += compress(selected, load<VF>(row + i), static_cast<int>(i), projection + written, atom + written);
     }
 }
 

@@ -1,14 +1,14 @@
 // Dense 3 x 3 convolution with stride 1: Winograd's filtering on tiles of 4 x 4 outputs.
 //
-// Tiles are taken a block at a time. Their inputs are transformed, 36 matrix products (one a point of the transform)
-// take them over the channels, and their outputs are transformed back. A block's numbers stay in the second cache from
-// one step to the next. A tile's outputs depend on its own inputs alone, whatever the block and the number of threads.
+// Tiles are processed in blocks: their inputs are transformed, 36 matrix products (one for each point of the transform)
+// sum over the channels, and the results are transformed back. A block's numbers stay in the second-level cache between
+// these steps. A tile's outputs depend only on its own inputs, whatever the block and the number of threads.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
-#include "engine.h"
+#include "abi.h"
 #include "memory.h"
 #include "panels.h"
 #include "threads.h"
@@ -17,8 +17,8 @@
 namespace neuroae {
 namespace NEUROAE_ISA {
 
-constexpr int64_t kBlockBytes = 1 << 20;  // of a block's transformed inputs and products, for each thread
-constexpr int64_t kAhead = 4 * W;         // channels from those at work to those that are fetched into the cache
+constexpr int64_t kBlockBytes = 1 << 20;  // size of a block's transformed inputs and products, in each thread
+constexpr int64_t kAhead = 4 * W;         // how many channels ahead memory is fetched into the cache
 
 // Tiles of 4 x 4 that cover `rows` maps of height x width, numbered by map, then from the top, then from the left.
 struct Tiling {
@@ -41,8 +41,8 @@ struct Tiling {
     const int64_t rows, height, width, down, across, total;
 };
 
-// `values` elements a tile, for the 36 points of a block of tiles: (points, tiles, values). The points lie a cache line
-// more than a whole number of pages apart, if so: writing one tile's points does not press on one set of the cache.
+// (points, tiles, values) elements: `values` for each tile of a block, at 36 points. The distance between points has a
+// cache line added, so that it is no multiple of a page: the points of one tile then go to different sets of the cache.
 template <class E>
 struct Block {
     Block(int64_t tiles, int64_t values) : values(values), point(tiles * values + 16), memory(kPoints * point + W) {}
@@ -52,7 +52,7 @@ struct Block {
     const Scratch<E> memory;
 };
 
-// Filters after G g G^T, panel by panel: (points, panels, inputs, width), inputs being elements.
+// Filters after G g G^T, panel by panel: (points, panels, inputs, width), where `inputs` counts elements.
 template <class E>
 class PackedFilters {
   public:
@@ -94,8 +94,8 @@ class PackedFilters {
     const Scratch<E> memory;
 };
 
-// Channels are summed in chains of equal length, at most kChain elements, and these one to another: shorter chains
-// round less, and their piece of a panel stays in the first cache.
+// Sums over the channels are sums of chains of equal length, at most kChain elements: shorter chains round less, and
+// their part of a panel stays in the first-level cache.
 template <class E>
 void multiply_block(const Block<E>& inputs, const PackedFilters<E>& packed, int64_t tiles,
                     const Block<float>& products) {
@@ -109,8 +109,8 @@ void multiply_block(const Block<E>& inputs, const PackedFilters<E>& packed, int6
                                    products.values, c > 0, panel.width);
 }
 
-// The 6 x 6 inputs of a tile after B^T d B: write(p, c, v) takes point p of the channels from c on. Pixels outside the
-// maps count as 0.
+// The 6 x 6 inputs of a tile after B^T d B: write(p, c, v) receives point p of the channels from c on. Pixels outside
+// the maps count as 0.
 template <class T>
 class InputTile {
   public:
@@ -134,7 +134,7 @@ class InputTile {
     }
 
   private:
-    // The processor follows fewer streams than a tile has pixels. Two vectors of bfloat16 numbers are a cache line.
+    // The processor prefetches fewer streams than a tile has pixels. Two vectors of bfloat16 are one cache line.
     void fetch_ahead(int64_t c) {
         if (c % (2 * W) != 0) return;
         for (const T* pixel : pixels) __builtin_prefetch(pixel + c + kAhead);
@@ -155,7 +155,7 @@ class InputTile {
     const T* outputs[kPoints];
 };
 
-// A^T m A with bias and ReLU, into those of the tile's pixels that the output has.
+// Writes A^T m A, with bias and ReLU, to the tile's pixels that are inside the output.
 template <class T>
 void write_tile(const Block<float>& products, int64_t tile, const Tiling& tiling, const Tiling::Place& place,
                 const Filters& filters, T* out) {
@@ -182,7 +182,7 @@ void write_tile(const Block<float>& products, int64_t tile, const Tiling& tiling
     }
 }
 
-// With products of elements E, of maps and outputs in T.
+// Maps and outputs are of type T, products of elements E.
 template <class T, class E>
 void convolve_as(const Maps& maps, const Filters& filters, T* out, int threads) {
     const Tiling tiling(maps.rows, maps.height + 2 * filters.padding - kTaps + 1,

@@ -1,9 +1,9 @@
 // The transforms of Winograd's minimal filtering F(4 x 4, 3 x 3): 4 x 4 outputs of a 3 x 3 filter from 6 x 6 inputs in
 // 36 multiplications instead of 144 (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016).
 //
-// Interpolation points 0, a, -a, b, -b and infinity, with a^2 = 1/2 and b^2 = 2: the textbook's 1 and 2 lose two more
-// bits. With d the inputs, g the filter and A, B, G the matrices of these points, the outputs are
-// A^T [(G g G^T) * (B^T d B)] A, the products being elementwise.
+// The interpolation points are 0, a, -a, b, -b and infinity, with a^2 = 1/2 and b^2 = 2; the textbook's 1 and 2 lose
+// two more bits. With inputs d, filter g and the matrices A, B, G of these points, the outputs are
+// A^T [(G g G^T) * (B^T d B)] A, where * is elementwise.
 #pragma once
 
 #include "simd.h"
@@ -14,7 +14,7 @@ namespace NEUROAE_ISA {
 constexpr int kOutputs = 4, kInputs = 6, kTaps = 3, kPoints = kInputs * kInputs;
 constexpr float kA = 0.70710678f, kB = 1.41421356f;
 
-// Each of these is one matrix times a vector; `apply` uses it for columns, then for rows.
+// Each of these multiplies one matrix with a vector; `apply` uses it for columns, then for rows.
 struct InputTransform {  // B^T
     static constexpr int from = kInputs, to = kInputs;
     static void run(const VF d[from], VF v[to]) {
@@ -80,8 +80,8 @@ struct FilterGradient {  // G^T
     }
 };
 
-// M x M^T for the matrix M of a transform: `read(i, j)` gives x, `write(i, j, v)` takes the result. Unrolled, or rows and
-// columns would be gathered through memory.
+// M x M^T for the matrix M of a transform: read(i, j) returns x, write(i, j, v) receives the result. The loops are
+// unrolled: otherwise rows and columns would be gathered through memory.
 template <class Transform, class Read, class Write>
 inline void apply(Read&& read, Write&& write) {
     VF columns[Transform::from][Transform::to];

@@ -1,8 +1,8 @@
 // Dense 3 x 3 convolution with stride 1, backward to the filters, on the tiles of the forward pass.
 //
-// With V the transformed inputs and M the transformed output gradients, the gradient of U = G g G^T is the sum over
-// tiles of V * M, again a matrix product a point. Tiles are transformed a chunk at a time by all threads; then each
-// thread sums some of the points over the chunk, in the order of the tiles, whatever the number of threads.
+// With V the transformed inputs and M the transformed output gradients, the gradient to U = G g G^T is the sum of V * M
+// over the tiles, again one matrix product for each point. All threads transform a chunk of tiles; then each thread
+// adds up some of the points over the chunk, in the order of the tiles, whatever the number of threads.
 #pragma once
 
 #include <cstring>
@@ -15,8 +15,8 @@ namespace NEUROAE_ISA {
 
 constexpr int64_t kWeightChunkBytes = 6 << 20;
 
-// A y A^T for the 4 x 4 pixels y of a tile: write(p, c, v) takes point p of the channels from c on. Pixels outside the
-// maps count as 0.
+// A y A^T for the 4 x 4 pixels y of a tile: write(p, c, v) receives point p of the channels from c on. Pixels outside
+// the maps count as 0.
 template <class T, class Write>
 void transform_fixed(const Maps& maps, const Tiling::Place& place, Write&& write) {
     const T* data = static_cast<const T*>(maps.data);
@@ -33,7 +33,7 @@ void transform_fixed(const Maps& maps, const Tiling::Place& place, Write&& write
     }
 }
 
-// Sums over all pixels, image by image, then over images in their order.
+// Adds up the pixels of each image, then the images in their order.
 template <class T>
 void sum_maps(const Maps& maps, float* sums, int threads) {
     std::vector<float> each(maps.rows * maps.channels);
@@ -54,7 +54,7 @@ void sum_maps(const Maps& maps, float* sums, int threads) {
 }
 
 // moved: (rows, height + 2, width + 2, K), fixed: (rows, height, width, C). grad_weight: (C, 3, 3, K), the sums over
-// pixels of fixed[y][x][c] * moved[y + i][x + j][k]. The elements of its products hold kNumbers<E> tiles.
+// pixels of fixed[y][x][c] * moved[y + i][x + j][k]. An element of the products holds kNumbers<E> tiles.
 template <class T, class E>
 void convolve_backward_weight_as(const Maps& moved, const Maps& fixed, float* grad_weight, int threads) {
     static constexpr int64_t n = kNumbers<E>;

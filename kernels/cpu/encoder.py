@@ -1,23 +1,34 @@
-"""The encoder's operations: selection, draw, the fused encode, and the gradients to the image."""
+"""The encoder's operations: selection, draw, the fused encode, and the gradients to the images.
 
-import torch
+The library checks pixels itself, as it reads them, and reports bad ones by its status; ``check_images`` then raises.
+"""
+
 from torch import Tensor
 
-from .. import shapes
+from .. import ops
+from ..checks import RANGE_TOLERANCE, check_image_ids, check_images, check_selection
 from ..philox import drop_threshold
-from ..surrogates import SURROGATES
-from .calls import code_struct, empty, pointer, refuse_bad_index, run
-from .structures import Dictionary, Draws, Gradient, Images, Membership, Selection
+from .library import (
+    Dictionary,
+    Draws,
+    Gradient,
+    Images,
+    Membership,
+    Selection,
+    code_struct,
+    pointer,
+    refuse_bad_index,
+    run,
+)
 
 
 def image_struct(images: Tensor) -> Images:
-    tolerance = shapes.RANGE_TOLERANCE
-    return Images(images.data_ptr(), *images.shape, -tolerance, 1 + tolerance)
+    return Images(images.data_ptr(), *images.shape, -RANGE_TOLERANCE, 1 + RANGE_TOLERANCE)
 
 
 def dictionary_struct(atoms: Tensor, norms: Tensor | None, dead_zone: Tensor | None, stride: int) -> Dictionary:
-    count, channels, patch, _ = atoms.shape
-    return Dictionary(atoms.data_ptr(), pointer(norms), pointer(dead_zone), count, channels, patch, stride)
+    num_atoms, channels, patch, _ = atoms.shape
+    return Dictionary(atoms.data_ptr(), pointer(norms), pointer(dead_zone), num_atoms, channels, patch, stride)
 
 
 def draw_struct(seed: Tensor, image_ids: Tensor, start: int, dropout_p: float, quantize: bool, signed: bool) -> Draws:
@@ -25,12 +36,11 @@ def draw_struct(seed: Tensor, image_ids: Tensor, start: int, dropout_p: float, q
 
 
 def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:
-    shape = shapes.select(images, atoms, stride, top_t)
+    atom, projection = ops.select(images, atoms, stride, top_t)
     images, atoms = images.contiguous(), atoms.contiguous()
-    atom, projection = empty(shape, torch.int16), empty(shape)
-    selection = Selection(atom.data_ptr(), projection.data_ptr(), *shape)
+    selection = Selection(atom.data_ptr(), projection.data_ptr(), *atom.shape)
     if run("select", image_struct(images), dictionary_struct(atoms, None, None, stride), selection):
-        shapes.check_images(images)
+        check_images(images)
     return atom, projection
 
 
@@ -47,12 +57,11 @@ def draw(
     quantize: bool,
     signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    shape = shapes.draw(atom, projection, norms, dead_zone, seed, image_ids, start, count, dropout_p)
-    shapes.check_image_ids(image_ids)
-    shapes.check_selected(atom, norms.shape[0])
+    code = ops.draw(atom, projection, norms, dead_zone, seed, image_ids, start, count, dropout_p, quantize, signed)
+    check_image_ids(image_ids)
+    check_selection(atom, norms.shape[0])
     atom, projection, image_ids = atom.contiguous(), projection.contiguous(), image_ids.contiguous()
     norms, dead_zone = norms.contiguous(), dead_zone.contiguous()
-    code = shapes.empty_code(projection, shape)
     run(
         "draw",
         Selection(atom.data_ptr(), projection.data_ptr(), *atom.shape),
@@ -77,15 +86,16 @@ def encode(
     quantize: bool,
     signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    shape = shapes.encode(images, atoms, norms, dead_zone, seed, image_ids, stride, top_t, realization, dropout_p)
-    shapes.check_image_ids(image_ids)
+    code = ops.encode(
+        images, atoms, norms, dead_zone, seed, image_ids, stride, top_t, realization, dropout_p, quantize, signed
+    )
+    check_image_ids(image_ids)
     images, atoms, image_ids = images.contiguous(), atoms.contiguous(), image_ids.contiguous()
     norms, dead_zone = norms.contiguous(), dead_zone.contiguous()
-    code = shapes.empty_code(images, shape)
     draws = draw_struct(seed, image_ids, realization, dropout_p, quantize, signed)
     dictionary = dictionary_struct(atoms, norms, dead_zone, stride)
     if run("encode", image_struct(images), dictionary, draws, code_struct(*code)):
-        shapes.check_images(images)
+        check_images(images)
     return code
 
 
@@ -99,28 +109,28 @@ def encode_backward(
     height: int,
     width: int,
     stride: int,
-    images: int,
+    num_images: int,
     surrogate: str,
     sigma: float,
     quantize: bool,
     signed: bool,
 ) -> Tensor:
-    shape = shapes.encode_backward(
-        grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, images, surrogate, sigma
-    )
+    grad_images = ops.encode_backward(
+        grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, num_images, surrogate, sigma,
+        quantize, signed,
+    )  # fmt: skip
     grad_value, index, projection = grad_value.contiguous(), index.contiguous(), projection.contiguous()
     atoms, norms, dead_zone = atoms.contiguous(), norms.contiguous(), dead_zone.contiguous()
-    result = empty(shape)
     status = run(
         "encode_backward",
         grad_value.data_ptr(),
         code_struct(index, None, projection, None),
         dictionary_struct(atoms, norms, dead_zone, stride),
-        Gradient(images, height, width, SURROGATES.index(surrogate), quantize, signed, sigma),
-        result.data_ptr(),
+        Gradient(num_images, height, width, ops.SURROGATES.index(surrogate), quantize, signed, sigma),
+        grad_images.data_ptr(),
     )
     refuse_bad_index(status, index, atoms.shape[0])
-    return result
+    return grad_images
 
 
 def selection_backward(
@@ -131,19 +141,20 @@ def selection_backward(
     dead_zone: Tensor,
     stride: int,
     top_t: int,
-    width: float,
+    selection_width: float,
     quantize: bool,
     signed: bool,
 ) -> Tensor:
-    shapes.selection_backward(grad_code, images, atoms, norms, dead_zone, stride, top_t, width)
+    grad_images = ops.selection_backward(
+        grad_code, images, atoms, norms, dead_zone, stride, top_t, selection_width, quantize, signed
+    )
     if top_t == len(atoms) and not quantize:  # neither a cut nor a dead zone
-        shapes.check_images(images)
-        return empty(images.shape).zero_()
+        check_images(images)
+        return grad_images.zero_()
     grad_code, images, atoms = grad_code.contiguous(), images.contiguous(), atoms.contiguous()
     norms, dead_zone = norms.contiguous(), dead_zone.contiguous()
-    result = empty(images.shape)
     dictionary = dictionary_struct(atoms, norms, dead_zone, stride)
-    membership = Membership(grad_code.data_ptr(), *grad_code.shape[1:3], top_t, width, quantize, signed)
-    if run("selection_backward", image_struct(images), dictionary, membership, result.data_ptr()):
-        shapes.check_images(images)
-    return result
+    membership = Membership(grad_code.data_ptr(), *grad_code.shape[1:3], top_t, selection_width, quantize, signed)
+    if run("selection_backward", image_struct(images), dictionary, membership, grad_images.data_ptr()):
+        check_images(images)
+    return grad_images

@@ -1,8 +1,9 @@
-// The C ABI of the CPU engine, and the table through which api.cpp reaches the code of one instruction set.
+// The C ABI of the C++ backend, and the table through which api.cpp reaches the kernels of one instruction set.
+// kernels/cpu/library.py repeats the structures.
 //
-// Layouts are those of kernels/reference.py: B images, rows = realizations * B with row r * B + b, m_h * m_w patches
-// an image, L atoms, room for T survivors a patch. All tensors are contiguous; outputs and weights of the transposed
-// convolution are channels_last, that is (rows, H, W, C_out) and (L, k_h, k_w, C_out) in memory.
+// Shapes are those of kernels/ops: B images, rows = realizations * B with row r * B + b, m_h * m_w patches in an image,
+// L atoms, room for T survivors in each patch. All tensors are contiguous. Outputs and weights of the transposed
+// convolution are channels_last: (rows, H, W, C_out) and (L, k_h, k_w, C_out) in memory.
 #pragma once
 
 #include <cstdint>
@@ -27,22 +28,22 @@ struct Dictionary {
 };
 
 struct Draws {
-    const int64_t* image_ids;  // one an image
+    const int64_t* image_ids;  // one for each image
     int64_t seed, start;
-    uint64_t drop_below;  // a coefficient is dropped when its word is below this, at most 2^32
+    uint64_t drop_below;  // a coefficient is dropped if its word is below this, which is at most 2^32
     int32_t quantize, is_signed;
 };
 
 struct Selection {
     int16_t* atom;      // (images, m_h, m_w, T), ascending
-    float* projection;  // likewise
+    float* projection;  // the same shape
     int64_t images, patches_h, patches_w, top_t;
 };
 
 struct Code {
     int16_t* index;     // (rows, m_h, m_w, T)
-    float* value;       // likewise
-    float* projection;  // likewise
+    float* value;       // the same shape
+    float* projection;  // the same shape
     int32_t* count;     // (rows, m_h, m_w)
     int64_t rows, patches_h, patches_w, top_t;
 };
@@ -54,9 +55,9 @@ struct Gradient {
 };
 
 struct Membership {
-    const float* grad_code;  // (images, m_h, m_w, L), of every entry of the dense code
+    const float* grad_code;  // (images, m_h, m_w, L), to all entries of the dense code
     int64_t patches_h, patches_w, top_t;
-    float width;  // of the logistic function that stands for the cut
+    float width;  // of the logistic function that replaces the cut
     int32_t quantize, is_signed;
 };
 
@@ -72,7 +73,7 @@ struct Layer {
 // Feature maps, (rows, height, width, channels).
 struct Maps {
     const void* data;
-    const void* positive;  // null, or maps of the same shape: where they are not positive, `data` counts as 0
+    const void* positive;  // null, or maps of the same shape: `data` counts as 0 where these are not positive
     int32_t dtype;         // of both
     int64_t rows, height, width, channels;
 };
@@ -84,11 +85,11 @@ struct Filters {
     int64_t inputs, outputs, padding;
     int32_t flipped;  // taps from last to first, in both directions
     int32_t relu;
-    int32_t rounded;  // for bfloat16 maps, products may be those of numbers rounded to bfloat16
+    int32_t rounded;  // for bfloat16 maps, factors may be rounded to bfloat16
 };
 
-// One instruction set's implementations. `threads` is the most that may work at once.
-struct Engine {
+// The kernels of one instruction set. `threads` is the maximum number of threads.
+struct Kernels {
     const char* name;
     int32_t (*select)(const Images&, const Dictionary&, const Selection&, int threads);
     int32_t (*draw)(const Selection&, const Dictionary&, const Draws&, const Code&, int threads);

@@ -1,18 +1,18 @@
-"""Gradient of a code's values to the images (W-NFGA, section 4): a gather, so every run gives the same bits.
+"""Gradient from a code's values to the images: the white-box near-full-gradient attack's (W-NFGA, section 4).
 
-A program owns pixels of one image. For each it visits the patches that cover it, realization after realization, and
-adds up atoms times gradients of the survivors there. Pixels that no patch covers get 0.
+A program owns pixels of one image. For each pixel it visits the patches that cover it, one realization after another,
+and adds up the atoms of the survivors times their gradients. This is a gather, so all runs give the same bits. Pixels
+that no patch covers get 0.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import shapes
+from .. import ops
 from . import tiles
-from .checks import check_index
-from .launch import Launch
-from .masks import only_if
+from .launch import Launch, check_index
+from .tiles import only_if
 
 
 @triton.jit
@@ -23,7 +23,7 @@ def sech2(x):
 
 @triton.jit
 def surrogate_derivative(a, norm, dead_zone, sigma, SURROGATE: tl.constexpr):
-    """Derivative of the quantizer's stand-in at projection a; the names are those of ``kernels/surrogates.py``."""
+    """Returns the derivative that replaces the quantizer's (``SURROGATES`` in ``ops/encoder.py``) at projection a."""
     if SURROGATE == "identity":
         return tl.full(a.shape, 1.0, tl.float32)
     else:
@@ -36,7 +36,7 @@ def surrogate_derivative(a, norm, dead_zone, sigma, SURROGATE: tl.constexpr):
         return height / (2.0 * sigma) * (sech2((a - dead_zone) / width) + sech2((a + dead_zone) / width))
 
 
-@triton.jit(do_not_specialize=["sigma", "height", "width", "patches_h", "patches_w", "images", "realizations"])
+@triton.jit(do_not_specialize=["sigma", "height", "width", "patches_h", "patches_w", "num_images", "realizations"])
 def encode_backward_kernel(
     grad_value,
     index,
@@ -50,7 +50,7 @@ def encode_backward_kernel(
     width: tl.int32,
     patches_h: tl.int32,
     patches_w: tl.int32,
-    images: tl.int32,
+    num_images: tl.int32,
     realizations: tl.int32,
     CHANNELS: tl.constexpr,
     PATCH: tl.constexpr,
@@ -71,7 +71,7 @@ def encode_backward_kernel(
     channel = tl.arange(0, CHANNEL_TILE)[None, :]
     grad = tl.zeros((PIXEL_TILE, CHANNEL_TILE), tl.float32)
     for realization in range(0, realizations):
-        row = images.to(tl.int64) * realization + image
+        row = num_images.to(tl.int64) * realization + image
         for covering in range(0, COVERING * COVERING):
             i = y // STRIDE - covering // COVERING
             j = x // STRIDE - covering % COVERING
@@ -114,17 +114,17 @@ def encode_backward(
     height: int,
     width: int,
     stride: int,
-    images: int,
+    num_images: int,
     surrogate: str,
     sigma: float,
     quantize: bool,
     signed: bool,
 ) -> Tensor:
-    shape = shapes.encode_backward(
-        grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, images, surrogate, sigma
-    )
+    grad_images = ops.encode_backward(
+        grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, num_images, surrogate, sigma,
+        quantize, signed,
+    )  # fmt: skip
     check_index(index, atoms.shape[0])
-    grad_images = grad_value.new_empty(shape)
     code = (grad_value, index, projection)
     dictionary = (atoms, norms, dead_zone)
     encode_backward_launch(code, dictionary, grad_images, stride, surrogate, sigma, quantize, signed).run()
@@ -141,9 +141,14 @@ def encode_backward_launch(
     quantize: bool,
     signed: bool,
 ) -> Launch:
-    """``code`` is the gradient, index and projection, ``dictionary`` atoms, norms and dead zone."""
+    """Returns the launch that fills ``grad_images``.
+
+    Args:
+        code: Gradient to the values, index and projection.
+        dictionary: Atoms, norms and dead zone.
+    """
     rows, patches_h, patches_w, top_t = code[0].shape
-    images, channels, height, width = grad_images.shape
+    num_images, channels, height, width = grad_images.shape
     tensors = (tensor.contiguous() for tensor in (*code, *dictionary))
     names = ("grad_value", "index", "projection", "atoms", "norms", "dead_zone")
     arguments = dict(zip(names, tensors, strict=True)) | {
@@ -153,8 +158,8 @@ def encode_backward_launch(
         "width": width,
         "patches_h": patches_h,
         "patches_w": patches_w,
-        "images": images,
-        "realizations": rows // max(images, 1),
+        "num_images": num_images,
+        "realizations": rows // max(num_images, 1),
     }
     channel_tile = triton.next_power_of_2(channels)
     constants = {
@@ -168,6 +173,6 @@ def encode_backward_launch(
         "PIXEL_TILE": tiles.PIXEL_TILE,
         "CHANNEL_TILE": channel_tile,
     }
-    programs = images * tiles.blocks(height * width, tiles.PIXEL_TILE)
+    programs = num_images * tiles.num_tiles(height * width, tiles.PIXEL_TILE)
     num_warps = tiles.warps(tiles.PIXEL_TILE * channel_tile, 4)
     return Launch(encode_backward_kernel, programs, arguments, constants, num_warps)

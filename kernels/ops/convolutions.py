@@ -1,0 +1,237 @@
+"""The transposed convolutions, of a code and of a dense tensor, forward and backward."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .declaration import operation, require, require_tensor
+from .encoder import require_slots
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@operation
+def conv_transpose(
+    index: Tensor,
+    value: Tensor,
+    count: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    output_padding: list[int],
+    relu: bool,
+) -> Tensor:
+    """Returns the transposed convolution of a code, after ReLU if ``relu`` is set.
+
+    ``weight`` is (L, C_out, k_h, k_w) as in ``nn.ConvTranspose2d``, in float32, bfloat16 or float16.
+
+    Returns:
+        (rows, C_out, H, W) in the weight's dtype, channels_last, accumulated in float32.
+    """
+    require_value(value, index)
+    require_code_and_weight(index, count, weight, stride, padding)
+    if bias is not None:
+        require_bias(bias, weight)
+        if bias.dtype != weight.dtype:
+            raise TypeError(f"bias has dtype {bias.dtype}, expected {weight.dtype} as the weight has")
+    require(
+        all(0 <= extra < step for extra, step in zip(output_padding, stride, strict=True)),
+        f"output_padding is {output_padding}, expected 0 to stride - 1, with stride {stride}",
+    )
+    minimum = minimum_output_size(index, weight, stride, padding)
+    height, width = (size + extra for size, extra in zip(minimum, output_padding, strict=True))
+    require(min(height, width) > 0, f"the output would be {height} x {width}, expected at least 1 x 1")
+    return empty_channels_last(weight, (index.shape[0], weight.shape[1], height, width))
+
+
+@operation
+def conv_transpose_backward_value(
+    grad_output: Tensor,
+    output: Tensor | None,
+    index: Tensor,
+    count: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+) -> Tensor:
+    """Returns the gradient to the code's values.
+
+    ``output`` is the result of a fused ReLU, None without one: the gradient passes where it is positive.
+
+    Returns:
+        (rows, m_h, m_w, T) float32; 0 in unused slots.
+    """
+    require_conv_gradient(grad_output, output, index, count, weight, stride, padding)
+    return grad_output.new_empty(index.shape, dtype=torch.float32)
+
+
+@operation
+def conv_transpose_backward_weight(
+    grad_output: Tensor,
+    output: Tensor | None,
+    index: Tensor,
+    value: Tensor,
+    count: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+) -> tuple[Tensor, Tensor]:
+    """Returns the gradients to weight (channels_last) and bias, both float32. ``output`` as for the value."""
+    require_value(value, index)
+    require_conv_gradient(grad_output, output, index, count, weight, stride, padding)
+    grad_weight = empty_channels_last(weight, weight.shape, torch.float32)
+    return grad_weight, grad_weight.new_empty(weight.shape[1])
+
+
+def require_conv_gradient(
+    grad_output: Tensor,
+    output: Tensor | None,
+    index: Tensor,
+    count: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+) -> None:
+    require_code_and_weight(index, count, weight, stride, padding)
+    require_tensor("grad_output", grad_output, weight.dtype, 4)
+    require(
+        grad_output.shape[:2] == (index.shape[0], weight.shape[1]),
+        f"grad_output has shape {tuple(grad_output.shape)}, expected ({index.shape[0]}, {weight.shape[1]}, H, W)",
+    )
+    for i, size in enumerate(minimum_output_size(index, weight, stride, padding)):
+        least, most = max(1, size), size + stride[i] - 1
+        require(
+            least <= grad_output.shape[2 + i] <= most,
+            f"grad_output has shape {tuple(grad_output.shape)}, expected a dimension {2 + i} of {least} to {most}",
+        )
+    require_relu_output(output, grad_output)
+
+
+def minimum_output_size(index: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> list[int]:
+    """Returns height and width of a transposed convolution's output without output_padding."""
+    return [(index.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[2 + i] for i in range(2)]
+
+
+def empty_channels_last(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def require_value(value: Tensor, index: Tensor) -> None:
+    require_tensor("value", value, torch.float32, 4)
+    require(
+        value.shape == index.shape,
+        f"value has shape {tuple(value.shape)}, expected {tuple(index.shape)} as index has",
+    )
+
+
+def require_code_and_weight(
+    index: Tensor, count: Tensor, weight: Tensor, stride: list[int], padding: list[int]
+) -> None:
+    require_slots(index)
+    require_tensor("count", count, torch.int32, 3)
+    require(
+        count.shape == index.shape[:3],
+        f"count has shape {tuple(count.shape)}, expected {tuple(index.shape[:3])} as index has",
+    )
+    shape = tuple(weight.shape)
+    require(
+        weight.dim() == 4 and min(shape) > 0,
+        f"weight has shape {shape}, expected 4 dimensions (L, C_out, k_h, k_w) of at least 1",
+    )
+    require_float("weight", weight)
+    require(min(stride) >= 1, f"stride is {stride}, expected at least 1")
+    require(min(padding) >= 0, f"padding is {padding}, expected at least 0")
+
+
+def require_bias(bias: Tensor, weight: Tensor) -> None:
+    require(
+        bias.shape == weight.shape[1:2],
+        f"bias has shape {tuple(bias.shape)}, expected ({weight.shape[1]},), a number for each output channel",
+    )
+
+
+def require_float(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in FLOATS:
+        raise TypeError(f"{name} has dtype {tensor.dtype}, expected float32, bfloat16 or float16")
+
+
+def require_relu_output(output: Tensor | None, grad_output: Tensor) -> None:
+    """Requires the output of a fused ReLU, if there is one, to match its gradient."""
+    if output is not None:
+        require_tensor("output", output, grad_output.dtype, 4)
+        require(
+            output.shape == grad_output.shape,
+            f"output has shape {tuple(output.shape)}, expected {tuple(grad_output.shape)} as grad_output has",
+        )
+
+
+@operation
+def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    """Returns the transposed convolution of a dense tensor, after ReLU if ``relu`` is set.
+
+    ``weight`` (C_in, C_out, 3, 3) and ``bias`` are float32, ``input`` (rows, C_in, H, W) is any of ``FLOATS``.
+
+    Returns:
+        (rows, C_out, H + 2, W + 2) in the input's dtype, channels_last, accumulated in float32.
+    """
+    require_filters(weight)
+    require_dense("input", input, weight.shape[0])
+    if bias is not None:
+        require_tensor("bias", bias, torch.float32, 1)
+        require_bias(bias, weight)
+    return empty_channels_last(input, (input.shape[0], weight.shape[1], input.shape[2] + 2, input.shape[3] + 2))
+
+
+@operation
+def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | None, weight: Tensor) -> Tensor:
+    """Returns the gradient to the input, in the gradient's dtype, channels_last.
+
+    ``output`` is the result of a fused ReLU, None without one: the gradient passes where it is positive.
+    """
+    require_filters(weight)
+    require_dense("grad_output", grad_output, weight.shape[1])
+    height, width = grad_output.shape[2:]
+    require(min(height, width) > 2, f"grad_output is {height} x {width}, expected at least 3 x 3")
+    require_relu_output(output, grad_output)
+    return empty_channels_last(grad_output, (grad_output.shape[0], weight.shape[0], height - 2, width - 2))
+
+
+@operation
+def dense_conv_transpose_backward_weight(
+    grad_output: Tensor, output: Tensor | None, input: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the gradients to weight (channels_last) and bias, both float32. ``output`` as for the input."""
+    require_dense("input", input, None)
+    require_dense("grad_output", grad_output, None)
+    expected = (input.shape[0], grad_output.shape[1], input.shape[2] + 2, input.shape[3] + 2)
+    require(
+        grad_output.shape == expected,
+        f"grad_output has shape {tuple(grad_output.shape)}, expected {expected} with an input of {tuple(input.shape)}",
+    )
+    require_tensor("grad_output", grad_output, input.dtype, 4)
+    require_relu_output(output, grad_output)
+    grad_weight = empty_channels_last(input, (input.shape[1], grad_output.shape[1], 3, 3), torch.float32)
+    return grad_weight, grad_weight.new_empty(grad_output.shape[1])
+
+
+def require_filters(weight: Tensor) -> None:
+    require_tensor("weight", weight, torch.float32, 4)
+    shape = tuple(weight.shape)
+    require(
+        shape[2:] == (3, 3) and min(shape[:2]) > 0,
+        f"weight has shape {shape}, expected (C_in, C_out, 3, 3) with at least one channel of each kind",
+    )
+
+
+def require_dense(name: str, tensor: Tensor, channels: int | None) -> None:
+    """Requires feature maps with this number of channels, any number above 0 if it is None."""
+    require_float(name, tensor)
+    require_tensor(name, tensor, tensor.dtype, 4)
+    require(
+        channels is None or tensor.shape[1] == channels,
+        f"{name} has {tensor.shape[1]} channels, expected {channels} as the weight has",
+    )
+    require(tensor.shape[1] > 0, f"{name} has no channels, expected at least 1")
+    require(min(tensor.shape[2:]) > 0, f"{name} is {tensor.shape[2]} x {tensor.shape[3]}, expected at least 1 x 1")

@@ -1,0 +1,242 @@
+"""The encoder's operations, forward and backward."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .declaration import operation, require, require_tensor
+
+# Index, value, projection and count.
+Code = tuple[Tensor, Tensor, Tensor, Tensor]
+
+MAX_ATOMS = 32_767  # as many as an int16 index can number
+
+# Substitutes for the quantizer's derivative in the backward pass (paper, section 8.3). With a the projection, norm the
+# l1 norm of the atom, and dead_zone = beta * epsilon * norm:
+#
+# - identity: 1
+# - smooth (eq. 9): norm / (2 sigma) * [sech^2((a - dead_zone) / sigma) + sech^2((a + dead_zone) / sigma)]
+# - smooth-normalized (the published code): the same in units of norm,
+#   1 / (2 sigma) * [sech^2((a - dead_zone) / (norm sigma)) + sech^2((a + dead_zone) / (norm sigma))]
+#
+# The C++ backend knows a surrogate by its position in this tuple.
+SURROGATES = ("identity", "smooth", "smooth-normalized")
+
+
+@operation
+def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:
+    """Selects the top T of each patch (section 2.2, step 1): atom and projection, (B, m_h, m_w, T)."""
+    shape = selection_shape(images, atoms, stride, top_t)
+    return images.new_empty(shape, dtype=torch.int16), images.new_empty(shape)
+
+
+@operation
+def draw(
+    atom: Tensor,
+    projection: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    seed: Tensor,
+    image_ids: Tensor,
+    start: int,
+    count: int,
+    dropout_p: float,
+    quantize: bool,
+    signed: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draws realizations start .. start + count - 1 of a selection (eqs. 2 and 3): a code of count * B rows."""
+    require_tensor("atom", atom, torch.int16, 4)
+    require_tensor("projection", projection, torch.float32, 4)
+    require(
+        atom.shape == projection.shape,
+        f"projection has shape {tuple(projection.shape)}, expected {tuple(atom.shape)} as atom has",
+    )
+    require_levels(norms, dead_zone, norms.shape[0])
+    require_randomness(seed, image_ids, dropout_p, atom.shape[0])
+    require(count >= 0, f"count is {count}, expected at least 0")
+    require(
+        start >= 0 and start + count <= 2**32,
+        f"start is {start} and count is {count}, expected realizations in [0, 2^32)",
+    )
+    return empty_code(atom, (count * atom.shape[0], *atom.shape[1:]))
+
+
+@operation
+def encode(
+    images: Tensor,
+    atoms: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    seed: Tensor,
+    image_ids: Tensor,
+    stride: int,
+    top_t: int,
+    realization: int,
+    dropout_p: float,
+    quantize: bool,
+    signed: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Encodes images in one realization, selection and draw in one pass: a code of B rows."""
+    shape = selection_shape(images, atoms, stride, top_t)
+    require_levels(norms, dead_zone, atoms.shape[0])
+    require_randomness(seed, image_ids, dropout_p, images.shape[0])
+    require(0 <= realization < 2**32, f"realization is {realization}, expected in [0, 2^32)")
+    return empty_code(images, shape)
+
+
+@operation
+def encode_backward(
+    grad_value: Tensor,
+    index: Tensor,
+    projection: Tensor,
+    atoms: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    height: int,
+    width: int,
+    stride: int,
+    num_images: int,
+    surrogate: str,
+    sigma: float,
+    quantize: bool,
+    signed: bool,
+) -> Tensor:
+    """Returns the gradient to the images through the survivors only, those in the dead zone included (section 4).
+
+    Row k of the code belongs to image k % num_images. With ``num_images`` = rows each realization gets its own
+    gradient, with ``num_images`` = B the gradients of all realizations are added up.
+
+    Returns:
+        (num_images, C, height, width) float32.
+    """
+    require_tensor("grad_value", grad_value, torch.float32, 4)
+    require_tensor("projection", projection, torch.float32, 4)
+    require_atoms(atoms)
+    require_slots(index)
+    require(
+        grad_value.shape == index.shape == projection.shape,
+        f"grad_value, index and projection have shapes {tuple(grad_value.shape)}, {tuple(index.shape)} and "
+        f"{tuple(projection.shape)}, expected the same shape",
+    )
+    require_levels(norms, dead_zone, atoms.shape[0])
+    covered_h, covered_w = covered_size(atoms, stride, index.shape[1], index.shape[2])
+    require(
+        0 <= height - covered_h < stride and 0 <= width - covered_w < stride,
+        f"an image of {height} x {width} does not give {index.shape[1]} x {index.shape[2]} patches",
+    )
+    require(num_images >= 0, f"num_images is {num_images}, expected at least 0")
+    rows = index.shape[0]
+    require(
+        rows % num_images == 0 if num_images else rows == 0,
+        f"the code has {rows} rows, expected a multiple of num_images, {num_images}",
+    )
+    require(surrogate in SURROGATES, f"surrogate is {surrogate!r}, expected one of {', '.join(SURROGATES)}")
+    require(sigma > 0, f"sigma is {sigma}, expected above 0")
+    return grad_value.new_empty(num_images, atoms.shape[1], height, width)
+
+
+@operation
+def selection_backward(
+    grad_code: Tensor,
+    images: Tensor,
+    atoms: Tensor,
+    norms: Tensor,
+    dead_zone: Tensor,
+    stride: int,
+    top_t: int,
+    selection_width: float,
+    quantize: bool,
+    signed: bool,
+) -> Tensor:
+    """Returns the gradient to the images through membership in the top T.
+
+    Args:
+        grad_code: (B, m_h, m_w, L) float32, the gradient to all entries of the dense code, including atoms that
+            were dropped or not selected.
+        selection_width: How far from the cut a projection counts, above 0.
+
+    Returns:
+        (B, C, H, W) float32; 0 at pixels that no patch covers.
+    """
+    batch, patches_h, patches_w, _ = selection_shape(images, atoms, stride, top_t)
+    require_levels(norms, dead_zone, atoms.shape[0])
+    require_tensor("grad_code", grad_code, torch.float32, 4)
+    expected = (batch, patches_h, patches_w, atoms.shape[0])
+    require(
+        grad_code.shape == expected,
+        f"grad_code has shape {tuple(grad_code.shape)}, expected {expected}, a number for each patch and atom",
+    )
+    require(0 < selection_width < math.inf, f"selection_width is {selection_width}, expected above 0 and finite")
+    return images.new_empty(images.shape)
+
+
+def selection_shape(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[int, int, int, int]:
+    """Checks what ``select`` takes, and returns (B, m_h, m_w, T)."""
+    require_tensor("images", images, torch.float32, 4)
+    require_atoms(atoms)
+    num_atoms, channels, patch, _ = atoms.shape
+    require(1 <= num_atoms <= MAX_ATOMS, f"atoms holds {num_atoms} atoms, expected 1 to {MAX_ATOMS}")
+    require(stride >= 1, f"stride is {stride}, expected at least 1")
+    require(1 <= top_t <= num_atoms, f"top_t is {top_t}, expected 1 to {num_atoms}, the number of atoms")
+    require(
+        images.shape[1] == channels, f"images has {images.shape[1]} channels, expected {channels} as the atoms have"
+    )
+    height, width = images.shape[2:]
+    require(
+        height >= patch and width >= patch,
+        f"images are {height} x {width}, expected at least one patch, {patch} x {patch}",
+    )
+    return images.shape[0], (height - patch) // stride + 1, (width - patch) // stride + 1, top_t
+
+
+def empty_code(like: Tensor, shape: Sequence[int]) -> Code:
+    """Returns an uninitialized code: ``shape`` is (rows, m_h, m_w, T), the device is that of ``like``."""
+    return (
+        like.new_empty(shape, dtype=torch.int16),
+        like.new_empty(shape, dtype=torch.float32),
+        like.new_empty(shape, dtype=torch.float32),
+        like.new_empty(shape[:-1], dtype=torch.int32),
+    )
+
+
+def covered_size(atoms: Tensor, stride: int, patches_h: int, patches_w: int) -> tuple[int, int]:
+    """Returns height and width of the part of an image that patches cover."""
+    patch = atoms.shape[2]
+    return (patches_h - 1) * stride + patch, (patches_w - 1) * stride + patch
+
+
+def require_atoms(atoms: Tensor) -> None:
+    require_tensor("atoms", atoms, torch.float32, 4)
+    shape = tuple(atoms.shape)
+    require(
+        shape[2] == shape[3] and min(shape[1:]) > 0, f"atoms has shape {shape}, expected square patches (L, C, n, n)"
+    )
+
+
+def require_slots(index: Tensor) -> None:
+    require_tensor("index", index, torch.int16, 4)
+    require(
+        min(index.shape[1:]) > 0, f"index has shape {tuple(index.shape)}, expected at least one patch and one slot"
+    )
+
+
+def require_levels(norms: Tensor, dead_zone: Tensor, num_atoms: int) -> None:
+    require_tensor("norms", norms, torch.float32, 1)
+    require_tensor("dead_zone", dead_zone, torch.float32, 1)
+    require(
+        norms.shape[0] == dead_zone.shape[0] == num_atoms,
+        f"norms and dead_zone hold {norms.shape[0]} and {dead_zone.shape[0]} numbers, expected {num_atoms} each",
+    )
+
+
+def require_randomness(seed: Tensor, image_ids: Tensor, dropout_p: float, batch: int) -> None:
+    if seed.dtype != torch.int64:
+        raise TypeError(f"seed has dtype {seed.dtype}, expected torch.int64")
+    require(seed.numel() == 1, f"seed holds {seed.numel()} numbers, expected 1")
+    require_tensor("image_ids", image_ids, torch.int64, 1)
+    require(
+        image_ids.shape[0] == batch, f"image_ids holds {image_ids.shape[0]} ids, expected {batch}, one for each image"
+    )
+    require(0.0 <= dropout_p < 1.0, f"dropout_p is {dropout_p}, expected in [0, 1)")

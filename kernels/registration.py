@@ -1,0 +1,74 @@
+"""The operations as ``torch.ops.neuroae.*`` and ``torch.ops.neuroae_reference.*``.
+
+``neuroae`` runs an operation with the backend of the tensors' device, CPU or CUDA, and with the reference on all other
+devices. ``neuroae_reference`` runs it with the reference on any device. Neither has gradients:
+``neuroae/nn/autograd.py`` adds them.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .backends import backend_name, load_backend
+from .ops import OPERATIONS
+
+Function = Callable[..., Any]
+
+
+def require_one_device(declaration: Function, function: Function) -> Function:
+    """Returns the function with a check before it that all tensors are on one device.
+
+    PyTorch calls one implementation for all tensors. Without the check a backend would follow pointers into another
+    device's memory, and with a meta tensor among the arguments the fake implementation would run and return outputs
+    that nothing has filled.
+    """
+    names = tuple(inspect.signature(declaration).parameters)
+
+    @functools.wraps(function)
+    def run(*arguments: Any) -> Any:
+        if len({value.device for value in arguments if isinstance(value, Tensor)}) > 1:
+            named = zip(names, arguments, strict=True)
+            places = ", ".join(f"{name} on {value.device}" for name, value in named if isinstance(value, Tensor))
+            raise ValueError(f"{declaration.__name__} has {places}, expected all tensors on one device")
+        return function(*arguments)
+
+    return run
+
+
+def on_backend(operation: str, device_type: str) -> Function:
+    """Returns the operation on the backend of a device, which is loaded at the first call."""
+
+    def run(*arguments: Any) -> Any:
+        return getattr(load_backend(backend_name(device_type)), operation)(*arguments)
+
+    return run
+
+
+def register() -> list[torch.library.Library]:
+    """Registers all operations. They stay registered for as long as the libraries that are returned exist."""
+    libraries = [torch.library.Library(name, "DEF") for name in ("neuroae", "neuroae_reference")]
+    for name, declaration in OPERATIONS.items():
+        schema = torch.library.infer_schema(declaration, mutates_args=())
+        for library in libraries:
+            library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+            fallback = require_one_device(declaration, getattr(reference, name))
+            library.impl(name, fallback, "CompositeExplicitAutograd")
+            fake = require_one_device(declaration, declaration)
+            torch.library.register_fake(f"{library.ns}::{name}", fake, lib=library)
+        for device_type in ("cpu", "cuda"):
+            run = require_one_device(declaration, on_backend(name, device_type))
+            libraries[0].impl(name, run, device_type.upper())
+    return libraries
+
+
+LIBRARIES = register()
+
+
+def namespace(backend: str) -> Any:
+    """Returns the operations of an encoder's ``backend``: ``torch.ops.neuroae`` or ``torch.ops.neuroae_reference``."""
+    return torch.ops.neuroae_reference if backend == "reference" else torch.ops.neuroae

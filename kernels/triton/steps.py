@@ -1,0 +1,170 @@
+"""The steps of the encoder, as functions for kernels: projections, top T, and the slots of a code.
+
+The top T of each row comes from bisection on the bits of the magnitudes. Non-negative floats have the order of their
+bit patterns as integers. So at most 31 counts of magnitudes that reach a candidate find the threshold, without
+sorting or moving anything. A running count gives ties at the threshold to the lower atoms.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def patch_origins(patch, height, width, patches_w, patches, CHANNELS: tl.constexpr, STRIDE: tl.constexpr):
+    """Returns the offset of each patch's first pixel. Numbers run through the batch, with ``patches`` in an image."""
+    image = (patch // patches).to(tl.int64)
+    within = patch % patches
+    row = within // patches_w * STRIDE
+    column = within % patches_w * STRIDE
+    return image * CHANNELS * height * width + row * width + column
+
+
+@triton.jit
+def project(
+    images,
+    atoms,
+    origin,
+    live,
+    first_atom,
+    height,
+    width,
+    ATOMS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PATCH: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+    PIXEL_SLICE: tl.constexpr,
+):
+    """Returns projections onto the atoms from ``first_atom`` on, (patches, ATOM_TILE) float32; 0 beyond the last atom.
+
+    ``origin`` and ``live`` are (patches, 1). The multiply-adds are IEEE and in the order of the pixels, so a
+    projection depends on its patch and atom alone.
+    """
+    PIXELS: tl.constexpr = CHANNELS * PATCH * PATCH
+    atom = first_atom + tl.arange(0, ATOM_TILE)
+    projection = tl.zeros((origin.shape[0], ATOM_TILE), tl.float32)
+    for first in range(0, PIXELS, PIXEL_SLICE):
+        pixel = first + tl.arange(0, PIXEL_SLICE)
+        channel = pixel // (PATCH * PATCH)
+        row = pixel % (PATCH * PATCH) // PATCH
+        offset = (channel * height + row) * width + pixel % PATCH
+        inside = pixel < PIXELS
+        x = tl.load(images + origin + offset[None, :], mask=live & inside[None, :], other=0.0)
+        d = tl.load(
+            atoms + atom.to(tl.int64)[:, None] * PIXELS + pixel[None, :],
+            mask=(atom < ATOMS)[:, None] & inside[None, :],
+            other=0.0,
+        )
+        projection = tl.dot(x, tl.trans(d), projection, input_precision="ieee")
+    return projection
+
+
+@triton.jit
+def magnitudes(projection, valid):
+    """Returns the bits of |projection|, those of infinity for NaN; -1, below all magnitudes, where not valid."""
+    bits = projection.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    return tl.where(valid, tl.minimum(bits, 0x7F800000), -1)
+
+
+@triton.jit
+def row_count(mask):
+    """Returns the number of True entries in each row, (rows, 1)."""
+    return tl.sum(mask.to(tl.int32), axis=1, keep_dims=True)
+
+
+@triton.jit
+def row_reach(bits, middle):
+    """Returns how many entries of each row reach ``middle``, (rows, 1).
+
+    Counts signs of differences, which do not overflow: for a sum of comparisons LLVM packs bits on the stack.
+    """
+    return tl.sum((bits - middle) >> 31, axis=1, keep_dims=True) + bits.shape[1]
+
+
+@triton.jit
+def widest_interval(ROWS: tl.constexpr):
+    """Returns (low, high) before the search: at least T magnitudes reach low, fewer reach high."""
+    return tl.zeros((ROWS, 1), tl.int32), tl.full((ROWS, 1), 0x7F800001, tl.int32)
+
+
+@triton.jit
+def midpoint(low, high):
+    return low + ((high - low) >> 1)
+
+
+@triton.jit
+def narrow(low, high, middle, reached, TOP_T: tl.constexpr):
+    """Returns the next interval if ``reached`` magnitudes reach ``middle``; its width is 1 if they are exactly T."""
+    next_low = tl.where(reached >= TOP_T, middle, low)
+    next_high = tl.where(reached > TOP_T, high, tl.where(reached == TOP_T, middle + 1, middle))
+    return next_low, next_high
+
+
+@triton.jit
+def threshold(bits, TOP_T: tl.constexpr):
+    """Returns a number that exactly T magnitudes reach, or the largest that at least T reach, (rows, 1)."""
+    low, high = widest_interval(bits.shape[0])
+    while tl.max(high - low) > 1:
+        middle = midpoint(low, high)
+        low, high = narrow(low, high, middle, row_reach(bits, middle), TOP_T)
+    return low
+
+
+@triton.jit
+def above_cut(bits, cut, places):
+    """Returns the mask of entries above the threshold and of the leftmost ``places`` entries at it."""
+    tied = bits == cut
+    return (bits > cut) | (tied & (tl.cumsum(tied.to(tl.int32), axis=1) <= places))
+
+
+@triton.jit
+def top_t(projection, valid, TOP_T: tl.constexpr):
+    """Returns the mask of the T largest magnitudes of each row, ties to the left; at least T must be valid."""
+    bits = magnitudes(projection, valid)
+    cut = threshold(bits, TOP_T)
+    return above_cut(bits, cut, TOP_T - row_count(bits > cut))
+
+
+@triton.jit
+def activate(a, norm, dead_zone, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr):
+    """Returns sign(a) * norm outside the dead zone, else 0 (eq. 3). Without SIGNED takes magnitudes first."""
+    if not SIGNED:
+        a = tl.abs(a)
+    if QUANTIZE:
+        level = tl.where(a > 0, norm, tl.where(a < 0, -norm, 0.0))
+        a = tl.where(tl.abs(a) >= dead_zone, level, 0.0)
+    return a
+
+
+@triton.jit
+def next_slots(keep, used):
+    """Returns the slots of each row's True entries, in order, after the first ``used`` slots, (rows, 1)."""
+    return used + tl.cumsum(keep.to(tl.int32), axis=1) - 1
+
+
+@triton.jit
+def halves(x):
+    """Returns the even and the odd columns."""
+    return tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
+
+
+@triton.jit
+def write_survivors(
+    index, value, projection, offset, keep, atom, a, norm, dead_zone, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr
+):
+    """Writes the coefficients where ``keep`` is True to slots; ``atom``, ``norm`` and ``dead_zone`` broadcast."""
+    tl.store(index + offset, tl.broadcast_to(atom, keep.shape).to(tl.int16), mask=keep)
+    tl.store(value + offset, activate(a, norm, dead_zone, QUANTIZE, SIGNED), mask=keep)
+    tl.store(projection + offset, a, mask=keep)
+
+
+@triton.jit
+def write_unused(index, value, projection, row, used, live, TOP_T: tl.constexpr, SLOT_TILE: tl.constexpr):
+    """Writes -1, 0 and 0 to the slots from ``used`` on. ``row`` is the offset of a patch's first slot, (rows, 1)."""
+    for first in range(0, TOP_T, SLOT_TILE):
+        slot = first + tl.arange(0, SLOT_TILE)[None, :]
+        unused = live & (slot >= used) & (slot < TOP_T)
+        offset = row + slot
+        zero = tl.zeros(unused.shape, tl.float32)
+        tl.store(index + offset, tl.full(unused.shape, -1, tl.int16), mask=unused)
+        tl.store(value + offset, zero, mask=unused)
+        tl.store(projection + offset, zero, mask=unused)

@@ -83,7 +83,7 @@ def ensemble_predictions(
         block: images in a batch.
 
     Returns:
-        Row E - 1 of the votes is what ``evaluate(..., ensemble=E)`` predicts with this seed and block.
+        Row E - 1 of the votes is what an evaluation with ``Scoring(draws=E)`` votes with this seed and block.
     """
     masks = derive_seed(seed, "scoring")
     found = []

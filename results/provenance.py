@@ -8,7 +8,7 @@ from torch import nn
 from neuroae.data import ImageSet
 from neuroae.kernels import engine_name
 from neuroae.models.fingerprints import fingerprint
-from neuroae.reports.page import digest
+from neuroae.reports.report import digest
 from neuroae.utils.versions import versions
 
 

@@ -16,7 +16,7 @@ from neuroae.cli.options import Device
 from neuroae.data import load_dataset
 from neuroae.evaluation import Evaluation, Scoring, run_evaluation
 from neuroae.evaluation.models import is_random
-from neuroae.reports import probe_evaluation, write_report
+from neuroae.reports import write_report
 from neuroae.utils import distributed
 from neuroae.utils.devices import choose_device
 from neuroae.utils.files import replacing
@@ -71,7 +71,6 @@ def main(
         first = distributed.is_first()
         run_evaluation(asked, folder)
     if first:
-        probe_evaluation(asked, folder)
         print(write_report(folder))
         publish(folder, output / experiment)
 

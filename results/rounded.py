@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from neuroae.attacks import round_to_8_bits
 from neuroae.data import ImageSet, load_dataset
 from neuroae.evaluation import CLEAN, Accuracy, Results, Scoring, load_evaluation
-from neuroae.evaluation.run import sizes
-from neuroae.evaluation.scoring import answers
+from neuroae.evaluation.scoring import answers, perturbation_norms
 from neuroae.models import load_pretrained
 from neuroae.utils.files import save_json
 from neuroae.utils.markdown import table
@@ -100,7 +99,7 @@ def score_rounded(model: nn.Module, data: ImageSet, found: Results, name: str) -
 
 
 def largest_difference(clean: ImageSet, images: Tensor) -> float:
-    return float(sizes(clean.pixels(), images)["linf"].max())
+    return float(perturbation_norms(clean.pixels(), images)["linf"].max())
 
 
 def main(

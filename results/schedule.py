@@ -14,8 +14,8 @@ from torch import Tensor
 
 from neuroae.data import ImageSet, load_dataset
 from neuroae.dictionary import dictionary_digest, load_dictionary
-from neuroae.evaluation import Outcome, evaluate
-from neuroae.evaluation.checks.outcomes import Pairs
+from neuroae.evaluation import CLEAN, Evaluation, Results, Scoring, run_evaluation
+from neuroae.evaluation.checks.outcomes import Pairs, Verdicts
 from neuroae.models.presets import CIFAR10, make_defense
 from neuroae.training import Epoch, Run, TrainingSettings, train_supervised
 from neuroae.utils.contexts import PRECISIONS
@@ -40,19 +40,20 @@ Made by `python -m results.schedule --data-dir DIR`; `results.json` holds the nu
 
 def trained(
     precision: str, atoms: Tensor, data: ImageSet, held: ImageSet, settings: TrainingSettings, folder: Path
-) -> tuple[list[Epoch], Outcome]:
+) -> tuple[list[Epoch], Results]:
     """Its epochs, and what the model says of the images that were held out."""
     model = make_defense(CIFAR10, atoms, (32, 32), len(data.classes), SEED)
     kept = Run(folder / precision, identity={"dictionary": dictionary_digest(atoms)})
     history = train_supervised(model, data, replace(settings, precision=precision), kept)
-    return history, evaluate(model, held, ensemble=ENSEMBLE, seed=SEED, title=precision)
+    return history, run_evaluation(Evaluation(model, held, [], Scoring(ENSEMBLE, SEED), name=precision))
 
 
-def numbers(history: list[Epoch], found: Outcome) -> dict[str, Any]:
+def numbers(history: list[Epoch], found: Results) -> dict[str, Any]:
     """As JSON holds them; fractions in [0, 1]."""
-    low, high = found.accuracy.interval()
-    vote = {"accuracy": found.accuracy.value, "low": low, "high": high}
-    return vote | {"draw": asdict(found.draw), "epochs": [asdict(epoch) for epoch in history]}
+    accuracy = found.accuracy(CLEAN)
+    low, high = accuracy.interval()
+    vote = {"accuracy": accuracy.value, "low": low, "high": high}
+    return vote | {"draw": asdict(found.draw_accuracy(CLEAN)), "epochs": [asdict(epoch) for epoch in history]}
 
 
 def cells(precision: str, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -62,9 +63,9 @@ def cells(precision: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     return precision, *learned, f"{row['accuracy']:.1%}", vote, f"{draw['value']:.1%}", one
 
 
-def paired(outcomes: Mapping[str, Outcome]) -> Pairs:
+def paired(outcomes: Mapping[str, Results]) -> Pairs:
     """Float32 first: which images one of the two alone answers rightly."""
-    right = [dict(enumerate((found.predictions == found.labels).tolist())) for found in outcomes.values()]
+    right = [Verdicts(name, found.records[CLEAN]).right for name, found in outcomes.items()]
     pairs = Pairs.of(right[1], right[0])
     assert pairs is not None
     return pairs

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from torch import Tensor, nn
 
 from neuroae import Defense
 from neuroae.data import ImageSet, load_dataset
-from neuroae.evaluation import Outcome, evaluate
+from neuroae.evaluation import CLEAN, Evaluation, Results, Scoring, run_evaluation
 from neuroae.evaluation.statistics import Estimate
 from neuroae.models import load_pretrained, save_pretrained
 from neuroae.models.folders import SHIPPED
@@ -36,25 +37,30 @@ class Check:
     """
 
     ensemble: int
-    trained: Outcome
-    rounded: Outcome
+    trained: Results
+    rounded: Results
 
     @property
     def harmless(self) -> bool:
         """Whether the accuracies differ by at most 0.3 points."""
-        right = [self.answers(outcome) == outcome.labels for outcome in (self.trained, self.rounded)]
+        labels = torch.tensor([record.label for record in self.trained.records[CLEAN]])
+        right = [self.answers(outcome) == labels for outcome in (self.trained, self.rounded)]
         difference = int(right[1].sum()) - int(right[0].sum())
         return 1000 * abs(difference) <= TOLERATED * right[0].numel()
 
-    def answers(self, outcome: Outcome) -> Tensor:
+    def answers(self, outcome: Results) -> Tensor:
         """(1, N) votes, or (draws, N) for E = 1."""
-        return outcome.predictions[None] if self.ensemble == len(outcome.draws) else outcome.draws
+        records = outcome.records[CLEAN]
+        if self.ensemble == len(records[0].draws):
+            return torch.tensor([[record.vote for record in records]])
+        return torch.tensor([record.draws for record in records]).T
 
-    def accuracy(self, outcome: Outcome) -> Estimate:
+    def accuracy(self, outcome: Results) -> Estimate:
         """As reports have it: of one vote with the interval of Clopper and Pearson, of E = 1 with a bootstrap."""
-        if self.ensemble < len(outcome.draws):
-            return outcome.draw
-        return Estimate(outcome.accuracy.value, *outcome.accuracy.interval())
+        if self.ensemble < len(outcome.records[CLEAN][0].draws):
+            return outcome.draw_accuracy(CLEAN)
+        accuracy = outcome.accuracy(CLEAN)
+        return Estimate(accuracy.value, *accuracy.interval())
 
     def note(self) -> dict[str, Any]:
         """As the model card reads it."""
@@ -97,13 +103,13 @@ def check_rounding(model: nn.Module, data: ImageSet) -> list[Check]:
         rounded, _ = load_pretrained(folder)
     draws = ENSEMBLE if isinstance(model, Defense) else 1
     outcomes = [
-        evaluate(each, data, ensemble=draws, seed=SEED, title=title)
+        run_evaluation(Evaluation(each, data, [], Scoring(draws, SEED), name=title))
         for title, each in {"float32": model, "float16": rounded}.items()
     ]
     return [Check(ensemble, *outcomes) for ensemble in sorted({1, draws})]
 
 
-def score(name: str, data: ImageSet, check: Check, outcome: Outcome) -> dict[str, Any]:
+def score(name: str, data: ImageSet, check: Check, outcome: Results) -> dict[str, Any]:
     """As the model card reads it."""
     shown = {"data": data.name, "fingerprint": data.fingerprint(), "ensemble": check.ensemble}
     accuracy = check.accuracy(outcome)

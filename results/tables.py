@@ -9,7 +9,7 @@ import typer
 
 from neuroae.evaluation import CLEAN
 from neuroae.evaluation.folder import MANIFEST
-from neuroae.reports.page import SHOWN_DIGITS
+from neuroae.reports.report import SHOWN_DIGITS
 from neuroae.utils.files import load_json
 from neuroae.utils.markdown import table
 from results.command import run

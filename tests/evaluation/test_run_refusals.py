@@ -1,4 +1,4 @@
-"""What the engine refuses: other settings in a folder that is taken, and what makes no evaluation at all."""
+"""What evaluations refuse: other settings in a folder that is taken, and what makes no evaluation at all."""
 
 import shutil
 from dataclasses import replace
@@ -46,8 +46,8 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change, message: str
     assert contents(tmp_path) == before
 
 
-def test_a_folder_of_one_engine_is_not_gone_on_with_by_another(engine: ModuleType, tmp_path: Path) -> None:
-    """Bits are those of an engine."""
+def test_a_folder_of_one_backend_is_not_gone_on_with_by_another(engine: ModuleType, tmp_path: Path) -> None:
+    """Bits are those of a backend."""
     run_evaluation(small_evaluation(), tmp_path)
     asked = small_evaluation()
     asked.model.encoder.backend = "reference"

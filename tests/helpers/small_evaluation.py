@@ -1,4 +1,4 @@
-"""An evaluation that takes a fraction of a second, for the tests of the engine."""
+"""An evaluation that takes a fraction of a second, for the tests of evaluations."""
 
 from pathlib import Path
 

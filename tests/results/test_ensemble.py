@@ -1,4 +1,4 @@
-"""The curve over ensemble sizes: the answers of ``evaluate`` in one pass, and what is written of them."""
+"""The curve over ensemble sizes: the answers of evaluations in one pass, and what is written of them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from models import small_defense
 from neuroae.data import ImageSet
-from neuroae.evaluation import Accuracy, Record, evaluate
+from neuroae.evaluation import CLEAN, Accuracy, Evaluation, Record, Scoring, run_evaluation
 from neuroae.evaluation.statistics import draw_accuracy
 from neuroae.utils.files import load_json
 from results.ensemble import Predictions, curve, ensemble_predictions, main, markdown, picture
@@ -22,7 +22,7 @@ PREDICTIONS = Predictions(DRAWS, VOTES)
 
 
 @pytest.mark.parametrize("block", [16, 64])
-def test_every_row_is_what_evaluate_answers(block: int) -> None:
+def test_every_row_is_what_an_evaluation_answers(block: int) -> None:
     model = small_defense(dropout_p=0.8)
     model.classifier.layer.weight.data *= 40  # probabilities near 0 and 1, whose mean is not that of the logits
     images = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8)
@@ -30,9 +30,9 @@ def test_every_row_is_what_evaluate_answers(block: int) -> None:
     found = ensemble_predictions(model, data.pixels(), data.ids, largest=6, seed=5, block=block)
     assert found.votes.shape == found.draws.shape == (6, 60)
     for ensemble, row in enumerate(found.votes, 1):
-        expected = evaluate(model, data, ensemble=ensemble, seed=5, block=block)
-        assert torch.equal(row, expected.predictions)
-    assert torch.equal(found.draws, expected.draws)
+        expected = run_evaluation(Evaluation(model, data, [], Scoring(ensemble, 5), block)).records[CLEAN]
+        assert row.tolist() == [record.vote for record in expected]
+    assert found.draws.T.tolist() == [list(record.draws) for record in expected]
     assert not torch.equal(found.votes[0], found.votes[5])
 
 

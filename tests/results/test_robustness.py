@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from neuroae import resnet32
 from neuroae.attacks import PGDSettings
 from neuroae.evaluation import Accuracy, Attack, attacks_from, load_evaluation
+from neuroae.evaluation import run as evaluation_run
 from neuroae.utils.files import load_json, save_tensors
 from results import autoencoder, corruption, ensemble, robustness, rounded
 from results.evaluations import DEFENSE, EXPERIMENTS, Experiment, Models
@@ -30,7 +31,7 @@ def probed() -> Iterator[list[tuple[str, Path]]]:
     """Makes "table1" an experiment of seconds: the probes for the sanity report, which take longer, are only noted."""
     found: list[tuple[str, Path]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(robustness, "probe_evaluation", lambda asked, work: found.append((asked.name, work)))
+        patch.setattr(evaluation_run, "probe_evaluation", lambda asked, work: found.append((asked.name, work)))
         patch.setitem(EXPERIMENTS, "table1", Experiment(two_attacks, *DEFENSE, IMAGES, 4))
         yield found
 

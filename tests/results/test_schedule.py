@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from neuroae.data import ImageSet
-from neuroae.evaluation import Outcome
+from neuroae.evaluation import CLEAN, Record, Results
 from neuroae.utils.files import load_json
 from results import schedule
 from results_data import small_cifar10_defense
@@ -50,10 +50,11 @@ def test_both_precisions_learn_from_the_same_images_and_are_scored_on_others(res
 
 
 def test_pairs_count_images_that_one_alone_answers_rightly() -> None:
-    labels = torch.zeros(5, dtype=torch.long)
-
-    def outcome(*votes: int) -> Outcome:
-        return Outcome("clean", torch.empty(0), torch.tensor(votes), torch.tensor([votes]), labels, 0.0)
+    def outcome(*votes: int) -> Results:
+        rest = (0.0, 0.0, 0.0, 0, 0, 0, 0)
+        return Results(
+            None, {}, {CLEAN: [Record(CLEAN, i, 0, vote, (vote,), *rest) for i, vote in enumerate(votes)]}, {}
+        )
 
     pairs = schedule.paired({"float32": outcome(0, 0, 0, 1, 1), "bfloat16": outcome(0, 1, 1, 0, 1)})
     assert (pairs.images, pairs.first, pairs.second) == (5, 2, 1)

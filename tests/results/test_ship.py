@@ -1,18 +1,17 @@
 """Putting a trained model into the package: float16 where it does no harm, scores, and the card."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import typer
-from torch import nn
+from torch import Tensor
 from typer.testing import CliRunner
 
 from neuroae import Defense, resnet32
 from neuroae.data import ImageSet, load_dataset
-from neuroae.evaluation import Outcome, evaluate
+from neuroae.evaluation import CLEAN, Evaluation, Record, Results, Scoring, run_evaluation
 from neuroae.evaluation.statistics import Estimate, mean_over_images
 from neuroae.models import load_pretrained
 from neuroae.utils.files import load_tensors
@@ -28,10 +27,17 @@ def data(tmp_path: Path) -> ImageSet:
     return load_dataset("cifar10", "test", cifar10_folder(tmp_path / "data"))
 
 
-def outcome(correct: int, images: int) -> Outcome:
-    labels = torch.zeros(images, dtype=torch.long)
+def results(votes: Tensor, draws: Tensor) -> Results:
+    """Of clean images of class 0, with (N,) votes and (10, N) draws."""
+    rest = (0.0, 0.0, 0.0, 0, 0, 0, 0)
+    rows = enumerate(zip(votes.tolist(), draws.T.tolist(), strict=True))
+    records = [Record(CLEAN, image, 0, vote, tuple(each), *rest) for image, (vote, each) in rows]
+    return Results(None, {}, {CLEAN: records}, {CLEAN: 0.0})
+
+
+def outcome(correct: int, images: int) -> Results:
     votes = (torch.arange(images) >= correct).long()
-    return Outcome("clean", torch.empty(0), votes, votes.expand(10, -1), labels, 0.0)
+    return results(votes, votes.expand(10, -1))
 
 
 @pytest.mark.parametrize(
@@ -51,8 +57,8 @@ def test_one_draw_is_the_mean_over_the_draws() -> None:
     """Ten draws of 100 images, each with other mistakes; their vote is right throughout."""
     labels = torch.zeros(100, dtype=torch.long)
     draws = torch.eye(10, dtype=torch.long).repeat(1, 10)
-    trained = Outcome("clean", torch.empty(0), labels, draws, labels, 0.0)
-    rounded = replace(trained, draws=draws.clone().index_fill(0, torch.tensor([3]), 1))
+    trained = results(labels, draws)
+    rounded = results(labels, draws.clone().index_fill(0, torch.tensor([3]), 1))
     check = Check(1, trained, rounded)
     assert check.note() == pytest.approx({"ensemble": 1, "float32": 0.9, "float16": 0.81, "changed": 90})
     assert not check.harmless
@@ -69,9 +75,10 @@ def test_a_run_ships_as_float16_with_its_scores(tmp_path: Path, data: ImageSet, 
     shipped, notes = load_pretrained(tmp_path / "shelf" / "some-name")
     assert notes["run"] == NOTES["run"]
     for score, check in zip(notes["scores"], checks, strict=True):
-        outcome = evaluate(shipped, data, ensemble=10 if kind == "defense" else 1)
-        one_vote = Estimate(outcome.accuracy.value, *outcome.accuracy.interval())
-        expected = outcome.draw if (kind, check.ensemble) == ("defense", 1) else one_vote
+        scored = run_evaluation(Evaluation(shipped, data, [], Scoring(10 if kind == "defense" else 1)))
+        accuracy = scored.accuracy(CLEAN)
+        one_vote = Estimate(accuracy.value, *accuracy.interval())
+        expected = scored.draw_accuracy(CLEAN) if (kind, check.ensemble) == ("defense", 1) else one_vote
         assert Estimate(score["accuracy"], score["low"], score["high"]) == expected
         assert score["fingerprint"] == data.fingerprint()
     tensors, _ = load_tensors(tmp_path / "shelf" / "some-name" / "model.safetensors")
@@ -97,11 +104,12 @@ def test_the_card_has_the_scores_of_the_weights_that_ship(
     model.save_pretrained(tmp_path / "run", NOTES)
     weight = model.classifier.linear.weight
 
-    def scored(model: nn.Module, data: ImageSet, **_: object) -> Outcome:
+    def scored(evaluation: Evaluation) -> Results:
+        model = evaluation.model
         assert isinstance(model, Defense)
         return outcome(trained if torch.equal(model.classifier.linear.weight, weight) else rounded, images)
 
-    monkeypatch.setattr(module, "evaluate", scored)
+    monkeypatch.setattr(module, "run_evaluation", scored)
     ship(tmp_path / "run", "some", data, tmp_path / "shelf")
     shipped, notes = load_pretrained(tmp_path / "shelf" / "some")
     same = [torch.equal(shipped.state_dict()[name], tensor) for name, tensor in model.state_dict().items()]

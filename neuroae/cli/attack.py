@@ -51,8 +51,8 @@ def attack(
         int,
         typer.Option(
             min=0,
-            help="Attack so many training images instead of the test images: those that `neuroae train` with this "
-            "--hold-out, --seed and --limit left out. A smaller number attacks some of them.",
+            help="Attack so many training images instead of the test images: the images that `neuroae train` with "
+            "the same --hold-out, --seed and --limit left out. A smaller number attacks some of them.",
         ),
     ] = 0,
     limit: Limit = None,
@@ -187,10 +187,11 @@ def attack(
     device: Device = None,
     seed: Seed = 0,
 ) -> None:
-    """Attack test images, and report the accuracy that is left.
+    """Attack test images and report the remaining accuracy.
 
-    Stopped at any moment and started again with the same options, it goes on. To share the work among processes,
-    start it by `torchrun --nproc-per-node=2 -m neuroae attack ...`.
+    A run that was stopped, at any moment, goes on when it is started again with the same options.
+
+    To share the work among processes, start it by `torchrun --nproc-per-node=2 -m neuroae attack ...`.
     """
     where = choose_device(device)
     methods = attack or ([] if images else ["pgd"])

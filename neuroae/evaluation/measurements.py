@@ -92,7 +92,7 @@ def least_seconds(runs: Sequence[Callable[[], None]], device: torch.device) -> l
 
 
 ANSWERED_IMAGES = 4
-# A gradient of any size is kept as its products with so many vectors of random signs, which differ if gradients do.
+# A gradient of any size is kept as its products with so many vectors of random signs: they differ if gradients do.
 PRODUCTS = 64
 # In shares of the largest logit or product: other processors round the last bits otherwise, and a ReLU at 0 passes
 # them on.
@@ -141,7 +141,7 @@ def behaviors(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def require_same_behavior(path: object, saved: dict[str, Any], measured: dict[str, Any]) -> None:
-    """Refuses models that answer otherwise than those that a folder's records are of.
+    """Refuses models that answer differently from the models that a folder's records come from.
 
     Args:
         path: The manifest, for the error.

@@ -89,7 +89,7 @@ class Results:
         """Returns the images as they were scored, (N, C, H, W) float32 in [0, 1], in the order of the records.
 
         Raises:
-            FileNotFoundError: The folder keeps no images, as those in ``results/``.
+            FileNotFoundError: The folder holds no images, like the folders in ``results/``.
             ValueError: A file of images is damaged.
         """
         if self.folder is None:

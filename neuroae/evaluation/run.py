@@ -46,9 +46,9 @@ class Bar:
     Args:
         title: The text in front of the bar.
         attack: The attack whose passes move the bar within a block.
-        images: The number of images, with those that were finished before.
+        images: The number of images, finished ones included.
         done: Images that were finished before.
-        right: How many of them were answered rightly.
+        right: How many of the finished images were answered rightly.
     """
 
     def __init__(self, title: str, attack: Perturbation, images: int, done: int = 0, right: int = 0) -> None:
@@ -132,8 +132,8 @@ def run_evaluation(evaluation: Evaluation, folder: str | Path | None = None) -> 
 
     Args:
         evaluation: The model, images, attacks and scoring.
-        folder: Where everything is kept. None evaluates in memory: the process works alone, and neither probes nor
-            costs are measured, since they are for reports.
+        folder: The folder that keeps everything. None evaluates in memory, in this process alone, without probes and
+            without measuring costs, which are for reports.
 
     Raises:
         ValueError: The folder belongs to an evaluation with other settings, which the message names, or the processes
@@ -227,7 +227,7 @@ def missing_blocks(files: Files, evaluation: Evaluation, records: dict[Key, Reco
 
 
 def forget(files: Files, evaluation: Evaluation, missing: Tensor, records: dict[Key, Record]) -> None:
-    """Removes records and times of blocks that will be made again: of two, nothing would say which is the newer."""
+    """Removes records and times of blocks that will be made again: of two records, nothing would say which is newer."""
     blocks = {(evaluation.all_attacks[row].name, block) for row, block in missing.nonzero().tolist()}
     images = {(attack, image) for attack, block in blocks for image in evaluation.part(block).ids.tolist()}
     if images.intersection(records):
@@ -286,8 +286,8 @@ def bar(
     missing = {image for block in blocks for image in evaluation.part(block).ids.tolist()}
     done = [record for (name, image), record in records.items() if name == attack.name and image not in missing]
     right = sum(record.vote == record.label for record in done)
-    share = f" (1 of {processes} processes)" if processes > 1 else ""
-    return Bar(f"{evaluation.name}: {attack.name}{share}", attack, len(missing) + len(done), len(done), right)
+    suffix = f" (1 of {processes} processes)" if processes > 1 else ""
+    return Bar(f"{evaluation.name}: {attack.name}{suffix}", attack, len(missing) + len(done), len(done), right)
 
 
 def finish_block(store: Store, evaluation: Evaluation, attack: Perturbation, number: int, progress: Bar) -> None:

@@ -282,7 +282,7 @@ def evaluation_details(results: Results) -> dict[str, str]:
     """Returns the manifest in short, by topic."""
     identity, scoring = results.manifest["identity"], results.manifest["identity"]["scoring"]
     versions = results.manifest["versions"]
-    threads = f", {identity['threads']} threads" if identity["threads"] else ""
+    threads = f", threads: {identity['threads']}" if identity["threads"] else ""
     return {
         "model": f"{results.model}, {identity['model']['kind']}, {digest(identity['model'])}",
         "images": f"{identity['data']['images']:,} of {identity['data']['name']}, {digest(identity['data'])}",

@@ -231,8 +231,8 @@ class Pairing:
     @property
     def note(self) -> str:
         return (
-            f"Each attack beside {self.first}: images that only one of the two fools on the scoring draws, and the p "
-            "of McNemar's exact two-sided test, not corrected for the number of rows."
+            f"Each attack is compared with {self.first} by the images that only one of the two fools on the scoring "
+            "draws. p is that of McNemar's exact two-sided test, not corrected for the number of rows."
         )
 
     def rows(self) -> list[tuple[str, ...]]:

@@ -91,7 +91,7 @@ def test_the_page_says_what_was_found(reported: Path, page: Page) -> None:
         assert len(re.findall(rf"[✓!✗] {name}\b", page.text)) == report.verdicts[name]
     assert "pgd, transfer, from other, smooth, float32; epsilon 0.1, step_size 0.01, steps 5" in page.text
     assert "Against the first attack" in page.text
-    assert "transfer 12 6 0 0.031 white, $wide^$ 12 7 0 0.016 Each attack beside white <box>:" in page.text
+    assert "transfer 12 6 0 0.031 white, $wide^$ 12 7 0 0.016 Each attack is compared with white <box>" in page.text
     assert "FIXED MASKS" not in page.text
     assert "UNFINISHED" not in page.text
 

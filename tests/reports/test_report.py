@@ -197,7 +197,7 @@ def test_an_attack_on_fixed_masks_of_an_earlier_version_is_reported(tmp_path: Pa
 
 def test_a_damaged_sanity_report_is_made_anew(folder: Path) -> None:
     (folder / "sanity.json").write_text("[")
-    with pytest.warns(UserWarning, match=r"sanity\.json is not a JSON file: .*; it is made anew"):
+    with pytest.warns(UserWarning, match=r"sanity\.json is not a JSON file: .*; it will be written again"):
         assert PENDING in Report.of(folder).checks
 
 

@@ -28,8 +28,8 @@ FEW, MANY = 0.01, 0.1
 def zero_gradients(records: Mapping[str, Sequence[Record]]) -> Check:
     """Measures how many gradient passes gave a gradient that is zero throughout.
 
-    Passes where that is at most 1% under every attack, and no image got only such gradients. The finding names the
-    attack with the largest rate.
+    Passes where no attack has more than 1% of them, and no image has no others. The finding names the attack with
+    the largest rate.
     """
     return rate_check(
         ZERO,
@@ -92,7 +92,8 @@ def rate_check(
     return Check(
         name,
         verdict,
-        f"at most {rate:.2%} are {fault}, of {passes[attack]:,} under {attack}; images with no others: {blind:,}",
+        f"the largest share is {rate:.2%} that are {fault}, of {passes[attack]:,} gradients under {attack}; "
+        f"{blind:,} images have no other gradients",
         meaning,
         "" if verdict == "pass" else advice,
         {"rate": rate, "passes": passes[attack], "blind": blind},

@@ -305,8 +305,8 @@ class Meeting(NamedTuple):
 def compare(comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> Check:
     """Compares the strongest attacks of two kinds at every budget.
 
-    Passes where, at every budget, the attack that should be stronger fools at least as many images; of the images
-    that only one of the two fools, that is. Each strongest attack is chosen on the selection draws.
+    Passes where, at every budget, at least as many images are fooled only by the attack that should be stronger as
+    only by the other one. Each strongest attack is chosen on the selection draws.
     """
     met = list(meetings(comparison, threats, verdicts))
     if not met:

@@ -43,7 +43,7 @@ from .threat_model import (
 
 PENDING = unmeasured(
     INPUT_RANGE,
-    "the experiments that need the model, which other checks need too, have not run yet",
+    "experiments with the model have not run yet; other checks need them too",
     "They tell a weak attack from a strong defense.",
     "Start the evaluation again: it makes what is missing.",
 )
@@ -118,7 +118,7 @@ def earlier_checks(folder: Path) -> list[Check]:
     try:
         return [check for check in load_checks(path) if not is_pending(check)] if path.exists() else []
     except ValueError as error:
-        warnings.warn(f"{error}; it is made anew", stacklevel=2)
+        warnings.warn(f"{error}; it will be written again", stacklevel=2)
         return []
 
 
@@ -127,10 +127,11 @@ def is_pending(check: Check) -> bool:
     return check.name == PENDING.name and check.finding in (PENDING.finding, EARLIER_PENDING)
 
 
-# Images whose answers are compared alone and in a batch, and those that are answered and attacked by the probes.
+# Images whose answers are compared alone and in a batch.
 COMPARED = 16
+# Images whose answers are scored.
 ANSWERED = 100
-# Enough to tell attacks apart of which one leaves 15 points more, at few realizations to save time.
+# Images that are attacked: enough to see a difference of 15 points between two attacks. Few realizations save time.
 ATTACKED = 64
 STEPS = 20
 REALIZATIONS = 5
@@ -148,8 +149,8 @@ def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
         FolderReplacedError: Another run has replaced the folder meanwhile.
     """
     results = load_partial(folder)
-    known = [check for check in sanity_checks(results) if not is_pending(check)]
-    names = {check.name for check in known}
+    earlier = [check for check in sanity_checks(results) if not is_pending(check)]
+    names = {check.name for check in earlier}
     probes = []
     with repeatable():
         if BATCHES not in names:
@@ -157,11 +158,11 @@ def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
         if INPUT_RANGE not in names:
             attack = examined_attack(evaluation.attacks, results.records)
             through_selection = any(follows_selection(one) for one in evaluation.attacks)
-            probes += probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known, through_selection)
+            probes += probe(evaluation.model, evaluation.data, attack, evaluation.scoring, earlier, through_selection)
     if probes:
         files = Files(Path(folder), results.manifest.get("stamp", ""))
         require_manifest(files)
-        save_checks(files.sanity, merged(known, probes))
+        save_checks(files.sanity, merged(earlier, probes))
 
 
 def probe_batches(evaluation: Evaluation) -> Check:
@@ -182,21 +183,22 @@ def probe(
     data: ImageSet,
     attack: Attack | None,
     scoring: Scoring,
-    known: Sequence[Check],
+    earlier: Sequence[Check],
     through_selection: bool = False,
 ) -> list[Check]:
     """Probes the input's range, the agreement of gradients, and what records did not tell of draws, steps and epsilon.
 
     Args:
         model: The attacked model.
-        data: The images. Of the first ones, or the first of each class, 100 are answered and 64 attacked.
+        data: The images. The probes answer the first 100 of them and attack the first 64; where images are sorted by
+            class, the first ones of every class.
         attack: The attack whose gradients are examined; None examines none.
         scoring: The draws of the evaluation; the seeds of the probes derive from its seed.
-        known: The checks from records. What these measured is not measured again.
+        earlier: The checks from records. What these measured is not measured again.
         through_selection: Whether an attack of the evaluation follows the surrogate "selection".
     """
     scoring = replace(scoring, seed=derive_seed(scoring.seed, "probe"))
-    missing = {check.name for check in known if not check.measured}
+    missing = {check.name for check in earlier if not check.measured}
     many, few = (data.limited(count) for count in (ANSWERED, ATTACKED))
     checks = [input_range(model, Block.of(many, device_of(model)), scoring)]
     checks += selection_checks(model, Block.of(few, device_of(model)), scoring, through_selection)
@@ -235,7 +237,7 @@ def examined_attack(attacks: Iterable[Perturbation], records: Mapping[str, Seque
 
 
 def attack_a_few(model: nn.Module, block: Block, attack: Attack, scoring: Scoring) -> list[Check]:
-    """Returns the checks of steps and epsilons, made as from records, of small attacks on the block."""
+    """Attacks the block by small attacks, and returns the checks of steps and epsilons on their records."""
     attacks = small_attacks(attack)
     every: list[Perturbation] = [Clean(), *attacks]
     verdicts = {}

@@ -298,7 +298,8 @@ def in_ball(measured: Sequence[Measured]) -> Check:
     return Check(
         BALL,
         "fail" if over else "pass",
-        f"at most {most.size:.6f} of {most.epsilon:.6f}, an excess of {most.excess:.1e}, under {most.attack}",
+        f"the largest is {most.size:.6f}, at epsilon {most.epsilon:.6f} (excess {most.excess:.1e}), "
+        f"under {most.attack}",
         MEANINGS[BALL],
         "The attack leaves its ball: its accuracies do not count." if over else "",
         {"size": most.size, "epsilon": most.epsilon, "excess": most.excess},
@@ -316,8 +317,8 @@ def in_ball_as_bytes(measured: Sequence[Measured]) -> Check:
     return Check(
         BYTES,
         "fail" if left_before else "warn" if over else "pass",
-        f"at most {most.rounded:.6f} of {most.epsilon:.6f}, an excess of {most.rounded_excess:.1e}, "
-        f"under {most.attack}{', rounded from images that leave it' if left_before else ''}",
+        f"the largest is {most.rounded:.6f}, at epsilon {most.epsilon:.6f} (excess {most.rounded_excess:.1e}), "
+        f"under {most.attack}{', rounded from images that leave the ball' if left_before else ''}",
         MEANINGS[BYTES],
         "Score the rounded images too. In l-infinity, an epsilon of whole levels around 8-bit images loses nothing."
         if over

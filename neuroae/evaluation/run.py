@@ -227,7 +227,7 @@ def missing_blocks(files: Files, evaluation: Evaluation, records: dict[Key, Reco
 
 
 def forget(files: Files, evaluation: Evaluation, missing: Tensor, records: dict[Key, Record]) -> None:
-    """Removes records and times of blocks that will be made again: of two records, nothing would say which is newer."""
+    """Removes records and times of blocks that will be made again: nothing would tell old records from new ones."""
     blocks = {(evaluation.all_attacks[row].name, block) for row, block in missing.nonzero().tolist()}
     images = {(attack, image) for attack, block in blocks for image in evaluation.part(block).ids.tolist()}
     if images.intersection(records):

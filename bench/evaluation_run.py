@@ -17,6 +17,7 @@ from bench.settings import CIFAR10, FASTEST, images, ours
 from neuroae.attacks import PGDSettings
 from neuroae.data import ImageSet
 from neuroae.evaluation import Evaluation, Scoring, attacks_from, run_evaluation
+from neuroae.evaluation import run as evaluation_run
 from neuroae.utils import distributed
 
 BLOCK = 20
@@ -42,6 +43,8 @@ def run(count: int, folder: Path) -> dict[str, float]:
 
 def main(folder: Path, count: int, threads: int) -> None:
     torch.set_num_threads(threads)
+    # Crafting and scoring are measured, which processes share; one process alone probes.
+    evaluation_run.probe_evaluation = lambda *_: None
     with distributed.group(torch.device("cpu")):
         run(2 * BLOCK, folder / "warm-up")
         seconds = run(count, folder / "measured")

@@ -14,7 +14,7 @@ from neuroae.data import ImageSet
 from neuroae.evaluation import Accuracy
 from neuroae.kernels import backend_name
 from neuroae.models.fingerprints import fingerprint
-from neuroae.reports.page import digest
+from neuroae.reports.report import digest
 from neuroae.utils.files import (
     load_json,
     load_tensors,

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from neuroae.attacks import round_to_8_bits
 from neuroae.data import ImageSet
 from neuroae.evaluation import Accuracy, Results, Scoring, load_evaluation
-from neuroae.evaluation.run import sizes
-from neuroae.evaluation.scoring import answers
+from neuroae.evaluation.scoring import answers, perturbation_norms
 from neuroae.models import load_pretrained
 from neuroae.utils.markdown import table
 from neuroae.utils.progress import progress_bar
@@ -113,4 +112,4 @@ def score_rounded(model: nn.Module, data: ImageSet, results: Results, name: str)
 
 
 def largest_difference(clean: ImageSet, images: Tensor) -> float:
-    return float(sizes(clean.pixels(), images)["linf"].max())
+    return float(perturbation_norms(clean.pixels(), images)["linf"].max())

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from torch import nn
 
 from neuroae.data import ImageSet
-from neuroae.evaluation import CLEAN, Evaluation, Record, evaluate, run_evaluation
-from neuroae.reports import probe_evaluation, write_report
+from neuroae.evaluation import CLEAN, Evaluation, Record, Scoring, run_evaluation
+from neuroae.reports import write_report
 from neuroae.utils import distributed
 from neuroae.utils.files import replacing
 
@@ -42,7 +42,6 @@ def run(evaluation: Evaluation, work: Path, output: Path) -> bool:
         is_first = distributed.is_first()
         run_evaluation(evaluation, work)
     if is_first:
-        probe_evaluation(evaluation, work)
         print(write_report(work))
         publish(work, output)
     return is_first
@@ -77,10 +76,5 @@ def score_clean(model: nn.Module, data: ImageSet, draws: int, seed: int, title: 
         title: The model's name in the progress bar.
         block: Images in a batch.
     """
-    outcome = evaluate(model, data, ensemble=draws, seed=seed, title=title, block=block)
-    columns = (data.ids, data.labels, outcome.predictions, outcome.draws.T)
-    records = [
-        Record(CLEAN, image, label, vote, tuple(answers), 0.0, 0.0, 0.0, 0, 0, 0, 0)
-        for image, label, vote, answers in zip(*(column.tolist() for column in columns), strict=True)
-    ]
-    return CleanScores(records, outcome.seconds)
+    results = run_evaluation(Evaluation(model, data, [], Scoring(draws, seed), block, title))
+    return CleanScores(results.records[CLEAN], results.seconds[CLEAN])

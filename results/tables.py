@@ -17,7 +17,7 @@ from neuroae.evaluation.checks import Check, Threat
 from neuroae.evaluation.checks.outcomes import GRADIENT_FREE, TRANSFER, Verdicts, compare
 from neuroae.evaluation.folder import MANIFEST, RECORDS
 from neuroae.evaluation.statistics import draw_accuracy, persistent_accuracy, vote_accuracy, worst_case
-from neuroae.reports.page import SHOWN_DIGITS, digest
+from neuroae.reports.report import SHOWN_DIGITS, digest
 from neuroae.reports.tables import budgets, on_common_images
 from neuroae.utils.files import load_json
 from neuroae.utils.markdown import table

@@ -1,4 +1,4 @@
-"""``neuroae attack``: attack a model, or score adversarial images that came from elsewhere."""
+"""``neuroae attack``: attack a model, or score adversarial images from elsewhere."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -19,12 +19,11 @@ from ..evaluation.ready_made import load_ready_made
 from ..models import pretrained_classes
 from ..models.presets import PRESETS
 from ..nn.defense import Defense
-from ..reports.page import PAGE, write_report
-from ..reports.report import probe_evaluation
+from ..reports.report import PAGE, write_report
 from ..utils import distributed
 from ..utils.contexts import Precision
 from ..utils.devices import choose_device
-from .methods import TITLES, WITHOUT_GRADIENTS, Budget, named_by_settings, repeated
+from .methods import TITLES, WITHOUT_GRADIENTS, Budget, name_by_settings
 from .options import DataDir, Device, Download, ImageSize, Limit, Seed, folder, preset_option
 
 
@@ -32,17 +31,17 @@ def attack(
     model: Annotated[
         str,
         typer.Argument(
-            help="Folder that `neuroae train` wrote, name of a shipped model, or MODULE:FUNCTION of your own, "
-            "a function that returns a torch.nn.Module from images in [0, 1] to logits."
+            help="The model to attack: a folder that `neuroae train` wrote, the name of a shipped model, or "
+            "MODULE:FUNCTION, a function of yours that returns a torch.nn.Module from images in [0, 1] to logits."
         ),
     ],
-    dataset: Annotated[DatasetName, typer.Option(help="Whose images to attack.")],
+    dataset: Annotated[DatasetName, typer.Option(help="The data set whose images are attacked.")],
     output: Annotated[
         Path,
         typer.Option(
             parser=folder,
             metavar="PATH",
-            help="Folder for records and images. An evaluation that was stopped goes on from there.",
+            help="Folder for records, images and the report. A stopped evaluation goes on from there.",
         ),
     ],
     data_dir: DataDir = None,
@@ -52,62 +51,75 @@ def attack(
         int,
         typer.Option(
             min=0,
-            help="Attack so many training images in the place of test images: those that `neuroae train` with this "
-            "--hold-out, --seed and --limit did not learn from, or some of them for a smaller number.",
+            help="Attack so many training images instead of the test images: the images that `neuroae train` with "
+            "the same --hold-out, --seed and --limit left out. A smaller number attacks some of them.",
         ),
     ] = 0,
     limit: Limit = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option(help=f"{', '.join(TITLES)}; repeat for several.", show_default="pgd; none with --images"),
+        typer.Option(
+            help=f"Attack method: {', '.join(TITLES)}. Repeat for several.", show_default="pgd; none with --images"
+        ),
     ] = None,
     mode: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"How gradients get through a defense: {', '.join(MODES)}; repeat for several.", show_default="all"
+            help=f"How gradients pass a defense: {', '.join(MODES)}. Repeat for several.", show_default="all"
         ),
     ] = None,
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another model to transfer attacks from, besides MODEL, and named as it is; repeat for several."
+            help="Another model, given like MODEL, to craft transfer attacks on. Repeat for several.",
+            show_default="none",
         ),
     ] = None,
     variant: Annotated[
         Variant | None,
         typer.Option(
-            help="Craft on the ensemble as deployed, of which a realization is all E members, on the mean field "
-            "(dropout replaced by its expectation), or on fixed masks. Sources that are classifiers stay as they are.",
-            show_default="single realizations, of which --realizations are averaged",
+            help="Attack another view of the defense: the ensemble as deployed, where each realization is an ensemble "
+            "of E members, or the mean field, with dropout replaced by its expectation. Classifiers stay as they are.",
+            show_default="the defense itself, averaged over --realizations",
         ),
     ] = None,
     loss: Annotated[
-        LossName | None, typer.Option(help="That is raised.", show_default="cross-entropy; --mode selection: margin")
+        LossName | None,
+        typer.Option(help="Loss that attacks maximize.", show_default="cross-entropy; --mode selection: margin"),
     ] = None,
-    norm: Annotated[Norm, typer.Option(help="Of the perturbation; l2 needs --epsilon, and pgd --step-size.")] = "linf",
+    norm: Annotated[
+        Norm, typer.Option(help="Norm of the perturbation. l2 needs --epsilon, and --attack pgd --step-size too.")
+    ] = "linf",
     epsilon: Annotated[
         list[float] | None,
-        preset_option("epsilon", "Budget for pixels in [0, 1]; repeat for an attack with each.", min=0),
+        preset_option(
+            "epsilon", "Largest perturbation, for pixels in [0, 1]. Repeat for an attack with each value.", min=0
+        ),
     ] = None,
     step_size: Annotated[
-        float | None, preset_option("step_size", "Of each step of PGD; the default grows with --epsilon.", min=0)
+        float | None,
+        preset_option("step_size", "Size of a PGD step. The default grows in proportion to --epsilon.", min=0),
     ] = None,
     steps: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="N_S, gradient steps; repeat for an attack with each.", show_default="pgd: 20; apgd: 100"
+            min=1,
+            help="Number of gradient steps, N_S. Repeat for an attack with each value.",
+            show_default="pgd: 20; apgd: 100",
         ),
     ] = None,
-    restarts: Annotated[int, typer.Option(min=1, help="N_R; the first starts at the image.")] = 1,
+    restarts: Annotated[
+        int, typer.Option(min=1, help="Number of restarts, N_R. The first starts at the clean image.")
+    ] = 1,
     random_start: Annotated[
-        bool, typer.Option("--random-start", help="The first restart starts at a random point of the ball too.")
+        bool, typer.Option("--random-start", help="Let the first restart start at a random point of the ball, too.")
     ] = False,
     realizations: Annotated[
         list[int] | None,
         typer.Option(
             min=1,
-            help="N_E, draws averaged in a gradient or a query; 1 where the source draws nothing. Repeat for an "
-            "attack with each.",
+            help="Realizations averaged in a gradient or a query, N_E. A source that draws nothing gets 1. Repeat for "
+            "an attack with each value.",
             show_default="40; --mode selection: 2; square: 10",
         ),
     ] = None,
@@ -115,50 +127,54 @@ def attack(
         float | None,
         typer.Option(
             min=0,
-            help="Of PGD: how much of the direction of the last step goes into the next.",
+            help="Share of the last PGD step's direction that is added to the next.",
             show_default="0; --mode selection: 0.75",
         ),
     ] = None,
     schedule: Annotated[
         Schedule | None,
-        typer.Option(help="Of PGD's step size, constant or falling along a cosine.", show_default="constant"),
+        typer.Option(help="PGD's step size: constant, or falling along a cosine.", show_default="constant"),
     ] = None,
     selection_width: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Of --mode selection: how far from the T-th magnitude an atom counts.",
-            show_default="the model's, a tenth of epsilon times the mean l1 norm of its atoms",
+            help="For --mode selection: how far from the T-th magnitude an atom still counts.",
+            show_default="the model's: a tenth of epsilon times the mean l1 norm of its atoms",
         ),
     ] = None,
     clamp_width: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Of --mode selection: how far outside of [0, 1] the decoder's gradient falls to a half.",
-            show_default="the model's, 10",
+            help="For --mode selection: the distance outside [0, 1] at which the decoder's gradient falls to half.",
+            show_default="the model's: 10",
         ),
     ] = None,
     average: Annotated[
-        Average, typer.Option(help="Of gradients divided by their l2 norms, as they are, or of their signs.")
+        Average,
+        typer.Option(help="Average of a step's gradients: each divided by its l2 norm, unchanged, or of their signs."),
     ] = "normalized",
-    queries: Annotated[int, typer.Option(min=1, help="Of Square, squares that are tried.")] = 1000,
+    queries: Annotated[int, typer.Option(min=1, help="Number of squares that --attack square tries.")] = 1000,
     ensemble: Annotated[
         int | None,
         typer.Option(
-            min=1, help="E, draws that vote on an image.", show_default="10; 1 where the model draws nothing"
+            min=1,
+            help="Number of draws that vote on an image, E.",
+            show_default="10; 1 if the model draws nothing",
         ),
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="Of decoder and classifier where gradients are taken; Square and scoring are in float32."),
+        typer.Option(help="Precision of gradients in decoder and classifier. Square and scoring are in float32."),
     ] = "float32",
-    block: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
+    block: Annotated[int, typer.Option(min=1, help="Number of images in a batch.")] = 64,
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Adversarial images to score: safetensors with `images`, and `ids` or as many as are attacked. They "
-            "are held to --epsilon if it is given, which then is one."
+            help="Adversarial images to score: a safetensors file with `images`, and `ids` unless they are the "
+            "attacked images in order. A single --epsilon, if given, is checked.",
+            show_default="none",
         ),
     ] = None,
     deterministic: Annotated[
@@ -171,10 +187,11 @@ def attack(
     device: Device = None,
     seed: Seed = 0,
 ) -> None:
-    """Attack test images, and print and save what is left of the accuracy.
+    """Attack test images and report the remaining accuracy.
 
-    Stopped at any moment and started again with the same options, it goes on. For several processes, start it by
-    `torchrun --nproc-per-node=2 -m neuroae attack ...`.
+    A run that was stopped, at any moment, goes on when it is started again with the same options.
+
+    To share the work among processes, start it by `torchrun --nproc-per-node=2 -m neuroae attack ...`.
     """
     where = choose_device(device)
     methods = attack or ([] if images else ["pgd"])
@@ -185,106 +202,122 @@ def attack(
     if images and epsilon and len(epsilon) > 1:
         raise ValueError(f"epsilon has {len(epsilon)} values, expected one with images, which are held to it")
     preset = PRESETS[dataset]
-
-    def budget(size: float, count: int | None, averaged: int | None) -> Budget:
-        step = preset.step_at(size) if step_size is None else step_size
-        rest = (average, loss, norm, queries, momentum, schedule)
-        return Budget(size, step, count, restarts, random_start, averaged, *rest)
-
     budgets = [
-        budget(*chosen) for chosen in product(epsilon or [preset.epsilon], steps or (None,), realizations or (None,))
+        Budget(
+            epsilon=size,
+            step_size=preset.step_at(size) if step_size is None else step_size,
+            steps=count,
+            restarts=restarts,
+            random_start=random_start,
+            realizations=draws,
+            average=average,
+            loss=loss,
+            norm=norm,
+            queries=queries,
+            momentum=momentum,
+            schedule=schedule,
+        )
+        for size, count, draws in product(epsilon or [preset.epsilon], steps or (None,), realizations or (None,))
     ]
-    widths = Widths(selection_width, clamp_width)
-    swept = repeated(epsilon=epsilon, steps=steps, realizations=realizations)
-    # By the names that tables give them; the attacked model's own attacks need none.
-    sources = {"": load_model(model).to(where)}
-    sources |= {name: load_model(path).to(where) for name, path in named(source or []).items()}
-    data = load_dataset(dataset, "train" if hold_out else "test", data_dir, download, image_size)
-    data = data.limited(limit)
-    if hold_out:
-        _, data = data.hold_out(hold_out, seed)
-    data = in_known_classes(data, known_classes({"": model} | named(source or [])))
+    # By the sources' names in tables; attacks on the attacked model itself need none.
+    names = {"": model} | unique_names(source or [])
+    sources = {name: load_model(path).to(where) for name, path in names.items()}
+    data = load_images(dataset, hold_out, data_dir, download, image_size, limit, seed)
+    data = in_known_classes(data, known_classes(names))
     sources = {name: for_any_batch(name or model, each, data, block) for name, each in sources.items()}
-    attacked = sources[""]
-    random = {name: draws(name or model, each, data, deterministic) for name, each in sources.items()}
+    random = {name: draws_freely(name or model, each, data, deterministic) for name, each in sources.items()}
     attacks: list[Perturbation] = []
     for (name, each), method in product(sources.items(), methods):
+        if name and method in WITHOUT_GRADIENTS:  # a search has nothing to transfer
+            continue
         crafted = [
             attack
-            for budget, own in product(budgets, modes_of(each, method, modes))
-            if not (name and method in WITHOUT_GRADIENTS)  # a search has nothing to transfer
+            for budget, each_mode in product(budgets, modes_of(each, method, modes))
             for attack in attacks_from(
                 each,
-                budget.settings(method, own),
-                [own] if own else [],
+                budget.settings(method, each_mode),
+                [each_mode] if each_mode else [],
                 precision,
                 name,
-                of_defense(variant, each, sources),
+                variant_of(variant, each, sources),
                 random[name],
                 TITLES[method],
                 random[""],
-                widths,
+                Widths(selection_width, clamp_width),
             )
         ]
-        attacks += named_by_settings(crafted, swept) if swept else crafted
+        attacks += name_by_settings(crafted, epsilon=epsilon, steps=steps, realizations=realizations)
     if images:
         attacks.append(load_ready_made(images, data, norm, epsilon[0] if epsilon else None))
     scoring = Scoring(ensemble or (10 if random[""] else 1), seed, deterministic)
-    evaluation = Evaluation(attacked, data, attacks, scoring, block, Path(model).absolute().name)
+    evaluation = Evaluation(sources[""], data, attacks, scoring, block, Path(model).absolute().name)
     with distributed.group(where):
         first = distributed.is_first()
         run_evaluation(evaluation, output)
     if first:
-        probe_evaluation(evaluation, output)
         print(write_report(output))
         print(f"\npage: {output / PAGE}")
 
 
+def load_images(
+    dataset: DatasetName,
+    hold_out: int,
+    data_dir: Path | None,
+    download: bool,
+    image_size: int | None,
+    limit: int | None,
+    seed: int,
+) -> ImageSet:
+    """Returns the test images, or the training images that a training held out."""
+    data = load_dataset(dataset, "train" if hold_out else "test", data_dir, download, image_size).limited(limit)
+    return data.hold_out(hold_out, seed)[1] if hold_out else data
+
+
 def modes_of(source: nn.Module, method: str, modes: Sequence[str]) -> Sequence[str]:
-    """The modes that make attacks of their own; "" where there is but one, on a classifier or without gradients."""
+    """Returns the modes that make different attacks; "" alone on a classifier and for a method without gradients."""
     return modes if isinstance(source, Defense) and method not in WITHOUT_GRADIENTS else [""]
 
 
-def of_defense(variant: Variant | None, source: nn.Module, sources: Mapping[str, nn.Module]) -> Variant | None:
-    """The variant; None for a classifier beside a defense, which has no such view of itself."""
-    others = any(isinstance(each, Defense) for each in sources.values())
-    return None if others and not isinstance(source, Defense) else variant
+def variant_of(variant: Variant | None, source: nn.Module, sources: Mapping[str, nn.Module]) -> Variant | None:
+    """Returns the variant for a source; None for a classifier beside a defense, which has no such view."""
+    beside_defense = any(isinstance(each, Defense) for each in sources.values())
+    return None if beside_defense and not isinstance(source, Defense) else variant
 
 
-def named(paths: Sequence[str]) -> dict[str, str]:
-    """Paths by their last parts; by themselves where these are not all different."""
+def unique_names(paths: Sequence[str]) -> dict[str, str]:
+    """Returns the paths by their last parts, or by themselves where these repeat."""
     names = [Path(path).absolute().name for path in paths]
     return dict(zip(names if len(set(names)) == len(names) else paths, paths, strict=True))
 
 
 def known_classes(models: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """The class names of saved models that have them, by the model's path."""
+    """Returns the names of the classes of saved models that have them, by the model's path."""
     saved = {path for path in models.values() if not is_function(path)}
     classes = {path: pretrained_classes(path) for path in sorted(saved)}
     return {path: names for path, names in classes.items() if names}
 
 
 def in_known_classes(data: ImageSet, classes: Mapping[str, tuple[str, ...]]) -> ImageSet:
-    """The images, their labels positions in the models' classes.
+    """Returns the images with labels that are positions in the models' classes.
 
     Raises:
-        ValueError: two models have other classes, or a model does not know a class of the images.
+        ValueError: Two models have different classes, or a model does not know a class of the images.
     """
     if not classes:
         return data
     first, *others = classes
     for path in others:
         if classes[path] != classes[first]:
-            said, expected = ", ".join(classes[path]), ", ".join(classes[first])
-            raise ValueError(f"{path} has the classes {said}, expected {expected} as {first} has")
+            names, expected = ", ".join(classes[path]), ", ".join(classes[first])
+            raise ValueError(f"{path} has the classes {names}, expected {expected} as {first} has")
     try:
         return data.in_classes(classes[first])
     except ValueError as error:
         raise ValueError(f"{error}, which {first} was trained on") from error
 
 
-def draws(name: str, model: nn.Module, data: ImageSet, deterministic: bool) -> bool:
-    """Whether a model draws anything that is left free; also the first time that it sees the images."""
+def draws_freely(name: str, model: nn.Module, data: ImageSet, deterministic: bool) -> bool:
+    """Returns whether a model draws and its masks are not fixed. This is the first time that it sees the images."""
     random = is_random(model, data)
     if deterministic and random:
         require_fixable(name, model)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..attacks import PGDSettings
 from ..data import ImageSet, load_dataset
-from ..evaluation import Attack, Outcome, attacks_from, evaluate
+from ..evaluation import CLEAN, Attack, Evaluation, Results, Scoring, attacks_from, run_evaluation
 from ..models.presets import PRESETS, Preset, make_classifier, make_defense, make_dictionary
 from ..nn.classifiers import ResNet32
 from ..nn.defense import Defense
@@ -69,17 +69,18 @@ def demo(
     run(DemoSettings(), output, seed)
 
 
-def run(settings: DemoSettings, output: Path, seed: int) -> dict[str, list[Outcome]]:
-    """Prints the table, saves the picture, and returns the outcomes of each model, that on clean images first."""
+def run(settings: DemoSettings, output: Path, seed: int) -> dict[str, dict[str, Results]]:
+    """Prints the table, saves the picture, and returns the results of each model by attack, the clean images first."""
     train = load_dataset("digits", "train").take(slice(settings.train_images))
     test = load_dataset("digits", "test").take(slice(settings.test_images))
     models = train_models(train, settings.preset, seed)
-    outcomes = attack_models(models, test, settings, seed)
-    print(markdown_table(Row.of(model, outcome) for model, found in outcomes.items() for outcome in found))
+    results = attack_models(models, test, settings, seed)
+    rows = [Row.of(model, each, attack) for model, attacks in results.items() for attack, each in attacks.items()]
+    print(markdown_table(rows))
     picture = output / PICTURE
-    draw_demo(picture, models, test, outcomes, seed)
+    draw_demo(picture, models, test, results, seed)
     print(f"\nattacks: l-infinity, epsilon {settings.preset.epsilon:g}; picture: {picture}")
-    return outcomes
+    return results
 
 
 def train_models(train: ImageSet, preset: Preset, seed: int) -> Models:
@@ -96,8 +97,7 @@ def train_models(train: ImageSet, preset: Preset, seed: int) -> Models:
     return Models(defense, unsupervised, undefended)
 
 
-def attack_models(models: Models, test: ImageSet, settings: DemoSettings, seed: int) -> dict[str, list[Outcome]]:
-    """Returns the outcomes of each model, that on clean images first."""
+def attack_models(models: Models, test: ImageSet, settings: DemoSettings, seed: int) -> dict[str, dict[str, Results]]:
     preset = settings.preset
     budget = PGDSettings(preset.epsilon, preset.step_size, settings.steps, realizations=settings.realizations)
     recipe = PGDSettings.selection_recipe(epsilon=preset.epsilon, step_size=preset.step_size, steps=settings.steps)
@@ -106,40 +106,44 @@ def attack_models(models: Models, test: ImageSet, settings: DemoSettings, seed: 
     on_defense += attacks_from(models.defense, recipe, (SELECTION,))
     attacked = test.take(slice(settings.attacked_images))
 
-    def outcomes(title: str, model: nn.Module, attacks: list[Attack], ensemble: int) -> list[Outcome]:
-        clean = evaluate(model, test, ensemble=ensemble, seed=seed, title=title)
-        return [
-            clean,
-            *(evaluate(model, attacked, attack, ensemble=ensemble, seed=seed, title=title) for attack in attacks),
-        ]
+    def evaluate(name: str, model: nn.Module, attacks: list[Attack], draws: int) -> dict[str, Results]:
+        scoring = Scoring(draws, seed)
+        clean = run_evaluation(Evaluation(model, test, [], scoring, name=name))
+        results = run_evaluation(Evaluation(model, attacked, attacks, scoring, name=name))
+        return {CLEAN: clean} | {attack.name: results for attack in attacks}
 
     return {
-        "undefended": outcomes("undefended", models.undefended, attacks_from(models.undefended, budget), 1),
-        "defense": outcomes("defense", models.defense, on_defense, settings.ensemble),
+        "undefended": evaluate("undefended", models.undefended, attacks_from(models.undefended, budget), 1),
+        "defense": evaluate("defense", models.defense, on_defense, settings.ensemble),
     }
 
 
-def draw_demo(path: Path, models: Models, test: ImageSet, outcomes: dict[str, list[Outcome]], seed: int) -> None:
-    """Draws the first test images: clean, attacked, and as each decoder reconstructs them for its classifier."""
+def draw_demo(path: Path, models: Models, test: ImageSet, results: dict[str, dict[str, Results]], seed: int) -> None:
+    """Draws the first test images: clean, attacked, and as each decoder gives them to its classifier."""
     masks = derive_seed(seed, "picture")
-    clean, *attacked = outcomes["defense"]
-    worst = min(attacked, key=lambda outcome: outcome.accuracy.value)
+    on_defense, on_undefended = results["defense"], results["undefended"]
+    worst = min(list(on_defense)[1:], key=lambda attack: on_defense[attack].accuracy(attack).value)
+    (pgd,) = list(on_undefended)[1:]
 
-    def answered(name: str, outcome: Outcome) -> Strip:
-        return Strip.of(name, outcome.images[:SHOWN], outcome.predictions, outcome.labels, test.classes)
+    def images(results: dict[str, Results], attack: str) -> torch.Tensor:
+        return results[attack].images(attack)[:SHOWN]
+
+    def answers(title: str, results: dict[str, Results], attack: str) -> Strip:
+        votes = torch.tensor([record.vote for record in results[attack].records[attack]])
+        return Strip.of(title, images(results, attack), votes, test.labels, test.classes)
 
     @torch.no_grad()
-    def decoded(name: str, model: Defense, outcome: Outcome) -> Strip:
-        images = outcome.images[:SHOWN]
-        return Strip(name, model.autoencode(images, masks, test.ids[: len(images)]))
+    def decoded(title: str, model: Defense, attack: str) -> Strip:
+        shown = images(on_defense, attack)
+        return Strip(title, model.autoencode(shown, masks, test.ids[: len(shown)]))
 
     strips = [
-        answered("clean,\ndefense's answer", clean),
-        decoded("decoded", models.defense, clean),
-        decoded("decoded,\nunsupervised", models.unsupervised, clean),
-        answered("PGD,\nundefended answer", outcomes["undefended"][-1]),
-        answered(f"{worst.name},\ndefense's answer", worst),
+        answers("clean,\ndefense's answer", on_defense, CLEAN),
+        decoded("decoded", models.defense, CLEAN),
+        decoded("decoded,\nunsupervised", models.unsupervised, CLEAN),
+        answers("PGD,\nundefended answer", on_undefended, pgd),
+        answers(f"{worst},\ndefense's answer", on_defense, worst),
         decoded("decoded", models.defense, worst),
         decoded("decoded,\nunsupervised", models.unsupervised, worst),
     ]
-    draw_picture(path, strips, stages(models.defense.encoder, clean.images[0], masks))
+    draw_picture(path, strips, stages(models.defense.encoder, images(on_defense, CLEAN)[0], masks))

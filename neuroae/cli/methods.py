@@ -1,4 +1,4 @@
-"""The attacks that `neuroae attack` knows by name, and their settings as the options give them."""
+"""The attack methods of `neuroae attack`, and how its options become their settings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,13 +12,13 @@ from ..nn.encoder import SELECTION
 
 TITLES = {"pgd": "PGD", "fgsm": "FGSM", "r-fgsm": "R+FGSM", "apgd": "APGD", "square": "Square"}
 WITHOUT_GRADIENTS = ("square",)
-# Options of which several values make several attacks, and the settings that they decide.
+# Options that may be repeated, and the settings that they decide.
 SWEPT = {"epsilon": ("epsilon",), "steps": ("steps",), "realizations": ("realizations", "draws")}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the options say, for all methods alike; None leaves a method its own default."""
+    """The options of an attack, the same for all methods. None leaves a method its own default."""
 
     epsilon: float
     step_size: float
@@ -34,17 +34,17 @@ class Budget:
     schedule: Schedule | None = None
 
     def settings(self, method: str, mode: str = "") -> AttackSettings:
-        """Those of a method, under a mode of ``evaluation.MODES`` or none.
+        """Returns the settings of a method, under a mode of ``evaluation.MODES`` or none.
 
         Raises:
-            ValueError: there is no such method, or they do not fit it.
+            ValueError: There is no such method, or the options do not fit it.
         """
-        steps, common = given(steps=self.steps), self.gradient_settings()
+        steps, common = without_none(steps=self.steps), self.gradient_settings()
         if method != "pgd" and (self.momentum is not None or self.schedule is not None):
             raise ValueError(f"momentum and schedule are of the attack 'pgd', and attack is {method!r}")
         match method:
             case "pgd":
-                common |= given(momentum=self.momentum, schedule=self.schedule)
+                common |= without_none(momentum=self.momentum, schedule=self.schedule)
                 kind = PGDSettings.selection_recipe if mode == SELECTION else PGDSettings
                 return kind(step_size=self.step_size, **steps, **common)
             case "fgsm":
@@ -54,41 +54,44 @@ class Budget:
             case "apgd":
                 return APGDSettings(**steps, **common)
             case "square" if self.norm == "linf":
-                return SquareSettings(self.epsilon, self.queries, **given(draws=self.realizations))
+                return SquareSettings(self.epsilon, self.queries, **without_none(draws=self.realizations))
             case "square":
                 raise ValueError(f"norm is {self.norm!r}, expected 'linf' for the attack 'square'")
         raise ValueError(f"attack is {method!r}, expected one of {', '.join(TITLES)}")
 
     def gradient_settings(self) -> dict[str, Any]:
+        """Returns the settings that all methods with gradients share."""
         return {
             "epsilon": self.epsilon,
             "restarts": self.restarts,
             "random_start": self.random_start,
             "average": self.average,
             "norm": self.norm,
-            **given(realizations=self.realizations, loss=self.loss),
+            **without_none(realizations=self.realizations, loss=self.loss),
         }
 
 
-def given(**options: object) -> dict[str, Any]:
-    """Those options that are not None."""
+def without_none(**options: object) -> dict[str, Any]:
+    """Returns the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def repeated(**options: Sequence[float] | None) -> list[str]:
-    """Names of the options that were given several values."""
-    return [name for name, values in options.items() if values and len(values) > 1]
+def name_by_settings(attacks: Sequence[Attack], **options: Sequence[float] | None) -> Sequence[Attack]:
+    """Returns the attacks with their values of repeated options in their names.
 
+    A method without such a setting, and a source that draws nothing, make the same attack of all values; it is
+    returned once.
 
-def named_by_settings(attacks: Sequence[Attack], swept: Sequence[str]) -> list[Attack]:
-    """The attacks with the values of the swept options in their names.
-
-    A method without such a setting, and a source that draws nothing, make the same attack of all values: it is there
-    once.
+    Args:
+        attacks: Attacks of one method on one source.
+        options: The values that were given for each option of ``SWEPT``, by its name.
     """
+    repeated = [option for option, values in options.items() if values and len(values) > 1]
+    if not repeated:
+        return attacks
     named = {}
     for attack in attacks:
         settings = asdict(attack.settings)
-        values = [f"{option} {settings[field]}" for option in swept for field in SWEPT[option] if field in settings]
+        values = [f"{option} {settings[field]}" for option in repeated for field in SWEPT[option] if field in settings]
         named[", ".join([attack.name, *values])] = attack
     return [replace(attack, name=name) for name, attack in named.items()]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data import DatasetName, ImageSet, load_dataset
 from ..dictionary import dictionary_digest
-from ..evaluation import evaluate
+from ..evaluation import Evaluation, Scoring, run_evaluation
 from ..models import CONFIG, load_pretrained, save_pretrained
 from ..models.fingerprints import fingerprint
 from ..models.presets import Preset, make_classifier, make_defense
@@ -327,7 +327,8 @@ def finish(plan: Plan, model: nn.Module, history: list[Epoch], identity: dict[st
     """Scores the model, saves it with notes on its training, and prints the score."""
     scored, seed = plan.scored, plan.settings.seed
     ensemble = 10 if isinstance(model, Defense) else 1
-    row = Row.of(output.name, evaluate(model, scored, ensemble=ensemble, seed=seed, title=output.name))
+    results = run_evaluation(Evaluation(model, scored, [], Scoring(ensemble, seed), name=output.name))
+    row = Row.of(output.name, results)
     first, *later = load_run(output)["versions"]
     notes = {
         "run": identity,

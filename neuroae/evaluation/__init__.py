@@ -1,10 +1,10 @@
-"""Evaluation: accuracy, clean and attacked, with its uncertainty."""
+"""Evaluation: the accuracy of a model, clean and attacked, with its uncertainty."""
 
 from .attack import MODES, Attack, attacks_from
 from .plan import Evaluation
 from .records import CLEAN, Record
 from .results import Results, load_evaluation
-from .run import Outcome, evaluate, run_evaluation
+from .run import run_evaluation
 from .scoring import Scoring
 from .statistics import Accuracy
 
@@ -14,12 +14,10 @@ __all__ = [
     "Accuracy",
     "Attack",
     "Evaluation",
-    "Outcome",
     "Record",
     "Results",
     "Scoring",
     "attacks_from",
-    "evaluate",
     "load_evaluation",
     "run_evaluation",
 ]

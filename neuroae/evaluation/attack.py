@@ -1,6 +1,6 @@
-"""Attack modes, the paper's (section 4) and ours: how the gradient gets through the autoencoder."""
+"""The attacks of an evaluation: which model they follow, by which gradient, and with which settings."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -21,19 +21,20 @@ from ..nn.variants import Ensemble, MeanField
 from ..utils.contexts import PRECISIONS, autocast
 from ..utils.randomness import derive_seed
 from .records import CLEAN
-from .scoring import Block, Scoring, fixed
+from .scoring import Block, Scoring, with_fixed_masks
 
 AttackSettings = PGDSettings | APGDSettings | SquareSettings
 METHODS: dict[type, Callable[..., Perturbed]] = {PGDSettings: pgd, APGDSettings: apgd, SquareSettings: square}
-Variant = Literal["ensemble", "mean-field", "fixed-masks"]
+METHOD_TITLES = {"pgd": "PGD", "apgd": "APGD", "square": "Square"}
+Variant = Literal["ensemble", "mean-field"]
 VARIANTS = get_args(Variant)
 Progress = Callable[[int], object]
-# Settings that came later, by the value under which an attack is the one that it was without them.
-ADDED = {"momentum": 0.0, "schedule": "constant"}
+# Settings of later versions, and the value that leaves an attack what it was before: identities omit them then.
+LATER_SETTINGS = {"momentum": 0.0, "schedule": "constant"}
 
 
 class Widths(NamedTuple):
-    """Of the surrogate "selection"; None keeps those of the model (see ``Defense.with_surrogate``)."""
+    """The widths of the surrogate "selection". None keeps the model's own (see ``Defense.with_surrogate``)."""
 
     selection_width: float | None = None
     clamp_width: float | None = None
@@ -43,40 +44,46 @@ DEFAULT_WIDTHS = Widths()
 
 
 class Perturbation(Protocol):
-    """What an evaluation asks of ``Attack``, ``ReadyMade`` and ``Clean``."""
+    """What an evaluation needs of an attack: ``Attack``, ``ReadyMade`` and ``Clean`` have it."""
 
     @property
     def name(self) -> str:
-        """Shown in tables, and unique in an evaluation."""
+        """The name in tables, unique in an evaluation."""
 
     @property
     def passes(self) -> int:
-        """Passes an image that crafting reports as progress; 0 where there is no work."""
+        """Passes per image that crafting reports as progress; 0 for images that exist already."""
 
     def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
-        """The images of a block, perturbed to fool the model."""
+        """Returns the images of a block, perturbed to fool the model."""
 
     def identity(self) -> dict[str, Any]:
-        """What makes two the same, in a form that JSON holds."""
+        """Returns what decides the perturbed images, as JSON values: equal identities mean the same attack."""
 
 
 @dataclass(frozen=True, eq=False)
 class Attack:
-    """An attack, and whose gradients it follows.
+    """An attack with its settings and the model whose gradients it follows.
 
     Attributes:
-        name: the seeds of its draws follow from it.
-        source: the model that it is crafted on, in evaluation mode: the attacked one, or another (transfer).
-        settings: they decide the method, too.
-        precision: of the source's decoder and classifier while crafting; scoring is in float32 always.
-        surrogate: how the gradient gets through a ``Defense`` (see ``Defense.with_surrogate``); None leaves that to
+        name: The name in tables. The seeds of the attack's draws derive from it.
+        source: The model that images are crafted on, in evaluation mode: the attacked model itself (white box) or
+            another one (transfer).
+        settings: Budget, steps and draws. Their type decides the method: PGD, APGD or Square.
+        precision: "float32" or "bfloat16", for the source's decoder and classifier while crafting. Scoring is always
+            in float32.
+        surrogate: How the gradient passes a ``Defense`` (see ``Defense.with_surrogate``). None keeps the surrogate of
             the source.
-        variant: of the source: "ensemble" is the ensemble as deployed, of as many members as there are scoring draws;
-            "mean-field" has dropout replaced by its expectation; "fixed-masks" draws the same masks in every call.
-            None is the source itself, one realization a gradient.
-        transfer: the source's name where it is not the attacked model.
-        widths: of the surrogate "selection".
-        targeted: aims at the wrong class that the attacked model finds likeliest in the clean image.
+        variant: The view of the source that is attacked. "ensemble" is the ensemble as deployed, with as many members
+            as there are scoring draws; "mean-field" replaces dropout by its expectation. None attacks the source
+            itself, one realization per gradient.
+        transfer: The source's name where it is not the attacked model, else "".
+        widths: The widths of the surrogate "selection".
+        targeted: Whether the attack aims at the class that the attacked model finds likeliest among the wrong ones.
+
+    Raises:
+        TypeError: ``settings`` is of no known method.
+        ValueError: An argument has an unknown value, or does not fit the source.
     """
 
     name: str
@@ -91,8 +98,8 @@ class Attack:
 
     def __post_init__(self) -> None:
         if type(self.settings) not in METHODS:
-            known = ", ".join(kind.__name__ for kind in METHODS)
-            raise TypeError(f"settings is a {type(self.settings).__name__}, expected one of {known}")
+            names = ", ".join(kind.__name__ for kind in METHODS)
+            raise TypeError(f"settings is a {type(self.settings).__name__}, expected one of {names}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
         if self.precision != "float32" and not self.settings.gradients:
@@ -111,18 +118,22 @@ class Attack:
 
     @property
     def family(self) -> Literal["white-box", "PW-T", "B-T", "gradient-free"]:
-        """The paper's (section 4): a transfer is PW-T from a defense with another decoder, B-T from a classifier."""
+        """The threat model (paper, section 4).
+
+        A transfer is partial white-box (PW-T) from a defense with another decoder, and black-box (B-T) from a
+        classifier.
+        """
         if self.transfer:
             return "PW-T" if isinstance(self.source, Defense) else "B-T"
         return "white-box" if self.settings.gradients else "gradient-free"
 
     @property
     def followed_surrogate(self) -> str | None:
-        """The surrogate gradient that is followed: the attack's, or the source's own; None where it has none."""
-        return self.surrogate or own_surrogate(self.source)
+        """The surrogate gradient in use: the attack's, or else the source's. None for a model that has none."""
+        return self.surrogate or source_surrogate(self.source)
 
     def crafting_model(self, scoring: Scoring, ids: torch.Tensor) -> nn.Module:
-        """The module whose gradients are followed, for the images of these ids."""
+        """Returns the module whose gradients are followed, for the images of these ids."""
         model = self.source
         if isinstance(model, Defense):
             if self.surrogate is not None:
@@ -131,7 +142,7 @@ class Attack:
                 return Ensemble(model, scoring.draws)
             if self.variant == "mean-field":
                 return MeanField(model)
-        return fixed(model, scoring, ids) if scoring.deterministic or self.variant == "fixed-masks" else model
+        return with_fixed_masks(model, scoring, ids) if scoring.deterministic else model
 
     def craft(
         self,
@@ -142,7 +153,7 @@ class Attack:
         after_step: Callable[[int, torch.Tensor], object] | None = None,
     ) -> Perturbed:
         """Returns the block, perturbed; ``after_step`` is for PGD alone (see ``pgd``)."""
-        targets = targets_of(model, block, scoring) if self.targeted else None
+        targets = likeliest_targets(model, block, scoring) if self.targeted else None
         with autocast(self.precision, block.images.device):
             return METHODS[type(self.settings)](
                 self.crafting_model(scoring, block.ids),
@@ -152,7 +163,7 @@ class Attack:
                 seed=derive_seed(scoring.seed, f"craft {self.name}"),
                 image_ids=block.ids,
                 targets=targets,
-                judge=fixed(model, scoring, block.ids) if scoring.deterministic else model,
+                judge=with_fixed_masks(model, scoring, block.ids) if scoring.deterministic else model,
                 progress=progress,
                 **({} if after_step is None else {"after_step": after_step}),
             )
@@ -175,14 +186,14 @@ class Attack:
         }
 
     def decisive_settings(self) -> dict[str, Any]:
-        """The settings as JSON holds them, with what decides how many realizations are drawn at once."""
-        settings = {name: value for name, value in asdict(self.settings).items() if value != ADDED.get(name)}
+        """Returns the settings as JSON values, with the rule for how many realizations are drawn at once."""
+        settings = {name: value for name, value in asdict(self.settings).items() if value != LATER_SETTINGS.get(name)}
         if "chunk" in settings:
             settings["chunk"] = chunk_rule(self.source, settings["chunk"])
         return settings
 
     def resolved_widths(self) -> dict[str, float]:
-        """Those of the surrogate "selection", where that is followed."""
+        """Returns the widths in use; empty where the attack does not follow the surrogate "selection"."""
         model = self.source
         if not isinstance(model, Defense) or self.followed_surrogate != SELECTION:
             return {}
@@ -191,43 +202,63 @@ class Attack:
         return widths | ({"clamp_width": model.decoder.clamp_width} if isinstance(model.decoder, Decoder) else {})
 
 
-def targets_of(model: nn.Module, block: Block, scoring: Scoring) -> torch.Tensor:
+def likeliest_targets(model: nn.Module, block: Block, scoring: Scoring) -> torch.Tensor:
+    """Returns (B,) int64, the wrong class that the model finds likeliest in each clean image."""
     seed = batch_seed(model, derive_seed(scoring.seed, "targets"), block.ids)
     return likeliest_wrong_class(model, block.images, block.labels, scoring.draws, seed, block.ids)
 
 
 class Clean:
-    """The attack without perturbation."""
+    """The clean images, as an attack that changes nothing."""
 
     name = CLEAN
     passes = 0
 
     def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
-        return untouched(block.images)
+        return without_passes(block.images)
 
     def identity(self) -> dict[str, Any]:
         return {"method": CLEAN, "family": CLEAN, "access": CLEAN, "gradients": 0, "forwards": 0}
 
 
-def untouched(images: torch.Tensor) -> Perturbed:
-    """Images that took no pass to make."""
+def without_passes(images: torch.Tensor) -> Perturbed:
+    """Returns the images as the result of an attack that made no pass."""
     none = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     return Perturbed(images, 0, 0, none, none)
 
 
-def own_surrogate(model: nn.Module) -> str | None:
+def craft(
+    attack: Perturbation, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int
+) -> Perturbed:
+    """Returns a block's images under an attack on the model, clipped to [0, 1], in float32 as they are scored.
+
+    Raises:
+        FloatingPointError: The attack made a pixel that is NaN or infinite.
+    """
+    perturbed = attack.craft(model, block, scoring, progress)
+    if not bool(perturbed.images.isfinite().all()):
+        raise FloatingPointError(f"{attack.name} made pixels that are not finite")
+    return perturbed._replace(images=perturbed.images.float().clamp(0, 1))
+
+
+def source_surrogate(model: nn.Module) -> str | None:
+    """Returns the surrogate gradient that a model is set to; None for a model other than a ``Defense``."""
     if not isinstance(model, Defense):
         return None
     return AUTOENCODER_IDENTITY if model.autoencoder_identity else model.encoder.surrogate
 
 
+# The paper's modes (section 4.1). W-NFGA, white-box near-full-gradient attack, differentiates everything but the
+# quantizer, which gets a surrogate derivative. W-AIGA, white-box autoencoder-identity gradient approximation, takes
+# the derivative of the whole autoencoder to be the identity.
 PAPERS_MODES = {
     "w-nfga-identity": ("W-NFGA identity", "identity"),
     "w-nfga-smooth": ("W-NFGA smooth", "smooth"),
     "w-aiga": ("W-AIGA", AUTOENCODER_IDENTITY),
 }
+# Title in tables and surrogate gradient of each mode.
 MODES = PAPERS_MODES | {SELECTION: ("selection", SELECTION)}
-DETERMINISTIC_VARIANTS = ("mean-field", "fixed-masks")
+SURROGATE_TITLES = {surrogate: title for title, surrogate in MODES.values()}
 
 
 def attacks_from(
@@ -242,48 +273,64 @@ def attacks_from(
     random_target: bool = True,
     widths: Widths = DEFAULT_WIDTHS,
 ) -> list[Attack]:
-    """Attacks crafted on ``source``: with gradients one a mode from a ``Defense``, and one from any other model.
+    """Returns the attacks that are crafted on a model: one per mode on a ``Defense``, a single one on any other model.
 
-    W-NFGA and W-AIGA come of the attacked model itself, PW-T of a defense with an unsupervised decoder, and B-T of a
-    classifier.
+    The attacked model itself as the source gives the paper's white-box attacks (W-NFGA, W-AIGA), a defense with an
+    unsupervised decoder the partial white-box transfer PW-T, and a classifier the black-box transfer B-T.
 
     Args:
-        source: the attacked model itself (white box), or another (transfer).
-        settings: of the attack; where the crafting model draws nothing, one realization is enough and is what it gets.
-        modes: keys of ``MODES``; the paper's by default.
-        precision: while gradients are taken. A search compares answers, whose differences bfloat16 rounds away, so it
-            is in float32.
-        transfer: where the source is not the attacked model, its name, for tables.
-        variant: of the source (see ``Attack``).
-        random: whether the source draws: one that does is attacked by many realizations. None knows that a ``Defense``
-            does and a ``ResNet32`` does not; of any other model it has to be said (``evaluation.models.is_random``
-            finds out).
-        method: what the attack is called in tables; PGD is not named where a mode says enough.
-        random_target: whether the attacked model draws; where it is not the crafting one, many draws then choose.
-        widths: of the mode "selection".
+        source: The model that images are crafted on, in evaluation mode.
+        settings: The settings of the attack. A source that draws nothing gets one realization per gradient.
+        modes: Keys of ``MODES``; by default the paper's. Attacks without gradients have no modes.
+        precision: "float32" or "bfloat16", while gradients are taken. Attacks without gradients run in float32, since
+            bfloat16 would round away the differences that they compare.
+        transfer: The source's name for tables, where it is not the attacked model.
+        variant: The view of the source that is attacked (see ``Attack``).
+        random: Whether the source draws, and so needs many realizations. None is enough for a ``Defense``, which
+            draws, and a ``ResNet32``, which does not; ``evaluation.models.is_random`` finds it out for other models.
+        method: The method's name for tables. "PGD" is left out where a mode is named.
+        random_target: Whether the attacked model draws. If so, attacks on a source that draws nothing still use many
+            draws of the attacked model to choose among restarts.
+        widths: The widths of the mode "selection".
 
     Raises:
-        ValueError: a mode is unknown, or it is not said of another model than ours whether it draws.
+        ValueError: A mode is unknown, or ``random`` is None for a model that is neither a ``Defense`` nor a
+            ``ResNet32``.
     """
     check_modes(modes)
-    draws = known_to_draw(source) if random is None else random
-    if not draws or variant in DETERMINISTIC_VARIANTS:
-        settings = one_draw(settings, keep_selection=random_target and bool(transfer or variant))
+    draws = is_random_by_type(source) if random is None else random
+    if not draws or variant == "mean-field":
+        settings = with_one_realization(settings, keep_selection=random_target and bool(transfer or variant))
     ending = (variant or "", f"from {transfer}" if transfer else "")
     if not settings.gradients:
         precision = "float32"
     if not isinstance(source, Defense) or not settings.gradients:
-        return [Attack(named(method, *ending), source, settings, precision, None, variant, transfer)]
+        return [Attack(join_words(method, *ending), source, settings, precision, None, variant, transfer)]
     attacks = []
     for mode in modes:
         title, surrogate = MODES[mode]
-        name = named("" if method == "PGD" else method, title, *ending)
-        chosen = widths if surrogate == SELECTION else DEFAULT_WIDTHS
-        attacks.append(Attack(name, source, settings, precision, surrogate, variant, transfer, chosen))
+        name = join_words("" if method == "PGD" else method, title, *ending)
+        mode_widths = widths if surrogate == SELECTION else DEFAULT_WIDTHS
+        attacks.append(Attack(name, source, settings, precision, surrogate, variant, transfer, mode_widths))
     return attacks
 
 
-def known_to_draw(source: nn.Module) -> bool:
+def attack_label(identity: Mapping[str, Any]) -> str:
+    """Returns a title made of an attack's identity: method, gradient, variant and source, without its settings."""
+    method = METHOD_TITLES.get(identity["method"], identity["method"])
+    surrogate = identity.get("surrogate") or ""
+    gradient = SURROGATE_TITLES.get(surrogate, surrogate) if identity["gradients"] else ""
+    source = (identity.get("source") or {}).get("name")
+    ending = (identity.get("variant") or "", f"from {source}" if source else "")
+    return join_words("" if gradient and method == "PGD" else method, gradient, *ending)
+
+
+def is_random_by_type(source: nn.Module) -> bool:
+    """Returns whether a model of our own types draws.
+
+    Raises:
+        ValueError: The model is of another type.
+    """
     if isinstance(source, Defense):
         return True
     if type(source) is ResNet32:
@@ -292,17 +339,18 @@ def known_to_draw(source: nn.Module) -> bool:
 
 
 def check_modes(modes: Collection[str]) -> None:
+    """Raises a ValueError for a mode that is not one of ``MODES``."""
     for mode in modes:
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
 
 
-def one_draw(settings: AttackSettings, keep_selection: bool) -> AttackSettings:
-    """The same with one realization a gradient, or a query, and no comparison on other draws.
+def with_one_realization(settings: AttackSettings, keep_selection: bool) -> AttackSettings:
+    """Returns the settings with one realization per gradient or query, and no comparison on other draws.
 
     Args:
-        settings: of the attack.
-        keep_selection: whether the attacked model may still draw, so that what chooses the worst attempt stays.
+        settings: The settings of the attack.
+        keep_selection: Whether to keep the draws that choose among restarts, for an attacked model that may draw.
     """
     if isinstance(settings, SquareSettings):
         return replace(settings, draws=1, fresh=False)
@@ -312,5 +360,5 @@ def one_draw(settings: AttackSettings, keep_selection: bool) -> AttackSettings:
     return replace(settings, realizations=1, selection=selection)
 
 
-def named(*words: str) -> str:
+def join_words(*words: str) -> str:
     return " ".join(word for word in words if word)

@@ -1,4 +1,4 @@
-"""Where an evaluation keeps what: the layout of its folder."""
+"""The folder of an evaluation: its layout, its files of lines and its images."""
 
 import json
 import os
@@ -11,19 +11,41 @@ from typing import Any
 
 from torch import Tensor
 
-from ..utils.files import decode_json, load_tensors, naming, remove_leftovers, require_claim, save_tensors, sync
+from ..utils.files import (
+    decode_json,
+    load_tensors,
+    naming,
+    remove_leftovers,
+    replacing,
+    require_claim,
+    save_tensors,
+    sync,
+)
+
+# A line is a JSON object whose last key is the checksum of the object without it.
+LINE = re.compile(r'(\{.*?),?"crc32":"([0-9a-f]{8})"\}\n')
+# Earlier versions wrote the checksum, a space and the object.
+EARLIER_LINE = re.compile(r"([0-9a-f]{8}) (.*)\n")
 
 
-def sealed(value: dict[str, Any]) -> str:
-    """A line: the checksum of the JSON, and the JSON."""
+def to_line(value: dict[str, Any]) -> str:
+    """Returns the value as a line of JSON with the checksum of the rest as its last key, "crc32"."""
     text = json.dumps(value, separators=(",", ":"))
-    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+    return f'{text[:-1]}{"," if value else ""}"crc32":"{crc32(text.encode())}"}}\n'
 
 
-def unsealed(line: str) -> dict[str, Any] | None:
-    """What the line holds, or None where it is damaged, not whole, or no JSON object."""
-    checksum, _, text = line.rstrip("\n").partition(" ")
-    if not line.endswith("\n") or checksum != f"{zlib.crc32(text.encode()):08x}":
+def from_line(line: str) -> dict[str, Any] | None:
+    """Returns the value of a line without its checksum; None for a line that is damaged or incomplete.
+
+    Lines of earlier versions are read too.
+    """
+    if match := LINE.fullmatch(line):
+        text, checksum = match[1] + "}", match[2]
+    elif match := EARLIER_LINE.fullmatch(line):
+        checksum, text = match[1], match[2]
+    else:
+        return None
+    if checksum != crc32(text.encode()):
         return None
     try:
         value = decode_json(text)
@@ -32,11 +54,15 @@ def unsealed(line: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def crc32(content: bytes) -> str:
+    return f"{zlib.crc32(content):08x}"
+
+
 def append_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
     """Adds lines to a file and waits until they are on the disk.
 
     Raises:
-        FolderReplacedError: the file is in a folder that this process claimed and that is another run's by now.
+        FolderReplacedError: The file is in a folder that this process claimed and that another run has replaced.
     """
     require_claim(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +70,7 @@ def append_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
         # A killed process may have left half a line, which would spoil the next one too.
         if file.tell() and not ends_a_line(file.fileno()):
             file.write(b"\n")
-        file.write("".join(map(sealed, values)).encode())
+        file.write("".join(map(to_line, values)).encode())
         file.flush()
         sync(file.fileno())
 
@@ -54,11 +80,23 @@ def ends_a_line(descriptor: int) -> bool:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; damaged ones are left out. No file gives none."""
+    """Returns the values of the intact lines of a file; a missing file has none."""
+    return [value for value in decoded_lines(path) if value is not None]
+
+
+def decoded_lines(path: Path) -> list[dict[str, Any] | None]:
+    """Returns the value of every line of a file, None for a damaged one."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    return [value for value in map(unsealed, lines) if value is not None]
+    return list(map(from_line, path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)))
+
+
+def write_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
+    """Writes a file of these lines alone. A file that holds them already, as any version wrote it, is left alone."""
+    lines = list(map(to_line, values))
+    if not path.exists() or decoded_lines(path) != list(map(from_line, lines)):
+        with replacing(path) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
 
 
 MANIFEST = "manifest.json"
@@ -70,10 +108,11 @@ SANITY = "sanity.json"
 
 @dataclass(frozen=True)
 class Files:
-    """
+    """The files of an evaluation.
+
     Attributes:
-        folder: of the evaluation.
-        stamp: of the evaluation, which records and images carry; empty in folders of earlier versions.
+        folder: The evaluation's folder.
+        stamp: The evaluation's stamp, which its records and images carry; empty in folders of earlier versions.
     """
 
     folder: Path
@@ -81,45 +120,47 @@ class Files:
 
     @property
     def manifest(self) -> Path:
-        """What was asked."""
+        """The file that says what is evaluated."""
         return self.folder / MANIFEST
 
     @property
     def records(self) -> Path:
-        """All records, ordered by attack and image; there when the evaluation is done."""
+        """All records, ordered by attack and image. The file exists once the evaluation is finished."""
         return self.folder / RECORDS
 
     @property
     def times(self) -> Path:
-        """Seconds that each block took; there when the evaluation is done."""
+        """The seconds of each block. The file exists once the evaluation is finished."""
         return self.folder / TIMES
 
     @property
     def sanity(self) -> Path:
-        """What the sanity report measured, for the next report."""
+        """The checks of the sanity report."""
         return self.folder / SANITY
 
     def record_part(self, rank: int) -> Path:
-        """Records that a process made, in the order in which it made them."""
+        """Returns the file of one process's records, in the order in which it made them."""
         return self.folder / "records" / f"part-{rank}.jsonl"
 
     def time_part(self, rank: int) -> Path:
+        """Returns the file of the seconds that one process's blocks took."""
         return self.folder / "times" / f"part-{rank}.jsonl"
 
     def record_parts(self) -> list[Path]:
-        """Those of all processes of this run and of earlier ones, and what was merged."""
+        """Returns all files of records: the merged one, and those of all processes of this and earlier runs."""
         return [self.records, *sorted((self.folder / "records").glob("part-*.jsonl"))]
 
     def time_parts(self) -> list[Path]:
+        """Returns all files of times, in the same order."""
         return [self.times, *sorted((self.folder / "times").glob("part-*.jsonl"))]
 
     def work(self) -> list[Path]:
-        """What an evaluation leaves beside its manifest."""
+        """Returns the files and folders that an evaluation leaves beside its manifest."""
         parts = [self.record_part(0).parent, self.time_part(0).parent, self.folder / IMAGES]
         return [self.records, self.times, self.sanity, *parts]
 
     def images(self, attack: str, block: int) -> Path:
-        """The adversarial images of a block."""
+        """Returns the file of a block's images under an attack."""
         return self.folder / IMAGES / slug(attack) / f"{block:05d}.safetensors"
 
     def remove_leftovers(self) -> None:
@@ -131,44 +172,44 @@ class Files:
 
 
 def slug(attack: str) -> str:
-    """An attack's name as a folder's: its letters, of any script, and digits."""
+    """Returns an attack's name as the name of a folder: its letters, of any script, and digits."""
     return re.sub(r"[\W_]+", "-", attack.lower()).strip("-")
 
 
 def save_images(path: Path, images: Tensor, ids: Tensor, stamp: str = "") -> None:
     """Writes a block of (B, C, H, W) float32 images and their ids, with a checksum and the evaluation's stamp."""
-    whose = {"crc32": checksum(images)}
-    # In one entry, since safetensors writes several in any order, and files of one evaluation are equal to the byte.
-    save_tensors(path, {"images": images, "ids": ids}, {"of": whose | {"stamp": stamp}} if stamp else whose)
+    origin = {"crc32": checksum(images)}
+    # One entry: safetensors writes several in any order, and equal evaluations shall leave equal bytes.
+    save_tensors(path, {"images": images, "ids": ids}, {"of": origin | {"stamp": stamp}} if stamp else origin)
 
 
 def load_images(path: Path, ids: Tensor, stamp: str | None = None) -> Tensor:
-    """The images that ``save_images`` wrote.
+    """Returns the images that ``save_images`` wrote.
 
     Args:
-        path: of the file.
-        ids: that it has to hold.
-        stamp: of the evaluation whose images they have to be; None is any.
+        path: The file.
+        ids: The ids that the file has to hold, in this order.
+        stamp: The stamp of the evaluation that the images have to belong to. None accepts any, and images without a
+            stamp belong to every evaluation.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or holds images of other ids or of another evaluation; without a stamp they are
-            anyone's.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, or holds images of other ids or of another evaluation.
     """
     tensors, metadata = load_tensors(path)
     try:
-        images, found = tensors["images"], tensors["ids"]
+        images, saved_ids = tensors["images"], tensors["ids"]
     except KeyError as error:
         raise ValueError(f"{path} does not hold a block of images: {error} is missing") from error
-    if found.tolist() != ids.tolist():
+    if saved_ids.tolist() != ids.tolist():
         raise ValueError(f"{path} holds other images than expected")
-    whose = metadata.get("of", metadata)
-    if stamp is not None and whose.get("stamp", "") not in ("", stamp):
-        raise ValueError(f"{path} holds images of another evaluation, {whose['stamp']}, expected {stamp or 'none'}")
-    if whose.get("crc32") != checksum(images):
+    origin = metadata.get("of", metadata)
+    if stamp is not None and origin.get("stamp", "") not in ("", stamp):
+        raise ValueError(f"{path} holds images of another evaluation, {origin['stamp']}, expected {stamp or 'none'}")
+    if origin.get("crc32") != checksum(images):
         raise ValueError(f"{path} is damaged: its images do not fit their checksum")
     return images
 
 
 def checksum(images: Tensor) -> str:
-    return f"{zlib.crc32(images.cpu().contiguous().numpy().tobytes()):08x}"
+    return crc32(images.cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Models to evaluate: those of this package, and any user's."""
+"""The models that evaluations attack: those of this package, and a user's own."""
 
 import importlib
 import inspect
@@ -23,22 +23,23 @@ from ..utils.modules import takes_seeds
 from .plan import device_of
 from .scoring import Block
 
+# Images that a model is tried on, and draws of each.
 PROBED = 8
-DRAWN = 8
+DRAWS = 8
 
 
 def load_model(name: str) -> nn.Module:
-    """A model in evaluation mode.
+    """Returns a model in evaluation mode.
 
     Args:
-        name: a folder that ``neuroae train`` wrote, a model that ships with the package, or "module:function", a
-            function without arguments that returns a module from images in [0, 1] to logits. Modules are looked for
-            in the current folder too.
+        name: A folder that ``neuroae train`` wrote, a model that ships with the package, or "module:function": a
+            function without arguments that returns a module from (B, C, H, W) images in [0, 1] to (B, classes)
+            logits. Modules in the current folder can be imported too.
 
     Raises:
-        FileNotFoundError: no folder and no shipped model has this name.
-        ImportError: there is no such module.
-        ValueError: the function is not there, takes arguments, or returns something else.
+        FileNotFoundError: There is no folder and no shipped model of this name.
+        ImportError: There is no such module.
+        ValueError: The module has no such function, it takes arguments, or it returns something else.
     """
     if not is_function(name):
         return load_pretrained(name)[0]
@@ -53,32 +54,34 @@ def load_model(name: str) -> nn.Module:
 
 
 def is_function(name: str) -> bool:
-    """Whether a model's name is "module:function"; folders may have colons too."""
+    """Returns whether a model's name is "module:function". Names of folders may contain colons too."""
     return ":" in name and not Path(name).exists()
 
 
 def find_function(module: str, function: str) -> Callable[[], object]:
+    """Returns a function of a module, and raises the errors of ``load_model`` where there is none."""
     try:
-        found = getattr(importlib.import_module(module), function, None)
+        value = getattr(importlib.import_module(module), function, None)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise ImportError(f"there is no module {module!r} in {os.getcwd()} or among those installed") from error
-    if not callable(found):
+    if not callable(value):
         raise ValueError(f"module {module} has no function {function!r}")
-    needed = [
+    required = [
         parameter.name
-        for parameter in inspect.signature(found).parameters.values()
+        for parameter in inspect.signature(value).parameters.values()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    if needed:
-        raise ValueError(f"{module}:{function} takes {', '.join(needed)}, expected a function without arguments")
-    return found
+    if required:
+        raise ValueError(f"{module}:{function} takes {', '.join(required)}, expected a function without arguments")
+    return value
 
 
 @contextmanager
 def current_folder_first() -> Iterator[None]:
+    """Lets Python import modules of the current folder within the block."""
     folder = os.getcwd()
     sys.path.insert(0, folder)
     try:
@@ -88,61 +91,62 @@ def current_folder_first() -> Iterator[None]:
 
 
 def for_any_batch(name: str, model: nn.Module, data: ImageSet, block: int) -> nn.Module:
-    """The model itself, or behind ``FixedBatch`` where it takes batches of ``block`` images and not any number.
+    """Returns a model that takes any number of images: the model itself, or else the model behind ``FixedBatch``.
 
     Args:
-        name: of the model, for errors.
-        model: in evaluation mode.
-        data: images to try it on.
-        block: images that it is to take.
+        name: The model's name, for errors.
+        model: The model, in evaluation mode.
+        data: Images to try it on.
+        block: The number of images that a model of a fixed batch size should take.
 
     Raises:
-        ValueError: it takes neither.
+        ValueError: The model takes neither any number of images nor ``block`` images.
     """
     if isinstance(model, Defense | ResNet32):
         return model
-    refusals = (refusal(model, data, count) for count in (1, 2, PROBED))
-    refused = next((error for error in refusals if error is not None), None)
-    if refused is None:
+    errors = (refusal(model, data, count) for count in (1, 2, PROBED))
+    error = next((error for error in errors if error is not None), None)
+    if error is None:
         return model
     if refusal(model, data, block) is None:
         return FixedBatch(model, block)
-    if isinstance(refused, ValueError | TypeError):
-        raise refused
-    said = str(refused).partition("\n")[0] or type(refused).__name__
+    if isinstance(error, ValueError | TypeError):
+        raise error
+    reason = str(error).partition("\n")[0] or type(error).__name__
     raise ValueError(
-        f"{name} takes neither any number of images nor batches of {block} ({said}); a model that takes batches of "
+        f"{name} takes neither any number of images nor batches of {block} ({reason}); a model that takes batches of "
         "one size needs that as --block"
-    ) from refused
+    ) from error
 
 
 def refusal(model: nn.Module, data: ImageSet, count: int) -> Exception | None:
-    """The error with which a model refuses a batch of so many images."""
+    """Returns the error that a model raises for a batch of so many images, None where it answers."""
     images, _, ids = Block.of(data.take(torch.arange(count) % len(data)), device_of(model))
     try:
         with repeatable(), torch.no_grad():
             realizer(model, images, 0, ids)(0, 1, images.clone())
-    except Exception as error:  # models have ways of their own to refuse
+    except Exception as error:  # models refuse batches by errors of any type
         return error
     return None
 
 
 def is_random(model: nn.Module, data: ImageSet) -> bool:
-    """Whether some of 8 draws of the model answer differently to some of the first images.
+    """Returns whether 8 draws of the model differ in their answers to the first 8 images.
 
     Raises:
-        ValueError: the model does not give logits of the images' classes, or runs a normalization in training mode.
+        ValueError: The model's answers are no logits of the images' classes, or it runs a normalization in training
+            mode.
     """
     images, _, ids = Block.of(data.take(slice(PROBED)), device_of(model))
     with repeatable(), torch.no_grad(), no_training_normalization():
         realize = realizer(model, images, 0, ids)
         # A call each: rows of one batch may differ in their last bits without any draw.
-        first, *others = (realize(number, 1, images.clone()).float() for number in range(DRAWN))
+        first, *others = (realize(number, 1, images.clone()).float() for number in range(DRAWS))
     check_logits(first, len(images), int(data.labels.max()))
     return any(not torch.equal(first, other) for other in others)
 
 
 def require_fixable(name: str, model: nn.Module) -> None:
-    """Refuses a random model whose masks cannot be fixed."""
+    """Raises a ValueError for a random model whose masks cannot be fixed."""
     if not takes_seeds(model):
         raise ValueError(f"{name} draws, but not by seed and image id, so its masks cannot be fixed")

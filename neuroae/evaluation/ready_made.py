@@ -1,4 +1,4 @@
-"""Adversarial images that came from elsewhere, scored like those of an attack."""
+"""Adversarial images from elsewhere, scored like those of an attack."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +11,25 @@ from ..attacks import Perturbed
 from ..attacks.balls import BALLS, Norm
 from ..data import ImageSet
 from ..utils.files import load_tensors
-from .attack import Progress, untouched
+from .attack import Progress, without_passes
 from .folder import checksum
 from .scoring import Block, Scoring
 
-# Attacks of other libraries clip in float32: by so much a pixel may miss its bound, and an l2 norm its own.
+# Other libraries clip in float32, so pixels may miss their bounds by so much, and norms theirs.
 BOX_TOLERANCE = 1e-6
 EPSILON_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class ReadyMade:
-    """Adversarial images by their ids.
+    """Adversarial images with the ids of their clean images.
 
     Attributes:
-        name: as that of an attack.
+        name: The name in tables.
         images: (N, C, H, W) float32 in [0, 1].
-        ids: (N,) int64, of the clean images that they belong to.
-        norm, epsilon: of the ball that they were found to lie in; None where no epsilon was told.
+        ids: (N,) int64, the ids of the clean images.
+        norm: The norm of the ball that the images lie in.
+        epsilon: The radius of that ball, None if unknown.
     """
 
     name: str
@@ -42,7 +43,7 @@ class ReadyMade:
         return 0
 
     def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
-        return untouched(self.images[positions(self.ids, block.ids.cpu())].to(block.images.device))
+        return without_passes(self.images[positions(self.ids, block.ids.cpu())].to(block.images.device))
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -57,18 +58,18 @@ class ReadyMade:
 
 
 def load_ready_made(path: str | Path, data: ImageSet, norm: Norm = "linf", epsilon: float | None = None) -> ReadyMade:
-    """Reads adversarial images of a data set, named after their file.
+    """Reads adversarial images of a data set. The attack is named after the file.
 
     Args:
-        path: safetensors with ``images``, (N, C, H, W) of a floating point type in [0, 1], and ``ids``, (N,) int64;
-            without ids, the images are those of the data set in its order.
-        data: the clean images, all of which must be there.
-        norm: "linf" or "l2".
-        epsilon: radius of the ball that the images must lie in; None asks for none.
+        path: A safetensors file with ``images``, (N, C, H, W) of a floating point type in [0, 1], and ``ids``, (N,)
+            int64. Without ids, the images are those of the data set in its order.
+        data: The clean images; the file must hold an adversarial image for each of them.
+        norm: The norm of the ball, "linf" or "l2".
+        epsilon: The radius of the ball that the images must lie in. None checks no ball.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, lacks images or has others, or an image leaves the box or the ball.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, lacks images, or an image leaves [0, 1] or the ball.
     """
     path = Path(path)
     tensors, _ = load_tensors(path)
@@ -92,36 +93,37 @@ def load_ready_made(path: str | Path, data: ImageSet, norm: Norm = "linf", epsil
     absent = set(data.ids.tolist()) - set(ids.tolist())
     if absent:
         raise ValueError(f"{path} lacks {len(absent):,} of the {len(data):,} images, the first {min(absent)}")
-    found = ReadyMade(path.stem, images[positions(ids, data.ids)], data.ids, norm, epsilon)
-    check_box(path, found)
-    check_ball(path, found, data)
-    return found
+    attack = ReadyMade(path.stem, images[positions(ids, data.ids)], data.ids, norm, epsilon)
+    check_box(path, attack)
+    check_ball(path, attack, data)
+    return attack
 
 
-def positions(ids: Tensor, wanted: Tensor) -> list[int]:
-    where = {image: position for position, image in enumerate(ids.tolist())}
-    return [where[image] for image in wanted.tolist()]
+def positions(ids: Tensor, some_ids: Tensor) -> list[int]:
+    """Returns the positions of some ids among the ids."""
+    places = {image: place for place, image in enumerate(ids.tolist())}
+    return [places[image] for image in some_ids.tolist()]
 
 
-def check_box(path: Path, found: ReadyMade) -> None:
-    low, high = (float(bound) for bound in found.images.aminmax())
+def check_box(path: Path, attack: ReadyMade) -> None:
+    low, high = (float(bound) for bound in attack.images.aminmax())
     if not (low >= -BOX_TOLERANCE and high <= 1 + BOX_TOLERANCE):
         raise ValueError(f"{path}: images has values from {low:.6g} to {high:.6g}, expected in [0, 1]")
 
 
 def ball_tolerance(epsilon: float) -> float:
-    """By how much an image that came from elsewhere may leave its ball."""
+    """Returns by how much an image from elsewhere may leave its ball."""
     return EPSILON_TOLERANCE * max(1.0, epsilon)
 
 
-def check_ball(path: Path, found: ReadyMade, data: ImageSet) -> None:
-    if found.epsilon is None:
+def check_ball(path: Path, attack: ReadyMade, data: ImageSet) -> None:
+    if attack.epsilon is None:
         return
-    sizes = BALLS[found.norm].size(found.images.double() - data.pixels().double())
-    outside = sizes > found.epsilon + ball_tolerance(found.epsilon)
+    sizes = BALLS[attack.norm].size(attack.images.double() - data.pixels().double())
+    outside = sizes > attack.epsilon + ball_tolerance(attack.epsilon)
     if outside.any():
         worst = int(sizes.argmax())
         raise ValueError(
-            f"{path}: {int(outside.sum()):,} of {len(sizes):,} images leave the {found.norm} ball of epsilon "
-            f"{found.epsilon:.6g}; image {int(data.ids[worst])} is {float(sizes[worst]):.6g} away"
+            f"{path}: {int(outside.sum()):,} of {len(sizes):,} images leave the {attack.norm} ball of epsilon "
+            f"{attack.epsilon:.6g}; image {int(data.ids[worst])} is {float(sizes[worst]):.6g} away"
         )

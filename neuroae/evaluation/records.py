@@ -1,11 +1,11 @@
-"""What is kept of each image under each attack: a line of JSON with a checksum, appended as soon as it is known."""
+"""Records: what an evaluation keeps of each image under each attack, as lines of JSON in its folder."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .folder import append_lines, read_lines, sealed
+from .folder import append_lines, read_lines
 
 CLEAN = "clean"
 
@@ -15,18 +15,21 @@ class Record:
     """One image under one attack, or clean.
 
     Attributes:
-        attack: its name, or "clean".
-        image: id.
-        label: the true class.
-        vote: the class that the mean of the softmax outputs over the scoring draws gives (eq. 8).
-        draws: the class that each scoring draw gives by itself.
-        selection: margin of the log of the mean probabilities on the selection draws: above 0 where fooled there. The
-            worst of several attacks is chosen by it, so that scoring draws choose nothing.
-        linf, l2: norms of the perturbation, in double precision from the saved float32 images.
-        gradients, forwards: passes that crafting took, realizations counted one by one; on the ensemble as deployed,
-            whole ensembles, as K in the manifest counts them.
-        zero, invalid: gradient passes without a usable gradient (zero throughout; NaN or infinite).
-        stamp: of the evaluation, as its manifest has it; empty in the folders of earlier versions.
+        attack: The attack's name, or "clean".
+        image: The image's id.
+        label: The true class.
+        vote: The class with the largest mean softmax output over the scoring draws (paper, eq. 8).
+        draws: The class that each scoring draw gives by itself.
+        selection: The margin of the log of the mean probabilities on the selection draws, above 0 for a wrong answer.
+            The worst of several attacks is chosen by it, so that scoring draws choose nothing.
+        linf: The l-infinity norm of the perturbation, in double precision from the saved float32 images.
+        l2: Its l2 norm, likewise.
+        gradients: Gradient passes that crafting took, realizations counted one by one. On the ensemble as deployed
+            a pass is a whole ensemble, as for K in the manifest.
+        forwards: Forward passes that crafting took, counted likewise.
+        zero: Gradient passes whose gradient was zero throughout.
+        invalid: Gradient passes whose gradient held NaN or infinity.
+        stamp: The evaluation's stamp, as in its manifest; empty in folders of earlier versions.
     """
 
     attack: str
@@ -62,38 +65,34 @@ RECORD = {
 }
 
 
-def record_line(record: Record) -> str:
-    return sealed(fields_of(record))
-
-
-def fields_of(record: Record) -> dict[str, Any]:
-    """As lines hold them; without a stamp they are those of earlier versions."""
+def record_fields(record: Record) -> dict[str, Any]:
+    """Returns what a record's line holds. A record of an earlier version has no stamp, and its line has none."""
     return {name: value for name, value in asdict(record).items() if name != "stamp" or value}
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
-    """Adds lines to a file and waits until they are on the disk."""
-    append_lines(path, map(fields_of, records))
+    """Adds a line for each record to a file and waits until they are on the disk."""
+    append_lines(path, map(record_fields, records))
 
 
 def read_records(path: Path, stamp: str = "") -> list[Record]:
-    """The whole records of a file; damaged lines and those of other evaluations are left out, to be made again.
+    """Returns the intact records of a file. Damaged lines and records of other evaluations are left out.
 
     Args:
-        path: of the file; no file gives none.
-        stamp: of the evaluation, empty where its manifest has none. Records without a stamp are anyone's.
+        path: The file; a missing file gives no records.
+        stamp: The evaluation's stamp, empty if its manifest has none. Records without a stamp always count.
     """
     names = {part.name for part in fields(Record)}
-    whole = (line for line in read_lines(path) if has_types(line, RECORD) and line.keys() <= names)
-    records = [Record(**line | {"draws": tuple(line["draws"])}) for line in whole]
+    lines = (line for line in read_lines(path) if has_types(line, RECORD) and line.keys() <= names)
+    records = [Record(**line | {"draws": tuple(line["draws"])}) for line in lines]
     return [record for record in records if record.stamp in ("", stamp)]
 
 
 def read_times(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file of times: the "seconds" that a "block" of an "attack" took."""
+    """Returns the intact lines of a file of times: the "seconds" that a "block" of an "attack" took."""
     return [line for line in read_lines(path) if has_types(line, TIME)]
 
 
 def has_types(line: dict[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
-    """Whether the line has these fields, each of one of its types."""
+    """Returns whether the line has these fields, each of one of its types."""
     return all(type(line.get(name)) in allowed for name, allowed in types.items())

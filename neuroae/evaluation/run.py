@@ -1,52 +1,54 @@
-"""Accuracy of a model in memory, clean or under one attack."""
+"""Runs an evaluation: crafts, scores and probes what is missing, in a folder or in memory."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..attacks import Perturbed
-from ..attacks.balls import BALLS
-from ..data import ImageSet
 from ..utils import distributed
 from ..utils.contexts import repeatable
-from ..utils.files import claimed, replacing, watched
+from ..utils.files import claimed, require_empty, save_json, watched
 from ..utils.progress import progress_bar
 from ..utils.versions import note_versions
-from .attack import Attack, Perturbation, Progress
-from .folder import Files, append_lines, load_images, save_images, sealed
+from .attack import Perturbation, craft
+from .checks.sanity import probe_evaluation
+from .folder import Files, append_lines, load_images, save_images, write_lines
 from .manifest import (
     STAMP_DIGITS,
-    identity,
+    identity_of,
     load_manifest,
+    new_manifest,
     note_seconds,
-    open_manifest,
     require_agreement,
+    require_identity,
     require_manifest,
 )
+from .measurements import behaviors, gradient_costs, require_same_behavior
 from .plan import Evaluation
-from .records import Record, append_records, read_records, read_times, record_line
+from .records import Record, append_records, read_records, read_times, record_fields
 from .results import Results, load_evaluation
-from .scoring import Block, Scoring, answers, selection_margins
-from .statistics import Accuracy, Estimate, mean_over_draws
+from .scoring import judge
 
 # A block takes minutes, so the bar moves within it, by parts of images.
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+Key = tuple[str, int]
 
 
 class Bar:
-    """Counts images under an attack.
+    """A progress bar that counts images under an attack.
 
     Args:
-        title: shown in front.
-        attack: whose passes make the progress within a block.
-        images: that are to be done, those included that were done before.
-        done, right: images done before, and those of them that were answered rightly.
+        title: The text in front of the bar.
+        attack: The attack whose passes move the bar within a block.
+        images: The number of images, finished ones included.
+        done: Images that were finished before.
+        right: How many of the finished images were answered rightly.
     """
 
     def __init__(self, title: str, attack: Perturbation, images: int, done: int = 0, right: int = 0) -> None:
@@ -63,11 +65,11 @@ class Bar:
         self.bar.close()
 
     def crafting(self, passes: int) -> None:
-        """So many passes more of the block at hand, over all of its images."""
+        """Moves the bar by so many passes, over all images of the block."""
         self.bar.update(passes / self.passes)
 
     def scored(self, images: int, right: int) -> None:
-        """The block at hand is done: so many images, and so many of them answered rightly."""
+        """Moves the bar to the end of a block of so many images, ``right`` of them answered rightly."""
         self.done += images
         self.right += right
         self.show()
@@ -78,140 +80,173 @@ class Bar:
             self.bar.set_postfix(accuracy=f"{self.right / self.done:.1%}", refresh=False)
 
 
-def craft(
-    attack: Perturbation, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int
-) -> Perturbed:
-    """The block's images as the attack on the model leaves them: clipped to the box, in float32 as they are scored.
+class Store(Protocol):
+    """Where the images and records of a block go."""
+
+    def save_images(self, attack: str, block: int, images: Tensor, ids: Tensor) -> None:
+        """Keeps the (B, C, H, W) images of a block, before they are scored."""
+
+    def save_records(self, attack: str, block: int, records: list[Record], seconds: float) -> None:
+        """Keeps the records of a block and the seconds that it took."""
+
+
+class FolderStore:
+    """The evaluation's folder. A block's images are on the disk before its records are."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+
+    def save_images(self, attack: str, block: int, images: Tensor, ids: Tensor) -> None:
+        require_manifest(self.files)
+        save_images(self.files.images(attack, block), images, ids, self.files.stamp)
+
+    def save_records(self, attack: str, block: int, records: list[Record], seconds: float) -> None:
+        require_manifest(self.files)
+        rank = distributed.rank()
+        append_lines(self.files.time_part(rank), [{"attack": attack, "block": block, "seconds": seconds}])
+        append_records(self.files.record_part(rank), [replace(record, stamp=self.files.stamp) for record in records])
+
+
+class MemoryStore:
+    """Images, records and seconds of each attack, in the order of the blocks."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, list[Tensor]] = {}
+        self.records: dict[str, list[Record]] = {}
+        self.seconds: dict[str, float] = {}
+
+    def save_images(self, attack: str, block: int, images: Tensor, ids: Tensor) -> None:
+        self.images.setdefault(attack, []).append(images.cpu())
+
+    def save_records(self, attack: str, block: int, records: list[Record], seconds: float) -> None:
+        self.records.setdefault(attack, []).extend(records)
+        self.seconds[attack] = self.seconds.get(attack, 0.0) + seconds
+
+
+def run_evaluation(evaluation: Evaluation, folder: str | Path | None = None) -> Results:
+    """Evaluates a model: crafts its attacks, scores them, and probes the model for the sanity report.
+
+    Stopped at any moment and called again with the same evaluation and folder, it makes what is missing, and ends
+    with the records of a run that was not stopped. Under ``distributed.group`` the processes share the blocks; their
+    number changes nothing in the records.
+
+    Args:
+        evaluation: The model, images, attacks and scoring.
+        folder: The folder that keeps everything. None evaluates in memory, in this process alone, without probes and
+            without measuring costs, which are for reports.
 
     Raises:
-        FloatingPointError: the attack made a pixel that is not a number.
-    """
-    found = attack.craft(model, block, scoring, progress)
-    if not bool(found.images.isfinite().all()):
-        raise FloatingPointError(f"{attack.name} made pixels that are not finite")
-    return found._replace(images=found.images.float().clamp(0, 1))
-
-
-def judge(model: nn.Module, name: str, block: Block, found: Perturbed, scoring: Scoring) -> list[Record]:
-    """What the model says to perturbed images: the records of an attack of this name, in the order of the block."""
-    margins = selection_margins(model, found.images, block.labels, block.ids, scoring)
-    said = answers(model, found.images, block.ids, scoring)
-    norms = sizes(block.images, found.images)
-    columns = {
-        "image": block.ids,
-        "label": block.labels,
-        "vote": said.vote,
-        "selection": margins,
-        "linf": norms["linf"],
-        "l2": norms["l2"],
-        "zero": found.zero,
-        "invalid": found.invalid,
-    }
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [
-        Record(
-            attack=name,
-            draws=tuple(draws),
-            gradients=found.gradients,
-            forwards=found.forwards,
-            **dict(zip(columns, row, strict=True)),
-        )
-        for draws, row in zip(said.draws.T.tolist(), rows, strict=True)
-    ]
-
-
-def sizes(images: Tensor, perturbed: Tensor) -> dict[str, Tensor]:
-    """(B,) float64 norms of the perturbation, by the name of the norm."""
-    offsets = perturbed.double() - images.double()
-    return {norm: ball.size(offsets) for norm, ball in BALLS.items()}
-
-
-Known = dict[tuple[str, int], Record]
-
-
-def run_evaluation(evaluation: Evaluation, folder: str | Path) -> Results:
-    """Crafts and scores what the folder lacks, and returns all of it.
-
-    Stopped at any moment and called again with the same evaluation, it does what is missing, and ends with the
-    records of a run that was not stopped. Under ``distributed.group`` the processes share the blocks; the number of
-    them changes nothing in the records.
-
-    Raises:
-        ValueError: the folder belongs to an evaluation with other settings; the message says which. Or the processes
+        ValueError: The folder belongs to an evaluation with other settings, which the message names, or the processes
             were started with different evaluations.
-        BlockingIOError: another run is at work in the folder.
-        FolderReplacedError: the folder was removed or replaced while this run was at work in it.
+        BlockingIOError: Another run is at work in the folder.
+        FolderReplacedError: The folder was removed or replaced while this run was at work in it.
     """
+    if folder is None:
+        return evaluate_in_memory(evaluation)
     folder = Path(folder)
-    asked = identity(evaluation)
-    require_agreement(asked, evaluation.device)
+    identity = identity_of(evaluation)
+    require_agreement(identity, evaluation.device)
     with repeatable(), claimed(folder) if distributed.is_first() else nullcontext():
-        complete(Files(folder), evaluation, asked)
+        complete(Files(folder), evaluation, identity)
+        if distributed.is_first():
+            probe_evaluation(evaluation, folder)
     return load_evaluation(folder)
 
 
-def complete(files: Files, evaluation: Evaluation, asked: dict[str, Any]) -> None:
-    """Does what is missing in the folder."""
+def evaluate_in_memory(evaluation: Evaluation) -> Results:
+    manifest = new_manifest(evaluation, identity_of(evaluation), costs={}, behavior={})
+    store = MemoryStore()
+    every_block = [list(range(evaluation.blocks)) for _ in evaluation.all_attacks]
+    with repeatable():
+        work(store, evaluation, every_block)
+    images = {name: torch.cat(blocks) for name, blocks in store.images.items()}
+    return Results(None, manifest, store.records, store.seconds, images)
+
+
+def complete(files: Files, evaluation: Evaluation, identity: dict[str, Any]) -> None:
+    """Makes what is missing in the folder, and merges what the processes made."""
     if distributed.is_first():
         files.remove_leftovers()
-        open_manifest(files, evaluation, asked)
+        open_folder(files, evaluation, identity)
     files = replace(files, stamp=shared_stamp(files, evaluation.device))
-    known = read_known(files) if distributed.is_first() else {}
-    missing = missing_blocks(files, evaluation, known)
+    records = read_all_records(files) if distributed.is_first() else {}
+    missing = missing_blocks(files, evaluation, records)
     if distributed.is_first() and bool(missing.any()):
         note_versions(files.manifest, load_manifest(files))
     with nullcontext() if distributed.is_first() else watched(files.folder):
-        work(files, evaluation, share(missing), known)
+        work(FolderStore(files), evaluation, share(missing), records, distributed.world_size())
     distributed.wait_for_all()
     if distributed.is_first():
         merge(files, evaluation)
     distributed.wait_for_all()
 
 
+def open_folder(files: Files, evaluation: Evaluation, identity: dict[str, Any]) -> None:
+    """Writes the manifest of an evaluation that begins, or checks that the folder's manifest is of this evaluation.
+
+    Raises:
+        ValueError: The manifest is damaged, or of an evaluation with other settings or with models that answer
+            otherwise. Or the folder holds results and no manifest, which would say what they are of.
+    """
+    if files.manifest.exists():
+        manifest = load_manifest(files)
+        require_identity(files, manifest, evaluation, identity)
+        if "behavior" in manifest:
+            require_same_behavior(files.manifest, manifest["behavior"], behaviors(evaluation))
+        return
+    require_empty(files.manifest, files.work())
+    behavior = behaviors(evaluation)
+    save_json(files.manifest, new_manifest(evaluation, identity, gradient_costs(evaluation), behavior))
+
+
 def shared_stamp(files: Files, device: torch.device) -> str:
-    """The manifest's, which the first process tells the others; empty in folders of earlier versions."""
+    """Returns the manifest's stamp, which the first process tells the others; "" in folders of earlier versions."""
     stamp = load_manifest(files).get("stamp", "") if distributed.is_first() else ""
     number = int(distributed.total(torch.tensor(int(stamp or "0", 16)), device).item())
     return f"{number:0{STAMP_DIGITS}x}" if number else ""
 
 
-def read_known(files: Files) -> Known:
-    """Records that are there, by attack and image."""
+def read_all_records(files: Files) -> dict[Key, Record]:
+    """Returns all records of the folder by attack and image."""
     records = (record for path in files.record_parts() for record in read_records(path, files.stamp))
     return {(record.attack, record.image): record for record in records}
 
 
-def missing_blocks(files: Files, evaluation: Evaluation, known: Known) -> torch.Tensor:
-    """(attacks, blocks) int64, 1 where records or images are missing or damaged: what the first process finds."""
+def missing_blocks(files: Files, evaluation: Evaluation, records: dict[Key, Record]) -> Tensor:
+    """Returns (attacks, blocks) int64, 1 for a block whose records or images are missing or damaged.
+
+    The first process looks for them, removes what is left of such blocks, and tells the others.
+    """
     missing = torch.zeros(len(evaluation.all_attacks), evaluation.blocks, dtype=torch.int64)
     if distributed.is_first():
         for row, attack in enumerate(evaluation.all_attacks):
             for block in range(evaluation.blocks):
-                missing[row, block] = not is_done(files, evaluation, attack.name, block, known)
-        forget(files, evaluation, missing, known)
+                missing[row, block] = not is_done(files, evaluation, attack.name, block, records)
+        forget(files, evaluation, missing, records)
     return distributed.total(missing, evaluation.device).cpu()
 
 
-def forget(files: Files, evaluation: Evaluation, missing: torch.Tensor, known: Known) -> None:
-    """Removes records and times of blocks that are made again: of two, nothing says which is the newer."""
+def forget(files: Files, evaluation: Evaluation, missing: Tensor, records: dict[Key, Record]) -> None:
+    """Removes records and times of blocks that will be made again: nothing would tell old records from new ones."""
     blocks = {(evaluation.all_attacks[row].name, block) for row, block in missing.nonzero().tolist()}
     images = {(attack, image) for attack, block in blocks for image in evaluation.part(block).ids.tolist()}
-    if images.intersection(known):
+    if images.intersection(records):
         for path in filter(Path.exists, files.record_parts()):
-            kept = [
+            lasting = (
                 record for record in read_records(path, files.stamp) if (record.attack, record.image) not in images
-            ]
-            write_lines(path, map(record_line, kept))
+            )
+            write_lines(path, map(record_fields, lasting))
     for path in filter(Path.exists, files.time_parts()):
         times = read_times(path)
-        lasting = [line for line in times if (line["attack"], line["block"]) not in blocks]
-        if len(lasting) < len(times):
-            write_lines(path, map(sealed, lasting))
+        lasting_times = [line for line in times if (line["attack"], line["block"]) not in blocks]
+        if len(lasting_times) < len(times):
+            write_lines(path, lasting_times)
 
 
-def is_done(files: Files, evaluation: Evaluation, attack: str, block: int, known: Known) -> bool:
+def is_done(files: Files, evaluation: Evaluation, attack: str, block: int, records: dict[Key, Record]) -> bool:
+    """Returns whether the folder holds all records and images of a block, undamaged."""
     ids = evaluation.part(block).ids
-    if any((attack, image) not in known for image in ids.tolist()):
+    if any((attack, image) not in records for image in ids.tolist()):
         return False
     try:
         load_images(files.images(attack, block), ids, files.stamp)
@@ -220,150 +255,66 @@ def is_done(files: Files, evaluation: Evaluation, attack: str, block: int, known
     return True
 
 
-def share(missing: torch.Tensor) -> list[list[int]]:
-    """This process's blocks of each attack."""
-    mine: list[list[int]] = [[] for _ in missing]
+def share(missing: Tensor) -> list[list[int]]:
+    """Returns this process's share of the missing blocks, a list for each attack."""
+    blocks: list[list[int]] = [[] for _ in missing]
     for attack, block in missing.nonzero()[distributed.rank() :: distributed.world_size()].tolist():
-        mine[attack].append(block)
-    return mine
+        blocks[attack].append(block)
+    return blocks
 
 
-def work(files: Files, evaluation: Evaluation, mine: list[list[int]], known: Known) -> None:
-    for attack, blocks in zip(evaluation.all_attacks, mine, strict=True):
-        if not blocks:
+def work(
+    store: Store,
+    evaluation: Evaluation,
+    blocks: list[list[int]],
+    records: Mapping[Key, Record] = MappingProxyType({}),
+    processes: int = 1,
+) -> None:
+    """Crafts and scores a process's blocks of each attack; the progress counts the records that exist already."""
+    for attack, numbers in zip(evaluation.all_attacks, blocks, strict=True):
+        if not numbers:
             continue
-        with bar(evaluation, attack, blocks, known) as progress:
-            for block in blocks:
-                finish_block(files, evaluation, attack, block, progress)
+        with bar(evaluation, attack, numbers, records, processes) as progress:
+            for number in numbers:
+                finish_block(store, evaluation, attack, number, progress)
 
 
-def bar(evaluation: Evaluation, attack: Perturbation, blocks: list[int], known: Known) -> Bar:
-    """Of this process's images, and those that are done already."""
-    todo = {image for block in blocks for image in evaluation.part(block).ids.tolist()}
-    done = [record for (name, image), record in known.items() if name == attack.name and image not in todo]
+def bar(
+    evaluation: Evaluation, attack: Perturbation, blocks: list[int], records: Mapping[Key, Record], processes: int
+) -> Bar:
+    """Returns a bar over the images of these blocks and those that have a record already."""
+    missing = {image for block in blocks for image in evaluation.part(block).ids.tolist()}
+    done = [record for (name, image), record in records.items() if name == attack.name and image not in missing]
     right = sum(record.vote == record.label for record in done)
-    shared = f" (1 of {distributed.world_size()} processes)" if distributed.world_size() > 1 else ""
-    title = f"{evaluation.name}: {attack.name}{shared}"
-    return Bar(title, attack, len(todo) + len(done), len(done), right)
+    suffix = f" (1 of {processes} processes)" if processes > 1 else ""
+    return Bar(f"{evaluation.name}: {attack.name}{suffix}", attack, len(missing) + len(done), len(done), right)
 
 
-def finish_block(files: Files, evaluation: Evaluation, attack: Perturbation, block: int, progress: Bar) -> None:
-    """Images first and records last: a block whose records are there is whole."""
+def finish_block(store: Store, evaluation: Evaluation, attack: Perturbation, number: int, progress: Bar) -> None:
+    """Crafts and scores one block. Images are saved before records: a block with records is complete."""
     started = time.perf_counter()
-    part, rank = evaluation.load(block), distributed.rank()
-    found = craft(attack, evaluation.model, part, evaluation.scoring, progress.crafting)
-    require_manifest(files)
-    save_images(files.images(attack.name, block), found.images, part.ids, files.stamp)
-    judged = judge(evaluation.model, attack.name, part, found, evaluation.scoring)
-    records = [replace(record, stamp=files.stamp) for record in judged]
-    require_manifest(files)
-    took = {"attack": attack.name, "block": block, "seconds": time.perf_counter() - started}
-    append_lines(files.time_part(rank), [took])
-    append_records(files.record_part(rank), records)
+    block = evaluation.load(number)
+    perturbed = craft(attack, evaluation.model, block, evaluation.scoring, progress.crafting)
+    store.save_images(attack.name, number, perturbed.images, block.ids)
+    records = judge(evaluation.model, attack.name, block, perturbed, evaluation.scoring)
+    store.save_records(attack.name, number, records, time.perf_counter() - started)
     progress.scored(len(records), sum(record.vote == record.label for record in records))
 
 
 def merge(files: Files, evaluation: Evaluation) -> None:
-    """Writes the files of all records and times, in order, unless they are there already.
+    """Writes the files of all records and times, in order, unless the folder holds them already.
 
     Raises:
-        FileNotFoundError: records are missing, as they may be for a while on a folder that machines share.
+        FileNotFoundError: Records are missing, as they may be for a while in a folder that machines share.
     """
     names = [attack.name for attack in evaluation.all_attacks]
-    known = read_known(files)
-    wanted = [(name, image) for name in names for image in evaluation.data.ids.tolist()]
-    absent = sum(key not in known for key in wanted)
+    records = read_all_records(files)
+    keys = [(name, image) for name in names for image in evaluation.data.ids.tolist()]
+    absent = sum(key not in records for key in keys)
     if absent:
         raise FileNotFoundError(f"{files.folder} lacks {absent:,} records yet; start the evaluation again to go on")
-    write_lines(files.records, (record_line(known[key]) for key in wanted))
-    taken = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_times(path)}
-    ordered = sorted(taken, key=lambda key: (names.index(key[0]), key[1]))
-    write_lines(files.times, (sealed(taken[key]) for key in ordered))
-    note_seconds(files, sum(taken[key]["seconds"] for key in ordered))
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    text = "".join(lines)
-    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What became of the images under one attack, or without one.
-
-    Attributes:
-        name: of the attack, or "clean".
-        images: (N, C, H, W) float32 in [0, 1], as they were scored.
-        predictions: (N,) int64, of the E draws as one vote.
-        draws: (E, N) int64, what each draw says by itself.
-        labels: (N,) int64.
-        seconds: crafting and scoring.
-        passes: gradient passes, in images times realizations.
-        zero, invalid: realizations without a usable gradient (see ``GradientEstimate``).
-    """
-
-    name: str
-    images: Tensor
-    predictions: Tensor
-    draws: Tensor
-    labels: Tensor
-    seconds: float
-    passes: int = 0
-    zero: int = 0
-    invalid: int = 0
-
-    @property
-    def accuracy(self) -> Accuracy:
-        return Accuracy.of(self.predictions, self.labels)
-
-    @property
-    def draw(self) -> Estimate:
-        """Accuracy of one draw, E = 1: the mean over the draws, with a bootstrap over images."""
-        return mean_over_draws(self.draws, self.labels)
-
-
-def evaluate(
-    model: nn.Module,
-    data: ImageSet,
-    attack: Attack | None = None,
-    *,
-    ensemble: int = 10,
-    seed: int = 0,
-    block: int = 64,
-    title: str = "",
-) -> Outcome:
-    """Scores the model on the images as they are, or as an attack leaves them, and keeps nothing on disk.
-
-    Images go in blocks of ``block`` in the order of the data. Scoring draws masks that no attack saw; for one seed
-    they are the same with and without an attack.
-
-    Args:
-        model: images in [0, 1] to logits, in evaluation mode.
-        data: the images.
-        attack: None scores the clean images.
-        ensemble: E, realizations that vote on an image (eq. 8).
-        seed: of all draws.
-        block: images in a batch.
-        title: shown with the progress.
-    """
-    attacks: list[Perturbation] = [] if attack is None else [attack]
-    evaluation = Evaluation(model, data, attacks, Scoring(ensemble, seed), block)
-    chosen = evaluation.all_attacks[-1]
-    images, said, passes, zero, invalid = [], [], 0, 0, 0
-    started = time.perf_counter()
-    with repeatable(), Bar(f"{title}: {chosen.name}" if title else chosen.name, chosen, len(data)) as bar:
-        for number in range(evaluation.blocks):
-            part = evaluation.load(number)
-            found = craft(chosen, model, part, evaluation.scoring, bar.crafting)
-            draws, vote = answers(model, found.images, part.ids, evaluation.scoring)
-            bar.scored(len(vote), int((vote == part.labels).sum()))
-            images.append(found.images.cpu())
-            said.append(torch.cat([vote[None], draws]).cpu())
-            passes += found.gradients * len(vote)
-            zero += int(found.zero.sum())
-            invalid += int(found.invalid.sum())
-    seconds = time.perf_counter() - started
-    votes, draws = torch.cat(said, 1).split([1, ensemble])
-    return Outcome(chosen.name, torch.cat(images), votes[0], draws, data.labels, seconds, passes, zero, invalid)
+    write_lines(files.records, (record_fields(records[key]) for key in keys))
+    blocks = {(line["attack"], line["block"]): line for path in files.time_parts() for line in read_times(path)}
+    ordered = sorted(blocks, key=lambda key: (names.index(key[0]), key[1]))
+    write_lines(files.times, (blocks[key] for key in ordered))
+    note_seconds(files, sum(blocks[key]["seconds"] for key in ordered))

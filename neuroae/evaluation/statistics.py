@@ -1,4 +1,4 @@
-"""Accuracies with their uncertainty, from the records of an evaluation."""
+"""Accuracies with their uncertainty, from the records of an evaluation. All intervals are at 95%."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,28 +18,40 @@ RESAMPLES_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Accuracy:
-    """``correct`` out of ``images``."""
+    """A number of right answers.
+
+    Attributes:
+        correct: Images that are answered rightly.
+        images: All images.
+    """
 
     correct: int
     images: int
 
     @classmethod
     def of(cls, predictions: Tensor, labels: Tensor) -> "Accuracy":
+        """Returns the accuracy of (N,) int64 predictions."""
         return cls(int((predictions == labels).sum()), len(labels))
 
     @property
     def value(self) -> float:
-        """In [0, 1]."""
+        """The share of right answers, in [0, 1]."""
         return self.correct / self.images
 
     def interval(self) -> tuple[float, float]:
-        """Clopper-Pearson 95% confidence interval: the images are taken as a sample, the verdicts as given."""
+        """Returns the Clopper-Pearson interval: the images count as a sample, and their verdicts as certain."""
         return clopper_pearson(self.correct, self.images)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over images, in [0, 1], with the ends of its 95% confidence interval."""
+    """A mean over images with its interval.
+
+    Attributes:
+        value: The mean, in [0, 1].
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+    """
 
     value: float
     low: float
@@ -47,28 +59,32 @@ class Estimate:
 
 
 def vote_accuracy(records: Sequence[Record]) -> Accuracy:
-    """Of the E draws as one vote (eq. 8)."""
+    """Returns the accuracy of the E scoring draws as one vote (paper, eq. 8)."""
     return Accuracy(sum(record.vote == record.label for record in records), len(records))
 
 
 def draw_accuracy(records: Sequence[Record]) -> Estimate:
-    """Of one draw, E = 1: the mean over the scoring draws, with a bootstrap over images."""
+    """Returns the accuracy of one draw, E = 1: the mean over the scoring draws, with a bootstrap over images."""
     return persistent_accuracy(records, 1)
 
 
 def mean_over_draws(draws: Tensor, labels: Tensor) -> Estimate:
-    """As ``draw_accuracy``, from (E, N) answers to images of (N,) labels, both on the CPU."""
+    """Returns ``draw_accuracy`` of (E, N) int64 answers to images with (N,) labels, both on the CPU."""
     return mean_over_images((draws == labels).double().mean(0).numpy())
 
 
 def persistent_accuracy(records: Sequence[Record], tries: int) -> Estimate:
-    """Against an attacker who asks ``tries`` times and needs one wrong answer, with a bootstrap over images.
+    """Returns the accuracy against an attacker who asks ``tries`` times and needs one wrong answer.
 
-    Each image counts by the share of the sets of ``tries`` scoring draws in which all answer rightly.
+    An image counts by the share of all sets of ``tries`` scoring draws in which every draw is right. The interval is
+    a bootstrap over images.
 
     Args:
-        records: of one attack, each with the same number of draws.
-        tries: k, in 1 .. E.
+        records: The records of one attack, each with the same number of draws, E.
+        tries: How often the attacker asks, 1 to E.
+
+    Raises:
+        ValueError: ``tries`` is outside of that, or the records differ in their number of draws.
     """
     draws = {len(record.draws) for record in records}
     if len(draws) != 1:
@@ -81,16 +97,16 @@ def persistent_accuracy(records: Sequence[Record], tries: int) -> Estimate:
 
 
 def mean_over_images(values: np.ndarray) -> Estimate:
-    """The mean of one number an image, in [0, 1], with a bootstrap (BCa) that the same numbers repeat.
+    """Returns the mean of one number per image, (N,) in [0, 1], with a repeatable bootstrap (BCa) over images.
 
-    Where all are 0 or 1, the interval is Clopper and Pearson's, and so it is where all are equal: resampling these
-    finds no spread, and no numbers of their mean spread more than those that are 0 or 1. Percentiles of resampled
-    means, without the correction for bias and skewness, miss the mean of few images above 0 too often.
+    Where all numbers are 0 or 1, the interval is that of Clopper and Pearson. It also is where all numbers are equal:
+    resampling finds no spread in them, and with the same mean, numbers that are 0 or 1 spread most. BCa corrects for
+    bias and skewness; without that, intervals miss the mean too often where few images are above 0.
     """
     mean = float(values.mean())
     if np.isin(values, (0, 1)).all() or np.ptp(values) == 0:
         return Estimate(mean, *clopper_pearson(float(values.sum()), len(values)))
-    found = bootstrap(
+    interval = bootstrap(
         (values,),
         np.mean,
         n_resamples=RESAMPLES,
@@ -99,11 +115,11 @@ def mean_over_images(values: np.ndarray) -> Estimate:
         method="BCa",
         random_state=np.random.default_rng(0),
     ).confidence_interval
-    return Estimate(mean, float(found.low), float(found.high))
+    return Estimate(mean, float(interval.low), float(interval.high))
 
 
 def clopper_pearson(correct: float, images: int) -> tuple[float, float]:
-    """The ends of the interval, for shares of images as well as for whole ones."""
+    """Returns the ends of the Clopper-Pearson interval; ``correct`` may be a fraction."""
     tail, wrong = (1 - CONFIDENCE) / 2, images - correct
     low = beta.ppf(tail, correct, wrong + 1) if correct else 0.0
     high = beta.ppf(1 - tail, correct + 1, wrong) if wrong else 1.0
@@ -111,12 +127,16 @@ def clopper_pearson(correct: float, images: int) -> tuple[float, float]:
 
 
 def worst_case(attacks: Mapping[str, Sequence[Record]]) -> list[Record]:
-    """Of each image the record of the attack that does most harm to it on the selection draws; of equals the first.
+    """Returns for each image the record of the attack with the largest margin on the selection draws.
 
-    Its scoring draws chose nothing, so accuracies of these records are not biased by the choice.
+    Of equal attacks, the first counts. Scoring draws choose nothing, so accuracies of these records are not biased by
+    the choice.
 
     Args:
-        attacks: records by the attack's name, all of the same images in the same order.
+        attacks: Records by the attack's name, all of the same images in the same order.
+
+    Raises:
+        ValueError: Two attacks have different images.
     """
     images = {name: [record.image for record in records] for name, records in attacks.items()}
     first, *others = images
@@ -127,10 +147,10 @@ def worst_case(attacks: Mapping[str, Sequence[Record]]) -> list[Record]:
 
 
 def papers_minimum(attacks: Mapping[str, Sequence[Record]]) -> tuple[str, Accuracy]:
-    """The attack that leaves the lowest accuracy, and that accuracy; of equals the first.
+    """Returns the attack that leaves the lowest accuracy, and that accuracy; of equal attacks the first.
 
-    It is the paper's rule for transfer attacks (section 5.2). The attack is chosen on the draws that it is scored on.
+    This is the paper's rule for transfer attacks (section 5.2). It chooses on the draws that it scores on.
     """
-    found = {name: vote_accuracy(records) for name, records in attacks.items()}
-    name = min(found, key=lambda each: found[each].value)
-    return name, found[name]
+    accuracies = {name: vote_accuracy(records) for name, records in attacks.items()}
+    name = min(accuracies, key=lambda each: accuracies[each].value)
+    return name, accuracies[name]

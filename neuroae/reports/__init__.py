@@ -1,9 +1,11 @@
 """Reports: tables, pictures and files of results."""
 
+import warnings
+from typing import Any
+
 from .charts import TrainingRecord
-from .page import write_report
 from .pictures import Strip, draw_picture, stages
-from .report import Report, probe_evaluation
+from .report import Report, write_report
 from .tables import Row, markdown_table
 
 __all__ = [
@@ -13,7 +15,19 @@ __all__ = [
     "TrainingRecord",
     "draw_picture",
     "markdown_table",
-    "probe_evaluation",
     "stages",
     "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "probe_evaluation":
+        warnings.warn(
+            "run_evaluation probes as its last step; neuroae.reports.probe_evaluation will go",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        from ..evaluation.checks import probe_evaluation
+
+        return probe_evaluation
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

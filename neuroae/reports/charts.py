@@ -1,14 +1,12 @@
-"""Pictures of an evaluation's accuracies, as SVG."""
+"""Charts of an evaluation's accuracies, as SVG, and of a training's epochs, as PNG."""
 
 import csv
 import io
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from itertools import takewhile
 from math import comb
 from pathlib import Path
 from statistics import fmean
@@ -23,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..evaluation import CLEAN, Record, Results
+from ..evaluation.attack import attack_label
 from ..evaluation.checks import Threat
-from ..evaluation.checks.check import families, valued
+from ..evaluation.checks.outcomes import families
 from ..evaluation.statistics import Estimate
 from ..training import Epoch
 from ..utils.files import replacing
@@ -33,14 +32,14 @@ from .tables import AttackRow
 
 @contextmanager
 def default_style() -> Iterator[None]:
-    """Matplotlib's own, whatever the user's configuration says, which may ask for LaTeX or fonts that are missing."""
+    """Draws in matplotlib's own style: the user's configuration may ask for LaTeX or fonts that are missing."""
     with matplotlib.style.context("default"):
         yield
 
 
 @contextmanager
 def dispensable(name: object) -> Iterator[None]:
-    """Turns the failure of a picture, whose name or file this is, into a warning."""
+    """Turns an error in the block, which draws the picture of this name or file, into a warning."""
     try:
         yield
     except Exception as error:
@@ -55,16 +54,25 @@ LABELS = {
 
 
 class SweepPoint(NamedTuple):
+    """An attack in a sweep.
+
+    Attributes:
+        value: The attack's value of the setting that varies.
+        accuracy: The accuracy of the E draws as one vote.
+    """
+
     value: float
     accuracy: Estimate
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """
+    """Accuracies against one setting.
+
     Attributes:
-        setting: its name.
-        lines: points of growing value, by what the names of their attacks have in common.
+        setting: The setting that varies, a key of ``LABELS``.
+        lines: Points of growing value, a line for each family of attacks that differ in this setting alone, by the
+            family's label.
     """
 
     setting: str
@@ -76,72 +84,60 @@ class Sweep:
 
 
 def sweeps(results: Results, rows: Sequence[AttackRow]) -> list[Sweep]:
-    """One for each setting that varies among the attacks of the rows; those of epsilon begin with the clean images."""
-    found = []
+    """Returns a sweep for each setting that varies among the attacks of the rows.
+
+    Lines of epsilon begin with the clean images. A line is labelled by what its attacks are (method, gradient,
+    variant, source); lines that share such a label go by the names of their first and last attack instead.
+    """
+    every = []
     for setting in LABELS:
-        lines: dict[str, Sequence[SweepPoint]] = {}
-        for names, points in lines_of(results, rows, setting):
-            common = shared(names)
-            lines[common if common and common not in lines else f"{names[0]} to {names[-1]}"] = points
+        lines = list(sweep_lines(results, rows, setting))
+        count = Counter(label for label, _, _ in lines)
         if lines:
-            found.append(Sweep(setting, lines))
-    return found
+            named = {label if count[label] == 1 else ends: points for label, ends, points in lines}
+            every.append(Sweep(setting, named))
+    return every
 
 
-def lines_of(
+def sweep_lines(
     results: Results, rows: Sequence[AttackRow], setting: str
-) -> Iterator[tuple[list[str], list[SweepPoint]]]:
-    """Names and points of the attacks that differ in the setting alone, where these are several."""
+) -> Iterator[tuple[str, str, list[SweepPoint]]]:
+    """Yields a label, the names of the first and last attack, and the points of each family of attacks."""
     by_name = {row.attack: row for row in rows}
-    start = [SweepPoint(0.0, row.vote) for row in rows if row.attack == CLEAN and setting == "epsilon"]
-    for family in families([Threat.of(name, results.attack(name)) for name in by_name], setting):
-        points = [SweepPoint(valued(threat, setting), by_name[threat.name].vote) for threat in family]
-        yield [threat.name for threat in family], start + points
-
-
-def shared(names: Sequence[str]) -> str:
-    """What all names say: the parts between commas that they share, or else the words; empty if there is nothing."""
-    return common(names, ", ", r", ") or common(names, " ", r"[\s,;:]+")
-
-
-def common(names: Sequence[str], joint: str, separator: str) -> str:
-    """The parts that all names share; of names of unequal length, those that they begin with, or else end with."""
-    split = [re.split(separator, name) for name in names]
-    if len(set(map(len, split))) == 1:
-        return joint.join(filter(None, alike(split)))
-    first = takewhile(bool, alike(split))
-    last = takewhile(bool, alike([parts[::-1] for parts in split]))
-    return joint.join(first) or joint.join([*last][::-1])
-
-
-def alike(rows: Sequence[Sequence[str]]) -> list[str]:
-    """What the rows have in each place where all have the same, and nothing elsewhere."""
-    return [column[0] if len(set(column)) == 1 else "" for column in zip(*rows, strict=False)]
+    threats = [Threat.of(name, results.attack(name)) for name in by_name]
+    start = [SweepPoint(0.0, by_name[threat.name].vote) for threat in threats if threat.access == CLEAN]
+    for family in families(threats, setting):
+        names = [threat.name for _, threat in family]
+        points = [SweepPoint(value, by_name[threat.name].vote) for value, threat in family]
+        label = attack_label(results.attack(names[0]))
+        yield label, f"{names[0]} to {names[-1]}", (start if setting == "epsilon" else []) + points
 
 
 def persistent_curve(records: Sequence[Record]) -> list[float]:
-    """Share of images that are right in each of k draws, for k = 1 .. E: the mean over all sets of k scoring draws."""
+    """Returns the share of images that k draws all answer rightly, for k = 1 to E, as a mean over all sets of k."""
     draws = len(records[0].draws)
     right = [sum(answer == record.label for answer in record.draws) for record in records]
     return [fmean(comb(count, k) / comb(draws, k) for count in right) for k in range(1, draws + 1)]
 
 
 def majority_curve(records: Sequence[Record]) -> list[float]:
-    """Accuracy of the most frequent answer of k draws, for k = 1 .. E.
+    """Returns the accuracy of the most frequent answer of k draws, for k = 1 to E.
 
-    The mean over the E sets of k draws that follow each other in a circle, so that every draw counts as often; of
-    several answers that are equally frequent, each counts in part.
+    It is the mean over the E sets of k draws that follow each other in a circle, so that every draw counts equally
+    often. Of several answers that are equally frequent, each counts in part.
     """
     draws = len(records[0].draws)
     return [fmean(majority(record, k) for record in records) for k in range(1, draws + 1)]
 
 
 def majority(record: Record, count: int) -> float:
+    """Returns in which share of the sets of ``count`` draws the most frequent answer is right."""
     circle = record.draws * 2
-    return fmean(part_right(circle[start : start + count], record.label) for start in range(len(record.draws)))
+    return fmean(right_share(circle[start : start + count], record.label) for start in range(len(record.draws)))
 
 
-def part_right(answers: Sequence[int], label: int) -> float:
+def right_share(answers: Sequence[int], label: int) -> float:
+    """Returns 1 where the most frequent answer is right, a part of it where several are equally frequent, else 0."""
     votes = Counter(answers)
     most = max(votes.values())
     winners = [answer for answer, number in votes.items() if number == most]
@@ -153,14 +149,18 @@ PICTURE = "curves.png"
 
 
 class TrainingRecord:
-    """Keeps ``epochs.csv`` and ``curves.png`` in a folder up to date, over all stages of a training."""
+    """Keeps ``epochs.csv`` and ``curves.png`` in a folder up to date, over all stages of a training.
+
+    Args:
+        folder: The folder of the training.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.stages: dict[str, list[Epoch]] = {}
 
     def update(self, epochs: list[Epoch]) -> None:
-        """Takes the epochs of one stage so far, and writes both files anew."""
+        """Writes both files again, with these epochs for their stage."""
         self.stages[epochs[0].stage] = epochs
         save_epochs(self.folder / TABLE, [epoch for stage in self.stages.values() for epoch in stage])
         with dispensable(self.folder / PICTURE):
@@ -168,7 +168,7 @@ class TrainingRecord:
 
 
 def save_epochs(path: Path, epochs: list[Epoch]) -> None:
-    """A line an epoch; what was not measured stays empty."""
+    """Writes a CSV file with a line for each epoch; what was not measured stays empty."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
         writer.writeheader()
@@ -177,7 +177,7 @@ def save_epochs(path: Path, epochs: list[Epoch]) -> None:
 
 @default_style()
 def draw_curves(path: Path, stages: dict[str, list[Epoch]]) -> None:
-    """Loss, accuracy and learning rate of each stage against its epochs."""
+    """Draws loss, accuracy and learning rate of each stage against its epochs."""
     figure = Figure(figsize=(4 * len(stages), 6.5), layout="constrained")
     axes = figure.subplots(3, len(stages), squeeze=False, sharex="col")
     for column, (stage, epochs) in zip(axes.T, stages.items(), strict=True):
@@ -197,15 +197,17 @@ def draw_curves(path: Path, stages: dict[str, list[Epoch]]) -> None:
 
 
 def draw_values(axis: Axes, epochs: list[Epoch], name: str, label: str) -> None:
-    found = [(epoch.number, getattr(epoch, name)) for epoch in epochs if getattr(epoch, name) is not None]
-    if found:
-        axis.plot(*zip(*found, strict=True), marker=".", label=label)
+    points = [(epoch.number, getattr(epoch, name)) for epoch in epochs if getattr(epoch, name) is not None]
+    if points:
+        axis.plot(*zip(*points, strict=True), marker=".", label=label)
 
 
 # Narrow enough that letters stay legible on a phone.
 WIDTH = 5.2
-LETTERS = 70  # as many fit beside one another
-CLOSEST = 1 / 14  # of the axis, between two labels
+# So many letters fit side by side.
+LETTERS = 70
+# The least distance of two labels, as a share of the axis.
+CLOSEST = 1 / 14
 # Okabe and Ito's colors, which the color-blind tell apart; black and yellow are left out.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP*X"
@@ -215,14 +217,14 @@ SCORES = {"vote": "one vote of E draws", "draw": "one draw, E = 1", "persistent"
 
 @default_style()
 def accuracy_chart(rows: Sequence[AttackRow]) -> str:
-    """Each row with its accuracies and their intervals, side by side."""
+    """Returns a chart of each row's accuracies with their intervals, as SVG."""
     figure = Figure(figsize=(WIDTH, 0.9 + 0.55 * len(rows)), layout="constrained")
     axis = figure.subplots()
     scores = SCORES if rows[0].draws > 1 else {"vote": "one draw"}
     for place, (name, label) in enumerate(scores.items()):
-        found = [getattr(row, name) for row in rows]
+        estimates = [getattr(row, name) for row in rows]
         heights = [number + 0.02 + 0.17 * place for number in range(len(rows))]
-        draw_intervals(axis, found, heights, label, COLORS[place], MARKERS[place])
+        draw_intervals(axis, estimates, heights, label, COLORS[place], MARKERS[place])
     for number, row in enumerate(rows):
         lines = wrap(row.attack, max(LETTERS, len(row.attack) // 2 + 8))
         size = min(8.5 if len(lines) == 1 else 7.5, 8.5 * LETTERS / max(map(len, lines)))
@@ -240,16 +242,21 @@ def accuracy_chart(rows: Sequence[AttackRow]) -> str:
 
 
 def draw_intervals(
-    axis: Axes, found: Sequence[Estimate], heights: Sequence[float], label: str, color: str, marker: str
+    axis: Axes, estimates: Sequence[Estimate], heights: Sequence[float], label: str, color: str, marker: str
 ) -> None:
-    values = [each.value for each in found]
-    errors = [[each.value - each.low for each in found], [each.high - each.value for each in found]]
+    values = [each.value for each in estimates]
+    errors = [[each.value - each.low for each in estimates], [each.high - each.value for each in estimates]]
     axis.errorbar(values, heights, xerr=errors, fmt=marker, color=color, markersize=4.5, capsize=2.5, label=label)
 
 
 @default_style()
 def draws_chart(persistent: Mapping[str, Sequence[float]], majority: Mapping[str, Sequence[float]]) -> str:
-    """Accuracy against the number of draws, 1 to E, of each attack by its name: asked again and again, and voting."""
+    """Returns a chart of accuracy against the number of draws, 1 to E, as SVG.
+
+    Args:
+        persistent: ``persistent_curve`` of each attack, by its name.
+        majority: ``majority_curve`` of each attack, by its name.
+    """
     figure = Figure(figsize=(WIDTH, 5.4 + 0.14 * len(persistent)), layout="constrained")
     panels = {"right in each of k draws": persistent, "most frequent answer of k draws": majority}
     axes = figure.subplots(len(panels), sharex=True)
@@ -267,14 +274,14 @@ def draws_chart(persistent: Mapping[str, Sequence[float]], majority: Mapping[str
 
 @default_style()
 def sweep_chart(sweep: Sweep) -> str:
-    """Accuracy against one setting, a line for each family of attacks that differ in it alone."""
+    """Returns a chart of accuracy against one setting, as SVG, with a line for each family of attacks."""
     figure = Figure(figsize=(WIDTH, 3 + 0.2 * len(sweep.lines)), layout="constrained")
     axis = figure.subplots()
     for number, (name, points) in enumerate(sweep.lines.items()):
-        found = [point.accuracy for point in points]
-        errors = [[each.value - each.low for each in found], [each.high - each.value for each in found]]
+        estimates = [point.accuracy for point in points]
+        errors = [[each.value - each.low for each in estimates], [each.high - each.value for each in estimates]]
         places = [point.value for point in points]
-        axis.errorbar(places, [each.value for each in found], errors, capsize=2.5, label=name, **style(number))
+        axis.errorbar(places, [each.value for each in estimates], errors, capsize=2.5, label=name, **style(number))
     axis.set_xlabel(sweep.label)
     if sweep.setting != "epsilon":
         count_axis(axis, sorted({point.value for points in sweep.lines.values() for point in points}))
@@ -284,7 +291,7 @@ def sweep_chart(sweep: Sweep) -> str:
 
 
 def draw_legend(figure: Figure, axis: Axes, place: Place, columns: int) -> None:
-    """Of one axis, outside of all. Names of attacks may hold a dollar sign, which is no mathematics."""
+    """Draws an axis's legend outside of all axes. A dollar sign in an attack's name is no mathematics."""
     handles, labels = axis.get_legend_handles_labels()
     legend = figure.legend(
         handles, labels, loc=place, ncols=columns, fontsize=7.5, frameon=False, handletextpad=0.4, columnspacing=1
@@ -294,7 +301,7 @@ def draw_legend(figure: Figure, axis: Axes, place: Place, columns: int) -> None:
 
 
 def style(number: int) -> dict[str, Any]:
-    """Color, marker and line, no two alike among the first 24."""
+    """Returns color, marker and line style of a number; the first 24 numbers all differ."""
     lines = ("-", "--", ":", "-.")
     return {
         "color": COLORS[number % len(COLORS)],
@@ -306,14 +313,14 @@ def style(number: int) -> dict[str, Any]:
 
 
 def count_axis(axis: Axes, counts: Sequence[float]) -> None:
-    """Logarithmic, with marks where something was measured."""
+    """Makes the axis logarithmic, with ticks where something was measured."""
     axis.set_xscale("log")
     axis.set_xticks(counts, labels_apart(counts))
     axis.minorticks_off()
 
 
 def labels_apart(counts: Sequence[float]) -> list[str]:
-    """Of growing counts on a logarithmic axis: empty where a label would touch the one before."""
+    """Returns labels of growing counts on a logarithmic axis, "" where one would touch the label before."""
     labels, last, apart = [], 0.0, (counts[-1] / counts[0]) ** CLOSEST
     for count in counts:
         near = last and count / last < apart
@@ -335,7 +342,7 @@ def percent(axis: Axis, set_limits: Callable[[float, float], object]) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The same text for the same numbers: no date, and names of parts by a fixed salt."""
+    """Returns the figure as SVG. Equal figures give equal text: without a date, and with ids by a fixed salt."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "neuroae"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,4 +1,4 @@
-"""Example images of an evaluation, with what the attacks did to them and what the model made of it."""
+"""Pictures of images: examples of an evaluation, strips of images with answers, and dictionaries of atoms."""
 
 import base64
 import io
@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..evaluation import CLEAN, Results
+from ..evaluation.results import image_pairs
 from ..kernels.reference import to_dense
 from ..nn.encoder import SparseEncoder
 from ..utils.files import replacing
 from .charts import default_style
-from .report import image_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +29,10 @@ class Strip:
     """A row of images.
 
     Attributes:
-        name: written at the left.
+        name: The text at the left.
         images: (K, C, H, W) in [0, 1].
-        captions: one an image, or none.
-        right: whether each caption is good news; colours it.
+        captions: The text below each image, or none at all.
+        right: Whether each caption is a right answer, which is green; others are red.
     """
 
     name: str
@@ -42,34 +42,48 @@ class Strip:
 
     @classmethod
     def of(cls, name: str, images: Tensor, predictions: Tensor, labels: Tensor, classes: Sequence[str]) -> "Strip":
-        """Images captioned with the model's answers; predictions and labels may go on after the images."""
+        """Returns images captioned with the model's answers.
+
+        Args:
+            name: The text at the left.
+            images: (K, C, H, W) in [0, 1].
+            predictions: (N,) int64, N at least K; the first K are used.
+            labels: (N,) int64, likewise.
+            classes: The names of the classes.
+        """
         answers, truth = predictions[: len(images)].tolist(), labels[: len(images)].tolist()
         right = [answer == true for answer, true in zip(answers, truth, strict=True)]
         return cls(name, images, [classes[answer] for answer in answers], right)
 
 
 def stages(encoder: SparseEncoder, image: Tensor, seed: int) -> dict[str, Tensor]:
-    """An image's coefficients after each operation of the encoder (the paper's Figure 3), each (L, m_h, m_w).
+    """Returns an image's coefficients after each operation of the encoder (paper, Figure 3), (L, m_h, m_w) by title.
 
     Args:
-        encoder: whose dictionary and settings are used.
+        encoder: The encoder, whose dictionary and settings are used.
         image: (C, H, W) in [0, 1].
-        seed: of the dropout shown.
+        seed: The seed of the dropout.
     """
     selection = encoder.select(image[None])
     code = selection.draw(seed)
-    atoms = encoder.atoms.shape[0]
+    num_atoms = encoder.atoms.shape[0]
     return {
         "projections": F.conv2d(image[None], encoder.atoms, stride=encoder.stride)[0],
-        f"top {encoder.top_t}": to_dense(selection.projection, selection.atom, atoms)[0],
-        f"after dropout, p = {encoder.dropout_p:g}": to_dense(code.projection, code.index, atoms)[0],
-        "activated and quantized": to_dense(code.value, code.index, atoms)[0],
+        f"top {encoder.top_t}": to_dense(selection.projection, selection.atom, num_atoms)[0],
+        f"after dropout, p = {encoder.dropout_p:g}": to_dense(code.projection, code.index, num_atoms)[0],
+        "activated and quantized": to_dense(code.value, code.index, num_atoms)[0],
     }
 
 
 @default_style()
 def draw_picture(path: str | Path, strips: Sequence[Strip], coefficients: dict[str, Tensor] | None = None) -> None:
-    """Writes rows of images, and below them each stage of the coefficients as a map of atoms against patches."""
+    """Writes a PNG with rows of images, and below them each stage of the coefficients: atoms against patches.
+
+    Args:
+        path: The file.
+        strips: The rows.
+        coefficients: ``stages`` of an image; None draws none.
+    """
     columns = max(len(strip.images) for strip in strips)
     heights = [1.25 * len(strips)] + ([3.6] if coefficients else [])
     figure = Figure(figsize=(1.6 + 1.1 * columns, sum(heights)), layout="constrained")
@@ -124,12 +138,12 @@ BINS = 41
 
 @default_style()
 def draw_atoms(path: Path, atoms: Tensor) -> None:
-    """Writes the atoms as a grid, row by row from the largest l1 norm, even patches, to the smallest, single spots.
+    """Writes a PNG with the atoms in a grid, from the largest l1 norm (even patches) to the smallest (single spots).
 
-    Each atom is scaled to its largest magnitude; gray is zero. Copies have equal norms and so stand side by side.
+    Each atom is scaled by its largest magnitude; gray is zero. Copies have equal norms, so they stand side by side.
 
     Args:
-        path: of a PNG.
+        path: The file.
         atoms: (L, C, n, n), with C 1 (gray) or 3 (RGB).
     """
     norms = atoms.abs().sum((1, 2, 3))
@@ -147,7 +161,7 @@ def draw_atoms(path: Path, atoms: Tensor) -> None:
 
 
 def tiled(atoms: Tensor, columns: int) -> Tensor:
-    """(rows (n + 1) + 1, columns (n + 1) + 1, 3) in [0, 1]: the atoms in order, on gray."""
+    """Returns the atoms in order on gray, (rows (n + 1) + 1, columns (n + 1) + 1, 3) in [0, 1]."""
     rows = math.ceil(len(atoms) / columns)
     shown = (ZERO + 0.5 * atoms / atoms.abs().amax((1, 2, 3), keepdim=True)).expand(-1, 3, -1, -1)
     framed = F.pad(shown, (0, 1, 0, 1), value=ZERO)
@@ -159,24 +173,24 @@ def tiled(atoms: Tensor, columns: int) -> Tensor:
 
 @default_style()
 def draw_histograms(path: Path, patches: Tensor, panels: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Writes each patch beside histograms of the numbers that belong to it (the paper's Figures 2 and 5).
+    """Writes a PNG with each patch beside histograms of its numbers (paper, Figures 2 and 5).
 
     Args:
-        path: of a PNG.
+        path: The file.
         patches: (K, C, n, n) in [0, 1].
-        panels: title of a panel to its histograms, name to (K, numbers). All panels of a patch share one axis of
-            values, and each histogram counts shares of its own numbers.
+        panels: For each title of a panel, its histograms: name to (K, numbers). All panels of a patch share one axis
+            of values, and a histogram counts shares of its own numbers.
     """
     columns = 1 if len(patches) == 1 else 2
     rows = math.ceil(len(patches) / columns)
     figure = Figure(figsize=((1 + 3 * len(panels)) * columns, 0.4 + 1.9 * rows), layout="constrained")
     parts = figure.subfigures(rows, columns, squeeze=False).flatten()
     for number, (part, patch) in enumerate(zip(parts, patches, strict=False)):
-        own = {
+        patch_panels = {
             title: {name: values[number] for name, values in histograms.items()}
             for title, histograms in panels.items()
         }
-        draw_patch(part, patch, own)
+        draw_patch(part, patch, patch_panels)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
@@ -209,7 +223,7 @@ GRAY = 0.5
 
 
 class Pair(NamedTuple):
-    """One image, (C, H, W), clean and under an attack."""
+    """One image, clean and under an attack, (C, H, W) each."""
 
     clean: Tensor
     perturbed: Tensor
@@ -224,11 +238,12 @@ class Example:
     """One image under one attack.
 
     Attributes:
-        id: the image's.
-        image: as a PNG in a data URI.
-        perturbation: likewise, amplified around gray; None for a clean image.
-        label, answer: names of the true class and of the vote's; two classes may have one name.
-        right: whether the vote is for the true class.
+        id: The image's id.
+        image: The image as a PNG in a data URI.
+        perturbation: The perturbation likewise, amplified around gray; None for a clean image.
+        label: The name of the true class.
+        answer: The name of the class of the vote. Two classes may have one name.
+        right: Whether the vote is for the true class.
     """
 
     id: int
@@ -241,13 +256,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """The same images under one attack.
+    """A few images under one attack.
 
     Attributes:
-        attack: its name.
-        amplified: so many times perturbations are enlarged; 0 where there are none.
-        side: width of the images in pixels.
-        images: the same order under every attack.
+        attack: The attack's name.
+        amplified: The factor by which perturbations are amplified; 0 for clean images.
+        side: The width of the images in pixels.
+        images: The images, in the same order under every attack.
     """
 
     attack: str
@@ -257,23 +272,25 @@ class Examples:
 
 
 def examples(results: Results) -> list[Examples]:
-    """A few images that are answered rightly when clean, under each attack that has them."""
-    chosen = choose(results)
-    shown = (examples_of(results, attack, chosen) for attack in results.records)
-    return [each for each in shown if each.images]
+    """Returns a few images that are answered rightly when clean, under each attack that has them."""
+    ids = choose(results)
+    every = (examples_of(results, attack, ids) for attack in results.records)
+    return [each for each in every if each.images]
 
 
 def choose(results: Results) -> list[int]:
-    """Ids, evenly from the images that the fewest attacks fool to those that the most do."""
+    """Returns ids, evenly spaced from images that few attacks fool to images that many attacks fool."""
     right = [record.image for record in results.records[CLEAN] if record.vote == record.label]
-    fooled = Counter(record.image for own in results.records.values() for record in own if record.vote != record.label)
+    fooled = Counter(
+        record.image for group in results.records.values() for record in group if record.vote != record.label
+    )
     ordered = sorted(right, key=lambda image: fooled[image])
     places = np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered))).round().astype(int)
     return [ordered[place] for place in places]
 
 
-def examples_of(results: Results, attack: str, chosen: Sequence[int]) -> Examples:
-    records = {record.image: record for record in results.records[attack] if record.image in chosen}
+def examples_of(results: Results, attack: str, ids: Sequence[int]) -> Examples:
+    records = {record.image: record for record in results.records[attack] if record.image in ids}
     images = find_images(results, attack, records)
     largest = max((float(pair.offset.abs().max()) for pair in images.values()), default=0.0)
     amplified = GRAY / largest if largest else 0.0
@@ -291,31 +308,32 @@ def examples_of(results: Results, attack: str, chosen: Sequence[int]) -> Example
                 class_name(classes, records[image].vote),
                 records[image].label == records[image].vote,
             )
-            for image in chosen
+            for image in ids
             if image in images
         ],
     )
 
 
 def class_name(classes: Sequence[str], number: int) -> str:
-    """Models may have outputs beyond the classes of the data."""
+    """Returns the name of a class. Models may have outputs beyond the classes of the data."""
     return classes[number] if number < len(classes) else f"class {number}"
 
 
-def find_images(results: Results, attack: str, wanted: Collection[int]) -> dict[int, Pair]:
-    """By their ids."""
-    found: dict[int, Pair] = {}
+def find_images(results: Results, attack: str, ids: Collection[int]) -> dict[int, Pair]:
+    """Returns the saved images of an attack with these ids, by id."""
+    assert results.folder is not None
+    images: dict[int, Pair] = {}
     for pairs in image_pairs(results.folder, attack):
         for image, clean, perturbed in zip(pairs.ids.tolist(), pairs.clean, pairs.perturbed, strict=True):
-            if image in wanted:
-                found[image] = Pair(clean, perturbed)
-        if len(found) == len(wanted):
+            if image in ids:
+                images[image] = Pair(clean, perturbed)
+        if len(images) == len(ids):
             break
-    return found
+    return images
 
 
 def png(image: Tensor) -> str:
-    """A (C, H, W) image in [0, 1] as a data URI: the first three channels, or the first where there are fewer."""
+    """Returns a (C, H, W) image in [0, 1] as a PNG in a data URI: its first three channels, or its first of fewer."""
     levels = (image.clamp(0, 1) * 255).round().to(torch.uint8)
     pixels = levels[0] if len(levels) < 3 else levels[:3].permute(1, 2, 0)
     buffer = io.BytesIO()

@@ -1,201 +1,61 @@
-"""What an evaluation's folder says: a row an attack, what the attacks come to together, and the sanity report."""
+"""The report of an evaluation: reads a folder, and writes tables, pictures and the sanity report into it.
 
+Reports run no model. What needs one is measured by ``run_evaluation``.
+"""
+
+import base64
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..evaluation import CLEAN, Attack, Evaluation, Results, load_evaluation
-from ..evaluation.attack import Perturbation
-from ..evaluation.checks import (
-    BATCHES,
-    INPUT_RANGE,
-    VERDICTS,
-    Check,
-    Measured,
-    Threat,
-    batch_independence,
-    check_images,
-    checks_from_records,
-    examined,
-    load_checks,
-    merged,
-    one_at_a_time,
-    probe,
-    save_checks,
+from ..evaluation import Results
+from ..evaluation.checks import BATCHES, VERDICTS, Check, sanity_checks, save_checks
+from ..evaluation.folder import IMAGES, SANITY, Files
+from ..evaluation.results import load_partial
+from ..utils.files import LEFTOVER_SECONDS, remove_leftovers, replacing, save_json
+from .charts import accuracy_chart, dispensable, draws_chart, majority_curve, persistent_curve, sweep_chart, sweeps
+from .pictures import examples
+from .tables import (
+    NOTES,
+    PAIR_COLUMNS,
+    PAIR_TITLE,
+    AttackRow,
+    Pairing,
+    attack_rows,
+    columns,
+    flat,
+    joint_rows,
+    markdown,
+    pairing,
+    to_csv,
 )
-from ..evaluation.checks.threat_model import TOLERANCE
-from ..evaluation.folder import IMAGES, Files, slug
-from ..evaluation.manifest import load_manifest, require_manifest
-from ..evaluation.plan import device_of
-from ..evaluation.ready_made import ball_tolerance
-from ..evaluation.records import read_records
-from ..evaluation.results import seconds_of
-from ..evaluation.scoring import Block
-from ..nn.encoder import SELECTION
-from ..utils.contexts import repeatable
-from ..utils.files import load_tensors
-from .tables import AttackRow, Pairing, attack_rows, joint_rows, markdown, pairing
-
-
-class ImagePairs(NamedTuple):
-    """Images of an attack that were saved together.
-
-    Attributes:
-        ids: (B,) int64.
-        clean, perturbed: (B, C, H, W) float32.
-    """
-
-    ids: Tensor
-    clean: Tensor
-    perturbed: Tensor
-
-
-def load_so_far(folder: Path) -> Results:
-    """The results of an evaluation; of one that is not done, what its processes have appended until now.
-
-    Then an attack's records are those of some of the images, in the order of their ids.
-
-    Raises:
-        FileNotFoundError: there is no evaluation in the folder.
-        ValueError: a file is damaged, or nothing is recorded yet.
-    """
-    files = Files(folder)
-    manifest = load_manifest(files)
-    if files.records.exists():
-        # One that is being mended, or was stopped there, holds less than all.
-        with suppress(ValueError):
-            return load_evaluation(folder)
-    parts = (read_records(path, manifest.get("stamp", "")) for path in files.record_parts())
-    known = {(record.attack, record.image): record for records in parts for record in records}
-    if not known:
-        raise ValueError(f"{folder} holds no records yet")
-    names = manifest["identity"]["order"]
-    records = {name: [known[key] for key in sorted(known) if key[0] == name] for name in names}
-    return Results(folder, manifest, records, seconds_of(files, names))
-
-
-def is_finished(results: Results) -> bool:
-    images = results.manifest["identity"]["data"]["images"]
-    return all(len(records) == images for records in results.records.values())
-
-
-def image_pairs(folder: Path, attack: str) -> Iterator[ImagePairs]:
-    """The saved images of an attack beside the clean ones, a file after the other."""
-    # What a killed process was writing begins with a dot.
-    for path in sorted((folder / IMAGES / slug(attack)).glob("[!.]*.safetensors")):
-        clean = folder / IMAGES / slug(CLEAN) / path.name
-        if clean.exists():
-            perturbed, _ = load_tensors(path)
-            yield ImagePairs(perturbed["ids"], load_tensors(clean)[0]["images"], perturbed["images"])
-
-
-COMPARED = 16
-PENDING = Check(
-    INPUT_RANGE,
-    "warn",
-    "not measured: the small experiments that need the model have not been made, on which further checks depend",
-    "They tell a weak attack from a strong defense.",
-    "Start the evaluation again, which makes what is missing.",
-)
-
-
-def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
-    """Makes the small experiments that need the model, and writes what they found into the evaluation's folder.
-
-    Where the folder has them already, nothing is done.
-    """
-    results = load_so_far(Path(folder))
-    known = [check for check in sanity_checks(results) if check != PENDING]
-    names = {check.name for check in known}
-    found = []
-    with repeatable():
-        if BATCHES not in names:
-            found.append(probe_batches(evaluation))
-        if INPUT_RANGE not in names:
-            attack = examined(evaluation.attacks, results.records)
-            through_selection = any(follows_selection(one) for one in evaluation.attacks)
-            found += probe(evaluation.model, evaluation.data, attack, evaluation.scoring, known, through_selection)
-    if found:
-        require_manifest(Files(results.folder, results.manifest.get("stamp", "")))
-        save_checks(Files(results.folder).sanity, merged(known, found))
-
-
-def probe_batches(evaluation: Evaluation) -> Check:
-    """Of as many images as a block has, but few."""
-    if evaluation.block == 1:
-        return one_at_a_time()
-    few = evaluation.data.limited(min(COMPARED, evaluation.block))
-    block = Block.of(few, device_of(evaluation.model))
-    return batch_independence(evaluation.model, block, evaluation.scoring)
-
-
-def follows_selection(attack: Perturbation) -> bool:
-    """Whether it follows the attacked model's own gradient through the selection."""
-    return isinstance(attack, Attack) and not attack.transfer and attack.followed_surrogate == SELECTION
-
-
-def sanity_checks(results: Results) -> list[Check]:
-    """What records and images say, and what these cannot say as far as the folder's report has it from before.
-
-    So probes are kept, and checks of images that have been removed.
-    """
-    threats = [Threat.of(name, results.attack(name)) for name in results.records]
-    records = [record for own in results.records.values() for record in own]
-    images = check_images(measure(results.folder, threats))
-    found = merged(images + checks_from_records(records, threats, results.deterministic), before(results.folder))
-    return found if any(check.name == INPUT_RANGE for check in found) else [*found, PENDING]
-
-
-def before(folder: Path) -> list[Check]:
-    """What the folder's report has; nothing where it is damaged, since all of it can be measured again."""
-    path = Files(folder).sanity
-    try:
-        return [check for check in load_checks(path) if check != PENDING] if path.exists() else []
-    except ValueError as error:
-        warnings.warn(f"{error}; it is made anew", stacklevel=2)
-        return []
-
-
-def tolerance(threat: Threat) -> float:
-    """Images that came from elsewhere are held to what they were accepted by."""
-    if threat.budget is None or threat.crafting["method"] != "images":
-        return TOLERANCE
-    return ball_tolerance(threat.budget.epsilon)
-
-
-def measure(folder: Path, threats: list[Threat]) -> list[Measured]:
-    """Every saved image of an attack, measured again."""
-    return [
-        Measured.of(threat.name, threat.budget, pairs.clean, pairs.perturbed, tolerance(threat))
-        for threat in threats
-        if threat.name != CLEAN
-        for pairs in image_pairs(folder, threat.name)
-    ]
-
 
 FIXED_MASKS = "FIXED MASKS, for debugging: these results say nothing about the random model."
 BATCH_DEPENDENT = (
     "NOT ROBUSTNESS: the model answers an image by the images beside it, so these accuracies hold for these batches "
     "alone; see the sanity report."
 )
-UNFINISHED = "UNFINISHED: accuracies are of the images that are done, which may not be the same for all attacks."
+UNFINISHED = (
+    "UNFINISHED: the evaluation is not done. Accuracies are of the images that are, which may differ among attacks."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """
+    """What a report says.
+
     Attributes:
-        results: of the evaluation, as far as it is done.
-        rows: of the attacks.
-        joint: of the attacks of one budget together.
-        paired: the attacks beside the first; None where there are no two.
-        checks: the sanity report.
+        results: The results of the evaluation, as far as it has come.
+        rows: A row of each attack.
+        joint: Rows of several attacks of one budget together.
+        paired: The attacks beside the first one; None where there are no two.
+        checks: The sanity report.
     """
 
     results: Results
@@ -205,29 +65,25 @@ class Report:
     checks: Sequence[Check]
 
     @classmethod
-    def of(cls, folder: Path) -> "Report":
-        """Read from an evaluation's folder; see ``load_so_far``."""
-        results = load_so_far(folder)
+    def of(cls, folder: str | Path) -> "Report":
+        """Returns the report of an evaluation, which need not be finished (see ``load_partial``)."""
+        results = load_partial(folder)
         return cls(results, attack_rows(results), joint_rows(results), pairing(results), sanity_checks(results))
 
     @property
-    def finished(self) -> bool:
-        return is_finished(self.results)
-
-    @property
     def warnings(self) -> list[str]:
-        """What must be known before any number is read."""
-        dependent = any(check.name == BATCHES and check.verdict == "fail" for check in self.checks)
-        found = {
+        """What to know before reading any number."""
+        depends_on_batch = any(check.name == BATCHES and check.verdict == "fail" for check in self.checks)
+        texts = {
             FIXED_MASKS: self.results.deterministic,
-            BATCH_DEPENDENT: dependent,
-            UNFINISHED: not self.finished,
+            BATCH_DEPENDENT: depends_on_batch,
+            UNFINISHED: not self.results.finished,
         }
-        return [text for text, holds in found.items() if holds]
+        return [text for text, applies in texts.items() if applies]
 
     @property
     def table(self) -> str:
-        """Of all rows, in Markdown."""
+        """All rows, in Markdown."""
         return markdown([*self.rows, *self.joint])
 
     @property
@@ -237,6 +93,213 @@ class Report:
         return {verdict: count[verdict] for verdict in VERDICTS}
 
     def __str__(self) -> str:
-        """For a terminal."""
+        """Returns warnings, table and checks as text for a terminal."""
         parts = [*self.warnings, self.table, "\n".join(check.line for check in self.checks)]
         return "\n\n".join(parts)
+
+
+SUMMARY = "summary.json"
+CSV = "results.csv"
+MARKDOWN = "results.md"
+PAGE = "report.html"
+
+
+def write_report(folder: str | Path) -> Report:
+    """Writes ``summary.json``, ``results.csv``, ``results.md``, ``sanity.json`` and ``report.html`` into the folder.
+
+    Args:
+        folder: The folder of an evaluation, which need not be finished.
+
+    Returns:
+        The report. Its ``str`` is text for a terminal.
+
+    Raises:
+        FileNotFoundError: There is no evaluation in the folder.
+        ValueError: A file is damaged, or nothing is recorded yet.
+    """
+    folder = Path(folder)
+    report = Report.of(folder)
+    for name in (SUMMARY, SANITY, CSV, MARKDOWN, PAGE):
+        remove_leftovers(folder / name, LEFTOVER_SECONDS)  # new ones may be of a report that is being written
+    if not (folder / IMAGES).is_dir():
+        warnings.warn(f"{folder} holds no {IMAGES}: the page shows no examples", stacklevel=2)
+    save_json(folder / SUMMARY, summary(report))
+    save_checks(Files(folder).sanity, report.checks)
+    rows = [*report.rows, *report.joint]
+    write(folder / CSV, to_csv(rows, report.results.deterministic, report.results.finished))
+    write(folder / MARKDOWN, markdown_page(report))
+    write(folder / PAGE, html_page(report))
+    return report
+
+
+def write(path: Path, content: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """Returns the numbers of the report as JSON values, for programs."""
+    results = report.results
+    return {
+        "model": results.model,
+        "data": results.manifest["identity"]["data"],
+        "finished": results.finished,
+        "deterministic": results.deterministic,
+        "seconds": sum(results.seconds.values()),
+        "attacks": [flat(row) for row in report.rows],
+        "together": [flat(row) for row in report.joint],
+        "against": report.paired.as_json() if report.paired else None,
+        "sanity": report.verdicts,
+    }
+
+
+def markdown_page(report: Report) -> str:
+    """Returns tables, sanity report and what was evaluated as a Markdown page."""
+    checks = "\n".join(
+        f"- **{check.verdict}**: {check.name}: {check.finding}. {check.advice or check.meaning}"
+        for check in report.checks
+    )
+    data = report.results.manifest["identity"]["data"]
+    parts = [
+        f"# {report.results.model} on {data['images']:,} images of {data['name']}",
+        *(f"**{warning}**" for warning in report.warnings),
+        report.table,
+        NOTES,
+        *([f"## {PAIR_TITLE}", report.paired.markdown(), report.paired.note] if report.paired else []),
+        "## Sanity",
+        checks,
+        "## What was evaluated",
+        "\n".join(f"- {name}: {value}" for name, value in evaluation_details(report.results).items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+TEMPLATE = "page.html"
+# Images of no more pixels a side are enlarged.
+COARSE = 80
+SYMBOLS = {"pass": "✓", "warn": "!", "fail": "✗"}
+
+
+def html_page(report: Report) -> str:
+    """Returns the report as an HTML page that needs no other file. Equal folders give equal text."""
+    environment = Environment(
+        loader=PackageLoader("neuroae", "reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    rows = [*report.rows, *report.joint]
+    return environment.get_template(TEMPLATE).render(
+        report=report,
+        data=report.results.manifest["identity"]["data"],
+        columns=columns(rows),
+        notes=NOTES,
+        pair_title=PAIR_TITLE,
+        pair_columns=PAIR_COLUMNS,
+        symbols=SYMBOLS,
+        coarse=COARSE,
+        pictures=list(pictures(report)),
+        examples=examples(report.results),
+        attacks={name: attack_details(report.results, name) for name in report.results.records},
+        details=evaluation_details(report.results),
+    )
+
+
+class Picture(NamedTuple):
+    """A chart of the page.
+
+    Attributes:
+        title: The text above it.
+        source: The chart as a data URI.
+        caption: The text below it.
+    """
+
+    title: str
+    source: str
+    caption: str
+
+
+def pictures(report: Report) -> Iterator[Picture]:
+    """Yields the charts of the page. A chart that cannot be drawn is left out, with a warning."""
+    for title, chart, caption in charts(report):
+        source = None
+        with dispensable(title):
+            source = svg_uri(chart())
+        if source is not None:
+            yield Picture(title, source, caption)
+
+
+def charts(report: Report) -> Iterator[tuple[str, Callable[[], str], str]]:
+    """Yields title, drawing function and caption of each chart."""
+    rows = [*report.rows, *report.joint]
+    yield (
+        "Accuracy by attack",
+        partial(accuracy_chart, rows),
+        "With 95% intervals; the numbers are those of the table.",
+    )
+    records = {row.attack: report.results.records[row.attack] for row in report.rows}
+    if report.rows[0].draws > 1:
+        persistent = {name: persistent_curve(group) for name, group in records.items()}
+        majority = {name: majority_curve(group) for name, group in records.items()}
+        yield (
+            "Accuracy against the number of draws",
+            partial(draws_chart, persistent, majority),
+            "Above, an attacker asks k times and needs one wrong answer. Below, k draws vote and the most frequent "
+            "answer counts; the vote in the table takes the mean of their probabilities instead.",
+        )
+    for sweep in sweeps(report.results, report.rows):
+        yield (
+            f"Accuracy against {sweep.label}",
+            partial(sweep_chart, sweep),
+            "Each line joins attacks that differ in this setting alone; one vote of E draws, with 95% intervals.",
+        )
+
+
+def svg_uri(text: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"
+
+
+SHOWN_DIGITS = 16
+
+
+def attack_details(results: Results, name: str) -> str:
+    """Returns an attack in words: method, access, source, gradient, settings and passes."""
+    attack = results.attack(name)
+    source = attack.get("source") or {}
+    words = [attack["method"], attack["access"]]
+    words += [f"from {source['name']}"] if source.get("name") else []
+    keys = ("surrogate", "variant", "precision") if attack["gradients"] else ("variant", "precision")
+    words += [str(attack[key]) for key in keys if attack.get(key)]
+    settings = [f"{key} {shown(value)}" for key, value in attack.get("settings", {}).items() if value is not None]
+    passes = [f"{attack[kind]:,} {kind} per image" for kind in ("gradients", "forwards") if attack[kind]]
+    cost = results.budget(name)
+    passes += [f"budget C {cost:,.0f}"] if cost is not None else []
+    return "; ".join(", ".join(part) for part in (list(dict.fromkeys(words)), settings, passes) if part)
+
+
+def evaluation_details(results: Results) -> dict[str, str]:
+    """Returns the manifest in short, by topic."""
+    identity, scoring = results.manifest["identity"], results.manifest["identity"]["scoring"]
+    versions = results.manifest["versions"]
+    threads = f", threads: {identity['threads']}" if identity["threads"] else ""
+    return {
+        "model": f"{results.model}, {identity['model']['kind']}, {digest(identity['model'])}",
+        "images": f"{identity['data']['images']:,} of {identity['data']['name']}, {digest(identity['data'])}",
+        "scoring": ", ".join(f"{key} {shown(value)}" for key, value in scoring.items()),
+        "blocks": f"{identity['block']:,} images",
+        "backend": f"{identity['engine']} on {identity['device']}{threads}",
+        "versions": "; then ".join(", ".join(f"{key} {value}" for key, value in each.items()) for each in versions),
+        "seconds": f"{sum(results.seconds.values()):,.0f}, summed over all processes",
+    }
+
+
+def digest(part: Mapping[str, Any]) -> str:
+    """Returns the first digits of a fingerprint."""
+    return f"fingerprint {part['fingerprint'][:SHOWN_DIGITS]}…"
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

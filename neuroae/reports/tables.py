@@ -1,4 +1,4 @@
-"""Rows of an evaluation as Markdown, which reads well in a terminal too, and as CSV."""
+"""Tables: rows of accuracies as Markdown, which reads well in a terminal too, and as CSV."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ..evaluation import CLEAN, Outcome, Record, Results
+from ..evaluation import CLEAN, Record, Results
 from ..evaluation.checks import Budget, Threat
 from ..evaluation.checks.outcomes import Pairs, Verdicts
 from ..evaluation.statistics import (
@@ -26,15 +26,18 @@ TEXT_COLUMNS = 2
 
 @dataclass(frozen=True)
 class Row:
-    """One accuracy.
+    """The accuracy of one model under one attack, for tables of several models.
 
     Attributes:
-        model, attack: names.
-        accuracy, low, high: in [0, 1]; the ends are of the 95% confidence interval.
-        images: how many were scored.
-        seconds: wall time of crafting and scoring.
-        passes: gradient passes, in images times realizations.
-        unusable: of them those that gave no gradient (zero, NaN or infinite).
+        model: The model's name.
+        attack: The attack's name, or "clean".
+        accuracy: The accuracy of the E scoring draws as one vote, in [0, 1].
+        low: The lower end of its 95% interval.
+        high: The upper end of its 95% interval.
+        images: The number of images.
+        seconds: The seconds of crafting and scoring.
+        passes: Gradient passes: images times realizations.
+        unusable: Gradient passes that gave no gradient (zero, NaN or infinite).
     """
 
     model: str
@@ -48,20 +51,22 @@ class Row:
     unusable: int
 
     @classmethod
-    def of(cls, model: str, outcome: Outcome) -> "Row":
-        accuracy = outcome.accuracy
+    def of(cls, model: str, results: Results, attack: str = CLEAN) -> "Row":
+        """Returns the row of an attack in the results of an evaluation."""
+        accuracy = results.accuracy(attack)
         return cls(
             model,
-            outcome.name,
+            attack,
             accuracy.value,
             *accuracy.interval(),
             accuracy.images,
-            outcome.seconds,
-            outcome.passes,
-            outcome.zero + outcome.invalid,
+            results.seconds[attack],
+            results.passes(attack),
+            results.zero(attack) + results.invalid(attack),
         )
 
     def cells(self) -> tuple[str, ...]:
+        """Returns the row's text under ``COLUMNS``."""
         return (
             self.model,
             self.attack,
@@ -75,29 +80,33 @@ class Row:
 
 
 def markdown_table(rows: Iterable[Row]) -> str:
-    """A line a row under the names of the columns."""
+    """Returns the rows as a Markdown table, one line each."""
     return table(COLUMNS, (row.cells() for row in rows), TEXT_COLUMNS)
 
 
+# Partial white-box and black-box transfer (paper, section 4).
 TRANSFER_FAMILIES = ("PW-T", "B-T")
 
 
 @dataclass(frozen=True)
 class AttackRow:
-    """One attack, or several together. Accuracies are in [0, 1].
+    """One attack of an evaluation, or several together. Accuracies are in [0, 1].
 
     Attributes:
-        attack: its name.
-        images: that were scored.
-        draws: E, of each image.
-        vote: accuracy of the E draws as one vote, with its Clopper-Pearson interval.
-        draw: of one draw, E = 1: the mean over draws, with a bootstrap over images.
-        persistent: against an attacker who asks E times and needs one wrong answer, with a bootstrap over images.
-        gradients, forwards: passes an image.
-        unusable: share of the gradient passes that gave none; None where there were none.
-        linf, l2: mean norms of the perturbations.
-        seconds: that it took, over all processes.
-        budget: the paper's C = K N_S N_R N_E; None where there are no gradients.
+        attack: The attack's name.
+        images: The number of images.
+        draws: E, the number of scoring draws of each image.
+        vote: The accuracy of the E draws as one vote, with its Clopper-Pearson interval.
+        draw: The accuracy of one draw, E = 1: the mean over draws, with a bootstrap over images.
+        persistent: The accuracy against an attacker who asks E times and needs one wrong answer, with a bootstrap
+            over images.
+        gradients: Gradient passes per image.
+        forwards: Forward passes per image.
+        unusable: Share of the gradient passes that gave no gradient; None without gradient passes.
+        linf: The mean l-infinity norm of the perturbations.
+        l2: Their mean l2 norm.
+        seconds: The seconds of crafting and scoring, over all processes.
+        budget: The paper's C = K N_S N_R N_E; None without gradients.
     """
 
     attack: str
@@ -116,10 +125,10 @@ class AttackRow:
 
     @classmethod
     def of(cls, attack: str, records: Sequence[Record], seconds: float, budget: float | None = None) -> "AttackRow":
-        """From at least one record."""
+        """Returns the row of at least one record."""
         vote, draws = vote_accuracy(records), len(records[0].draws)
         passes = sum(record.gradients for record in records)
-        lost = sum(record.zero + record.invalid for record in records)
+        unusable = sum(record.zero + record.invalid for record in records)
         return cls(
             attack=attack,
             images=len(records),
@@ -129,7 +138,7 @@ class AttackRow:
             persistent=persistent_accuracy(records, draws),
             gradients=records[0].gradients,
             forwards=records[0].forwards,
-            unusable=lost / passes if passes else None,
+            unusable=unusable / passes if passes else None,
             linf=fmean(record.linf for record in records),
             l2=fmean(record.l2 for record in records),
             seconds=seconds,
@@ -138,7 +147,7 @@ class AttackRow:
 
 
 def attack_rows(results: Results) -> list[AttackRow]:
-    """One for each attack that has records, in their order."""
+    """Returns a row of each attack that has records, in their order."""
     return [
         AttackRow.of(name, records, results.seconds[name], results.budget(name))
         for name, records in results.records.items()
@@ -147,12 +156,12 @@ def attack_rows(results: Results) -> list[AttackRow]:
 
 
 def joint_rows(results: Results) -> list[AttackRow]:
-    """What the attacks of one budget come to together, wherever there are several, on the images that all have.
+    """Returns what several attacks of one budget leave together, on the images that all of them have.
 
-    Of all attacks, and of the transfers of one family. The lowest accuracy is the paper's rule; it is chosen on the
-    draws that it is scored on. The worst of each image is that of the attacks and of none, which is in every ball; it
-    is chosen on selection draws, and scored on scoring draws. Passes and seconds are those of all attacks that are
-    chosen from.
+    There are two rows for all attacks of a budget, and for its transfers of each family. The lowest accuracy is the
+    paper's rule; it is chosen on the scoring draws. The worst of each image is chosen among the attacks and the clean
+    image, which lies in every ball: on the selection draws, and then scored on the scoring draws. Passes and seconds
+    are the sums over all attacks of the group.
     """
     joint = []
     for budget, names in budgets(results).items():
@@ -170,6 +179,7 @@ def joint_rows(results: Results) -> list[AttackRow]:
 
 
 def joint_row(results: Results, title: str, members: Sequence[str], chosen: Sequence[Record]) -> AttackRow:
+    """Returns a row of these records, with the passes and seconds of all members."""
     costs = [results.budget(name) for name in members]
     row = AttackRow.of(title, chosen, sum(results.seconds[name] for name in members), sum(filter(None, costs)) or None)
     passes = [results.records[name][0] for name in members]
@@ -178,41 +188,41 @@ def joint_row(results: Results, title: str, members: Sequence[str], chosen: Sequ
 
 
 def budgets(results: Results) -> dict[Budget, list[str]]:
-    """Attacks by what they may do, those without a budget left out."""
-    found: dict[Budget, list[str]] = {}
+    """Returns the names of the attacks by their budget; attacks without a budget are left out."""
+    names: dict[Budget, list[str]] = {}
     for name in results.records:
         budget = Threat.of(name, results.attack(name)).budget
         if budget is not None:
-            found.setdefault(budget, []).append(name)
-    return found
+            names.setdefault(budget, []).append(name)
+    return names
 
 
 def groups(results: Results, names: Sequence[str]) -> dict[str, Sequence[str]]:
-    """The attacks of one budget that are reported together: all, and the transfers of a family; two at least."""
+    """Returns which attacks of one budget are reported together: all, and the transfers of a family; at least two."""
     families = {
         family: [name for name in names if results.attack(name)["family"] == family] for family in TRANSFER_FAMILIES
     }
-    found = {family: members for family, members in families.items() if 1 < len(members) < len(names)}
-    return found | ({"all": names} if len(names) > 1 else {})
+    several = {family: members for family, members in families.items() if 1 < len(members) < len(names)}
+    return several | ({"all": names} if len(names) > 1 else {})
 
 
 def on_common_images(records: Mapping[str, Sequence[Record]]) -> dict[str, list[Record]]:
-    """The records of the images that all attacks have; of an evaluation that is done, all of them."""
-    common = set.intersection(*({record.image for record in own} for own in records.values()))
-    return {name: [record for record in own if record.image in common] for name, own in records.items()}
+    """Returns the records of the images that all attacks have; in a finished evaluation, all records."""
+    common = set.intersection(*({record.image for record in group} for group in records.values()))
+    return {name: [record for record in group if record.image in common] for name, group in records.items()}
 
 
-PAIR_COLUMNS = ("attack", "images", "fooled by it alone", "fooled by the first alone", "p")
+PAIR_COLUMNS = ("attack", "images", "fooled only by it", "fooled only by the first", "p")
 PAIR_TITLE = "Against the first attack"
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """
+    """The attacks of an evaluation beside its first one.
+
     Attributes:
-        first: the attack that the others are compared with.
-        others: what each of them and the first do to the images that both have, by its name; the first in a pair is
-            the other attack.
+        first: The name of the first attack.
+        others: The pairs of each other attack, by its name, with the first attack as the second of the pair.
     """
 
     first: str
@@ -221,12 +231,12 @@ class Pairing:
     @property
     def note(self) -> str:
         return (
-            f"Each attack beside {self.first}: images that one of the two fools and the other does not, on the "
-            "scoring draws, and p of McNemar's exact two-sided test, not corrected for the number of rows."
+            f"Each attack is compared with {self.first} by the images that only one of the two fools on the scoring "
+            "draws. p is that of McNemar's exact two-sided test, not corrected for the number of rows."
         )
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Cells under ``PAIR_COLUMNS``."""
+        """Returns the text of each row under ``PAIR_COLUMNS``."""
         return [
             (name, f"{pairs.images:,}", f"{pairs.first:,}", f"{pairs.second:,}", f"{pairs.p:.2g}")
             for name, pairs in self.others.items()
@@ -240,27 +250,29 @@ class Pairing:
 
 
 def pairing(results: Results) -> Pairing | None:
-    """None where there are no two attacks on common images."""
-    attacks = [Verdicts(name, own) for name, own in results.records.items() if own and name != CLEAN]
-    found = {attack.attack: Pairs.of(attack.right, attacks[0].right) for attack in attacks[1:]}
-    others = {name: pairs for name, pairs in found.items() if pairs is not None}
+    """Returns the attacks beside the first one; None where no two have images in common."""
+    attacks = [Verdicts(name, records) for name, records in results.records.items() if records and name != CLEAN]
+    every = {attack.attack: Pairs.of(attack.right, attacks[0].right) for attack in attacks[1:]}
+    others = {name: pairs for name, pairs in every.items() if pairs is not None}
     return Pairing(attacks[0].attack, others) if others else None
 
 
 NOTES = """\
-Accuracies are upper bounds: of the attacks that were tried, at the budgets that were tried. Intervals are of 95%.
-E draws answer as one vote (Clopper-Pearson over images); E = 1 is the mean over these draws (bootstrap over images).
-Who may ask again is stopped only by images that all draws answer rightly. The draws that score were seen by no attack
-and by no selection. Of several attacks of one budget, the worst of each image is chosen on other draws, and the lowest
-accuracy, which is the paper's rule, on the scoring draws themselves. Of the ensemble as deployed, a gradient is that
-of all its members."""
+Accuracies are upper bounds: other attacks, or larger budgets, may leave less. Intervals are at 95%. With E draws, E
+realizations vote on each image (Clopper-Pearson interval over images). E = 1 is the accuracy of a single draw, as the
+mean over these draws (bootstrap over images). "All draws right" counts images that every draw answers rightly: only
+these hold against an attacker who may ask again until an answer is wrong. No attack and no selection saw the scoring
+draws. For several attacks at one budget, the worst of each image is chosen on other draws, and the lowest accuracy,
+which is the paper's rule, on the scoring draws themselves. For an attack on the ensemble as deployed, one gradient is
+that of all members together."""
 
 
 class Column(NamedTuple):
-    """
+    """A column of the table of attacks.
+
     Attributes:
-        title: of the column.
-        cell: a row's text.
+        title: The column's title.
+        cell: The function from a row to its text.
     """
 
     title: str
@@ -268,7 +280,7 @@ class Column(NamedTuple):
 
 
 def columns(rows: Sequence[AttackRow]) -> list[Column]:
-    """Those that say something: one draw an image has no vote, and attacks without passes no rates."""
+    """Returns the columns of these rows; with one draw per image, the vote is the draw and shown once."""
     draws = rows[0].draws
     shown = [
         Column("attack", lambda row: row.attack),
@@ -284,7 +296,7 @@ def columns(rows: Sequence[AttackRow]) -> list[Column]:
     return [
         *shown,
         Column("images", lambda row: f"{row.images:,}"),
-        Column("gradients an image", lambda row: f"{row.gradients:,}" if row.gradients else ""),
+        Column("gradients per image", lambda row: f"{row.gradients:,}" if row.gradients else ""),
         Column("no gradient", lambda row: "" if row.unusable is None else f"{row.unusable:.2%}"),
         Column("mean linf", lambda row: f"{row.linf:.4f}" if row.linf else ""),
         Column("mean l2", lambda row: f"{row.l2:.3f}" if row.l2 else ""),
@@ -297,14 +309,15 @@ def interval(estimate: Estimate) -> str:
 
 
 def markdown(rows: Sequence[AttackRow]) -> str:
+    """Returns the rows as a Markdown table."""
     shown = columns(rows)
     return table([column.title for column in shown], [[column.cell(row) for column in shown] for row in rows])
 
 
 def to_csv(rows: Sequence[AttackRow], deterministic: bool, finished: bool) -> str:
-    """A line a row, all digits, accuracies with the ends of their intervals in columns of their own.
+    """Returns the rows as CSV, with all digits and with the ends of intervals in columns of their own.
 
-    Whether masks were fixed, and whether the evaluation is done, stands in every line.
+    Every line says whether masks were fixed and whether the evaluation is finished.
     """
     buffer = io.StringIO()
     lines = [flat(row) | {"deterministic": deterministic, "finished": finished} for row in rows]
@@ -315,6 +328,7 @@ def to_csv(rows: Sequence[AttackRow], deterministic: bool, finished: bool) -> st
 
 
 def flat(row: AttackRow) -> dict[str, Any]:
+    """Returns a row's values by name, without nesting: "vote", "vote_low", "vote_high" and so on."""
     fields: dict[str, Any] = {}
     for name, value in asdict(row).items():
         if isinstance(value, dict):

@@ -41,7 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def without_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sanity report's own attacks take longer than those that are tested here."""
-    monkeypatch.setattr(COMMAND, "probe_evaluation", lambda *_: None)
+    monkeypatch.setattr("neuroae.evaluation.run.probe_evaluation", lambda *_: None)
 
 
 def attacked(*arguments: object, output: Path) -> Results:

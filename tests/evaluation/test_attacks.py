@@ -9,7 +9,7 @@ from torch import nn
 from models import Linear, small_defense
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings, apgd, pgd, square
 from neuroae.evaluation import Attack, Scoring, attacks_from
-from neuroae.evaluation.run import craft
+from neuroae.evaluation.attack import craft
 from neuroae.evaluation.scoring import Block
 from neuroae.nn.variants import Ensemble, FixedMasks, MeanField
 from neuroae.utils.contexts import drawing_from
@@ -72,7 +72,7 @@ def test_methods_and_variants_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("variant", "kind", "realizations"),
-    [("ensemble", Ensemble, 2), ("mean-field", MeanField, 1), ("fixed-masks", FixedMasks, 1)],
+    [("ensemble", Ensemble, 2), ("mean-field", MeanField, 1)],
 )
 def test_variants_are_of_the_source_with_its_gradient(variant: str, kind: type[nn.Module], realizations: int) -> None:
     (attack,) = attacks_from(small_defense(), BUDGET, ["w-aiga"], variant=variant)  # type: ignore[arg-type]
@@ -84,14 +84,14 @@ def test_variants_are_of_the_source_with_its_gradient(variant: str, kind: type[n
     assert attack.settings == replace(BUDGET, realizations=realizations, selection=selection)
     if isinstance(model, Ensemble):
         assert model.members == 7
-    if isinstance(model, FixedMasks):
-        assert (model.seed, model.image_ids) == (derive_seed(0, "fixed masks"), IDS)
 
 
 def test_fixed_masks_hold_for_all_sources_but_those_that_draw_nothing() -> None:
     fixed = Scoring(1, deterministic=True)
     for attack in attacks_from(small_defense(), BUDGET, transfer="x"):
-        assert isinstance(attack.crafting_model(fixed, IDS), FixedMasks)
+        model = attack.crafting_model(fixed, IDS)
+        assert isinstance(model, FixedMasks)
+        assert (model.seed, model.image_ids) == (derive_seed(0, "fixed masks"), IDS)
     (plain,) = attacks_from(PLAIN, BUDGET, random=False)
     assert plain.crafting_model(fixed, IDS) is PLAIN
 
@@ -139,7 +139,7 @@ def test_pixels_that_are_no_numbers_are_refused(monkeypatch: pytest.MonkeyPatch)
     [
         ({"settings": 7}, TypeError, "settings is a int, expected one of PGDSettings, APGDSettings, SquareSettings"),
         ({"precision": "float16"}, ValueError, "precision is 'float16'"),
-        ({"variant": "mean"}, ValueError, "variant is 'mean', expected one of ensemble, mean-field, fixed-masks"),
+        ({"variant": "mean"}, ValueError, "variant is 'mean', expected one of ensemble, mean-field"),
         ({"surrogate": "exact"}, ValueError, "surrogate is 'exact'"),
         ({"source": PLAIN, "surrogate": "smooth"}, ValueError, "source is a Linear, expected a Defense"),
         ({"source": PLAIN, "variant": "ensemble"}, ValueError, "source is a Linear, expected a Defense"),

@@ -18,7 +18,7 @@ from neuroae.evaluation import Evaluation, Scoring, attacks_from, run_evaluation
 from neuroae.evaluation.checks import BATCHES, Check, batch_independence
 from neuroae.evaluation.models import is_random
 from neuroae.evaluation.scoring import Block
-from neuroae.reports import Report, probe_evaluation, write_report
+from neuroae.reports import Report, write_report
 from neuroae.reports.report import BATCH_DEPENDENT
 from small_evaluation import random_data
 
@@ -135,7 +135,6 @@ def evaluated(model: nn.Module, folder: Path, data: ImageSet, block: int = 8) ->
     attacks = attacks_from(model, PGDSettings(0.1, 0.05, steps=1, realizations=1), random=False)
     evaluation = Evaluation(model, data, attacks, Scoring(draws=1), block)
     run_evaluation(evaluation, folder)
-    probe_evaluation(evaluation, folder)
     return write_report(folder)
 
 
@@ -149,6 +148,7 @@ def in_colour() -> nn.Module:
     return nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), Linear(3, 8, 10)).eval()
 
 
+@pytest.mark.usefixtures("probing")
 def test_a_report_refuses_to_call_such_an_accuracy_robustness(tmp_path: Path) -> None:
     report = evaluated(in_colour(), tmp_path, photos_of_digits())
     assert str(report).startswith(BATCH_DEPENDENT)
@@ -156,6 +156,7 @@ def test_a_report_refuses_to_call_such_an_accuracy_robustness(tmp_path: Path) ->
     assert BATCH_DEPENDENT in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("probing")
 def test_of_blocks_of_one_image_the_report_says_nothing(tmp_path: Path) -> None:
     report = evaluated(in_colour(), tmp_path, photos_of_digits(), block=1)
     assert BATCH_DEPENDENT not in str(report)

@@ -46,3 +46,11 @@ def test_a_line_says_what_to_do_where_it_did_not_pass() -> None:
 )
 def test_budgets_are_told_in_levels_where_they_are_whole(budget: Budget, text: str) -> None:
     assert str(budget) == text
+
+
+def test_checks_of_earlier_versions_have_their_present_names(tmp_path: Path) -> None:
+    earlier = {"verdict": "pass", "found": "10 draws", "meaning": "m", "advice": "", "numbers": {"draws": 10}}
+    save_json(tmp_path / "sanity.json", [{"name": "scores are not of single draws", **earlier}])
+    assert load_checks(tmp_path / "sanity.json") == [
+        Check("a random model is scored on several draws", "pass", "10 draws", "m", numbers={"draws": 10})
+    ]

@@ -12,7 +12,6 @@ from models import Linear
 from neuroae.attacks import PGDSettings, SquareSettings
 from neuroae.evaluation import Attack
 from neuroae.evaluation.checks import Threat
-from neuroae.evaluation.checks.check import families
 from neuroae.evaluation.checks.outcomes import (
     COMPARISONS,
     GRADIENT_FREE,
@@ -23,6 +22,7 @@ from neuroae.evaluation.checks.outcomes import (
     Pairs,
     Verdicts,
     compare,
+    families,
 )
 from neuroae.evaluation.checks.threat_model import falls_with_epsilon, reaches_chance
 
@@ -65,7 +65,7 @@ def test_a_stronger_attack_that_does_worse_is_told(own: int, other: int, verdict
     check = compare(comparison, [threat("strong"), weak], verdicts(strong=share(own, 40), weak=share(other, 40)))
     assert check.verdict == verdict
     assert bool(check.advice) == (verdict != "pass")
-    assert f"strong leaves {own / 40:.1%} and weak {other / 40:.1%} of 40 images" in check.found
+    assert f"strong leaves {own / 40:.1%} and weak {other / 40:.1%} of 40 images" in check.finding
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_attacks_that_fool_nothing_are_not_told_apart(clean: list[bool], verdict
     left = [True] * 6 + [False] * 2
     check = compare(TRANSFER, attacks, verdicts(clean=clean, strong=left, weak=left))
     assert check.verdict == verdict
-    assert ("neither fools one" in check.found) == (verdict == "warn")
+    assert ("neither fools one" in check.finding) == (verdict == "warn")
     assert check.advice == (NOTHING_FOOLED if verdict == "warn" else "")
 
 
@@ -110,7 +110,7 @@ def test_a_search_is_set_beside_attacks_in_the_norm_that_it_knows() -> None:
 def test_one_short_step_is_no_single_step_attack() -> None:
     found = verdicts(strong=share(30, 40), weak=share(40, 40))
     check = compare(ITERATIVE, [threat("strong"), threat("weak", steps=1, step_size=0.01)], found)
-    assert check.found.startswith("not measured")
+    assert check.finding.startswith("not measured")
 
 
 def test_attacks_are_compared_at_one_budget_only() -> None:
@@ -118,7 +118,7 @@ def test_attacks_are_compared_at_one_budget_only() -> None:
     for weak in (threat("weak", "transfer", epsilon=0.2), threat("weak", "transfer", norm="l2")):
         check = compare(TRANSFER, [threat("strong"), weak], found)
         assert (check.verdict, check.measured) == ("warn", False)
-        assert "needs a white-box attack and a transfer attack at the same budget" in check.found
+        assert "needs a white-box attack and a transfer attack at the same budget" in check.finding
 
 
 def test_every_budget_is_compared_and_the_worst_verdict_counts() -> None:
@@ -132,8 +132,8 @@ def test_every_budget_is_compared_and_the_worst_verdict_counts() -> None:
     found = {name: Verdicts(name, records(name, share(count, 40))) for name, count in right.items()}
     check = compare(TRANSFER, threats, found)
     assert check.verdict == "fail"
-    assert "linf 0.1: small leaves" in check.found
-    assert "linf 0.3: large leaves" in check.found
+    assert "linf 0.1: small leaves" in check.finding
+    assert "linf 0.3: large leaves" in check.finding
 
 
 def test_the_strongest_attack_is_chosen_on_selection_draws() -> None:
@@ -142,7 +142,7 @@ def test_the_strongest_attack_is_chosen_on_selection_draws() -> None:
     found["selected"] = Verdicts("selected", records("selected", share(30, 40), selection=0.1))
     found["lucky"] = Verdicts("lucky", records("lucky", share(0, 40), selection=-0.1))
     check = compare(TRANSFER, threats, found)
-    assert "selected leaves 75.0%" in check.found
+    assert "selected leaves 75.0%" in check.finding
     assert check.verdict == "fail"
 
 
@@ -210,7 +210,7 @@ def test_attacks_of_other_relative_steps_are_no_larger_balls_of_one_another() ->
     ]
     right = {"long 0.05": 10, "long 0.1": 2, "short 0.05": 30, "short 0.1": 20}
     found = {name: Verdicts(name, records(name, share(count, 40))) for name, count in right.items()}
-    assert [[each.name for each in family] for family in families(threats, "epsilon")] == [
+    assert [[point.threat.name for point in family] for family in families(threats, "epsilon")] == [
         ["long 0.05", "long 0.1"],
         ["short 0.05", "short 0.1"],
     ]
@@ -219,10 +219,12 @@ def test_attacks_of_other_relative_steps_are_no_larger_balls_of_one_another() ->
 
 def test_a_step_size_that_stays_as_it_is_makes_a_family_too() -> None:
     threats = [threat(f"at {epsilon}", epsilon=epsilon, step_size=0.01) for epsilon in (0.1, 0.05)]
-    assert [[each.name for each in family] for family in families(threats, "epsilon")] == [["at 0.05", "at 0.1"]]
+    assert [[point.threat.name for point in family] for family in families(threats, "epsilon")] == [
+        ["at 0.05", "at 0.1"]
+    ]
 
 
 def test_images_of_one_class_tell_nothing_of_chance() -> None:
     check = reaches_chance([threat("large", epsilon=0.5)], verdicts(large=share(0, 40)), [3] * 40)
     assert check.verdict == "warn"
-    assert "one class" in check.found
+    assert "one class" in check.finding

@@ -67,7 +67,7 @@ def test_the_attack_that_does_worst_is_told_by_its_excess() -> None:
     ]
     _, ball, _ = check_images([within, *outside])
     assert ball.verdict == "fail"
-    assert "under narrow" in ball.found
+    assert "under narrow" in ball.finding
     assert ball.numbers["excess"] == pytest.approx(1 / 255, abs=1e-6)
     assert check_images([within, *outside])[0].numbers["images"] == 10
 

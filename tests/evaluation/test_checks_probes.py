@@ -13,11 +13,11 @@ from models import Linear, random_images, small_defense
 from neuroae.attacks import PGDSettings, SquareSettings, eot_gradient
 from neuroae.data import ImageSet
 from neuroae.evaluation import Attack, Scoring
-from neuroae.evaluation.checks import INPUT_RANGE, Check, examined, probe
-from neuroae.evaluation.checks.draws import SINGLE_DRAWS
+from neuroae.evaluation.checks import INPUT_RANGE, Check, examined_attack, probe
+from neuroae.evaluation.checks.draws import SEVERAL_DRAWS
 from neuroae.evaluation.checks.gradients import AGREEMENT, COUNTS, gradient_agreement, running_sums, selection_checks
 from neuroae.evaluation.checks.outcomes import ITERATIVE
-from neuroae.evaluation.checks.probes import attack_a_few, small_attacks
+from neuroae.evaluation.checks.sanity import attack_a_few, small_attacks
 from neuroae.evaluation.checks.threat_model import CHANCE, FALLS, input_range
 from neuroae.evaluation.scoring import Block
 from results_data import small_cifar10_defense
@@ -102,7 +102,7 @@ def test_few_images_above_chance_are_a_warning() -> None:
 
 def test_refused_scales_are_told() -> None:
     check = input_range(Bright(clean_only=True), dark_and_bright(), SCORING)
-    assert check.found.count("refused") == 3
+    assert check.finding.count("refused") == 3
     assert set(check.numbers) == {"[0, 1]", "chance", "images"}
 
 
@@ -153,7 +153,7 @@ def test_images_of_one_class_do_not_tell_the_input_range() -> None:
     images, _, ids = random_images()
     check = input_range(Linear(1, 8, 10).eval(), Block(images, torch.zeros(6, dtype=torch.int64), ids), SCORING)
     assert check.verdict == "warn"
-    assert "one class" in check.found
+    assert "one class" in check.finding
 
 
 def test_advice_is_the_number_of_draws_that_half_the_signal_takes() -> None:
@@ -222,7 +222,7 @@ def test_only_what_is_not_known_is_probed() -> None:
         return [check.name for check in probe(model, data, attack, SCORING, known)]
 
     assert names() == [INPUT_RANGE, AGREEMENT]
-    assert names(*unmeasured(SINGLE_DRAWS, CHANCE)) == [INPUT_RANGE, SINGLE_DRAWS, AGREEMENT, CHANCE]
+    assert names(*unmeasured(SEVERAL_DRAWS, CHANCE)) == [INPUT_RANGE, SEVERAL_DRAWS, AGREEMENT, CHANCE]
     measured = Check(FALLS, "fail", "", "", numbers={"x": 1})
     assert names(measured, *unmeasured(ITERATIVE.name)) == [INPUT_RANGE, AGREEMENT, ITERATIVE.name]
 
@@ -231,7 +231,7 @@ def test_images_sorted_by_class_are_probed_from_every_class(monkeypatch: pytest.
     """One class alone would make chance of everything."""
     seen: list[Tensor] = []
     monkeypatch.setattr(
-        "neuroae.evaluation.checks.probes.attack_a_few", lambda _model, block, *_: seen.append(block.labels) or []
+        "neuroae.evaluation.checks.sanity.attack_a_few", lambda _model, block, *_: seen.append(block.labels) or []
     )
     model = Bright()
     images, labels, _ = dark_and_bright(300)
@@ -255,10 +255,10 @@ def test_the_attack_that_is_examined_has_single_draws_of_the_attacked_model_if_t
     model = small_defense()
     transfer = Attack("two", model, BUDGET, transfer="other")
     ensemble, own = Attack("three", model, BUDGET, variant="ensemble"), Attack("four", model, BUDGET)
-    assert examined([transfer, ensemble, own, replace(own, name="five")], {}) is own
-    assert examined([transfer, ensemble], {}) is ensemble
-    assert examined([transfer], {}) is transfer
-    assert examined([replace(transfer, settings=replace(BUDGET, realizations=1))], {}) is None
+    assert examined_attack([transfer, ensemble, own, replace(own, name="five")], {}) is own
+    assert examined_attack([transfer, ensemble], {}) is ensemble
+    assert examined_attack([transfer], {}) is transfer
+    assert examined_attack([replace(transfer, settings=replace(BUDGET, realizations=1))], {}) is None
 
 
 def test_of_attacks_of_a_kind_the_one_that_fools_most_is_examined() -> None:
@@ -266,23 +266,23 @@ def test_of_attacks_of_a_kind_the_one_that_fools_most_is_examined() -> None:
     attacks = [Attack(name, model, BUDGET) for name in ("weak", "strong", "as strong")]
     fooled = {"weak": 1, "strong": 3, "as strong": 3}
     found = {name: records(name, [image >= count for image in range(4)]) for name, count in fooled.items()}
-    assert examined(attacks, found).name == "strong"  # type: ignore[union-attr]
+    assert examined_attack(attacks, found).name == "strong"  # type: ignore[union-attr]
 
 
 def test_without_gradients_none_are_probed() -> None:
     model = small_defense()
-    assert examined([Attack("one", model, SquareSettings(0.1, 1, 1))], {}) is None
-    found = probe(model, answered_images(model), None, SCORING, unmeasured(SINGLE_DRAWS, FALLS))
-    assert {check.name: check.verdict for check in found}[SINGLE_DRAWS] == "fail"
-    assert [check.name for check in found] == [INPUT_RANGE, SINGLE_DRAWS, AGREEMENT]
+    assert examined_attack([Attack("one", model, SquareSettings(0.1, 1, 1))], {}) is None
+    found = probe(model, answered_images(model), None, SCORING, unmeasured(SEVERAL_DRAWS, FALLS))
+    assert {check.name: check.verdict for check in found}[SEVERAL_DRAWS] == "fail"
+    assert [check.name for check in found] == [INPUT_RANGE, SEVERAL_DRAWS, AGREEMENT]
     assert not found[-1].measured
 
 
 def test_probes_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuroae.evaluation.checks.probes.STEPS", 2)
+    monkeypatch.setattr("neuroae.evaluation.checks.sanity.STEPS", 2)
     model = small_defense()
     data, attack = answered_images(model, 4), Attack("one", model, BUDGET)
-    wanted = unmeasured(SINGLE_DRAWS, FALLS, CHANCE, ITERATIVE.name)
+    wanted = unmeasured(SEVERAL_DRAWS, FALLS, CHANCE, ITERATIVE.name)
     assert probe(model, data, attack, SCORING, wanted) == probe(model, data, attack, SCORING, wanted)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from evaluation_folder import record, records, share, threat
 from neuroae.evaluation import Record
 from neuroae.evaluation.checks import Check, Threat, checks_from_records
-from neuroae.evaluation.checks.draws import one_draw, randomness
+from neuroae.evaluation.checks.draws import one_draw, several_draws
 from neuroae.evaluation.checks.gradients import invalid_gradients, zero_gradients
 from neuroae.evaluation.checks.outcomes import TRANSFER, records_of
 
@@ -25,7 +25,7 @@ def test_many_zero_gradients_are_told_with_their_rate(zero: int, verdict: str) -
     check = zero_gradients({"clean": records("clean", [True] * 10), "pgd": found, "other": records("other", [True])})
     assert check.verdict == verdict
     assert check.numbers == {"rate": zero / 100, "passes": 100, "blind": 0}
-    assert "under pgd" in check.found
+    assert "under pgd" in check.finding
 
 
 def test_an_image_without_any_gradient_is_a_warning_among_many_others() -> None:
@@ -48,7 +48,7 @@ def test_without_gradients_their_rates_are_not_measured() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_flip_rate_is_that_of_all_pairs_of_draws(draws: list[list[int]]) -> None:
-    check = randomness([record("clean", image, True, draws=tuple(own)) for image, own in enumerate(draws)])
+    check = several_draws([record("clean", image, True, draws=tuple(own)) for image, own in enumerate(draws)])
     pairs = [first != second for own in draws for first, second in combinations(own, 2)]
     assert check.numbers["flip rate"] == pytest.approx(sum(pairs) / len(pairs))
     assert check.verdict == "pass"
@@ -57,9 +57,9 @@ def test_flip_rate_is_that_of_all_pairs_of_draws(draws: list[list[int]]) -> None
 @pytest.mark.parametrize(
     ("check", "verdict", "measured"),
     [
-        pytest.param(randomness(records("clean", [True]), fixed_masks=True), "fail", True, id="fixed-masks"),
-        pytest.param(randomness(records("clean", [True], draws=(0,))), "warn", False, id="one-draw"),
-        pytest.param(randomness([]), "warn", False, id="no-images"),
+        pytest.param(several_draws(records("clean", [True]), fixed_masks=True), "fail", True, id="fixed-masks"),
+        pytest.param(several_draws(records("clean", [True], draws=(0,))), "warn", False, id="one-draw"),
+        pytest.param(several_draws([]), "warn", False, id="no-images"),
         pytest.param(one_draw(random=True), "fail", True, id="one-draw-of-a-random-model"),
         pytest.param(one_draw(random=False), "pass", True, id="one-draw-of-another"),
     ],

@@ -5,64 +5,65 @@ import torch
 
 from models import Linear, small_defense
 from neuroae import derive_seed
-from neuroae.evaluation import Accuracy, Attack, Scoring, evaluate
-from neuroae.evaluation.attack import Clean
-from neuroae.evaluation.run import Bar, craft, judge
-from neuroae.evaluation.scoring import Block
+from neuroae.evaluation import CLEAN, Accuracy, Attack, Evaluation, Scoring, run_evaluation
+from neuroae.evaluation.attack import Clean, craft
+from neuroae.evaluation.run import Bar
+from neuroae.evaluation.scoring import Block, judge
 from small_evaluation import BUDGET, random_data
 
 
 def test_clean_evaluation_counts_the_ensembles_votes() -> None:
     model, data = small_defense(), random_data(10)
-    found = evaluate(model, data, ensemble=4, seed=1)
-    assert found.name == "clean"
-    assert found.passes == found.zero == found.invalid == 0
-    torch.testing.assert_close(found.images, data.pixels())
+    found = run_evaluation(Evaluation(model, data, [], Scoring(4, 1)))
+    assert list(found.records) == [CLEAN]
+    assert found.passes(CLEAN) == found.zero(CLEAN) == found.invalid(CLEAN) == 0
+    torch.testing.assert_close(found.images(CLEAN), data.pixels())
     probabilities = model.predict_proba(data.pixels(), 4, derive_seed(1, "scoring"), data.ids)
-    assert torch.equal(found.predictions, probabilities.argmax(-1))
+    assert [record.vote for record in found.records[CLEAN]] == probabilities.argmax(-1).tolist()
     each = model(data.pixels(), realizations=4, seed=derive_seed(1, "scoring"), image_ids=data.ids)
-    assert torch.equal(found.draws, each.argmax(-1))
-    assert found.accuracy == Accuracy(int((probabilities.argmax(-1) == data.labels).sum()), 10)
-    assert found.draw.value == pytest.approx(float((each.argmax(-1) == data.labels).double().mean()))
+    assert [list(record.draws) for record in found.records[CLEAN]] == each.argmax(-1).T.tolist()
+    assert found.accuracy(CLEAN) == Accuracy(int((probabilities.argmax(-1) == data.labels).sum()), 10)
+    expected = float((each.argmax(-1) == data.labels).double().mean())
+    assert found.draw_accuracy(CLEAN).value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("attacked", [False, True])
 def test_a_seed_repeats_an_evaluation(attacked: bool) -> None:
     model, data = small_defense(), random_data(10)
-    attack = Attack("one", model, BUDGET) if attacked else None
-    runs = [evaluate(model, data, attack, ensemble=3, seed=2, block=4) for _ in range(2)]
-    assert torch.equal(runs[0].images, runs[1].images)
-    assert torch.equal(runs[0].predictions, runs[1].predictions)
+    attacks = [Attack("one", model, BUDGET)] if attacked else []
+    runs = [run_evaluation(Evaluation(model, data, attacks, Scoring(3, 2), 4)) for _ in range(2)]
+    assert runs[0].records == runs[1].records
+    for name in runs[0].records:
+        assert torch.equal(runs[0].images(name), runs[1].images(name))
 
 
 def test_scoring_draws_masks_that_no_gradient_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = small_defense(), random_data(4)
-    seeds: dict[str, set[int]] = {"gradient": set(), "scoring": set()}
+    seeds: dict[str, set[int]] = {"gradient": set(), "forward": set()}
     realize = type(model).realize
 
     def recorded(self, selection, seed, *rest):  # type: ignore[no-untyped-def]
-        seeds["gradient" if torch.is_grad_enabled() else "scoring"].add(int(seed))
+        seeds["gradient" if torch.is_grad_enabled() else "forward"].add(int(seed))
         return realize(self, selection, seed, *rest)
 
     monkeypatch.setattr(type(model), "realize", recorded)
-    evaluate(model, data, Attack("one", model, BUDGET), ensemble=2)
+    run_evaluation(Evaluation(model, data, [Attack("one", model, BUDGET)], Scoring(2)))
     assert len(seeds["gradient"]) == BUDGET.steps
-    assert len(seeds["scoring"]) == 1
-    assert not seeds["gradient"] & seeds["scoring"]
-    scoring = set(seeds["scoring"])
-    evaluate(model, data, Attack("two", model, BUDGET), ensemble=2)
+    assert seeds["forward"] == {derive_seed(0, "selection"), derive_seed(0, "scoring")}
+    assert not seeds["gradient"] & seeds["forward"]
+    run_evaluation(Evaluation(model, data, [Attack("two", model, BUDGET)], Scoring(2)))
     assert len(seeds["gradient"]) == 2 * BUDGET.steps
-    assert seeds["scoring"] == scoring
+    assert len(seeds["forward"]) == 2
 
 
 def test_blocks_hold_consecutive_images_and_cover_all() -> None:
     model, data, sizes = Linear(1, 8, 10).eval(), random_data(10), []
     model.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
-    found = evaluate(model, data, ensemble=1, block=4)
-    assert sizes == [4, 4, 2]
-    torch.testing.assert_close(found.images, data.pixels())
+    found = run_evaluation(Evaluation(model, data, [], Scoring(1), 4))
+    assert sizes == [4, 4, 4, 4, 2, 2]  # on the selection draws, and on the scoring draws
+    torch.testing.assert_close(found.images(CLEAN), data.pixels())
     with pytest.raises(ValueError, match="block is 0"):
-        evaluate(model, data, block=0)
+        Evaluation(model, data, [], block=0)
 
 
 def test_gradient_passes_and_their_failures_are_counted() -> None:
@@ -71,17 +72,18 @@ def test_gradient_passes_and_their_failures_are_counted() -> None:
             return super().forward(images) * 0
 
     model, data = Flat(1, 8, 10).eval(), random_data(10)
-    found = evaluate(model, data, Attack("one", model, BUDGET), ensemble=1, block=4)
-    assert found.passes == found.zero == 10 * BUDGET.steps * BUDGET.realizations
-    assert found.invalid == 0
+    found = run_evaluation(Evaluation(model, data, [Attack("one", model, BUDGET)], Scoring(1), 4))
+    assert found.passes("one") == found.zero("one") == 10 * BUDGET.steps * BUDGET.realizations
+    assert found.invalid("one") == 0
 
 
 def test_bfloat16_crafts_and_float32_scores() -> None:
     model, data, dtypes = Linear(1, 8, 10).eval(), random_data(4), []
     model.layer.register_forward_hook(lambda _module, _inputs, output: dtypes.append(output.dtype))
-    found = evaluate(model, data, Attack("one", model, BUDGET, "bfloat16"), ensemble=1)
-    assert dtypes == [torch.bfloat16] * (BUDGET.steps * BUDGET.realizations) + [torch.float32]
-    assert found.images.dtype == torch.float32
+    found = run_evaluation(Evaluation(model, data, [Attack("one", model, BUDGET, "bfloat16")], Scoring(1)))
+    scored = [torch.float32] * 2  # on the selection draws, and on the scoring draws
+    assert dtypes == scored + [torch.bfloat16] * (BUDGET.steps * BUDGET.realizations) + scored
+    assert found.images("one").dtype == torch.float32
 
 
 def test_scoring_is_in_float32_whatever_is_on_around_it() -> None:
@@ -100,9 +102,10 @@ def test_a_model_that_draws_from_a_generator_draws_anew_in_every_block() -> None
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.randn(len(images), 10)
 
-    found = evaluate(Chance(1, 8, 10).eval(), random_data(8), block=4)
-    assert not torch.equal(found.draws[:, :4], found.draws[:, 4:])
-    assert torch.equal(found.draws, evaluate(Chance(1, 8, 10).eval(), random_data(8), block=4).draws)
+    first, again = (run_evaluation(Evaluation(Chance(1, 8, 10).eval(), random_data(8), [], block=4)) for _ in range(2))
+    draws = [record.draws for record in first.records[CLEAN]]
+    assert draws[:4] != draws[4:]
+    assert draws == [record.draws for record in again.records[CLEAN]]
 
 
 def test_the_bar_moves_within_a_block() -> None:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from models import Linear, small_defense
 from neuroae.attacks import APGDSettings, Perturbed, PGDSettings, apgd, pgd
 from neuroae.evaluation import Attack, Scoring
-from neuroae.evaluation.attack import AttackSettings
-from neuroae.evaluation.run import craft
+from neuroae.evaluation.attack import AttackSettings, craft
 from neuroae.evaluation.scoring import Block
 from neuroae.nn.variants import FixedMasks
 from neuroae.utils.randomness import derive_seed

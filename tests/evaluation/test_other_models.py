@@ -171,8 +171,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(("function", "block"), [("one", 1), ("of_three", 3), ("frozen", 3)])
-def test_the_command_attacks_them(mine: str, function: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuroae.evaluation.checks.probes.STEPS", 2)
+@pytest.mark.usefixtures("probing")
+def test_the_command_attacks_them(mine: str, function: str, block: int) -> None:
     words = ["attack", f"{mine}:{function}", *QUICK, "--block", str(block), "--output", "out"]
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0

@@ -11,9 +11,9 @@ from torch import nn
 
 from killed_run import SETTINGS, random_data, untrained
 from neuroae.evaluation import Evaluation, load_evaluation, run, run_evaluation
+from neuroae.evaluation.checks import probe_evaluation
 from neuroae.evaluation.folder import Files, append_lines, load_images, read_lines
-from neuroae.reports import probe_evaluation
-from neuroae.reports.report import load_so_far
+from neuroae.evaluation.results import load_partial
 from neuroae.training import Run, loop, train_plain
 from neuroae.utils.files import (
     FolderReplacedError,
@@ -150,7 +150,7 @@ def test_records_and_images_of_another_evaluation_are_made_again(tmp_path: Path)
     (mine / "records.jsonl").unlink()
     image = "images/w-aiga/00001.safetensors"
     shutil.copy(others / image, mine / image)
-    assert load_so_far(mine).records == whole.records
+    assert load_partial(mine).records == whole.records
     ids = load_tensors(mine / image)[0]["ids"]
     with pytest.raises(ValueError, match="holds images of another evaluation"):
         load_images(mine / image, ids, whole.manifest["stamp"])
@@ -194,7 +194,7 @@ def test_probes_of_a_folder_that_another_evaluation_has_by_now_are_not_kept(
         run_evaluation(other_evaluation(), tmp_path / "run")
         return []
 
-    monkeypatch.setattr("neuroae.reports.report.probe", slow)
+    monkeypatch.setattr("neuroae.evaluation.checks.sanity.probe", slow)
     with pytest.raises(FolderReplacedError, match="is of another evaluation by now"):
         probe_evaluation(small_evaluation(), tmp_path / "run")
     assert not (tmp_path / "run" / "sanity.json").exists()

@@ -11,9 +11,11 @@ import torch
 from models import Linear
 from neuroae import Defense
 from neuroae.attacks import SquareSettings
-from neuroae.evaluation import Attack, Scoring, attacks_from, evaluate, load_evaluation, manifest, run_evaluation
+from neuroae.evaluation import Attack, Scoring, attacks_from, load_evaluation, run, run_evaluation
 from neuroae.evaluation.attack import Variant
-from neuroae.evaluation.plan import least_seconds, relative_cost
+from neuroae.evaluation.folder import Files
+from neuroae.evaluation.manifest import identity_of, load_manifest, new_manifest, require_identity
+from neuroae.evaluation.measurements import least_seconds, relative_cost
 from neuroae.utils.files import load_json, load_tensors, save_json
 from neuroae.utils.randomness import derive_seed
 from small_evaluation import BUDGET, contents, small_evaluation
@@ -77,11 +79,19 @@ def test_images_are_kept_in_blocks_with_their_ids(tmp_path: Path) -> None:
 def test_in_memory_and_in_a_folder_give_the_same(tmp_path: Path) -> None:
     asked = small_evaluation()
     found = run_evaluation(asked, tmp_path)
-    for attack in asked.attacks:
-        assert isinstance(attack, Attack)
-        outcome = evaluate(asked.model, asked.data, attack, ensemble=4, seed=3, block=3)
-        assert torch.equal(outcome.images, found.images(attack.name))
-        assert outcome.predictions.tolist() == [record.vote for record in found.records[attack.name]]
+    in_memory = run_evaluation(asked)
+    assert in_memory.folder is None
+    assert in_memory.records == found.records
+    assert (in_memory.model, in_memory.deterministic, in_memory.finished) == ("small", False, True)
+    assert in_memory.manifest["identity"] == found.manifest["identity"]
+    for name in NAMES:
+        assert torch.equal(in_memory.images(name), found.images(name))
+        assert in_memory.accuracy(name) == found.accuracy(name)
+        assert in_memory.draw_accuracy(name) == found.draw_accuracy(name)
+        assert in_memory.seconds[name] > 0
+        assert in_memory.budget(name) is None
+        for count in ("passes", "zero", "invalid"):
+            assert getattr(in_memory, count)(name) == getattr(found, count)(name)
 
 
 def test_gradients_selection_and_scoring_never_share_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +105,8 @@ def test_gradients_selection_and_scoring_never_share_a_mask(tmp_path: Path, monk
     asked = small_evaluation(images=3)
     two = replace(BUDGET, restarts=2)
     attacks = attacks_from(asked.model, two, ["w-aiga", "w-nfga-smooth"])
-    monkeypatch.setattr(manifest, "relative_cost", lambda *_: None)
-    monkeypatch.setattr(manifest, "behaviors", lambda *_: {})
+    monkeypatch.setattr(run, "gradient_costs", lambda asked: dict.fromkeys(one.name for one in asked.all_attacks))
+    monkeypatch.setattr(run, "behaviors", lambda *_: {})
     monkeypatch.setattr(Defense, "realize", recorded)
     run_evaluation(replace(asked, attacks=attacks), tmp_path)
     # A step of each attack; the choice among the restarts of each, the choice among attacks, and the scoring.
@@ -142,13 +152,13 @@ def test_a_gradient_is_set_beside_that_of_as_many_images_by_the_classifier(
 
     def rows_of(runs: Sequence[Callable[[], None]], device: torch.device) -> Iterator[float]:
         assert device == torch.device("cpu")
-        for run in runs:
+        for once in runs:
             seen.clear()
-            run()
+            once()
             assert all(rounded for _, rounded in seen)
             yield sum(count for count, _ in seen)
 
-    monkeypatch.setattr("neuroae.evaluation.plan.least_seconds", rows_of)
+    monkeypatch.setattr("neuroae.evaluation.measurements.least_seconds", rows_of)
     attack = Attack("one", asked.model, BUDGET, "bfloat16", "smooth", variant)
     assert relative_cost(attack, asked.load(0), Scoring(3)) == rows
 
@@ -166,6 +176,19 @@ def test_a_classifier_costs_what_it_costs_and_a_search_has_no_gradients() -> Non
     part = small_evaluation().load(0)
     assert relative_cost(Attack("one", model, BUDGET), part, Scoring()) == 1.0
     assert relative_cost(Attack("one", model, SquareSettings(queries=2)), part, Scoring()) is None
+
+
+def test_a_manifest_is_opened_without_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers come from measurements; what is there already needs none."""
+    asked = small_evaluation()
+    run_evaluation(asked, tmp_path)
+    monkeypatch.setattr(torch.nn.Module, "__call__", None)
+    files, identity = Files(tmp_path), identity_of(asked)
+    kept = load_manifest(files)
+    require_identity(files, kept, asked, identity)
+    costs = {name: cost and cost["K"] for name, cost in kept["costs"].items()}
+    made = new_manifest(asked, identity, costs, kept["behavior"])
+    assert made == {name: value for name, value in kept.items() if name != "seconds"}
 
 
 def test_other_versions_are_told_and_kept(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from neuroae.data import load_dataset
 from neuroae.evaluation import Evaluation, Scoring, attacks_from, run_evaluation
 from neuroae.evaluation import run as evaluation_run
 from neuroae.evaluation.attack import Perturbation
+from neuroae.evaluation.checks import sanity
 from neuroae.evaluation.folder import append_lines, load_images, read_lines, save_images
 from neuroae.utils.files import load_tensors, save_tensors
 from results_data import cifar10_folder, small_cifar10_defense
@@ -38,18 +39,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an evaluation that was not stopped."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("whole")
-    run_evaluation(small_evaluation(), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sanity, "STEPS", killed_evaluation.FEW_STEPS)
+        run_evaluation(small_evaluation(), folder)
     return folder
 
 
 def assert_same(folder: Path, whole: Path) -> None:
-    """Records and images are equal to the bit, and nothing lies about that does not belong there."""
+    """Records, images and probes are equal to the bit, and no file lies about that does not belong there."""
     assert (folder / "records.jsonl").read_bytes() == (whole / "records.jsonl").read_bytes()
+    if (folder / "sanity.json").exists():
+        assert (folder / "sanity.json").read_bytes() == (whole / "sanity.json").read_bytes()
     images = [path.relative_to(whole) for path in whole.glob("images/*/*")]
     assert len(images) == 12
     for path in images:
         assert (folder / path).read_bytes() == (whole / path).read_bytes(), path
     found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    # A temporary file of the sanity report is left until it is old, since a report may be writing it.
+    found = {path for path in found if not path.name.startswith((".sanity-", "sanity.json"))}
     parts = {path for path in found if path.parts[0] in ("records", "times")}
     assert found - parts == {*images, *map(Path, (".lock", "manifest.json", "records.jsonl", "times.jsonl"))}
 
@@ -58,6 +65,7 @@ def test_a_kill_at_any_moment_costs_nothing(tmp_path: Path, whole: Path) -> None
     kills = int(run(killed_evaluation.__file__, tmp_path))
     assert kills >= 3
     for name in ("points", "moments"):
+        assert (tmp_path / name / "sanity.json").exists()
         assert_same(tmp_path / name, whole)
 
 
@@ -240,8 +248,9 @@ def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(tmp_path: P
     two, mixed = tmp_path / "two", tmp_path / "mixed"
     begin(small_evaluation(), mixed, blocks=5)
     run(*TORCHRUN, shared_evaluation.__file__, two, mixed)
-    assert_same(two, whole)
-    assert_same(mixed, whole)
+    for folder in (two, mixed):
+        assert (folder / "sanity.json").exists()
+        assert_same(folder, whole)
     counts = [len((two / "records" / f"part-{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
     assert sum(counts) == 30
     assert min(counts) >= 12

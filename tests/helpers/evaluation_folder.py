@@ -1,6 +1,7 @@
 """Folders as an evaluation leaves them, written by hand, for the tests of reports and checks."""
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,6 +98,12 @@ def write_evaluation(folder: Path, attacks: Mapping[str, Asked], deterministic: 
         for block, ids in enumerate(torch.arange(count)[: asked.images].split(BLOCK)):
             save_images(files.images(name, block), perturbed[ids], ids)
     return folder
+
+
+def earlier_line(value: Any) -> str:
+    """A line as earlier versions wrote it: the checksum before the JSON."""
+    text = json.dumps(value, separators=(",", ":"))
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
 
 def clean_images(count: int) -> Tensor:

@@ -16,8 +16,13 @@ from typing import Any
 import torch
 
 from neuroae.evaluation import run, run_evaluation
-from neuroae.evaluation.records import Record, record_line
+from neuroae.evaluation.checks import sanity
+from neuroae.evaluation.folder import to_line
+from neuroae.evaluation.records import Record, record_fields
 from small_evaluation import small_evaluation
+
+# Of the probes' attacks, to make them quick.
+FEW_STEPS = 2
 
 
 def die(*_: object, **__: object) -> None:
@@ -42,7 +47,7 @@ def half_an_image(path: Path, content: bytes) -> None:
 
 
 def half_a_record(path: Path, records: list[Record]) -> None:
-    lines = "".join(map(record_line, records))
+    lines = "".join(to_line(record_fields(record)) for record in records)
     with path.open("a") as file:
         file.write(lines[: len(lines) - 30])
     die()
@@ -61,6 +66,9 @@ POINTS: dict[str, Callable[[], None]] = {
     "while a time is written": lambda: patch(run, "append_lines", die),
     "while records are merged": lambda: replacing_of("records.jsonl"),
     "between the merged files": lambda: replacing_of("times.jsonl"),
+    "before the probes": lambda: setattr(run, "probe_evaluation", die),
+    "between the probes": lambda: setattr(sanity, "input_range", die),
+    "while probes are written": lambda: replacing_of("sanity.json"),
 }
 
 
@@ -88,6 +96,7 @@ def ended(process: int) -> int:
 
 
 def main(folder: Path) -> None:
+    sanity.STEPS = FEW_STEPS
     for point, prepare in POINTS.items():
         assert ended(child(folder / "points", prepare)) == -signal.SIGKILL, point
     assert ended(child(folder / "points", lambda: None)) == 0

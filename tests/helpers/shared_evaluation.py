@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from killed_evaluation import FEW_STEPS
 from neuroae.evaluation import run_evaluation
+from neuroae.evaluation.checks import sanity
 from neuroae.utils import distributed
 from small_evaluation import small_evaluation
 
@@ -22,6 +24,7 @@ def refused(folder: Path) -> str:
 
 
 def main(folders: list[Path]) -> None:
+    sanity.STEPS = FEW_STEPS
     with distributed.group(torch.device("cpu")):
         assert distributed.world_size() == 2
         for folder in folders:

@@ -1,6 +1,5 @@
 """Class names: folders keep them, and the labels of images are matched by them."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Writes images of dogs and eels, and returns their folder."""
     pytest.importorskip("torchvision")
     monkeypatch.setenv("NEUROAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys.modules["neuroae.cli.attack"], "probe_evaluation", lambda *_: None)
+    monkeypatch.setattr("neuroae.evaluation.run.probe_evaluation", lambda *_: None)
     for split, name, number in ((s, n, k) for s in ("train", "test") for n in ("dog", "eel") for k in range(2)):
         write_image(tmp_path / "photos" / split / name / f"{number}.png", number)
     return tmp_path / "photos"

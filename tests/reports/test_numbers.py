@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from evaluation_folder import CLEAN_IDENTITY, DRAWS, Asked, identity, record, share, write_evaluation
 from neuroae.evaluation import Record
+from neuroae.evaluation.results import load_partial
 from neuroae.evaluation.statistics import Accuracy, vote_accuracy
-from neuroae.reports.charts import majority_curve, persistent_curve, shared, sweeps
-from neuroae.reports.report import load_so_far
+from neuroae.reports.charts import majority_curve, persistent_curve, sweeps
 from neuroae.reports.tables import AttackRow, attack_rows, columns, joint_rows, markdown, pairing, to_csv
 
 CLEAN = Asked([True] * 12, CLEAN_IDENTITY)
@@ -27,7 +27,7 @@ def answered(answers: list[tuple[int, ...]]) -> list[Record]:
 
 def test_a_row_holds_what_the_records_say(tmp_path: Path) -> None:
     fields = {"linf": 0.1, "l2": 0.5, "zero": 1, "invalid": 2, "draws": (0, 1, 0, 1)}
-    results = load_so_far(write_evaluation(tmp_path, {"clean": CLEAN, "pgd": Asked(share(3, 12), fields=fields)}))
+    results = load_partial(write_evaluation(tmp_path, {"clean": CLEAN, "pgd": Asked(share(3, 12), fields=fields)}))
     clean, row = attack_rows(results)
     assert (row.attack, row.images, row.draws, row.gradients, row.forwards) == ("pgd", 12, DRAWS, 10, 0)
     assert (row.vote.value, row.vote.low, row.vote.high) == (0.25, *vote_accuracy(results.records["pgd"]).interval())
@@ -48,7 +48,7 @@ def test_attacks_of_a_budget_are_told_together(tmp_path: Path) -> None:
         "wide": Asked(share(0, 12), identity(epsilon=0.5)),
         "without": Asked(share(0, 12), identity("images", epsilon=None)),
     }
-    rows = {row.attack: row for row in joint_rows(load_so_far(write_evaluation(tmp_path, attacks)))}
+    rows = {row.attack: row for row in joint_rows(load_partial(write_evaluation(tmp_path, attacks)))}
     assert list(rows) == [
         "linf 0.1, lowest of PW-T: first transfer",
         "linf 0.1, worst of each image of PW-T",
@@ -69,19 +69,19 @@ def test_attacks_are_paired_with_the_first_image_by_image(tmp_path: Path) -> Non
         "other": Asked([False] * 3 + [True] * 7 + [False] * 2),
         "same": Asked([True] * 9 + [False] * 3),
     }
-    found = pairing(load_so_far(write_evaluation(tmp_path, attacks)))
+    found = pairing(load_partial(write_evaluation(tmp_path, attacks)))
     assert found is not None
     assert found.first == "default"
     assert found.rows() == [("other", "12", "3", "1", "0.62"), ("same", "12", "0", "0", "1")]
 
 
 def test_one_attack_has_no_pair(tmp_path: Path) -> None:
-    assert pairing(load_so_far(write_evaluation(tmp_path, {"clean": CLEAN, "pgd": Asked([True] * 12)}))) is None
+    assert pairing(load_partial(write_evaluation(tmp_path, {"clean": CLEAN, "pgd": Asked([True] * 12)}))) is None
 
 
 def test_transfers_alone_are_told_once(tmp_path: Path) -> None:
     transfers = {name: Asked(share(4, 12), identity("transfer")) for name in ("first", "second")}
-    rows = joint_rows(load_so_far(write_evaluation(tmp_path, {"clean": CLEAN, **transfers})))
+    rows = joint_rows(load_partial(write_evaluation(tmp_path, {"clean": CLEAN, **transfers})))
     assert [row.attack for row in rows] == ["linf 0.1, lowest of all: first", "linf 0.1, worst of each image"]
 
 
@@ -91,7 +91,7 @@ def test_the_worst_of_an_image_is_chosen_by_selection_and_scored_by_votes(tmp_pa
         "chosen": Asked(share(9, 12), fields={"selection": 0.4}),
         "not chosen": Asked(share(3, 12), fields={"selection": 0.3}),
     }
-    lowest, worst = joint_rows(load_so_far(write_evaluation(tmp_path, attacks)))
+    lowest, worst = joint_rows(load_partial(write_evaluation(tmp_path, attacks)))
     assert lowest.attack == "linf 0.1, lowest of all: not chosen"
     assert (lowest.vote.value, worst.vote.value) == (3 / 12, 9 / 12)
 
@@ -103,7 +103,7 @@ def test_an_image_that_needs_no_attack_is_not_saved_by_one(tmp_path: Path) -> No
         "first": Asked([image > 5 for image in range(12)]),
         "second": Asked([image > 6 for image in range(12)]),
     }
-    lowest, worst = joint_rows(load_so_far(write_evaluation(tmp_path, attacks)))
+    lowest, worst = joint_rows(load_partial(write_evaluation(tmp_path, attacks)))
     assert (lowest.vote.value, worst.vote.value) == (5 / 12, 1 / 12)
     assert (worst.gradients, worst.seconds) == (20, 5.0)
 
@@ -114,7 +114,7 @@ def test_the_worst_of_each_image_waits_for_the_clean_ones(tmp_path: Path) -> Non
         "first": Asked([True] * 12),
         "second": Asked([True] * 12),
     }
-    rows = joint_rows(load_so_far(write_evaluation(tmp_path, attacks)))
+    rows = joint_rows(load_partial(write_evaluation(tmp_path, attacks)))
     assert [row.attack for row in rows] == ["linf 0.1, lowest of all: first"]
 
 
@@ -126,7 +126,7 @@ def test_of_unfinished_attacks_common_images_are_compared(tmp_path: Path) -> Non
         "third": Asked(share(12, 12), identity(epsilon=0.3), images=4),
         "not begun": Asked(share(12, 12), identity(epsilon=0.3), images=0),
     }
-    results = load_so_far(write_evaluation(tmp_path, attacks))
+    results = load_partial(write_evaluation(tmp_path, attacks))
     assert [(row.attack, row.images) for row in attack_rows(results)][-2:] == [("second", 4), ("third", 4)]
     lowest, worst = joint_rows(results)
     assert (lowest.images, lowest.vote.value) == (4, 0.5)
@@ -164,55 +164,55 @@ def test_majorities_of_draws_in_a_circle(draws: tuple[int, ...], expected: list[
     assert majority_curve([record("pgd", 0, True, draws=draws)]) == pytest.approx(expected)
 
 
+SQUARE = {**identity("gradient-free"), "method": "square", "surrogate": None, "gradients": 0, "forwards": 10}
 SWEPT = {
     "clean": CLEAN,
     "PGD, epsilon 2": Asked(share(2, 12), identity(epsilon=0.2, step_size=0.02)),
     "PGD, epsilon 1": Asked(share(4, 12), identity(epsilon=0.1)),
     "PGD, 9 steps": Asked(share(1, 12), identity(epsilon=0.1, steps=9)),
     "FGSM": Asked(share(7, 12), identity(epsilon=0.1, steps=1, step_size=0.1)),
-    "Square, draws 1": Asked(share(8, 12), {**identity(), "settings": {"epsilon": 0.3, "draws": 1}}),
-    "Square, draws 5": Asked(share(3, 12), {**identity(), "settings": {"epsilon": 0.3, "draws": 5}}),
+    "Square, draws 1": Asked(share(8, 12), SQUARE | {"settings": {"epsilon": 0.3, "draws": 1}}),
+    "Square, draws 5": Asked(share(3, 12), SQUARE | {"settings": {"epsilon": 0.3, "draws": 5}}),
     "PGD from other": Asked(share(6, 12), identity("transfer", epsilon=0.3)),
     "PGD in l2": Asked(share(6, 12), identity(epsilon=0.4, norm="l2")),
 }
 
 
 def test_settings_that_vary_alone_make_sweeps(tmp_path: Path) -> None:
-    results = load_so_far(write_evaluation(tmp_path, SWEPT))
+    results = load_partial(write_evaluation(tmp_path, SWEPT))
     by_epsilon, by_steps, by_draws = sweeps(results, attack_rows(results))
     assert (by_epsilon.setting, by_steps.setting) == ("epsilon", "steps")
     points = {name: [(point.value, point.accuracy.value) for point in own] for name, own in by_epsilon.lines.items()}
-    assert points == {"PGD": [(0.0, 1.0), (0.1, 4 / 12), (0.2, 2 / 12)]}
+    assert points == {"W-NFGA smooth": [(0.0, 1.0), (0.1, 4 / 12), (0.2, 2 / 12)]}
     points = {name: [(point.value, point.accuracy.value) for point in own] for name, own in by_steps.lines.items()}
-    assert points == {"PGD": [(5, 4 / 12), (9, 1 / 12)]}
+    assert points == {"W-NFGA smooth": [(5, 4 / 12), (9, 1 / 12)]}
     points = {name: [(point.value, point.accuracy.value) for point in own] for name, own in by_draws.lines.items()}
     assert points == {"Square": [(1, 8 / 12), (5, 3 / 12)]}
 
 
-def test_lines_without_a_common_name_have_those_of_their_ends(tmp_path: Path) -> None:
-    asked = {"clean": CLEAN, "one": Asked(share(2, 12), identity(epsilon=0.1))}
-    results = load_so_far(write_evaluation(tmp_path, asked | {"two": Asked(share(1, 12), identity(epsilon=0.2))}))
+def test_lines_of_one_label_have_the_names_of_their_ends(tmp_path: Path) -> None:
+    """Here the families differ in their steps, which no label tells."""
+    sizes = {"one": (0.1, 5), "two": (0.2, 5), "three": (0.1, 9), "four": (0.2, 9)}
+    asked = {name: Asked(share(2, 12), identity(epsilon=size, steps=steps)) for name, (size, steps) in sizes.items()}
+    results = load_partial(write_evaluation(tmp_path, {"clean": CLEAN} | asked))
+    by_epsilon, _ = sweeps(results, attack_rows(results))
+    assert list(by_epsilon.lines) == ["one to two", "three to four"]
+
+
+def test_labels_do_not_depend_on_names(tmp_path: Path) -> None:
+    """An attack that somebody calls "clean images" is none, and one with another's name keeps its own label."""
+    asked = {
+        "clean": CLEAN,
+        "W-AIGA, the first": Asked(share(2, 12), identity(epsilon=0.1)),
+        "W-AIGA, the second": Asked(share(1, 12), identity(epsilon=0.2)),
+    }
+    results = load_partial(write_evaluation(tmp_path, asked))
     (sweep,) = sweeps(results, attack_rows(results))
-    assert list(sweep.lines) == ["one to two"]
-
-
-@pytest.mark.parametrize(
-    ("names", "common"),
-    [
-        (["PGD, 3 steps", "PGD, 5 steps"], "PGD"),
-        (["PGD, epsilon 0.1, steps 5", "PGD, epsilon 0.2, steps 5"], "PGD, steps 5"),
-        (["default: PGD from other", "N_S 100: PGD from other"], "PGD from other"),
-        (["W-NFGA smooth", "W-NFGA smooth, N_E 3"], "W-NFGA smooth"),
-        (["PGD 3 of all", "PGD 5 of all"], "PGD of all"),
-        (["one", "two"], ""),
-    ],
-)
-def test_families_are_named_by_the_words_they_share(names: list[str], common: str) -> None:
-    assert shared(names) == common
+    assert list(sweep.lines) == ["W-NFGA smooth"]
 
 
 def rows_of(folder: Path, attacks: dict[str, Asked]) -> list[AttackRow]:
-    results = load_so_far(write_evaluation(folder, attacks))
+    results = load_partial(write_evaluation(folder, attacks))
     return [*attack_rows(results), *joint_rows(results)]
 
 
@@ -230,7 +230,7 @@ def test_the_table_shows_what_was_measured(tmp_path: Path) -> None:
         "95% interval, E = 1": "5.5% to 57.2%",
         "all 4 draws right": "25.0%",
         "images": "12",
-        "gradients an image": "10",
+        "gradients per image": "10",
         "no gradient": "10.00%",
         "mean linf": "0.1000",
         "mean l2": "",

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from evaluation_folder import ATTACKS, CLEAN_IDENTITY, Asked, share, write_evaluation
+from neuroae.evaluation.results import load_partial
 from neuroae.reports import Report, write_report
 from neuroae.reports.pictures import SHOWN, choose, class_name, examples, png
-from neuroae.reports.report import load_so_far
 from neuroae.utils.files import load_json, save_json
 
 
@@ -86,12 +86,12 @@ def test_the_page_says_what_was_found(reported: Path, page: Page) -> None:
     for said in ("small <model>", "12 images of pets test", "white <box>", "66.7%", "fingerprint aaaaaaaaaaaaaaaa"):
         assert said in page.text
     for check in report.checks:
-        assert f"{check.verdict} {check.name} {check.found}" in page.text
+        assert f"{check.verdict} {check.name} {check.finding}" in page.text
     for name in ("pass", "warn", "fail"):
         assert len(re.findall(rf"[✓!✗] {name}\b", page.text)) == report.verdicts[name]
     assert "pgd, transfer, from other, smooth, float32; epsilon 0.1, step_size 0.01, steps 5" in page.text
     assert "Against the first attack" in page.text
-    assert "transfer 12 6 0 0.031 white, $wide^$ 12 7 0 0.016 Each attack beside white <box>:" in page.text
+    assert "transfer 12 6 0 0.031 white, $wide^$ 12 7 0 0.016 Each attack is compared with white <box>" in page.text
     assert "FIXED MASKS" not in page.text
     assert "UNFINISHED" not in page.text
 
@@ -117,7 +117,7 @@ def test_the_pages_pictures_are_pictures(page: Page) -> None:
 
 
 def test_examples_go_from_the_images_that_few_attacks_fool_to_those_that_most_do(reported: Path) -> None:
-    results = load_so_far(reported)
+    results = load_partial(reported)
     chosen = choose(results)
     assert len(chosen) == len(set(chosen)) == SHOWN
     fooled = [sum(own[image].vote != own[image].label for own in results.records.values()) for image in chosen]
@@ -169,6 +169,6 @@ def test_of_two_classes_of_one_name_the_wrong_one_is_wrong(tmp_path: Path) -> No
     """ImageNet has two kinds of cranes."""
     folder = write_evaluation(tmp_path, ATTACKS)
     save_json(folder / "manifest.json", load_json(folder / "manifest.json") | {"classes": ["crane"] * 3})
-    found = examples(load_so_far(folder))[1].images
+    found = examples(load_partial(folder))[1].images
     assert {(example.label, example.answer) for example in found} == {("crane", "crane")}
     assert [example.right for example in found] == [example.id < 8 for example in found]

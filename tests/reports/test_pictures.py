@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models import small_defense
 from neuroae.data import ImageSet
-from neuroae.evaluation import Outcome
+from neuroae.evaluation import CLEAN, Record, Results
 from neuroae.reports import Row, Strip, draw_picture, markdown_table, stages
 
 CLASSES = ("cat", "dog", "eel")
@@ -21,19 +21,24 @@ def data() -> ImageSet:
     return ImageSet("some", images, torch.tensor([0, 1, 2, 0]), torch.tensor([7, 3, 5, 9]), CLASSES)
 
 
-def outcome(data: ImageSet, name: str, predictions: list[int], **counts: int) -> Outcome:
-    votes = torch.tensor(predictions)
-    return Outcome(name, data.pixels(), votes, votes[None], data.labels, 12.34, **counts)
+def records(data: ImageSet, attack: str, votes: list[int], *counts: int) -> list[Record]:
+    """With so many gradients, and zero and invalid ones, of each image."""
+    gradients, zero, invalid = counts
+    return [
+        Record(attack, image, label, vote, (vote,), 0.0, 0.0, 0.0, gradients, 0, zero, invalid)
+        for image, label, vote in zip(data.ids.tolist(), data.labels.tolist(), votes, strict=True)
+    ]
 
 
 @pytest.fixture
-def outcomes(data: ImageSet) -> list[Outcome]:
-    attacked = outcome(data, "W-AIGA from other", [0, 2, 1, 0], passes=2000, zero=50, invalid=30)
-    return [outcome(data, "clean", [0, 1, 2, 1]), attacked]
+def results(data: ImageSet) -> Results:
+    attacked = records(data, "W-AIGA from other", [0, 2, 1, 0], 500, 12, 8)
+    attacks = {CLEAN: records(data, CLEAN, [0, 1, 2, 1], 0, 0, 0), "W-AIGA from other": attacked}
+    return Results(None, {}, attacks, dict.fromkeys(attacks, 12.34))
 
 
-def test_table_shows_accuracy_interval_and_cost(outcomes: list[Outcome], capsys: pytest.CaptureFixture[str]) -> None:
-    print(markdown_table([Row.of("defense", found) for found in outcomes]))
+def test_table_shows_accuracy_interval_and_cost(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    print(markdown_table([Row.of("defense", results, attack) for attack in results.records]))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     cells = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
     assert cells[0][:4] == ["model", "attack", "accuracy", "95% interval"]

@@ -1,7 +1,6 @@
 """The report of an evaluation: its files, and what it says of evaluations that are not done."""
 
 import csv
-import json
 import os
 import shutil
 import signal
@@ -14,19 +13,32 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from evaluation_folder import ATTACKS, CLEAN_IDENTITY, Asked, clean_images, identity, share, write_evaluation
+from evaluation_folder import (
+    ATTACKS,
+    CLEAN_IDENTITY,
+    Asked,
+    clean_images,
+    earlier_line,
+    identity,
+    share,
+    write_evaluation,
+)
 from models import small_defense
+from neuroae import reports
 from neuroae.attacks import PGDSettings
 from neuroae.cli import app
 from neuroae.data import ImageSet
 from neuroae.evaluation import Evaluation, Scoring, attacks_from, load_evaluation, run_evaluation
-from neuroae.evaluation.checks import INPUT_RANGE, Check, load_checks, save_checks
+from neuroae.evaluation.checks import INPUT_RANGE, Check, load_checks, probe_evaluation, save_checks
 from neuroae.evaluation.checks.outcomes import TRANSFER
+from neuroae.evaluation.checks.sanity import EARLIER_PENDING, PENDING
 from neuroae.evaluation.checks.threat_model import BALL
-from neuroae.evaluation.folder import sealed
-from neuroae.reports import Report, probe_evaluation, write_report
-from neuroae.reports.report import FIXED_MASKS, PENDING, UNFINISHED, image_pairs
+from neuroae.evaluation.folder import from_line, to_line
+from neuroae.evaluation.results import image_pairs
+from neuroae.reports import Report, write_report
+from neuroae.reports.report import FIXED_MASKS, UNFINISHED
 from neuroae.utils.files import load_json, save_json
+from small_evaluation import contents, small_evaluation
 
 FILES = ("summary.json", "results.csv", "results.md", "sanity.json", "report.html")
 
@@ -67,13 +79,13 @@ def test_a_report_is_files_that_agree(reported: Path) -> None:
     assert summary["against"]["first"] == "white <box>"
     assert summary["against"]["others"]["transfer"]["first"] == 6
     for check in report.checks:
-        assert f"- **{check.verdict}**: {check.name}: {check.found}" in markdown
+        assert f"- **{check.verdict}**: {check.name}: {check.finding}" in markdown
 
 
 def test_a_transfer_that_beats_the_white_box_fails(reported: Path) -> None:
     found = {check.name: check for check in Report.of(reported).checks}
     assert found[TRANSFER.name].verdict == "fail"
-    assert "white <box> leaves 66.7% and transfer 16.7%" in found[TRANSFER.name].found
+    assert "white <box> leaves 66.7% and transfer 16.7%" in found[TRANSFER.name].finding
     assert found[BALL].verdict == "pass"
 
 
@@ -112,7 +124,7 @@ def test_fixed_masks_are_reported_loudly(tmp_path: Path) -> None:
     assert str(report).startswith("FIXED MASKS")
     assert f'<p class="loud" role="alert">{FIXED_MASKS}</p>' in (folder / "report.html").read_text(encoding="utf-8")
     assert "**FIXED MASKS" in (folder / "results.md").read_text(encoding="utf-8")
-    assert [check.verdict for check in report.checks if "masks were fixed" in check.found] == ["fail"]
+    assert [check.verdict for check in report.checks if "masks were fixed" in check.finding] == ["fail"]
 
 
 def test_what_cannot_be_measured_again_is_kept(folder: Path) -> None:
@@ -133,11 +145,28 @@ def test_probes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     attacks = [*attacks_from(model, budget, ["w-aiga"]), *attacks_from(other, budget, ["w-aiga"], transfer="other")]
     evaluation = Evaluation(model, data, attacks, Scoring(draws=2), 4, "small")
     run_evaluation(evaluation, tmp_path)
-    probe_evaluation(evaluation, tmp_path)
     assert INPUT_RANGE in {check.name for check in load_checks(tmp_path / "sanity.json")}
     assert all(check.measured for check in Report.of(tmp_path).checks if "gradient-free" not in check.name)
-    monkeypatch.setattr("neuroae.reports.report.probe", None)
-    probe_evaluation(evaluation, tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setattr("neuroae.evaluation.checks.sanity.probe", None)
+    monkeypatch.setattr("neuroae.evaluation.checks.sanity.probe_batches", None)
+    run_evaluation(evaluation, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_reports_run_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = small_evaluation(images=4)
+    monkeypatch.setattr("neuroae.evaluation.checks.sanity.STEPS", 2)
+    run_evaluation(evaluation, tmp_path)
+    monkeypatch.setattr(torch.nn.Module, "__call__", None)
+    assert write_report(tmp_path).results.finished
+
+
+def test_the_old_name_of_the_probes_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="run_evaluation probes as its last step"):
+        assert reports.probe_evaluation is probe_evaluation
+    with pytest.raises(AttributeError, match="has no attribute 'probe'"):
+        reports.probe  # noqa: B018
 
 
 def test_until_they_are_made_probes_are_listed_as_missing(folder: Path) -> None:
@@ -145,12 +174,30 @@ def test_until_they_are_made_probes_are_listed_as_missing(folder: Path) -> None:
     write_report(folder)
     assert PENDING in Report.of(folder).checks
     save_checks(folder / "sanity.json", [Check(INPUT_RANGE, "warn", "one class", "")])
-    assert [check.found for check in Report.of(folder).checks if check.name == INPUT_RANGE] == ["one class"]
+    assert [check.finding for check in Report.of(folder).checks if check.name == INPUT_RANGE] == ["one class"]
+
+
+def test_missing_probes_of_an_earlier_version_are_missing(folder: Path) -> None:
+    stored = [{"name": INPUT_RANGE, "verdict": "warn", "found": EARLIER_PENDING, "meaning": "", "advice": "Do."}]
+    save_json(folder / "sanity.json", stored)
+    assert PENDING in Report.of(folder).checks
+    assert sum(check.name == INPUT_RANGE for check in Report.of(folder).checks) == 1
+
+
+def test_an_attack_on_fixed_masks_of_an_earlier_version_is_reported(tmp_path: Path) -> None:
+    """The variant is gone; folders that have it load and report as ever."""
+    attacks = {
+        "clean": Asked(share(11, 12), CLEAN_IDENTITY),
+        "W-AIGA fixed-masks": Asked(share(8, 12), {**identity(), "variant": "fixed-masks"}),
+    }
+    folder = write_evaluation(tmp_path, attacks)
+    write_report(folder)
+    assert "pgd, white-box, smooth, fixed-masks, float32" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_damaged_sanity_report_is_made_anew(folder: Path) -> None:
     (folder / "sanity.json").write_text("[")
-    with pytest.warns(UserWarning, match=r"sanity\.json is not a JSON file: .*; it is made anew"):
+    with pytest.warns(UserWarning, match=r"sanity\.json is not a JSON file: .*; it will be written again"):
         assert PENDING in Report.of(folder).checks
 
 
@@ -253,14 +300,15 @@ def test_what_a_killed_report_left_is_removed_when_it_is_old(folder: Path, name:
     assert {path.name for path in set(folder.iterdir()) - before} == set(FILES)
 
 
-SEALED = ({}, [], 3, {"attack": "clean"}, {"attack": 1, "block": 0, "seconds": 1.0})
+OTHER_LINES = ({}, [], 3, {"attack": "clean"}, {"attack": 1, "block": 0, "seconds": 1.0})
 
 
-@pytest.mark.parametrize("value", SEALED, ids=str)
-def test_sealed_lines_of_something_else_are_left_out(folder: Path, value: Any) -> None:
+@pytest.mark.parametrize("value", OTHER_LINES, ids=str)
+def test_lines_of_something_else_are_left_out(folder: Path, value: Any) -> None:
     expected = Report.of(folder)
+    line = to_line(value) if isinstance(value, dict) else earlier_line(value)
     for path in (folder / "records.jsonl", folder / "times.jsonl"):
-        path.write_text(sealed(value) + path.read_text())
+        path.write_text(line + path.read_text())
     actual = Report.of(folder)
     assert actual.table == expected.table
     assert actual.results.seconds == expected.results.seconds
@@ -268,14 +316,14 @@ def test_sealed_lines_of_something_else_are_left_out(folder: Path, value: Any) -
 
 def test_a_record_of_the_wrong_types_is_a_record_that_is_lacking(folder: Path) -> None:
     lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
-    wrong = json.loads(lines[-1].partition(" ")[2]) | {"vote": "cat"}
-    (folder / "records.jsonl").write_text("".join(lines[:-1]) + sealed(wrong))
+    wrong = (from_line(lines[-1]) or {}) | {"vote": "cat"}
+    (folder / "records.jsonl").write_text("".join(lines[:-1]) + to_line(wrong))
     with pytest.raises(ValueError, match=r"records\.jsonl is damaged: start the evaluation again to mend it"):
         load_evaluation(folder)
 
 
 def test_checks_of_the_wrong_types_are_named(folder: Path) -> None:
-    for value in ([{"name": "some", "verdict": "maybe", "found": "", "meaning": ""}], [3], {"a": 1}):
+    for value in ([{"name": "some", "verdict": "maybe", "finding": "", "meaning": ""}], [3], {"a": 1}):
         save_json(folder / "sanity.json", value)
         with pytest.raises(ValueError, match=r"sanity\.json does not hold checks"):
             load_checks(folder / "sanity.json")
@@ -287,7 +335,7 @@ def test_the_command_prints_the_table_and_the_checks(folder: Path) -> None:
     report = Report.of(folder)
     assert result.stdout == f"{report}\n\npage: {folder / 'report.html'}\n"
     for check in report.checks:
-        assert f"{check.verdict.upper()}  {check.name}: {check.found}\n" in result.stdout
+        assert f"{check.verdict.upper()}  {check.name}: {check.finding}\n" in result.stdout
 
 
 def test_folders_without_an_evaluation_are_refused(tmp_path: Path) -> None:

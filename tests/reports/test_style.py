@@ -60,7 +60,7 @@ def test_a_chart_that_fails_is_a_warning_and_the_page_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_evaluation(tmp_path / "evaluation", ATTACKS)
-    monkeypatch.setattr("neuroae.reports.page.accuracy_chart", fail)
+    monkeypatch.setattr("neuroae.reports.report.accuracy_chart", fail)
     with pytest.warns(UserWarning, match=r"Accuracy by attack could not be drawn: RuntimeError\('no font'\)"):
         write_report(folder)
     page = (folder / "report.html").read_text()

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from neuroae import resnet32
 from neuroae.attacks import PGDSettings
 from neuroae.evaluation import Accuracy, Attack, attacks_from, load_evaluation
+from neuroae.evaluation import run as evaluation_run
 from neuroae.utils.files import load_json
 from results import runs
 from results.__main__ import evaluation_command
@@ -35,7 +36,9 @@ def probed() -> Iterator[list[tuple[str, Path]]]:
     """Only notes the probes for the sanity report, which take longer than the rest."""
     probes: list[tuple[str, Path]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "probe_evaluation", lambda evaluation, work: probes.append((evaluation.name, work)))
+        patch.setattr(
+            evaluation_run, "probe_evaluation", lambda evaluation, work: probes.append((evaluation.name, work))
+        )
         yield probes
 
 

@@ -10,7 +10,7 @@ from killed_run import SETTINGS, random_data, untrained
 from neuroae.dictionary import load_dictionary, save_dictionary
 from neuroae.evaluation import load_evaluation, run_evaluation
 from neuroae.evaluation.ready_made import load_ready_made
-from neuroae.reports import Strip, TrainingRecord, draw_picture, probe_evaluation, write_report
+from neuroae.reports import Strip, TrainingRecord, draw_picture, write_report
 from neuroae.training import Run, train_plain
 from neuroae.utils.files import save_tensors
 from small_evaluation import random_data as random_images
@@ -25,7 +25,6 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_evaluations_and_their_reports() -> None:
     evaluation = small_evaluation(images=4)
     done = run_evaluation(evaluation, "folder/attacked")
-    probe_evaluation(evaluation, "folder/attacked")
     write_report("folder/attacked")
     assert Path("folder/attacked/report.html").exists()
     assert load_evaluation("folder/attacked").records == done.records

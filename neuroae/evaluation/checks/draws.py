@@ -1,4 +1,4 @@
-"""Whether an image's answer depends on the images beside it in the batch."""
+"""Checks of the model's draws: whether a random model is scored on several, and whether they depend on the batch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,46 +12,48 @@ from ...utils.modules import takes_seeds
 from ...utils.randomness import derive_seed
 from ..records import Record
 from ..scoring import Block, Scoring
-from .check import Check, Verdict
+from .check import Check, Verdict, unmeasured
 
-SINGLE_DRAWS = "scores are not of single draws"
-DRAWS_MEANING = (
-    "A random model gives one image several answers. Scores of single draws are noise then, and so are gradients of "
-    "single draws; and who may ask again gets what it wants."
+SEVERAL_DRAWS = "a random model is scored on several draws"
+SEVERAL_DRAWS_MEANING = (
+    "A random model gives one image several answers. A single draw is noise, in a score and in a gradient, and an "
+    "attacker who may ask again waits for the answer that suits."
 )
 
 
-def randomness(clean: Sequence[Record], fixed_masks: bool = False) -> Check:
-    """Flip rate: how often two scoring draws of one clean image give two classes.
+def several_draws(clean: Sequence[Record], fixed_masks: bool = False) -> Check:
+    """Measures the flip rate: how often two scoring draws of one clean image give two classes.
+
+    Passes where images were scored on at least two draws, whatever the rate. Fails where masks were fixed.
 
     Args:
-        clean: records of the clean images.
-        fixed_masks: the evaluation drew the same masks in every call.
+        clean: The records of the clean images.
+        fixed_masks: Whether the evaluation drew the same masks in every call.
     """
     if fixed_masks:
-        found, advice = "masks were fixed", "Evaluate the random model; this evaluation says nothing about it."
-        return Check(SINGLE_DRAWS, "fail", found, DRAWS_MEANING, advice, {"draws": 1})
+        finding, advice = "masks were fixed", "Evaluate the random model; this evaluation says nothing about it."
+        return Check(SEVERAL_DRAWS, "fail", finding, SEVERAL_DRAWS_MEANING, advice, {"draws": 1})
     draws = min((len(record.draws) for record in clean), default=0)
     if draws < 2:
-        found = f"not measured: {draws} scoring draw an image"
-        advice = "Right for a deterministic model; score a random one by several draws."
-        return Check(SINGLE_DRAWS, "warn", found, DRAWS_MEANING, advice)
-    rate = sum(flips(record.draws) for record in clean) / len(clean)
-    found = f"two draws of a clean image differ in {rate:.2%} of cases; {draws} draws an image were scored"
-    return Check(SINGLE_DRAWS, "pass", found, DRAWS_MEANING, numbers={"flip rate": rate, "draws": draws})
+        advice = "One draw is right for a deterministic model; score a random one on several."
+        return unmeasured(SEVERAL_DRAWS, f"{draws} scoring draw per image", SEVERAL_DRAWS_MEANING, advice)
+    rate = sum(flip_rate(record.draws) for record in clean) / len(clean)
+    finding = f"{draws} scoring draws per image; two draws of a clean image differ in {rate:.2%} of cases"
+    numbers = {"flip rate": rate, "draws": draws}
+    return Check(SEVERAL_DRAWS, "pass", finding, SEVERAL_DRAWS_MEANING, numbers=numbers)
 
 
 def one_draw(random: bool) -> Check:
-    """Of an evaluation that scored one draw an image: right for a model that draws nothing."""
+    """Judges an evaluation with one scoring draw per image: passes for a model that draws nothing, else fails."""
     if random:
-        found, advice = "one draw an image of a model that draws", "Score by several draws."
-        return Check(SINGLE_DRAWS, "fail", found, DRAWS_MEANING, advice, {"draws": 1, "random": 1})
-    found = "two answers to the same images are the same: the model draws nothing"
-    return Check(SINGLE_DRAWS, "pass", found, DRAWS_MEANING, numbers={"draws": 1, "random": 0})
+        finding, advice = "one scoring draw per image of a model that draws", "Score on several draws."
+        return Check(SEVERAL_DRAWS, "fail", finding, SEVERAL_DRAWS_MEANING, advice, {"draws": 1, "random": 1})
+    finding = "the model draws nothing: it answers the same images twice in the same way"
+    return Check(SEVERAL_DRAWS, "pass", finding, SEVERAL_DRAWS_MEANING, numbers={"draws": 1, "random": 0})
 
 
-def flips(draws: Sequence[int]) -> float:
-    """Probability that two different draws, taken at random, give different classes."""
+def flip_rate(draws: Sequence[int]) -> float:
+    """Returns the probability that two different draws, chosen at random, give different classes."""
     count = len(draws)
     same = sum(number * (number - 1) for number in Counter(draws).values())
     return 1 - same / (count * (count - 1))
@@ -59,45 +61,50 @@ def flips(draws: Sequence[int]) -> float:
 
 BATCHES = "answers do not depend on the batch"
 BATCHES_MEANING = (
-    "A model that answers an image by its neighbours, as batch normalization by the batch's own statistics does, has "
-    "no accuracy of its own: another batch gives another number, and an attack that moves the neighbours moves it too."
+    "Some models answer an image by the images beside it, as batch normalization does that uses the statistics of the "
+    "batch. Their accuracy changes with the batch, and an attack that moves the other images moves it too."
 )
-ADVICE = (
+BATCHES_ADVICE = (
     "Do not call these accuracies robustness. Give normalizations running statistics (track_running_stats=True, and "
     "evaluation mode), or evaluate and deploy the model one image at a time (--block 1)."
 )
-DRAWS = 16
+COMPARED_DRAWS = 16
 SHUFFLES = 999
 # In shares of the spread of the logits: float32 rounds far below the first, bfloat16 and 8 bits below the second.
 ROUNDING, CLEAR = 1e-3, 1e-2
 # A model that rounds inside may turn over for a few images by the last bits, which differ with the batch.
-FEW = 0.1
+TOLERATED_SHARE = 0.1
+# Of p-values: below the first a warning, below the second a failure.
 UNLIKELY, IMPOSSIBLE = 0.01, 0.001
 
 
 def batch_independence(model: nn.Module, block: Block, scoring: Scoring) -> Check:
-    """Compares the answers to images that come alone with those to the same images in one batch.
+    """Compares answers to images that come alone with answers to the same images in one batch.
 
-    Draws are the same on both sides where the model draws nothing, or by seed and image id. One that draws from
-    torch's generators draws for a batch in another order than for an image, so its mean probabilities are compared,
-    by a permutation test over the draws. A model that takes no single images is asked in other company instead.
+    Passes where the logits agree within rounding. Both sides use the same draws if the model draws nothing, or draws
+    by seed and image id. A model that draws from torch's generators draws for a batch in another order than for
+    single images: for it, the check compares mean probabilities by a permutation test over the draws. A model that
+    does not take single images is asked about each image beside other images instead.
 
     Args:
-        model: that was attacked.
-        block: at least two images.
-        scoring: whose seed the draws follow from.
+        model: The attacked model.
+        block: At least two images.
+        scoring: The draws of the evaluation; those of the check derive from its seed.
     """
     if len(block.ids) < 2:
-        return unmeasured("there is one image", "Evaluate several images.")
+        return unmeasured(BATCHES, "there is one image", BATCHES_MEANING, "Evaluate several images.")
     with torch.no_grad(), autocast("float32", block.images.device):
         try:
-            together = torch.stack([in_batch(model, block, scoring, draw) for draw in range(DRAWS)])
-        except Exception as error:  # models have ways of their own to refuse
+            together = torch.stack([in_batch(model, block, scoring, draw) for draw in range(COMPARED_DRAWS)])
+        except Exception as error:  # models refuse batches by errors of any type
             reason = f"the model takes no batch of {len(block.ids)} images ({first_line(error)})"
-            return unmeasured(reason, "Right for a model that takes one image at a time.")
+            advice = "Nothing, if the model takes one image at a time."
+            return unmeasured(BATCHES, reason, BATCHES_MEANING, advice)
         if not torch.equal(together[0], in_batch(model, block, scoring, 0)):
             return unmeasured(
-                "the model answers one batch differently when it is asked twice with the same draws",
+                BATCHES,
+                "the model does not repeat its answers to one batch when it is given the same draws",
+                BATCHES_MEANING,
                 "Let the model draw from torch's generators, or by seed and image_ids, and keep no state.",
             )
         try:
@@ -107,44 +114,43 @@ def batch_independence(model: nn.Module, block: Block, scoring: Scoring) -> Chec
             company, apart = "beside other images", beside_others
         is_random = not torch.equal(together, together[:1].expand_as(together))
         if takes_seeds(model) or not is_random:
-            check = judged(together[0], apart(model, block, scoring, 0), company)
+            check = compare_logits(together[0], apart(model, block, scoring, 0), company)
             # A part of a model that takes seeds may draw from torch's generators all the same.
             if check.verdict == "pass" or not is_random:
                 return check
-        separate = torch.stack([apart(model, block, scoring, draw) for draw in range(DRAWS)])
-    return judged_by_distribution(separate.softmax(-1), together.softmax(-1), company)
+        separate = torch.stack([apart(model, block, scoring, draw) for draw in range(COMPARED_DRAWS)])
+    return compare_distributions(separate.softmax(-1), together.softmax(-1), company)
 
 
 def one_at_a_time() -> Check:
-    """Of an evaluation in blocks of one image, where there are no neighbours."""
-    return Check(
-        BATCHES, "pass", "every image was answered alone, in a block of one", BATCHES_MEANING, numbers={"block": 1}
-    )
+    """Returns the check of an evaluation in blocks of one image, which passes: no image has others beside it."""
+    finding = "every image was answered alone, in a block of one"
+    return Check(BATCHES, "pass", finding, BATCHES_MEANING, numbers={"block": 1})
 
 
 def in_batch(model: nn.Module, block: Block, scoring: Scoring, draw: int) -> Tensor:
-    """(B, classes) logits of one realization."""
+    """Returns (B, classes) logits of one realization of the whole block."""
     return logits_of(model, block.images, block.ids, derive_seed(scoring.seed, "batches"), draw)
 
 
 def alone(model: nn.Module, block: Block, scoring: Scoring, draw: int) -> Tensor:
-    """The same of each image by itself; what is drawn by image id is the same."""
+    """Returns (B, classes) logits of images that come alone. What is drawn by image id is as in the batch."""
     seed = derive_seed(scoring.seed, "batches")
-    shared = takes_seeds(model)
+    by_id = takes_seeds(model)
     each = [
-        logits_of(model, image, ids, seed if shared else derive_seed(seed, "alone", place), draw)
+        logits_of(model, image, ids, seed if by_id else derive_seed(seed, "alone", place), draw)
         for place, (image, ids) in enumerate(zip(block.images.split(1), block.ids.split(1), strict=True))
     ]
     return torch.cat(each)
 
 
 def beside_others(model: nn.Module, block: Block, scoring: Scoring, draw: int) -> Tensor:
-    """The same of each image at its place in the batch, with the negatives of every other image there."""
+    """Returns (B, classes) logits of images at their places in the batch, where every other image is a negative."""
     seed = derive_seed(scoring.seed, "batches")
     even = (torch.arange(len(block.ids), device=block.images.device) % 2 == 0)[:, None, None, None]
     first, second = (
-        logits_of(model, torch.where(kept, block.images, 1 - block.images), block.ids, seed, draw)
-        for kept in (even, ~even)
+        logits_of(model, torch.where(unchanged, block.images, 1 - block.images), block.ids, seed, draw)
+        for unchanged in (even, ~even)
     )
     return torch.where(even[:, :, 0, 0], first, second)
 
@@ -154,26 +160,27 @@ def logits_of(model: nn.Module, images: Tensor, ids: Tensor, seed: int, draw: in
     return realizer(model, images.clone(), seed, ids)(draw, 1, images.clone()).float()
 
 
-def judged(together: Tensor, apart: Tensor, company: str) -> Check:
-    """Of answers with the same draws: how far each image's logits differ, in shares of the logits' spread."""
+def compare_logits(together: Tensor, apart: Tensor, company: str) -> Check:
+    """Measures how far (B, classes) logits of the same draws differ, in shares of their spread."""
     spread = float((together.amax(-1) - together.amin(-1)).max())
     difference = (together - apart).abs().amax(-1) / max(spread, torch.finfo(torch.float32).tiny)
     largest, clear = float(difference.max()), int((~(difference <= CLEAR)).sum())
     turned = int((together.argmax(-1) != apart.argmax(-1)).sum())
-    verdict: Verdict = "fail" if clear > FEW * len(together) else "pass" if largest <= ROUNDING else "warn"
+    too_many = clear > TOLERATED_SHARE * len(together)
+    verdict: Verdict = "fail" if too_many else "pass" if largest <= ROUNDING else "warn"
     return Check(
         BATCHES,
         verdict,
         f"of {len(together)} images, {turned} get another class {company} than in one batch, and {clear} get logits "
-        f"that differ by more than {CLEAR:.0%} of their spread; at most they differ by {largest:.2g}",
+        f"that differ by more than {CLEAR:.0%} of their spread; the largest difference is {largest:.2g} of it",
         BATCHES_MEANING,
-        "" if verdict == "pass" else ADVICE,
+        "" if verdict == "pass" else BATCHES_ADVICE,
         {"images": len(together), "other class": turned, "differ": clear, "largest difference": largest},
     )
 
 
-def judged_by_distribution(apart: Tensor, together: Tensor, company: str) -> Check:
-    """Of (draws, B, classes) probabilities whose draws differ: the difference of means beside that of mixed draws."""
+def compare_distributions(apart: Tensor, together: Tensor, company: str) -> Check:
+    """Compares mean probabilities over different draws, (draws, B, classes) each, by a permutation test."""
     draws = torch.cat([apart, together]).flatten(1).double()
     count = len(apart)
     signs = torch.ones(SHUFFLES + 1, len(draws), dtype=torch.float64, device=draws.device)
@@ -189,15 +196,11 @@ def judged_by_distribution(apart: Tensor, together: Tensor, company: str) -> Che
         BATCHES,
         verdict,
         f"mean probabilities of {count} draws {company} and of {count} in one batch are {distance:.3f} apart "
-        f"(total variation, mean over {apart.shape[1]} images); p = {p:.3f} that both are draws of one distribution",
+        f"(total variation, mean over {apart.shape[1]} images); p = {p:.3f} for draws of one distribution",
         BATCHES_MEANING,
-        "" if verdict == "pass" else ADVICE,
+        "" if verdict == "pass" else BATCHES_ADVICE,
         {"images": apart.shape[1], "draws": count, "total variation": distance, "p": p},
     )
-
-
-def unmeasured(reason: str, advice: str) -> Check:
-    return Check(BATCHES, "warn", f"not measured: {reason}", BATCHES_MEANING, advice)
 
 
 def first_line(error: Exception) -> str:

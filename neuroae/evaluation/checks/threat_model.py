@@ -1,4 +1,4 @@
-"""What saved adversarial images are, measured again in double precision."""
+"""Checks of the threat model: what a larger epsilon does, the range of pixels, and the saved images in their ball."""
 
 import math
 from collections import Counter
@@ -14,113 +14,123 @@ from ...attacks.balls import BALLS
 from ..records import CLEAN
 from ..scoring import Block, Scoring, answers
 from ..statistics import Accuracy
-from .check import Budget, Check, Threat, Verdict, families, worst
-from .outcomes import Pairs, Verdicts, strongest
+from .check import Check, Verdict, unmeasured, worst
+from .outcomes import Budget, Pairs, Threat, Verdicts, families, is_white_box, strongest
 
-# A ball of this radius around any image holds the evenly gray one, on which a model has but one answer.
+# An l-infinity ball of this radius around any image holds the evenly gray one, to which a model has but one answer.
 LARGE = 0.5
 FALLS = "accuracy falls with epsilon"
-CHANCE = "accuracy reaches chance at a large epsilon"
-ONE_CLASS = "not measured: all images are of one class, which one answer for all gets right"
+FALLS_MEANING = "A larger ball contains the smaller one, so an attack that works fools more images in it."
 
 
 class Point(NamedTuple):
+    """An attack and its epsilon; the clean images have epsilon 0."""
+
     epsilon: float
     verdicts: Verdicts
 
+    @property
+    def accuracy(self) -> float:
+        return self.verdicts.accuracy.value
+
 
 def falls_with_epsilon(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> Check:
-    """White-box attacks that differ in epsilon alone, two at least, each family with the clean images before it.
+    """Measures the accuracy under white-box attacks that differ in epsilon alone, after that of the clean images.
 
-    The family that does worst is told; of equals, the one with the most epsilons.
+    Passes where no larger epsilon fools fewer images than a smaller one, and the largest fools significantly more than
+    the smallest. The finding shows the family of attacks with the worst verdict, and of these the one with the most
+    epsilons.
     """
-    meaning = "A larger ball holds the smaller one, so an attack that works does more with it."
-    lines = [(fall(family), family) for family in growing(threats, verdicts)]
+    lines = [(fall_verdict(points), points) for points in growing_epsilons(threats, verdicts)]
     if not lines:
         missing = "white-box attacks that differ in epsilon alone"
-        return Check(FALLS, "warn", f"not measured: needs {missing}", meaning, f"Evaluate {missing}.")
+        return unmeasured(FALLS, f"needs {missing}", FALLS_MEANING, f"Evaluate {missing}.")
     verdict = worst(each for each, _ in lines)
-    shown = max((family for each, family in lines if each == verdict), key=len)
+    shown = max((points for each, points in lines if each == verdict), key=len)
     return Check(
         FALLS,
         verdict,
         f"{shown[-1].verdicts.attack}: "
-        + ", ".join(f"{accuracy(point):.1%} at {point.epsilon:.3g}" for point in shown)
+        + ", ".join(f"{point.accuracy:.1%} at {point.epsilon:.3g}" for point in shown)
         + f"; {len(shown[-1].verdicts.right):,} images",
-        meaning,
-        "" if verdict == "pass" else "Check epsilon, the step size and the gradients before the accuracy is believed.",
-        {f"{point.epsilon:.6g}": accuracy(point) for point in shown},
+        FALLS_MEANING,
+        "" if verdict == "pass" else "Check epsilon, the step size and the gradients before you trust the accuracy.",
+        {f"{point.epsilon:.6g}": point.accuracy for point in shown},
     )
 
 
-def growing(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> list[list[Point]]:
-    """Points of growing epsilon, two at least, after the clean images at 0."""
-    own = [threat for threat in threats if threat.access == "white-box" and threat.name in verdicts]
+def growing_epsilons(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> list[list[Point]]:
+    """Returns the families of white-box attacks that differ in epsilon alone, the clean images first in each."""
+    white_box = [threat for threat in threats if is_white_box(threat) and threat.name in verdicts]
     clean = [Point(0.0, verdicts[CLEAN])] if CLEAN in verdicts else []
     return [
-        clean + [Point(threat.settings["epsilon"], verdicts[threat.name]) for threat in family]
-        for family in families(own, "epsilon")
+        clean + [Point(epsilon, verdicts[threat.name]) for epsilon, threat in family]
+        for family in families(white_box, "epsilon")
     ]
 
 
-def fall(points: Sequence[Point]) -> Verdict:
-    """No step up, and down from the first to the last by more than noise."""
+def fall_verdict(points: Sequence[Point]) -> Verdict:
+    """Returns "pass" for no step up, and a step down from the first point to the last by more than noise."""
     steps = [Pairs.of(larger.verdicts.right, smaller.verdicts.right) for smaller, larger in pairwise(points)]
-    whole = Pairs.of(points[-1].verdicts.right, points[0].verdicts.right)
-    if whole is None or None in steps:
+    ends = Pairs.of(points[-1].verdicts.right, points[0].verdicts.right)
+    if ends is None or None in steps:
         return "warn"
-    down: Verdict = "pass" if whole.verdict == "pass" and whole.significant else "warn"
+    down: Verdict = "pass" if ends.verdict == "pass" and ends.significant else "warn"
     return worst([down, *(step.verdict for step in steps if step)])
 
 
-def accuracy(point: Point) -> float:
-    return point.verdicts.accuracy.value
+CHANCE = "accuracy reaches chance at a large epsilon"
+CHANCE_MEANING = "In a ball that contains the evenly gray image, an attack that works makes every image look alike."
+ONE_CLASS = "all images are of one class, which one answer for all gets right"
+SEVERAL_CLASSES = "Evaluate images of several classes."
 
 
 def reaches_chance(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts], labels: Sequence[int]) -> Check:
-    """The strongest white-box attack in an l-infinity ball that holds the gray image.
+    """Measures the strongest white-box attack in an l-infinity ball that contains the evenly gray image.
+
+    Passes where its accuracy is at most that of the best single answer for all images (chance).
 
     Args:
-        threats, verdicts: of the evaluation.
-        labels: true classes of its images. Chance is the share of the most frequent: no model with one answer for
-            all images does better.
+        threats: The attacks of the evaluation.
+        verdicts: Which images are answered rightly under each of them.
+        labels: The true classes of the images.
     """
-    meaning = "In a ball that holds the evenly gray image, an attack that works makes every image look alike."
     large = [
         verdicts[threat.name]
         for threat in threats
-        if threat.access == "white-box"
+        if is_white_box(threat)
         and threat.name in verdicts
         and threat.budget is not None
         and threat.budget.norm == "linf"
         and threat.budget.epsilon >= LARGE
     ]
     if not large:
-        found = f"not measured: needs a white-box attack in l-infinity with epsilon {LARGE:g} or more"
-        return Check(CHANCE, "warn", found, meaning, f"Evaluate one with epsilon {LARGE:g}.")
+        reason = f"needs a white-box attack in l-infinity with epsilon {LARGE:g} or more"
+        return unmeasured(CHANCE, reason, CHANCE_MEANING, f"Evaluate one with epsilon {LARGE:g}.")
     attack, chance = strongest(large), chance_of(labels)
     if chance == 1:
-        return Check(CHANCE, "warn", ONE_CLASS, meaning, "Evaluate images of several classes.")
-    left = attack.accuracy
-    verdict = no_more_than(left, chance)
+        return unmeasured(CHANCE, ONE_CLASS, CHANCE_MEANING, SEVERAL_CLASSES)
+    accuracy = attack.accuracy
+    verdict = at_most_chance(accuracy, chance)
     return Check(
         CHANCE,
         verdict,
-        f"{attack.attack} leaves {left.value:.1%} of {left.images:,} images; chance is {chance:.1%}",
-        meaning,
+        f"{attack.attack} leaves {accuracy.value:.1%} of {accuracy.images:,} images; chance is {chance:.1%}",
+        CHANCE_MEANING,
         ""
         if verdict == "pass"
-        else "The attack is what fails here, not the model that holds: more steps, better gradients.",
-        {"accuracy": left.value, "images": left.images, "chance": chance},
+        else "The attack fails here; the model cannot hold. Take more steps, or look for better gradients.",
+        {"accuracy": accuracy.value, "images": accuracy.images, "chance": chance},
     )
 
 
 def chance_of(labels: Sequence[int]) -> float:
+    """Returns the share of the most frequent class: no single answer for all images is right more often."""
     return max(Counter(labels).values()) / len(labels)
 
 
-def no_more_than(accuracy: Accuracy, chance: float) -> Verdict:
-    """ "warn" where the accuracy is above chance, within its interval; "fail" where it is beyond."""
+def at_most_chance(accuracy: Accuracy, chance: float) -> Verdict:
+    """Returns "warn" for an accuracy above chance within its interval, and "fail" for one beyond it."""
     if accuracy.value <= chance:
         return "pass"
     return "warn" if accuracy.interval()[0] <= chance else "fail"
@@ -128,42 +138,44 @@ def no_more_than(accuracy: Accuracy, chance: float) -> Verdict:
 
 INPUT_RANGE = "the model takes images in [0, 1]"
 INPUT_RANGE_MEANING = (
-    "Attacks move pixels in [0, 1]. A model made for another scale, or for pixels that were normalized before, "
-    "answers them badly without any attack."
+    "Attacks move pixels in [0, 1]. A model that expects another scale, or pixels that are normalized already, "
+    "answers badly without any attack."
 )
 
 
 def input_range(model: nn.Module, block: Block, scoring: Scoring) -> Check:
-    """Clean accuracy in [0, 1], and that of the same images on other scales that models are made for.
+    """Measures clean accuracy on images in [0, 1], and on the same images in other scales that models are made for.
 
-    [0, 1] ought to be above chance and no worse than another scale; a model may refuse the others.
+    Passes where the accuracy in [0, 1] is above chance beyond its interval, and no other scale gives more right
+    answers. A model may refuse the other scales.
     """
     chance = chance_of(block.labels.tolist())
     if chance == 1:
-        return Check(INPUT_RANGE, "warn", ONE_CLASS, INPUT_RANGE_MEANING, "Evaluate images of several classes.")
-    right = answered(model, block.images, block, scoring)
-    own = Accuracy(sum(right.values()), len(right))
-    told, numbers = [f"{own.value:.1%} right in [0, 1]"], {"[0, 1]": own.value, "chance": chance, "images": own.images}
-    verdicts = [above(own, chance)]
+        return unmeasured(INPUT_RANGE, ONE_CLASS, INPUT_RANGE_MEANING, SEVERAL_CLASSES)
+    right = right_answers(model, block.images, block, scoring)
+    accuracy = Accuracy(sum(right.values()), len(right))
+    words = [f"{accuracy.value:.1%} right in [0, 1]"]
+    numbers = {"[0, 1]": accuracy.value, "chance": chance, "images": accuracy.images}
+    verdicts = [above_chance(accuracy, chance)]
     for name, images in other_scales(block.images).items():
         try:
-            other = answered(model, images, block, scoring)
-        except Exception:  # models have ways of their own to refuse
-            told.append(f"refused {name}")
+            other = right_answers(model, images, block, scoring)
+        except Exception:  # models refuse scales by errors of any type
+            words.append(f"refused {name}")
             continue
         pairs = Pairs.of(other, right)
         assert pairs is not None
         verdicts.append(pairs.verdict)
-        told.append(f"{pairs.first_accuracy:.1%} {name}")
+        words.append(f"{pairs.first_accuracy:.1%} {name}")
         numbers[name] = pairs.first_accuracy
     verdict = worst(verdicts)
-    found = f"{', '.join(told)}; {own.images} clean images, chance {chance:.1%}"
+    finding = f"{', '.join(words)}; {accuracy.images} clean images, chance {chance:.1%}"
     advice = "" if verdict == "pass" else "Put the normalization into the model, behind an input in [0, 1]."
-    return Check(INPUT_RANGE, verdict, found, INPUT_RANGE_MEANING, advice, numbers)
+    return Check(INPUT_RANGE, verdict, finding, INPUT_RANGE_MEANING, advice, numbers)
 
 
 def other_scales(images: Tensor) -> dict[str, Tensor]:
-    """Bytes, [-1, 1], and each channel with mean 0 and standard deviation 1."""
+    """Returns the images as bytes, in [-1, 1], and with mean 0 and standard deviation 1 in each channel."""
     mean, deviation = (moment((0, 2, 3), keepdim=True) for moment in (images.mean, images.std))
     return {
         "in 0 to 255": 255 * images,
@@ -172,13 +184,14 @@ def other_scales(images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def answered(model: nn.Module, images: Tensor, block: Block, scoring: Scoring) -> dict[int, bool]:
-    """Image id to whether the vote is right."""
+def right_answers(model: nn.Module, images: Tensor, block: Block, scoring: Scoring) -> dict[int, bool]:
+    """Returns image id to whether the vote is right."""
     votes = answers(model, images, block.ids, scoring).vote
     return dict(zip(block.ids.tolist(), (votes == block.labels).tolist(), strict=True))
 
 
-def above(accuracy: Accuracy, chance: float) -> Verdict:
+def above_chance(accuracy: Accuracy, chance: float) -> Verdict:
+    """Returns "fail" for an accuracy of at most chance, and "warn" for one above it within its interval."""
     if accuracy.value <= chance:
         return "fail"
     return "pass" if accuracy.interval()[0] > chance else "warn"
@@ -191,24 +204,24 @@ BOX = "images in [0, 1]"
 BALL = "perturbations within epsilon"
 BYTES = "perturbations within epsilon after rounding to 8 bits"
 MEANINGS = {
-    BOX: "There are no pixels but those in [0, 1].",
-    BALL: "An attack that takes more room than it says looks stronger than it is.",
-    BYTES: "An image that leaves the ball as soon as it is saved as a file is not an attack that can be sent.",
+    BOX: "Pixels outside [0, 1] do not exist.",
+    BALL: "An attack that moves images further than its epsilon looks stronger than it is.",
+    BYTES: "Images are sent as files of 8 bits. An attack whose rounded images leave the ball may not survive that.",
 }
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Some of an attack's images.
+    """Some of an attack's saved images, measured in double precision.
 
     Attributes:
-        attack: its name.
-        budget: that they were to keep, None where that is not known.
-        images: how many.
-        outside: of their numbers, those that are not in [0, 1], NaN included.
-        size: the largest perturbation, in the norm of the budget; numbers that are not finite count as untouched.
-        rounded: the same after rounding to 8 bits.
-        tolerance: by how much a perturbation may be larger than epsilon.
+        attack: The attack's name.
+        budget: The budget that the images had to keep, None if unknown.
+        images: The number of images.
+        outside: How many of their numbers are not in [0, 1], NaN included.
+        size: The largest perturbation, in the norm of the budget. Numbers that are not finite count as unchanged.
+        rounded: The largest perturbation after rounding to 8 bits.
+        tolerance: By how much a perturbation may exceed epsilon.
     """
 
     attack: str
@@ -219,96 +232,96 @@ class Measured:
     rounded: float
     tolerance: float = TOLERANCE
 
-    @property
-    def epsilon(self) -> float:
-        """Infinite without a budget."""
-        return self.budget.epsilon if self.budget else math.inf
-
     @classmethod
     def of(
         cls, attack: str, budget: Budget | None, clean: Tensor, perturbed: Tensor, tolerance: float = TOLERANCE
     ) -> "Measured":
-        """Both (N, C, H, W) float32."""
+        """Measures (N, C, H, W) float32 images beside the clean ones."""
         exact, original, norm = perturbed.double(), clean.double(), BALLS[budget.norm if budget else "linf"].size
         outside = ~((exact >= 0) & (exact <= 1))
         exact = torch.where(exact.isfinite(), exact, original)
-        size, as_bytes = (float(norm(each - original).max()) for each in (exact, rounded(exact)))
-        return cls(attack, budget, len(exact), int(outside.sum()), size, as_bytes, tolerance)
+        size, rounded = (float(norm(each - original).max()) for each in (exact, round_to_levels(exact)))
+        return cls(attack, budget, len(exact), int(outside.sum()), size, rounded, tolerance)
+
+    @property
+    def epsilon(self) -> float:
+        """The budget's epsilon, infinite without a budget."""
+        return self.budget.epsilon if self.budget else math.inf
+
+    @property
+    def excess(self) -> float:
+        """By how much the largest perturbation exceeds epsilon."""
+        return self.size - self.epsilon
+
+    @property
+    def rounded_excess(self) -> float:
+        """By how much it does after rounding to 8 bits."""
+        return self.rounded - self.epsilon
 
 
-def rounded(images: Tensor) -> Tensor:
-    """To the nearest of 256 levels."""
+def round_to_levels(images: Tensor) -> Tensor:
+    """Returns the images rounded to the nearest of 256 levels."""
     return (images * LEVELS).round() / LEVELS
 
 
 def check_images(measured: Sequence[Measured]) -> list[Check]:
-    """Of all attacks together; each line names the attack that does worst."""
+    """Returns the checks of all saved adversarial images: the box of pixels, and the ball before and after rounding.
+
+    Each finding names the attack that does worst.
+    """
     if not measured:
-        return [
-            unmeasured(name, "no adversarial images are here", "Keep the adversarial images.") for name in MEANINGS
-        ]
+        reason, advice = "no adversarial images are here", "Keep the adversarial images."
+        return [unmeasured(name, reason, meaning, advice) for name, meaning in MEANINGS.items()]
     bounded = [each for each in measured if each.budget]
     if not bounded:
-        told, advice = "nothing says which ball the images were to keep", "Give --epsilon, and --norm."
-        return [in_box(measured), *(unmeasured(name, told, advice) for name in (BALL, BYTES))]
+        reason, advice = "nothing says which ball the images had to keep", "Give --epsilon, and --norm."
+        return [in_box(measured), *(unmeasured(name, reason, MEANINGS[name], advice) for name in (BALL, BYTES))]
     return [in_box(measured), in_ball(bounded), in_ball_as_bytes(bounded)]
 
 
-def unmeasured(name: str, reason: str, advice: str) -> Check:
-    return Check(name, "warn", f"not measured: {reason}", MEANINGS[name], advice)
-
-
 def in_box(measured: Sequence[Measured]) -> Check:
+    """Passes where every number lies in [0, 1]."""
     images, outside = sum(each.images for each in measured), sum(each.outside for each in measured)
-    found = f"all numbers of {images:,} adversarial images"
+    finding = f"all numbers of {images:,} adversarial images are in [0, 1]"
     if outside:
         most = max(measured, key=lambda each: each.outside)
-        found = f"{outside:,} numbers lie outside or are NaN, most of them under {most.attack}"
+        finding = f"{outside:,} numbers lie outside or are NaN, most of them under {most.attack}"
     advice = "The attack leaves the box of pixels: its accuracies do not count." if outside else ""
-    return Check(
-        BOX,
-        "fail" if outside else "pass",
-        found,
-        MEANINGS[BOX],
-        advice,
-        {"images": images, "outside": outside},
-    )
+    verdict: Verdict = "fail" if outside else "pass"
+    return Check(BOX, verdict, finding, MEANINGS[BOX], advice, {"images": images, "outside": outside})
 
 
 def in_ball(measured: Sequence[Measured]) -> Check:
-    most = max(measured, key=lambda each: excess(each) - each.tolerance)
-    over = excess(most) > most.tolerance
+    """Passes where no perturbation is larger than epsilon, within the rounding of float32."""
+    most = max(measured, key=lambda each: each.excess - each.tolerance)
+    over = most.excess > most.tolerance
     return Check(
         BALL,
         "fail" if over else "pass",
-        f"at most {most.size:.6f} of {most.epsilon:.6f}, an excess of {excess(most):.1e}, under {most.attack}",
+        f"the largest is {most.size:.6f}, at epsilon {most.epsilon:.6f} (excess {most.excess:.1e}), "
+        f"under {most.attack}",
         MEANINGS[BALL],
         "The attack leaves its ball: its accuracies do not count." if over else "",
-        {"size": most.size, "epsilon": most.epsilon, "excess": excess(most)},
+        {"size": most.size, "epsilon": most.epsilon, "excess": most.excess},
     )
 
 
 def in_ball_as_bytes(measured: Sequence[Measured]) -> Check:
-    """Rounding moves an image by up to half a level: leaving the ball by that alone is a warning."""
-    most = max(measured, key=rounded_excess)
-    over = rounded_excess(most) > most.tolerance
-    left_before = any(excess(each) > each.tolerance for each in measured)
+    """Passes where no perturbation is larger than epsilon after rounding to 8 bits.
+
+    Rounding moves a pixel by up to half a level: images that leave the ball by that alone are a warning.
+    """
+    most = max(measured, key=lambda each: each.rounded_excess)
+    over = most.rounded_excess > most.tolerance
+    left_before = any(each.excess > each.tolerance for each in measured)
     return Check(
         BYTES,
         "fail" if left_before else "warn" if over else "pass",
-        f"at most {most.rounded:.6f} of {most.epsilon:.6f}, an excess of {rounded_excess(most):.1e}, "
-        f"under {most.attack}{', rounded from images that leave it' if left_before else ''}",
+        f"the largest is {most.rounded:.6f}, at epsilon {most.epsilon:.6f} (excess {most.rounded_excess:.1e}), "
+        f"under {most.attack}{', rounded from images that leave the ball' if left_before else ''}",
         MEANINGS[BYTES],
-        "Score the rounded images as well. In l-infinity, whole levels of epsilon around 8-bit images lose nothing."
+        "Score the rounded images too. In l-infinity, an epsilon of whole levels around 8-bit images loses nothing."
         if over
         else "",
-        {"size": most.rounded, "epsilon": most.epsilon, "excess": rounded_excess(most)},
+        {"size": most.rounded, "epsilon": most.epsilon, "excess": most.rounded_excess},
     )
-
-
-def excess(measured: Measured) -> float:
-    return measured.size - measured.epsilon
-
-
-def rounded_excess(measured: Measured) -> float:
-    return measured.rounded - measured.epsilon

@@ -60,7 +60,7 @@ def named(layer: nn.Module, dense: nn.Module) -> list[tuple[str, Tensor, Tensor]
 
 
 @pytest.mark.parametrize("wants", ["input", "weight", "bias"])
-def test_only_tensors_that_require_a_gradient_get_one(engine: Any, wants: str) -> None:
+def test_only_tensors_that_require_a_gradient_get_one(backend: Any, wants: str) -> None:
     layer, _ = twins(kernel_size=3)
     images = torch.randn(1, 30, 4, 4)
     tensors = {"input": images, "weight": layer.weight, "bias": layer.bias}

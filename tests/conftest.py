@@ -48,7 +48,7 @@ def backend(request: pytest.FixtureRequest) -> ModuleType:
     try:
         return kernels.load_backend(request.param)
     except BackendMissing as reason:
-        if IN_CI or os.environ.get("NEUROAE_REQUIRE_CPU_ENGINE") == "1":
+        if IN_CI or os.environ.get("NEUROAE_REQUIRE_CPU_BACKEND") == "1":
             pytest.fail(f"the {request.param} backend is required here: {reason}")
         pytest.skip(str(reason))
 

@@ -1,4 +1,7 @@
-"""Fixtures that the test files share: the compiled backend, small dictionaries, and real data beside the project."""
+"""Fixtures that the test files share: the compiled backend, small dictionaries, and real data beside the project.
+
+In all tests uninitialized memory is poisoned (``helpers/poison.py``).
+"""
 
 import os
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ from torch import Tensor
 from dictionaries import unit_atoms
 from neuroae import kernels
 from neuroae.kernels import BackendMissing
+from poison import poison_empty_memory
 from shared_data import SHARED, existing, load_module
 
 IN_CI = os.environ.get("CI") == "true"
@@ -21,6 +25,14 @@ IN_CI = os.environ.get("CI") == "true"
 hypothesis.settings.register_profile("quick", deadline=None, print_blob=True, derandomize=IN_CI)
 hypothesis.settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=3000)
 hypothesis.settings.load_profile("quick")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Fills uninitialized memory, so that an output that a kernel forgets to write fails its test."""
+    with pytest.MonkeyPatch.context() as patches:
+        poison_empty_memory(patches)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +48,7 @@ def backend(request: pytest.FixtureRequest) -> ModuleType:
     try:
         return kernels.load_backend(request.param)
     except BackendMissing as reason:
-        if IN_CI or os.environ.get("NEUROAE_REQUIRE_CPU_ENGINE") == "1":
+        if IN_CI or os.environ.get("NEUROAE_REQUIRE_CPU_BACKEND") == "1":
             pytest.fail(f"the {request.param} backend is required here: {reason}")
         pytest.skip(str(reason))
 

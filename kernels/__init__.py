@@ -3,7 +3,7 @@
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from .backends import backend_name, interpreting, load_backend, require_driver
+from .backends import backend_name, is_interpreting, load_backend, require_driver
 from .errors import BackendMissing
 from .ops import OPERATIONS
 from .registration import namespace
@@ -12,7 +12,7 @@ __all__ = [
     "OPERATIONS",
     "BackendMissing",
     "backend_name",
-    "interpreting",
+    "is_interpreting",
     "load_backend",
     "namespace",
     "require_driver",
@@ -23,7 +23,7 @@ RENAMED = {"EngineMissing": "BackendMissing", "engine_name": "backend_name", "lo
 if not TYPE_CHECKING:  # a type checker would take every name for one of this module
 
     def __getattr__(name: str) -> Any:
-        """Returns what had another name in version 0.1, with a ``DeprecationWarning``."""
+        """Returns the object that had this name in version 0.1, with a ``DeprecationWarning``."""
         if name not in RENAMED:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         new = RENAMED[name]

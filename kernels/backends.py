@@ -52,7 +52,7 @@ def require_driver() -> None:
         raise BackendMissing(f"Triton cannot run kernels here: {reason}") from error
 
 
-def interpreting() -> bool:
+def is_interpreting() -> bool:
     """Returns whether Triton kernels run in Triton's interpreter, on the CPU, in this process."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -63,7 +63,7 @@ def backend_name(device_type: str) -> str:
 
     Where the device's own backend is missing, this is "reference", and a warning gives the reason once.
     """
-    preferred = {"cpu": "triton" if interpreting() else "cpu", "cuda": "triton"}.get(device_type, "reference")
+    preferred = {"cpu": "triton" if is_interpreting() else "cpu", "cuda": "triton"}.get(device_type, "reference")
     try:
         load_backend(preferred)
         if device_type == "cuda":

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .ops import require
 
-# Pixels may leave [0, 1] by this much, as rounding makes them.
+# Rounding may take pixels this far outside [0, 1].
 RANGE_TOLERANCE = 1e-6
 
 
@@ -15,7 +15,7 @@ def is_unreadable(tensor: Tensor) -> bool:
 
 
 def check_images(images: Tensor) -> None:
-    """Refuses NaN and pixels outside [0, 1]. Does nothing while a CUDA graph is captured."""
+    """Raises ``ValueError`` for NaN and for pixels outside [0, 1]. Does nothing while a CUDA graph is captured."""
     if is_unreadable(images):
         return
     low, high = torch.stack(images.aminmax()).tolist()
@@ -26,7 +26,7 @@ def check_images(images: Tensor) -> None:
 
 
 def check_image_ids(image_ids: Tensor) -> None:
-    """Refuses ids that do not fit a 32-bit word of Philox's counter."""
+    """Raises ``ValueError`` for ids that do not fit a 32-bit word of Philox's counter."""
     if is_unreadable(image_ids):
         return
     low, high = torch.stack(image_ids.aminmax()).tolist()
@@ -34,7 +34,7 @@ def check_image_ids(image_ids: Tensor) -> None:
 
 
 def check_selection(atom: Tensor, num_atoms: int) -> None:
-    """Refuses a selection of atoms that the dictionary does not have."""
+    """Raises ``ValueError`` for a selection of atoms that the dictionary does not have."""
     if is_unreadable(atom):
         return
     low, high = torch.stack(atom.aminmax()).tolist()

@@ -1,4 +1,4 @@
-"""The exception of a backend that cannot run; a module of its own, since backends and their choice both need it."""
+"""The error of a backend that cannot run. It has a module of its own because ``backends`` imports the backends."""
 
 
 class BackendMissing(RuntimeError):

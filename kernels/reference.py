@@ -1,4 +1,4 @@
-"""The reference backend: the operations in plain PyTorch, on any device. All other backends are held to it.
+"""The reference backend: the operations in plain PyTorch, on any device. Tests compare the other backends with it.
 
 Each operation calls its declaration (``ops/``), which refuses unusable arguments, and computes in float64 or exact
 float32. Shapes are named as in ``ops/__init__.py``.
@@ -26,7 +26,7 @@ def project(images: Tensor, atoms: Tensor, stride: int) -> Tensor:
 def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:
     """Selects the T largest projections in absolute value (section 2.2, step 1), in ascending order of atoms.
 
-    Of equal magnitudes the one of the lower atom wins.
+    Ties go to the lower atom.
     """
     ops.select(images, atoms, stride, top_t)
     check_images(images)
@@ -70,7 +70,7 @@ def draw(
 
 
 def keep_mask(atom: Tensor, seed: Tensor, image_ids: Tensor, start: int, count: int, dropout_p: float) -> Tensor:
-    """Returns which of the selected atoms survive dropout, (count, B, m_h, m_w, T) bool."""
+    """Returns whether each selected atom survives dropout, (count, B, m_h, m_w, T) bool."""
     batch, patches_h, patches_w, _ = atom.shape
     device = atom.device
     patch = torch.arange(patches_h * patches_w, device=device).reshape(1, 1, patches_h, patches_w, 1)
@@ -83,7 +83,7 @@ def keep_mask(atom: Tensor, seed: Tensor, image_ids: Tensor, start: int, count: 
 
 
 def activate(a: Tensor, norm: Tensor, dead_zone: Tensor, quantize: bool, signed: bool) -> Tensor:
-    """Returns coefficients' values (eq. 3). ``signed=False`` takes magnitudes first, as the published code does."""
+    """Returns the coefficients' values (eq. 3). ``signed=False`` takes magnitudes first, like the published code."""
     if not signed:
         a = a.abs()
     return torch.where(a.abs() >= dead_zone, a.sign() * norm, 0.0) if quantize else a
@@ -103,7 +103,7 @@ def encode(
     quantize: bool,
     signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Encodes images in one realization. The fused backends never write the selection to memory."""
+    """Selects and draws one realization of the images. Other backends never write the selection to memory."""
     ops.encode(
         images, atoms, norms, dead_zone, seed, image_ids, stride, top_t, realization, dropout_p, quantize, signed
     )
@@ -112,7 +112,7 @@ def encode(
 
 
 def surrogate_derivative(a: Tensor, norm: Tensor, dead_zone: Tensor, surrogate: str, sigma: float) -> Tensor:
-    """Returns the derivative that replaces the quantizer's (``SURROGATES`` in ``ops/encoder.py``) at projection a."""
+    """Returns the derivative at projection a that replaces the quantizer's (``SURROGATES`` in ``ops/encoder.py``)."""
     if surrogate == "identity":
         return torch.ones_like(a)
     width, height = (sigma, norm) if surrogate == "smooth" else (sigma * norm, 1.0)
@@ -136,7 +136,10 @@ def encode_backward(
     quantize: bool,
     signed: bool,
 ) -> Tensor:
-    """Returns the white-box near-full-gradient (W-NFGA, section 4): through the survivors of a code to the images."""
+    """Returns the gradient from a code's values to the images through the survivors (section 4).
+
+    This is the gradient of W-NFGA, the white-box near-full-gradient attack.
+    """
     ops.encode_backward(
         grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, num_images, surrogate, sigma,
         quantize, signed,
@@ -168,7 +171,7 @@ def selection_backward(
     quantize: bool,
     signed: bool,
 ) -> Tensor:
-    """Returns the gradient to the images through membership in the top T, from that to the dense code's entries."""
+    """Returns the gradient from the entries of the dense code to the images, through membership in the top T."""
     ops.selection_backward(
         grad_code, images, atoms, norms, dead_zone, stride, top_t, selection_width, quantize, signed
     )
@@ -178,8 +181,8 @@ def selection_backward(
         projections, grad_code.double(), norms.double(), dead_zone.double(), top_t, selection_width, quantize, signed
     )
     rows = F.conv_transpose2d(grad.permute(0, 3, 1, 2), atoms.double(), stride=stride)
-    rest_h, rest_w = images.shape[2] - rows.shape[2], images.shape[3] - rows.shape[3]
-    return F.pad(rows, (0, rest_w, 0, rest_h)).float().contiguous()
+    margin_h, margin_w = images.shape[2] - rows.shape[2], images.shape[3] - rows.shape[3]
+    return F.pad(rows, (0, margin_w, 0, margin_h)).float().contiguous()
 
 
 def membership_gradient(
@@ -192,14 +195,18 @@ def membership_gradient(
     quantize: bool,
     signed: bool,
 ) -> Tensor:
-    """Returns the derivative of sign(a) * norm * s((|a| - c) / width) along ``grad_code``, to the projections a.
+    """Returns the gradient from the code sign(a) * norm * s((|a| - c) / width) to the projections a.
 
-    s is the logistic function. The cut c is halfway between the T-th magnitude and the next. It moves so that the sum
-    of s over the patch stays constant: what one atom gains, others lose. Atoms in the dead zone do not take part.
-    With T = L there is no cut: each atom's dead zone takes its place, and does not move.
+    s is the logistic function. The cut c is halfway between the T-th magnitude and the next one. It moves so that the
+    sum of s over the patch stays constant: what one atom gains, others lose. Atoms in the dead zone do not take part.
+    With T = L there is no cut; c is then the edge of each atom's dead zone, which does not move.
 
     Args:
-        projections: (..., L), like ``grad_code`` and the result.
+        projections: a, (..., L).
+        grad_code: (..., L), the gradient to the code.
+
+    Returns:
+        (..., L).
     """
     magnitudes = projections.abs()
     selects_all = top_t == projections.shape[-1]
@@ -225,11 +232,11 @@ def membership_gradient(
 
 
 def to_dense(value: Tensor, index: Tensor, num_atoms: int) -> Tensor:
-    """Returns a code as a tensor, (rows, L, m_h, m_w). Ignores unused slots; differentiable in ``value``."""
+    """Returns a code as a dense tensor, (rows, L, m_h, m_w), differentiable in ``value``. Ignores unused slots."""
     rows, patches_h, patches_w, _ = index.shape
     dense = value.new_zeros(rows, patches_h, patches_w, num_atoms)
-    used = value.where(index >= 0, value.new_zeros(()))
-    return dense.scatter_add(-1, index.long().clamp_min(0), used).permute(0, 3, 1, 2)
+    values = value.where(index >= 0, value.new_zeros(()))
+    return dense.scatter_add(-1, index.long().clamp_min(0), values).permute(0, 3, 1, 2)
 
 
 def conv_transpose(
@@ -262,7 +269,7 @@ def conv_transpose_backward_value(
     stride: list[int],
     padding: list[int],
 ) -> Tensor:
-    """Returns the gradient to the code's values: that to the dense code, at the survivors."""
+    """Returns the gradient to the code's values: the gradient to the dense code, read at the survivors."""
     ops.conv_transpose_backward_value(grad_output, output, index, count, weight, stride, padding)
     grad = unambiguous(relu_gradient(grad_output, output).float())
     with full_precision(weight.device):
@@ -273,9 +280,10 @@ def conv_transpose_backward_value(
 
 
 def unambiguous(maps: Tensor) -> Tensor:
-    """Returns feature maps whose strides have one meaning: maps of one channel can be contiguous and channels_last.
+    """Returns the feature maps in a memory layout that is not contiguous and channels_last at once.
 
-    oneDNN (in PyTorch 2.14) reads such maps wrongly, and beyond their end, when the convolution's stride is (1, 2).
+    Maps of one channel can be both. oneDNN (in PyTorch 2.14) reads such maps wrongly, and beyond their end, when the
+    convolution's stride is (1, 2).
     """
     return maps.clone(memory_format=torch.contiguous_format) if maps.shape[1] == 1 else maps
 
@@ -329,11 +337,11 @@ def dense_conv_transpose_backward_weight(
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Computes convolutions in float32 inside, whatever autocast and precision settings are on outside."""
+    """Makes convolutions compute in float32, whatever autocast and precision settings are on outside."""
     with torch.autocast(device.type, enabled=False), full_float32():
         yield
 
 
 def relu_gradient(grad_output: Tensor, output: Tensor | None) -> Tensor:
-    """Returns the gradient before a fused ReLU with this output; without a ReLU it is unchanged."""
+    """Returns the gradient to the input of a fused ReLU with this output; unchanged without a ReLU (None)."""
     return grad_output if output is None else grad_output.where(output > 0, 0)

@@ -21,11 +21,11 @@ Function = Callable[..., Any]
 
 
 def require_one_device(declaration: Function, function: Function) -> Function:
-    """Returns the function with a check before it that all tensors are on one device.
+    """Returns the function preceded by a check that all its tensors are on one device.
 
-    PyTorch calls one implementation for all tensors. Without the check a backend would follow pointers into another
-    device's memory, and with a meta tensor among the arguments the fake implementation would run and return outputs
-    that nothing has filled.
+    PyTorch chooses one implementation for all tensors. Without the check a backend would follow pointers into another
+    device's memory. And one meta tensor among the arguments would make PyTorch run the fake implementation, whose
+    outputs are uninitialized.
     """
     names = tuple(inspect.signature(declaration).parameters)
 
@@ -41,7 +41,7 @@ def require_one_device(declaration: Function, function: Function) -> Function:
 
 
 def on_backend(operation: str, device_type: str) -> Function:
-    """Returns the operation on the backend of a device, which is loaded at the first call."""
+    """Returns a function that runs the operation on a device's backend, and loads the backend at the first call."""
 
     def run(*arguments: Any) -> Any:
         return getattr(load_backend(backend_name(device_type)), operation)(*arguments)
@@ -50,7 +50,7 @@ def on_backend(operation: str, device_type: str) -> Function:
 
 
 def register() -> list[torch.library.Library]:
-    """Registers all operations. They stay registered for as long as the libraries that are returned exist."""
+    """Registers all operations. They stay registered as long as the returned libraries exist."""
     libraries = [torch.library.Library(name, "DEF") for name in ("neuroae", "neuroae_reference")]
     for name, declaration in OPERATIONS.items():
         schema = torch.library.infer_schema(declaration, mutates_args=())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuroae.dictionary import Patches, load_dictionary, random_patches
 from neuroae.dictionary.measures import Mean, SparseFit, activations, correlations, l1_norms, near_copies, sparse_fit
-from neuroae.models.folders import WEIGHTS, find
+from neuroae.models.folders import WEIGHTS, find_folder
 from neuroae.models.presets import PRESETS
 from neuroae.nn.classifiers import ResNet32
 from neuroae.reports.pictures import draw_atoms, draw_histograms
@@ -78,7 +78,7 @@ def dictionary(
         "regularization": REGULARIZATION,
         "found": asdict(comparison),
         "files": {OURS: describe_file(dictionary), PUBLISHED: describe_file(reference)},
-        "classifier": describe_file(find(classifier) / WEIGHTS) if classifier else None,
+        "classifier": describe_file(find_folder(classifier) / WEIGHTS) if classifier else None,
         "versions": versions(),
     }
     panels = {"correlations with atoms": {name: correlations(each, drawn.values) for name, each in atoms.items()}}

@@ -42,7 +42,7 @@ def one_thread_and_a_fixed_generator() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session", params=["triton" if kernels.interpreting() else "cpu"])
+@pytest.fixture(scope="session", params=["triton" if kernels.is_interpreting() else "cpu"])
 def backend(request: pytest.FixtureRequest) -> ModuleType:
     """The compiled backend that CPU tensors get in this process; where it must exist, its absence is a failure."""
     try:

@@ -1,4 +1,4 @@
-"""The transposed convolutions, of a code and of a dense tensor.
+"""The transposed convolutions of a code and of a dense tensor.
 
 The library computes with float32 and bfloat16, in channels_last memory. Tensors of float16 go through float32.
 """
@@ -23,10 +23,11 @@ def layer_struct(
     size: Sequence[int],
     relu: bool,
 ) -> Layer:
-    """Describes a layer.
+    """Returns the structure that describes a layer.
 
     Args:
-        weight: Its dtype matters only where the library reads it, and is ``dtype`` then.
+        weight: (L, C_out, k_h, k_w). Where the library reads the values, they must have ``dtype``; the gradient to
+            the weight needs only the shape.
         dtype: The dtype of the output and of its gradient.
         size: Height and width of the output.
     """
@@ -132,9 +133,9 @@ def conv_transpose_backward_weight(
     return grad_weight, grad_bias
 
 
-# Only gradients use products of numbers rounded to bfloat16. In the forward pass they would change what the rest of a
-# network sees: the images that the trained CIFAR-10 defense decodes would be 2.8 times as far (root mean square) from
-# those of float32 as with PyTorch's own bfloat16 convolution. With products in float32 they are as near as PyTorch's.
+# Only gradients use products of numbers rounded to bfloat16. In the forward pass such products would change the input
+# of the following layers: the images that the trained CIFAR-10 defense decodes would differ from the float32 ones 2.8
+# times as much (root mean square) as with PyTorch's bfloat16 convolution. With float32 products they differ as little.
 def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     dtype = input.dtype
     output = to_library(ops.dense_conv_transpose(input, weight, bias, relu))
@@ -162,6 +163,6 @@ def dense_conv_transpose_backward_weight(
     grad_weight, grad_bias = ops.dense_conv_transpose_backward_weight(grad_output, output, input)
     grad_output, input = to_library(grad_output), to_library(input)
     output = None if output is None else to_library(output)
-    moved, fixed = maps_struct(grad_output, output), maps_struct(input, None)
-    run("convolve_backward_weight", moved, fixed, grad_weight.data_ptr(), grad_bias.data_ptr())
+    output_maps, input_maps = maps_struct(grad_output, output), maps_struct(input, None)
+    run("convolve_backward_weight", output_maps, input_maps, grad_weight.data_ptr(), grad_bias.data_ptr())
     return grad_weight, grad_bias

@@ -1,6 +1,6 @@
 """The encoder's operations: selection, draw, the fused encode, and the gradients to the images.
 
-The library checks pixels itself, as it reads them, and reports bad ones by its status; ``check_images`` then raises.
+The library checks pixels as it reads them, and reports bad ones by its status; ``check_images`` then raises the error.
 """
 
 from torch import Tensor

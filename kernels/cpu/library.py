@@ -1,4 +1,4 @@
-"""The compiled library: where it is, the structures that its functions take, and why it is missing if it is.
+"""The compiled library: its path, the structures that its functions take, loading it, and calling it.
 
 The structures repeat those of ``src/abi.h`` field by field.
 """
@@ -138,7 +138,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 
 
 def library_path() -> Path:
-    """Returns ``NEUROAE_CPU_LIBRARY`` if it is set (say, a sanitized build), else the package's own library."""
+    """Returns ``NEUROAE_CPU_LIBRARY`` if it is set (for example to a sanitized build), else the package's library."""
     return Path(os.environ.get("NEUROAE_CPU_LIBRARY") or FOLDER / LIBRARY_NAME)
 
 
@@ -152,7 +152,7 @@ def digest() -> str:
 def library() -> ctypes.CDLL:
     """Returns the loaded library, with its functions declared.
 
-    ``NEUROAE_CPU_ISA`` lowers its instruction set, to ``plain`` if the processor lacks the set that it names.
+    ``NEUROAE_CPU_ISA`` lowers the instruction set. If the processor lacks the set that it names, ``plain`` is used.
 
     Raises:
         BackendMissing: The library was not built, does not load, or belongs to other sources.
@@ -199,7 +199,7 @@ def source_digest() -> str | None:
 
 
 def instruction_set() -> str:
-    """Returns the instruction set that the library uses here: avx512_bf16, avx512, avx2 or plain."""
+    """Returns the instruction set that the library uses on this machine: avx512_bf16, avx512, avx2 or plain."""
     name: bytes = library().neuroae_isa()
     return name.decode()
 
@@ -207,7 +207,7 @@ def instruction_set() -> str:
 def run(operation: str, *arguments: object) -> int:
     """Calls a function of the library on ``torch.get_num_threads()`` threads, and returns its status.
 
-    ctypes releases the interpreter lock meanwhile.
+    ctypes releases the interpreter lock during the call.
 
     Raises:
         MemoryError: The library could not allocate scratch memory.

@@ -1,8 +1,8 @@
 """The operations: one declaration each, with the arguments that all backends take.
 
-A declaration takes the arguments of its operation, refuses those that no backend can work with, and returns the
-outputs, uninitialized. It has three uses: torch.library derives the operation's schema from its signature, runs it on
-fake tensors (``registration.py``), and each backend calls it first and fills the outputs.
+A declaration takes the arguments of its operation, raises an error for those that no backend can work with, and
+returns the outputs, uninitialized. It has three uses: torch.library derives the operation's schema from its signature
+and runs it on fake tensors (``registration.py``), and each backend calls it first and then fills the outputs.
 
 Declarations look at types and shapes. Checks of values are in ``checks.py``, since fake tensors have no values.
 

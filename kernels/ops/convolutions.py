@@ -1,4 +1,4 @@
-"""The transposed convolutions, of a code and of a dense tensor, forward and backward."""
+"""The transposed convolutions of a code and of a dense tensor, forward and backward."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ def conv_transpose_backward_value(
 ) -> Tensor:
     """Returns the gradient to the code's values.
 
-    ``output`` is the result of a fused ReLU, None without one: the gradient passes where it is positive.
+    ``output`` is the result of a fused ReLU, and the gradient passes where it is positive; None without a ReLU.
 
     Returns:
         (rows, m_h, m_w, T) float32; 0 in unused slots.
@@ -78,7 +78,10 @@ def conv_transpose_backward_weight(
     stride: list[int],
     padding: list[int],
 ) -> tuple[Tensor, Tensor]:
-    """Returns the gradients to weight (channels_last) and bias, both float32. ``output`` as for the value."""
+    """Returns the gradients to weight (channels_last) and bias, both float32.
+
+    ``output`` is as in ``conv_transpose_backward_value``.
+    """
     require_value(value, index)
     require_conv_gradient(grad_output, output, index, count, weight, stride, padding)
     grad_weight = empty_channels_last(weight, weight.shape, torch.float32)
@@ -188,7 +191,7 @@ def dense_conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, rel
 def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | None, weight: Tensor) -> Tensor:
     """Returns the gradient to the input, in the gradient's dtype, channels_last.
 
-    ``output`` is the result of a fused ReLU, None without one: the gradient passes where it is positive.
+    ``output`` is the result of a fused ReLU, and the gradient passes where it is positive; None without a ReLU.
     """
     require_filters(weight)
     require_dense("grad_output", grad_output, weight.shape[1])
@@ -202,7 +205,10 @@ def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | No
 def dense_conv_transpose_backward_weight(
     grad_output: Tensor, output: Tensor | None, input: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns the gradients to weight (channels_last) and bias, both float32. ``output`` as for the input."""
+    """Returns the gradients to weight (channels_last) and bias, both float32.
+
+    ``output`` is as in ``dense_conv_transpose_backward_input``.
+    """
     require_dense("input", input, None)
     require_dense("grad_output", grad_output, None)
     expected = (input.shape[0], grad_output.shape[1], input.shape[2] + 2, input.shape[3] + 2)
@@ -226,7 +232,7 @@ def require_filters(weight: Tensor) -> None:
 
 
 def require_dense(name: str, tensor: Tensor, channels: int | None) -> None:
-    """Requires feature maps with this number of channels, any number above 0 if it is None."""
+    """Requires feature maps with this number of channels; with any number above 0 if ``channels`` is None."""
     require_float(name, tensor)
     require_tensor(name, tensor, tensor.dtype, 4)
     require(

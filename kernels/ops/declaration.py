@@ -1,4 +1,4 @@
-"""What a declaration is made of: the table of operations, and checks of types and shapes."""
+"""The table of operations, and the checks of types and shapes that their declarations share."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

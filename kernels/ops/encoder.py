@@ -21,13 +21,13 @@ MAX_ATOMS = 32_767  # as many as an int16 index can number
 # - smooth-normalized (the published code): the same in units of norm,
 #   1 / (2 sigma) * [sech^2((a - dead_zone) / (norm sigma)) + sech^2((a + dead_zone) / (norm sigma))]
 #
-# The C++ backend knows a surrogate by its position in this tuple.
+# The C++ backend identifies a surrogate by its position in this tuple.
 SURROGATES = ("identity", "smooth", "smooth-normalized")
 
 
 @operation
 def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tensor, Tensor]:
-    """Selects the top T of each patch (section 2.2, step 1): atom and projection, (B, m_h, m_w, T)."""
+    """Selects the top T of each patch (section 2.2, step 1). Returns atoms and projections, (B, m_h, m_w, T) each."""
     shape = selection_shape(images, atoms, stride, top_t)
     return images.new_empty(shape, dtype=torch.int16), images.new_empty(shape)
 
@@ -46,7 +46,7 @@ def draw(
     quantize: bool,
     signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draws realizations start .. start + count - 1 of a selection (eqs. 2 and 3): a code of count * B rows."""
+    """Draws realizations start .. start + count - 1 of a selection (eqs. 2, 3). Returns a code of count * B rows."""
     require_tensor("atom", atom, torch.int16, 4)
     require_tensor("projection", projection, torch.float32, 4)
     require(
@@ -78,7 +78,7 @@ def encode(
     quantize: bool,
     signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Encodes images in one realization, selection and draw in one pass: a code of B rows."""
+    """Selects and draws one realization of the images in one pass. Returns a code of B rows."""
     shape = selection_shape(images, atoms, stride, top_t)
     require_levels(norms, dead_zone, atoms.shape[0])
     require_randomness(seed, image_ids, dropout_p, images.shape[0])
@@ -155,7 +155,7 @@ def selection_backward(
     Args:
         grad_code: (B, m_h, m_w, L) float32, the gradient to all entries of the dense code, including atoms that
             were dropped or not selected.
-        selection_width: How far from the cut a projection counts, above 0.
+        selection_width: The distance from the cut over which projections take part, above 0.
 
     Returns:
         (B, C, H, W) float32; 0 at pixels that no patch covers.
@@ -173,7 +173,7 @@ def selection_backward(
 
 
 def selection_shape(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[int, int, int, int]:
-    """Checks what ``select`` takes, and returns (B, m_h, m_w, T)."""
+    """Checks the arguments of ``select``, and returns the shape of its outputs, (B, m_h, m_w, T)."""
     require_tensor("images", images, torch.float32, 4)
     require_atoms(atoms)
     num_atoms, channels, patch, _ = atoms.shape

@@ -1,11 +1,11 @@
 """The transposed convolution of a code, forward and backward.
 
-Forward, with bias and ReLU: the pixels of a stride x stride cell are covered by the same patches. So a program owns a
-cell and a group of output channels, and adds the weights over its pixels for all survivors of these patches.
+Forward, with bias and ReLU: all pixels of a stride x stride cell of the output are covered by the same patches. Each
+program computes one cell for a group of output channels, and adds up the weights of all survivors of these patches.
 
-Backward, to the code's values and to weight and bias: in memory order (L, kernel row, kernel column, channel) a row
-of an atom's weights is one run of numbers, and so is the gradient of the output below it, in channels_last. Both
-kernels go through such runs in chunks.
+Backward, to the code's values and to the weight: the weight's memory order is (L, kernel row, kernel column, channel),
+so one kernel row of an atom is a contiguous run of numbers. The output's gradient under that row is a contiguous run
+as well, since it is channels_last. Both kernels go through such runs in chunks.
 """
 
 import torch
@@ -47,7 +47,7 @@ def conv_transpose_kernel(
     PIXEL_TILE: tl.constexpr,
     CHANNEL_TILE: tl.constexpr,
 ):
-    """One program a cell. In memory ``weight`` is (L, KERNEL_H, KERNEL_W, CHANNELS), ``output`` channels_last."""
+    """One program for each cell. ``weight`` is (L, KERNEL_H, KERNEL_W, CHANNELS) in memory."""
     CHANNEL_GROUPS: tl.constexpr = (CHANNELS + CHANNEL_TILE - 1) // CHANNEL_TILE
     COVERING_H: tl.constexpr = (KERNEL_H + STRIDE_H - 1) // STRIDE_H
     COVERING_W: tl.constexpr = (KERNEL_W + STRIDE_W - 1) // STRIDE_W
@@ -78,8 +78,8 @@ def conv_transpose_kernel(
         for slot in range(0, survivors):
             atom = tl.load(index + patch * TOP_T + slot).to(tl.int64)
             v = tl.load(value + patch * TOP_T + slot)
-            used = only_if(atom >= 0, mask)
-            w = tl.load(weight + atom * (KERNEL_H * KERNEL_W * CHANNELS) + entry, mask=used, other=0.0)
+            exists = only_if(atom >= 0, mask)
+            w = tl.load(weight + atom * (KERNEL_H * KERNEL_W * CHANNELS) + entry, mask=exists, other=0.0)
             result += v * w.to(tl.float32)
 
     if RELU:
@@ -92,7 +92,7 @@ def conv_transpose_kernel(
 
 @triton.jit
 def load_run(grad_output, output, row, y, x, height, width, run, inside, CHANNELS: tl.constexpr, RELU: tl.constexpr):
-    """Loads the gradient at offsets ``run`` from pixel (y, x) in its image row, 0 outside and where ReLU was 0."""
+    """Loads the gradient at offsets ``run`` from pixel (y, x) in its image row; 0 outside, and where ReLU gave 0."""
     offset = x * CHANNELS + run
     inside = only_if((y >= 0) & (y < height), inside & (offset >= 0) & (offset < width * CHANNELS))
     place = (row * height + y) * width * CHANNELS + offset
@@ -126,7 +126,7 @@ def value_kernel(
     SLOT_TILE: tl.constexpr,
     RUN_TILE: tl.constexpr,
 ):
-    """One program a patch: products of the gradient below it with the weights of its survivors."""
+    """One program for each patch: the products of the gradient under it with the weights of its survivors."""
     RUN: tl.constexpr = KERNEL_W * CHANNELS
     patch = tl.program_id(0).to(tl.int64)
     row = patch // (patches_h * patches_w)
@@ -136,7 +136,7 @@ def value_kernel(
     for first in range(0, TOP_T, SLOT_TILE):
         slot = first + tl.arange(0, SLOT_TILE)
         atom = tl.load(index + patch * TOP_T + slot, mask=slot < survivors, other=-1)
-        used = atom >= 0
+        exists = atom >= 0
         result = tl.zeros((SLOT_TILE, RUN_TILE), tl.float32)
         if first < survivors:
             for ky in range(0, KERNEL_H):
@@ -144,9 +144,9 @@ def value_kernel(
                     run = begin + tl.arange(0, RUN_TILE)
                     grad = load_run(grad_output, output, row, y + ky, x, height, width, run, run < RUN, CHANNELS, RELU)
                     entry = (atom.to(tl.int64)[:, None] * KERNEL_H + ky) * RUN + run[None, :]
-                    w = tl.load(weight + entry, mask=used[:, None] & (run < RUN)[None, :], other=0.0)
+                    w = tl.load(weight + entry, mask=exists[:, None] & (run < RUN)[None, :], other=0.0)
                     result += w.to(tl.float32) * grad[None, :]
-        result = tl.where(used, tl.sum(result, axis=1), 0.0)
+        result = tl.where(exists, tl.sum(result, axis=1), 0.0)
         tl.store(grad_value + patch * TOP_T + slot, result, mask=slot < TOP_T)
 
 
@@ -174,9 +174,10 @@ def weight_kernel(
     SLOT_TILE: tl.constexpr,
     RUN_TILE: tl.constexpr,
 ):
-    """One program an atom, kernel row and chunk. It adds up the atom's occurrences in the order of the rows.
+    """One program for each atom, kernel row and chunk. It adds up the atom's occurrences in the order of the rows.
 
-    ``position`` holds the slots of the code sorted by atom: those of atom l are in ``bounds[l]`` .. ``bounds[l + 1]``.
+    ``position`` holds the positions of the code's slots, sorted by atom. Those of atom l start at ``bounds[l]`` and
+    end before ``bounds[l + 1]``.
     """
     RUN: tl.constexpr = KERNEL_W * CHANNELS
     CHUNKS: tl.constexpr = (RUN + RUN_TILE - 1) // RUN_TILE
@@ -274,7 +275,7 @@ def conv_transpose_launch(
     """Returns the launch that fills ``output``, which is channels_last. ``code`` is index, value and count."""
     index, value, count = (tensor.contiguous() for tensor in code)
     rows, channels, height, width = output.shape
-    # Cells are counted from the pixel under the first patch's first weight, which padding moves off the image.
+    # Cells are counted from the pixel under the first weight of the first patch. Padding puts it outside the image.
     cells_h, cells_w = (
         (size - 1 + pad) // step + 1 - pad // step
         for size, step, pad in zip((height, width), stride, padding, strict=True)

@@ -41,7 +41,7 @@ def draw_kernel(
     image_id = tl.load(image_ids + patch // patches, mask=live, other=0)
     source = patch.to(tl.int64) * TOP_T
     target = source + realization.to(tl.int64) * total * TOP_T
-    used = tl.zeros_like(patch)
+    num_used = tl.zeros_like(patch)
     for first in range(0, TOP_T, SLOT_TILE):
         slot = first + tl.arange(0, SLOT_TILE)[None, :]
         inside = live & (slot < TOP_T)
@@ -52,11 +52,11 @@ def draw_kernel(
         a = tl.load(selected_projection + source + slot, mask=keep, other=0.0)
         norm = tl.load(norms + atom, mask=keep, other=0.0)
         dead = tl.load(dead_zone + atom, mask=keep, other=0.0)
-        offset = target + next_slots(keep, used)
+        offset = target + next_slots(keep, num_used)
         write_survivors(index, value, projection, offset, keep, atom, a, norm, dead, QUANTIZE, SIGNED)
-        used += row_count(keep)
-    tl.store(count + realization.to(tl.int64) * total + patch, used, mask=live)
-    write_unused(index, value, projection, target, used, live, TOP_T, SLOT_TILE)
+        num_used += row_count(keep)
+    tl.store(count + realization.to(tl.int64) * total + patch, num_used, mask=live)
+    write_unused(index, value, projection, target, num_used, live, TOP_T, SLOT_TILE)
 
 
 def draw(
@@ -120,7 +120,7 @@ def code_arguments(
     code: ops.Code,
     dropout_p: float,
 ) -> dict[str, Tensor | int]:
-    """Returns the arguments that all kernels take that draw a code."""
+    """Returns the arguments shared by all kernels that draw a code."""
     tensors = (*levels, *randomness)
     names = ("norms", "dead_zone", "seed", "image_ids", "index", "value", "projection", "count")
     contiguous = (tensor.contiguous() for tensor in tensors)

@@ -59,8 +59,8 @@ def encode_kernel(
     keep = top_t(a, atom < ATOMS, TOP_T)
     image_id = tl.load(image_ids + patch // patches, mask=live, other=0)
     keep &= all_survivors(patch % patches, realization.to(tl.uint32), image_id, seed, drop_threshold, ATOM_TILE)
-    used = row_count(keep)
-    tl.store(count + patch, used, mask=live)
+    num_used = row_count(keep)
+    tl.store(count + patch, num_used, mask=live)
 
     start = first.to(tl.int64) * TOP_T
     index += start
@@ -77,7 +77,7 @@ def encode_kernel(
     write_survivors(index, value, projection, offset_even, keep_even != 0, even, a_even, norm, dead, QUANTIZE, SIGNED)
     norm, dead = load_levels(norms, dead_zone, even + 1, ATOMS)
     write_survivors(index, value, projection, offset_odd, keep_odd != 0, even + 1, a_odd, norm, dead, QUANTIZE, SIGNED)
-    write_unused(index, value, projection, row, used, live, TOP_T, SLOT_TILE)
+    write_unused(index, value, projection, row, num_used, live, TOP_T, SLOT_TILE)
 
 
 @triton.jit

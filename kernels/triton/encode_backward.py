@@ -1,8 +1,8 @@
-"""Gradient from a code's values to the images: the white-box near-full-gradient attack's (W-NFGA, section 4).
+"""The gradient from a code's values to the images, as in the white-box near-full-gradient attack (W-NFGA, section 4).
 
-A program owns pixels of one image. For each pixel it visits the patches that cover it, one realization after another,
-and adds up the atoms of the survivors times their gradients. This is a gather, so all runs give the same bits. Pixels
-that no patch covers get 0.
+Each program computes some pixels of one image. For each pixel it visits the patches that cover it, one realization
+after another, and adds up the survivors' atoms times their gradients. No two programs write to one pixel, so every run
+gives the same bits. Pixels that no patch covers get 0.
 """
 
 import triton
@@ -23,7 +23,7 @@ def sech2(x):
 
 @triton.jit
 def surrogate_derivative(a, norm, dead_zone, sigma, SURROGATE: tl.constexpr):
-    """Returns the derivative that replaces the quantizer's (``SURROGATES`` in ``ops/encoder.py``) at projection a."""
+    """Returns the derivative at projection a that replaces the quantizer's (``SURROGATES`` in ``ops/encoder.py``)."""
     if SURROGATE == "identity":
         return tl.full(a.shape, 1.0, tl.float32)
     else:
@@ -84,21 +84,21 @@ def encode_backward_kernel(
             slot = 0
             atom = tl.load(index + offset, mask=inside, other=-1).to(tl.int32)
             while tl.max(atom) >= 0:
-                used = atom >= 0
-                g = tl.load(grad_value + offset + slot, mask=used, other=0.0)
+                exists = atom >= 0
+                g = tl.load(grad_value + offset + slot, mask=exists, other=0.0)
                 if QUANTIZE or not SIGNED:
-                    a = tl.load(projection + offset + slot, mask=used, other=0.0)
+                    a = tl.load(projection + offset + slot, mask=exists, other=0.0)
                 if QUANTIZE:
-                    norm = tl.load(norms + atom, mask=used, other=1.0)
-                    dead = tl.load(dead_zone + atom, mask=used, other=0.0)
+                    norm = tl.load(norms + atom, mask=exists, other=1.0)
+                    dead = tl.load(dead_zone + atom, mask=exists, other=0.0)
                     g *= surrogate_derivative(a, norm, dead, sigma, SURROGATE)
                 if not SIGNED:
                     g = tl.where(a > 0, g, tl.where(a < 0, -g, 0.0))
                 start = atom.to(tl.int64) * (CHANNELS * PATCH * PATCH)
-                mask = used[:, None] & (channel < CHANNELS)
+                mask = exists[:, None] & (channel < CHANNELS)
                 grad += g[:, None] * tl.load(atoms + start[:, None] + entry, mask=mask, other=0.0)
                 slot += 1
-                more = only_if(slot < TOP_T, used)
+                more = only_if(slot < TOP_T, exists)
                 atom = tl.load(index + offset + slot, mask=more, other=-1).to(tl.int32)
     place = (image.to(tl.int64) * CHANNELS + channel) * height * width + pixel[:, None]
     tl.store(grad_images + place, grad, mask=(pixel < height * width)[:, None] & (channel < CHANNELS))

@@ -1,9 +1,9 @@
 """A launch of a kernel, and the checks of values before it.
 
-Kernels cannot survive atoms that do not exist. On the CPU, under the interpreter, the checks raise ``ValueError``. On
-an NVIDIA GPU they are device-side assertions, which end the process with the same message, as PyTorch's own indexing
-operations do: reading the values would make every realization of an attack wait for the GPU. ROCm has no device-side
-assertions, so there the checks raise, and wait.
+The number of an atom that does not exist would make a kernel read outside of its tensors. On the CPU, under the
+interpreter, the checks raise ``ValueError``. On an NVIDIA GPU they are device-side assertions, which end the process
+with the same message, as PyTorch's indexing operations do, because reading the values would make every realization of
+an attack wait for the GPU. ROCm has no device-side assertions, so the checks read the values there, and wait.
 """
 
 import contextlib
@@ -88,6 +88,6 @@ def has_device_assertions(tensor: Tensor) -> bool:
 
 
 def are_within(numbers: Tensor, limit: int) -> Tensor:
-    """Returns a bool tensor of one element: whether all numbers are in [0, limit)."""
+    """Returns whether all numbers are in [0, limit), as a bool tensor of one element."""
     low, high = numbers.aminmax()
     return (low >= 0) & (high < limit)

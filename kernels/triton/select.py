@@ -1,8 +1,8 @@
 """Projection and top T of all patches.
 
-A program holds the projections of some patches in registers. If the dictionary is too large for that, one kernel
-writes the projections of as many patches as fit in a buffer of 256 MiB, another one searches them, and so on until the
-batch is done. Memory does not grow with the batch, and each kernel only reads what an earlier kernel has written.
+Each program holds the projections of some patches in registers. If the dictionary is too large for that, two kernels
+take turns: one fills a buffer of 256 MiB with projections of as many patches as fit, and the other selects from it.
+So memory does not grow with the batch, and each kernel only reads what an earlier kernel has written.
 """
 
 from collections.abc import Iterator
@@ -108,7 +108,7 @@ def search_kernel(
     PATCH_TILE: tl.constexpr,
     ATOM_TILE: tl.constexpr,
 ):
-    """Selects the top T of the patches in ``buffer``. ``selected`` and ``projection`` are those of the batch."""
+    """Selects the top T of the patches in ``buffer``. ``selected`` and ``projection`` belong to the whole batch."""
     place = tl.program_id(0) * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
     patch = first + place
     live = patch < end
@@ -127,15 +127,15 @@ def search_kernel(
     for first_atom in range(0, ATOMS, ATOM_TILE):
         places -= row_count(magnitudes(*load_projections(row, first_atom + column, live, ATOMS)) > low)
 
-    used = tl.zeros((PATCH_TILE, 1), tl.int32)
+    num_used = tl.zeros((PATCH_TILE, 1), tl.int32)
     for first_atom in range(0, ATOMS, ATOM_TILE):
         atom = first_atom + column
         a, valid = load_projections(row, atom, live, ATOMS)
         bits = magnitudes(a, valid)
         keep = above_cut(bits, low, places)
-        offset = patch.to(tl.int64) * TOP_T + next_slots(keep, used)
+        offset = patch.to(tl.int64) * TOP_T + next_slots(keep, num_used)
         places -= row_count(bits == low)
-        used += row_count(keep)
+        num_used += row_count(keep)
         keep = keep & live
         tl.store(selected + offset, tl.broadcast_to(atom, keep.shape).to(tl.int16), mask=keep)
         tl.store(projection + offset, a, mask=keep)
@@ -157,17 +157,17 @@ def select(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> tuple[Tens
 
 def select_launches(images: Tensor, atoms: Tensor, atom: Tensor, projection: Tensor, stride: int) -> Iterator[Launch]:
     """Yields the launches that fill ``atom`` and ``projection``, whose shape gives the number of patches, and T."""
-    pictures = {"images": images.contiguous(), "atoms": atoms.contiguous()}
+    inputs = {"images": images.contiguous(), "atoms": atoms.contiguous()}
     selection = {"selected": atom, "projection": projection}
     sizes = patch_arguments(images, atom)
     constants = dictionary_constants(atoms, stride, atom.shape[3])
     if not tiles.fits_registers(atoms.shape[0]):
-        yield from buffer_launches(search_kernel, selection, ("TOP_T",), pictures, sizes, constants)
+        yield from buffer_launches(search_kernel, selection, ("TOP_T",), inputs, sizes, constants)
         return
     yield Launch(
         select_kernel,
         tiles.num_tiles(sizes["total"], tiles.PATCH_TILE),
-        pictures | selection | sizes,
+        inputs | selection | sizes,
         constants,
         tiles.warps(tiles.PATCH_TILE * constants["ATOM_TILE"], 16),
     )
@@ -177,23 +177,23 @@ def buffer_launches(
     kernel: Any,
     arguments: dict[str, Any],
     names: tuple[str, ...],
-    pictures: dict[str, Tensor],
+    inputs: dict[str, Tensor],
     sizes: dict[str, int],
     constants: dict[str, int],
 ) -> Iterator[Launch]:
-    """Yields launches in pairs, each for a part of the batch: one fills the buffer, ``kernel`` reads it.
+    """Yields pairs of launches, each pair for a part of the batch: the first fills the buffer, ``kernel`` reads it.
 
     Args:
         kernel: A kernel that searches the buffer.
         arguments: Its arguments without ``buffer``, ``first`` and ``end``.
-        names: Its compile-time parameters besides the tiles.
-        pictures: Images and atoms.
-        sizes: ``patch_arguments``.
+        names: The names of its compile-time parameters, without those of the tiles.
+        inputs: Images and atoms, by parameter.
+        sizes: The result of ``patch_arguments``.
         constants: The compile-time parameters of both kernels.
     """
     num_atoms, tile, total = constants["ATOMS"], constants["ATOM_TILE"], sizes["total"]
     step = min(BUFFER_NUMBERS // num_atoms, total)
-    buffer = pictures["images"].new_empty(step, num_atoms)
+    buffer = inputs["images"].new_empty(step, num_atoms)
     geometry = {name: sizes[name] for name in ("height", "width", "patches_w", "patches")}
     tiling = {name: constants[name] for name in ("ATOMS", "PATCH_TILE", "ATOM_TILE")}
     patch_constants = {name: constants[name] for name in ("CHANNELS", "PATCH", "STRIDE", "PIXEL_SLICE")}
@@ -204,7 +204,7 @@ def buffer_launches(
         yield Launch(
             project_kernel,
             groups * tiles.num_tiles(num_atoms, tile),
-            pictures | geometry | part,
+            inputs | geometry | part,
             tiling | patch_constants,
             tiles.warps(tiles.PATCH_TILE * tile, 16),
         )

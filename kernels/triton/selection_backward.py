@@ -1,11 +1,11 @@
-"""Gradient to the images through membership in the top T (``membership_gradient`` of ``kernels/reference.py``).
+"""The gradient to the images through membership in the top T (``membership_gradient`` of ``kernels/reference.py``).
 
-The first kernel finds each patch's cut, and the share that the moving cut takes from each atom's derivative. The
-second goes through the atoms in tiles: it projects again, computes the gradients to the projections in registers, and
-multiplies them with the atoms. It writes the gradient to each patch's pixels. The last kernel adds these up at the
-pixels of the images. All sums have a fixed order, which depends on the shapes alone.
+There are three kernels. The first finds each patch's cut, and the share that the moving cut takes from each atom's
+derivative. The second computes the gradient to each patch's pixels: it goes through the atoms in tiles, projects
+again, computes the gradients to the projections in registers, and multiplies them with the atoms. The third adds up
+the patches' gradients at the pixels of the images. All sums have a fixed order, which depends on the shapes alone.
 
-For a dictionary that does not fit in registers the cut is found as in ``select.py``, from a buffer of projections.
+For a dictionary that does not fit in registers, the cut comes from a buffer of projections, as in ``select.py``.
 """
 
 from collections.abc import Iterator
@@ -48,9 +48,9 @@ def signs(a):
 
 @triton.jit
 def membership_derivative(a, norm, grad, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr):
-    """Returns the derivative of the loss to each atom's membership: ``grad`` times the value of a member.
+    """Returns the derivative of the loss to each atom's membership: ``grad`` times the value that a member has.
 
-    The sign is a factor, and no ``where``, so that NaN stays NaN where a projection is 0.
+    The sign is a factor instead of a condition, so that NaN stays NaN where a projection is 0.
     """
     value = norm if QUANTIZE else tl.abs(a)
     if SIGNED:
@@ -60,7 +60,7 @@ def membership_derivative(a, norm, grad, QUANTIZE: tl.constexpr, SIGNED: tl.cons
 
 @triton.jit
 def load_levels(norms, dead_zone, atom, exists, QUANTIZE: tl.constexpr):
-    """Loads norms and dead zone. Without quantization both are 0: it has no norms, and all atoms take part."""
+    """Loads norms and dead zones. Without quantization both are 0: norms are not used, and all atoms take part."""
     if QUANTIZE:
         return tl.load(norms + atom, mask=exists, other=0.0), tl.load(dead_zone + atom, mask=exists, other=0.0)
     else:
@@ -91,7 +91,7 @@ def halfway(least, below, reached, TOP_T: tl.constexpr):
 
 @triton.jit
 def moving_share(closeness_sum, weighted_sum):
-    """Returns the share that the moving cut takes from each atom's derivative; where no atom takes part it is 0."""
+    """Returns the share that the moving cut takes from each atom's derivative; 0 where no atom takes part."""
     return weighted_sum / tl.where(closeness_sum > 0, closeness_sum, 1.0)
 
 
@@ -121,7 +121,7 @@ def cut_kernel(
     ATOM_TILE: tl.constexpr,
     PIXEL_SLICE: tl.constexpr,
 ):
-    """Finds cut and moving share of each patch, (total,) each."""
+    """Finds the cut and the moving share of each patch, (total,) each."""
     first = tl.program_id(0) * PATCH_TILE
     lane = tl.arange(0, PATCH_TILE)[:, None]
     patch = first + lane
@@ -161,7 +161,7 @@ def large_cut_kernel(
     PATCH_TILE: tl.constexpr,
     ATOM_TILE: tl.constexpr,
 ):
-    """Finds cut and moving share of patches ``first`` to ``end`` - 1, whose projections are in ``buffer``."""
+    """Finds the cut and the moving share of patches ``first`` to ``end`` - 1, whose projections are in ``buffer``."""
     place = tl.program_id(0) * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
     patch = first + place
     live = patch < end
@@ -337,13 +337,13 @@ def selection_backward_launches(
     quantize: bool,
     signed: bool,
 ) -> Iterator[Launch]:
-    """Yields the launches that fill ``grad_images``: those that find the cuts, then back projection and fold.
+    """Yields the launches that fill ``grad_images``: first the cuts, then the back projection and the fold.
 
     ``dictionary`` is atoms, norms and dead zone. With T = L the code must be quantized.
     """
     atoms, norms, dead_zone = (tensor.contiguous() for tensor in dictionary)
     sizes = patch_arguments(images, grad_code)
-    pictures = {"images": images.contiguous(), "atoms": atoms}
+    inputs = {"images": images.contiguous(), "atoms": atoms}
     arguments: dict[str, Tensor | float] = {
         "grad_code": grad_code.contiguous(),
         "norms": norms,
@@ -355,35 +355,35 @@ def selection_backward_launches(
     constants = dictionary_constants(atoms, stride, top_t) | {"QUANTIZE": quantize, "SIGNED": signed}
     moves = top_t < atoms.shape[0]
     if moves:
-        yield from cut_launches(arguments, pictures, sizes, constants)
+        yield from cut_launches(arguments, inputs, sizes, constants)
     grad_patches = images.new_empty(sizes["total"], atoms[0].numel())
-    yield back_projection_launch(arguments | pictures | sizes, grad_patches, constants, moves)
+    yield back_projection_launch(arguments | inputs | sizes, grad_patches, constants, moves)
     yield fold_launch(grad_patches, grad_images, grad_code, constants)
 
 
 def cut_launches(
     arguments: dict[str, Tensor | float],
-    pictures: dict[str, Tensor],
+    inputs: dict[str, Tensor],
     sizes: dict[str, int],
     constants: dict[str, int],
 ) -> Iterator[Launch]:
     """Yields the launches that find the cuts.
 
     Args:
-        arguments: ``cut_kernel``'s arguments but for ``pictures`` and ``sizes``.
-        pictures: Images and atoms.
-        sizes: ``patch_arguments``.
+        arguments: The arguments of ``cut_kernel`` without ``inputs`` and ``sizes``.
+        inputs: Images and atoms, by parameter.
+        sizes: The result of ``patch_arguments``.
         constants: ``cut_kernel``'s compile-time parameters.
     """
     if not tiles.fits_registers(constants["ATOMS"]):
         names = ("TOP_T", "QUANTIZE", "SIGNED")
-        yield from buffer_launches(large_cut_kernel, arguments, names, pictures, sizes, constants)
+        yield from buffer_launches(large_cut_kernel, arguments, names, inputs, sizes, constants)
         return
     yield Launch(
         cut_kernel,
         tiles.num_tiles(sizes["total"], tiles.PATCH_TILE),
-        arguments | pictures | sizes,
-        # With more pixels at once ptxas spills some bytes, on GPUs where it sees room for 24 warps.
+        arguments | inputs | sizes,
+        # With more pixels at once, ptxas spills some bytes on GPUs where it plans for 24 warps.
         constants | {"PIXEL_SLICE": tiles.LEAST_TERMS},
         tiles.warps(tiles.PATCH_TILE * constants["ATOM_TILE"], 16),
     )

@@ -1,8 +1,8 @@
 """The steps of the encoder, as functions for kernels: projections, top T, and the slots of a code.
 
-The top T of each row comes from bisection on the bits of the magnitudes. Non-negative floats have the order of their
-bit patterns as integers. So at most 31 counts of magnitudes that reach a candidate find the threshold, without
-sorting or moving anything. A running count gives ties at the threshold to the lower atoms.
+The top T of each row is found by bisection for the threshold: each step counts the magnitudes that reach a candidate.
+Non-negative floats are ordered like their bit patterns as integers, so 31 steps are enough, and nothing is sorted or
+moved. A running count gives ties at the threshold to the lower atoms.
 """
 
 import triton
@@ -11,11 +11,11 @@ import triton.language as tl
 
 @triton.jit
 def patch_origins(patch, height, width, patches_w, patches, CHANNELS: tl.constexpr, STRIDE: tl.constexpr):
-    """Returns the offset of each patch's first pixel. Numbers run through the batch, with ``patches`` in an image."""
+    """Returns the offset of each patch's first pixel. ``patch`` counts through the batch; an image has ``patches``."""
     image = (patch // patches).to(tl.int64)
-    within = patch % patches
-    row = within // patches_w * STRIDE
-    column = within % patches_w * STRIDE
+    position = patch % patches
+    row = position // patches_w * STRIDE
+    column = position % patches_w * STRIDE
     return image * CHANNELS * height * width + row * width + column
 
 
@@ -36,7 +36,7 @@ def project(
 ):
     """Returns projections onto the atoms from ``first_atom`` on, (patches, ATOM_TILE) float32; 0 beyond the last atom.
 
-    ``origin`` and ``live`` are (patches, 1). The multiply-adds are IEEE and in the order of the pixels, so a
+    ``origin`` and ``live`` are (patches, 1). The multiply-adds follow IEEE, in the order of the pixels, so that a
     projection depends on its patch and atom alone.
     """
     PIXELS: tl.constexpr = CHANNELS * PATCH * PATCH
@@ -60,7 +60,7 @@ def project(
 
 @triton.jit
 def magnitudes(projection, valid):
-    """Returns the bits of |projection|, those of infinity for NaN; -1, below all magnitudes, where not valid."""
+    """Returns the bits of |projection|; those of infinity for NaN, and -1, below all magnitudes, where not valid."""
     bits = projection.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     return tl.where(valid, tl.minimum(bits, 0x7F800000), -1)
 
@@ -82,7 +82,7 @@ def row_reach(bits, middle):
 
 @triton.jit
 def widest_interval(ROWS: tl.constexpr):
-    """Returns (low, high) before the search: at least T magnitudes reach low, fewer reach high."""
+    """Returns the first interval of the search, (low, high): at least T magnitudes reach low, and fewer reach high."""
     return tl.zeros((ROWS, 1), tl.int32), tl.full((ROWS, 1), 0x7F800001, tl.int32)
 
 
@@ -136,9 +136,9 @@ def activate(a, norm, dead_zone, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr):
 
 
 @triton.jit
-def next_slots(keep, used):
-    """Returns the slots of each row's True entries, in order, after the first ``used`` slots, (rows, 1)."""
-    return used + tl.cumsum(keep.to(tl.int32), axis=1) - 1
+def next_slots(keep, num_used):
+    """Returns the slots of each row's True entries, in order, after the first ``num_used`` slots, (rows, 1)."""
+    return num_used + tl.cumsum(keep.to(tl.int32), axis=1) - 1
 
 
 @triton.jit
@@ -158,11 +158,11 @@ def write_survivors(
 
 
 @triton.jit
-def write_unused(index, value, projection, row, used, live, TOP_T: tl.constexpr, SLOT_TILE: tl.constexpr):
-    """Writes -1, 0 and 0 to the slots from ``used`` on. ``row`` is the offset of a patch's first slot, (rows, 1)."""
+def write_unused(index, value, projection, row, num_used, live, TOP_T: tl.constexpr, SLOT_TILE: tl.constexpr):
+    """Writes -1, 0 and 0 to slots from ``num_used`` on. ``row`` is the offset of a patch's first slot, (rows, 1)."""
     for first in range(0, TOP_T, SLOT_TILE):
         slot = first + tl.arange(0, SLOT_TILE)[None, :]
-        unused = live & (slot >= used) & (slot < TOP_T)
+        unused = live & (slot >= num_used) & (slot < TOP_T)
         offset = row + slot
         zero = tl.zeros(unused.shape, tl.float32)
         tl.store(index + offset, tl.full(unused.shape, -1, tl.int16), mask=unused)

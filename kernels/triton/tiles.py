@@ -21,9 +21,9 @@ LEAST_TERMS = 16 if OLD_TRITON and torch.version.hip is None else 8
 LARGEST_TILE = 2**15
 
 
-def warps(elements: int, each: int) -> int:
-    """Returns the number of warps for a tile with ``each`` elements in a thread: a power of two up to 16."""
-    return min(max(elements // (WARP * each), 1), 16)
+def warps(elements: int, per_thread: int) -> int:
+    """Returns the number of warps for a tile with ``per_thread`` elements in a thread: a power of two up to 16."""
+    return min(max(elements // (WARP * per_thread), 1), 16)
 
 
 def fits_registers(num_atoms: int) -> bool:

@@ -42,7 +42,7 @@ for verb in (demo, dictionary, train, attack, report):
 
 
 def main() -> None:
-    """Runs the command line. An error in the user's input ends it with one line instead of a traceback."""
+    """Runs the command line. For an error in the user's input it prints one line instead of a traceback."""
     keep_freed_memory()
     try:
         app()

@@ -23,8 +23,8 @@ from ..reports.report import PAGE, write_report
 from ..utils import distributed
 from ..utils.contexts import Precision
 from ..utils.devices import choose_device
-from .methods import TITLES, WITHOUT_GRADIENTS, Budget, name_by_settings
-from .options import DataDir, Device, Download, ImageSize, Limit, Seed, folder, preset_option
+from .methods import GRADIENT_FREE, TITLES, Budget, name_by_settings
+from .options import DataDir, Device, Download, ImageSize, Limit, Seed, parse_folder, preset_option
 
 
 def attack(
@@ -39,9 +39,9 @@ def attack(
     output: Annotated[
         Path,
         typer.Option(
-            parser=folder,
+            parser=parse_folder,
             metavar="PATH",
-            help="Folder for records, images and the report. A stopped evaluation goes on from there.",
+            help="Folder for records, images and the report. A stopped evaluation is resumed from it.",
         ),
     ],
     data_dir: DataDir = None,
@@ -51,8 +51,8 @@ def attack(
         int,
         typer.Option(
             min=0,
-            help="Attack so many training images instead of the test images: the images that `neuroae train` with "
-            "the same --hold-out, --seed and --limit left out. A smaller number attacks some of them.",
+            help="Number of training images to attack instead of the test images: those that `neuroae train` held "
+            "out with the same --hold-out, --seed and --limit. A smaller number attacks some of them.",
         ),
     ] = 0,
     limit: Limit = None,
@@ -78,8 +78,8 @@ def attack(
     variant: Annotated[
         Variant | None,
         typer.Option(
-            help="Attack another view of the defense: the ensemble as deployed, where each realization is an ensemble "
-            "of E members, or the mean field, with dropout replaced by its expectation. Classifiers stay as they are.",
+            help="Attack a variant of the defense: the ensemble as deployed, in which each realization is an ensemble "
+            "of E members, or the mean field, with dropout replaced by its expectation. Classifiers are not changed.",
             show_default="the defense itself, averaged over --realizations",
         ),
     ] = None,
@@ -112,13 +112,13 @@ def attack(
         int, typer.Option(min=1, help="Number of restarts, N_R. The first starts at the clean image.")
     ] = 1,
     random_start: Annotated[
-        bool, typer.Option("--random-start", help="Let the first restart start at a random point of the ball, too.")
+        bool, typer.Option("--random-start", help="Start the first restart at a random point of the ball, too.")
     ] = False,
     realizations: Annotated[
         list[int] | None,
         typer.Option(
             min=1,
-            help="Realizations averaged in a gradient or a query, N_E. A source that draws nothing gets 1. Repeat for "
+            help="Realizations averaged in a gradient or a query, N_E; always 1 on a deterministic source. Repeat for "
             "an attack with each value.",
             show_default="40; --mode selection: 2; square: 10",
         ),
@@ -161,7 +161,7 @@ def attack(
         typer.Option(
             min=1,
             help="Number of draws that vote on an image, E.",
-            show_default="10; 1 if the model draws nothing",
+            show_default="10; 1 if the model is deterministic",
         ),
     ] = None,
     precision: Annotated[
@@ -172,8 +172,8 @@ def attack(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Adversarial images to score: a safetensors file with `images`, and `ids` unless they are the "
-            "attacked images in order. A single --epsilon, if given, is checked.",
+            help="Adversarial images to score: a safetensors file with `images`, and with `ids` unless they "
+            "are all of the attacked images in order. They must be within --epsilon, if it is given.",
             show_default="none",
         ),
     ] = None,
@@ -189,18 +189,18 @@ def attack(
 ) -> None:
     """Attack test images and report the remaining accuracy.
 
-    A run that was stopped, at any moment, goes on when it is started again with the same options.
+    The same command resumes a run that was stopped at any moment.
 
-    To share the work among processes, start it by `torchrun --nproc-per-node=2 -m neuroae attack ...`.
+    To share the work among processes, start it with `torchrun --nproc-per-node=2 -m neuroae attack ...`.
     """
-    where = choose_device(device)
+    torch_device = choose_device(device)
     methods = attack or ([] if images else ["pgd"])
     modes = mode or list(MODES)
     check_modes(modes)
     if norm == "l2" and methods and (not epsilon or (step_size is None and "pgd" in methods)):
         raise ValueError("norm is 'l2', which has no usual budget: give epsilon and step_size too")
     if images and epsilon and len(epsilon) > 1:
-        raise ValueError(f"epsilon has {len(epsilon)} values, expected one with images, which are held to it")
+        raise ValueError(f"epsilon has {len(epsilon)} values, expected one with images, which must be within it")
     preset = PRESETS[dataset]
     budgets = [
         Budget(
@@ -219,27 +219,27 @@ def attack(
         )
         for size, count, draws in product(epsilon or [preset.epsilon], steps or (None,), realizations or (None,))
     ]
-    # By the sources' names in tables; attacks on the attacked model itself need none.
-    names = {"": model} | unique_names(source or [])
-    sources = {name: load_model(path).to(where) for name, path in names.items()}
+    # By the sources' names in tables. The attacked model is a source too, with an empty name.
+    paths = {"": model} | unique_names(source or [])
+    sources = {name: load_model(path).to(torch_device) for name, path in paths.items()}
     data = load_images(dataset, hold_out, data_dir, download, image_size, limit, seed)
-    data = in_known_classes(data, known_classes(names))
-    sources = {name: for_any_batch(name or model, each, data, block) for name, each in sources.items()}
-    random = {name: draws_freely(name or model, each, data, deterministic) for name, each in sources.items()}
+    data = relabel(data, load_class_names(paths))
+    sources = {name: for_any_batch(name or model, network, data, block) for name, network in sources.items()}
+    random = {name: draws_freely(name or model, network, data, deterministic) for name, network in sources.items()}
     attacks: list[Perturbation] = []
-    for (name, each), method in product(sources.items(), methods):
-        if name and method in WITHOUT_GRADIENTS:  # a search has nothing to transfer
+    for (name, network), method in product(sources.items(), methods):
+        if name and method in GRADIENT_FREE:  # the source would not matter
             continue
         crafted = [
             attack
-            for budget, each_mode in product(budgets, modes_of(each, method, modes))
+            for budget, gradient_mode in product(budgets, choose_modes(network, method, modes))
             for attack in attacks_from(
-                each,
-                budget.settings(method, each_mode),
-                [each_mode] if each_mode else [],
+                network,
+                budget.settings(method, gradient_mode),
+                [gradient_mode] if gradient_mode else [],
                 precision,
                 name,
-                variant_of(variant, each, sources),
+                choose_variant(variant, network, sources),
                 random[name],
                 TITLES[method],
                 random[""],
@@ -251,7 +251,7 @@ def attack(
         attacks.append(load_ready_made(images, data, norm, epsilon[0] if epsilon else None))
     scoring = Scoring(ensemble or (10 if random[""] else 1), seed, deterministic)
     evaluation = Evaluation(sources[""], data, attacks, scoring, block, Path(model).absolute().name)
-    with distributed.group(where):
+    with distributed.group(torch_device):
         first = distributed.is_first()
         run_evaluation(evaluation, output)
     if first:
@@ -273,15 +273,15 @@ def load_images(
     return data.hold_out(hold_out, seed)[1] if hold_out else data
 
 
-def modes_of(source: nn.Module, method: str, modes: Sequence[str]) -> Sequence[str]:
-    """Returns the modes that make different attacks; "" alone on a classifier and for a method without gradients."""
-    return modes if isinstance(source, Defense) and method not in WITHOUT_GRADIENTS else [""]
+def choose_modes(source: nn.Module, method: str, modes: Sequence[str]) -> Sequence[str]:
+    """Returns the modes that make different attacks; only "" on a classifier, and for a method without gradients."""
+    return modes if isinstance(source, Defense) and method not in GRADIENT_FREE else [""]
 
 
-def variant_of(variant: Variant | None, source: nn.Module, sources: Mapping[str, nn.Module]) -> Variant | None:
-    """Returns the variant for a source; None for a classifier beside a defense, which has no such view."""
-    beside_defense = any(isinstance(each, Defense) for each in sources.values())
-    return None if beside_defense and not isinstance(source, Defense) else variant
+def choose_variant(variant: Variant | None, source: nn.Module, sources: Mapping[str, nn.Module]) -> Variant | None:
+    """Returns the variant for a source; None for a classifier beside a defense, for which the variant is meant."""
+    has_defense = any(isinstance(network, Defense) for network in sources.values())
+    return None if has_defense and not isinstance(source, Defense) else variant
 
 
 def unique_names(paths: Sequence[str]) -> dict[str, str]:
@@ -290,23 +290,23 @@ def unique_names(paths: Sequence[str]) -> dict[str, str]:
     return dict(zip(names if len(set(names)) == len(names) else paths, paths, strict=True))
 
 
-def known_classes(models: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Returns the names of the classes of saved models that have them, by the model's path."""
-    saved = {path for path in models.values() if not is_function(path)}
-    classes = {path: pretrained_classes(path) for path in sorted(saved)}
+def load_class_names(models: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Returns the class names of those saved models that have them, by the model's path."""
+    paths = {path for path in models.values() if not is_function(path)}
+    classes = {path: pretrained_classes(path) for path in sorted(paths)}
     return {path: names for path, names in classes.items() if names}
 
 
-def in_known_classes(data: ImageSet, classes: Mapping[str, tuple[str, ...]]) -> ImageSet:
-    """Returns the images with labels that are positions in the models' classes.
+def relabel(data: ImageSet, classes: Mapping[str, tuple[str, ...]]) -> ImageSet:
+    """Returns the images with labels that are positions in the models' class names.
 
     Raises:
         ValueError: Two models have different classes, or a model does not know a class of the images.
     """
     if not classes:
         return data
-    first, *others = classes
-    for path in others:
+    first, *remaining = classes
+    for path in remaining:
         if classes[path] != classes[first]:
             names, expected = ", ".join(classes[path]), ", ".join(classes[first])
             raise ValueError(f"{path} has the classes {names}, expected {expected} as {first} has")
@@ -317,7 +317,7 @@ def in_known_classes(data: ImageSet, classes: Mapping[str, tuple[str, ...]]) -> 
 
 
 def draws_freely(name: str, model: nn.Module, data: ImageSet, deterministic: bool) -> bool:
-    """Returns whether a model draws and its masks are not fixed. This is the first time that it sees the images."""
+    """Returns whether a model is random and its masks are not to be fixed. It runs the model on images."""
     random = is_random(model, data)
     if deterministic and random:
         require_fixable(name, model)

@@ -20,7 +20,7 @@ from ..training import TrainingSettings, train_plain, train_supervised, train_un
 from ..utils.randomness import derive_seed
 
 PICTURE = "demo.png"
-SHOWN = 8
+NUM_EXAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class DemoSettings:
 
     Attributes:
         preset: Settings of dictionary, encoder, training and attacks.
-        train_images: The number of training images, from the front.
-        test_images: The number of test images, from the front.
-        attacked_images: The number of test images that are attacked, from the front.
+        train_images: The number of training images, the first ones of the data set.
+        test_images: The number of test images, the first ones of the data set.
+        attacked_images: The number of test images that are attacked, the first ones of the data set.
         steps: The number of steps of projected gradient descent (PGD).
         realizations: N_E, the number of realizations averaged in each step of an attack on a randomized model.
         ensemble: E, the number of realizations that vote on an image.
@@ -75,7 +75,11 @@ def run(settings: DemoSettings, output: Path, seed: int) -> dict[str, dict[str, 
     test = load_dataset("digits", "test").take(slice(settings.test_images))
     models = train_models(train, settings.preset, seed)
     results = attack_models(models, test, settings, seed)
-    rows = [Row.of(model, each, attack) for model, attacks in results.items() for attack, each in attacks.items()]
+    rows = [
+        Row.of(model, evaluation, attack)
+        for model, evaluations in results.items()
+        for attack, evaluation in evaluations.items()
+    ]
     print(markdown_table(rows))
     picture = output / PICTURE
     draw_demo(picture, models, test, results, seed)
@@ -98,6 +102,7 @@ def train_models(train: ImageSet, preset: Preset, seed: int) -> Models:
 
 
 def attack_models(models: Models, test: ImageSet, settings: DemoSettings, seed: int) -> dict[str, dict[str, Results]]:
+    """Returns the results of the undefended model and of the defense, by attack, the clean images first."""
     preset = settings.preset
     budget = PGDSettings(preset.epsilon, preset.step_size, settings.steps, realizations=settings.realizations)
     recipe = PGDSettings.selection_recipe(epsilon=preset.epsilon, step_size=preset.step_size, steps=settings.steps)
@@ -119,14 +124,14 @@ def attack_models(models: Models, test: ImageSet, settings: DemoSettings, seed: 
 
 
 def draw_demo(path: Path, models: Models, test: ImageSet, results: dict[str, dict[str, Results]], seed: int) -> None:
-    """Draws the first test images: clean, attacked, and as each decoder gives them to its classifier."""
+    """Draws the first test images: clean, attacked, and as each defense decodes them."""
     masks = derive_seed(seed, "picture")
     on_defense, on_undefended = results["defense"], results["undefended"]
     worst = min(list(on_defense)[1:], key=lambda attack: on_defense[attack].accuracy(attack).value)
     (pgd,) = list(on_undefended)[1:]
 
     def images(results: dict[str, Results], attack: str) -> torch.Tensor:
-        return results[attack].images(attack)[:SHOWN]
+        return results[attack].images(attack)[:NUM_EXAMPLES]
 
     def answers(title: str, results: dict[str, Results], attack: str) -> Strip:
         votes = torch.tensor([record.vote for record in results[attack].records[attack]])
@@ -134,8 +139,8 @@ def draw_demo(path: Path, models: Models, test: ImageSet, results: dict[str, dic
 
     @torch.no_grad()
     def decoded(title: str, model: Defense, attack: str) -> Strip:
-        shown = images(on_defense, attack)
-        return Strip(title, model.autoencode(shown, masks, test.ids[: len(shown)]))
+        attacked = images(on_defense, attack)
+        return Strip(title, model.autoencode(attacked, masks, test.ids[: len(attacked)]))
 
     strips = [
         answers("clean,\ndefense's answer", on_defense, CLEAN),

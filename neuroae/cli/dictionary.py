@@ -12,7 +12,18 @@ from ..reports.charts import dispensable
 from ..reports.pictures import draw_atoms
 from ..utils.files import remove_leftovers
 from ..utils.versions import versions
-from .options import DataDir, Download, HoldOut, ImageSize, Limit, NumAtoms, Patch, Seed, overridden, preset_option
+from .options import (
+    DataDir,
+    Download,
+    HoldOut,
+    ImageSize,
+    Limit,
+    NumAtoms,
+    Patch,
+    Seed,
+    override_preset,
+    preset_option,
+)
 
 SUFFIX = ".safetensors"
 
@@ -39,7 +50,7 @@ def dictionary(
     ] = Path("dictionary.safetensors"),
 ) -> None:
     """Learn a dictionary from patches of training images, save it as safetensors, and draw it."""
-    preset = overridden(
+    preset = override_preset(
         dataset,
         atoms=num_atoms,
         patch=patch,
@@ -70,8 +81,8 @@ def check_output(output: Path) -> None:
     An existing dictionary is replaced, with its picture.
 
     Raises:
-        ValueError: The path has another suffix, is a folder, or holds something else than a dictionary; or there is a
-            picture without a dictionary.
+        ValueError: The path has another suffix, is a folder, or holds a file that is not a dictionary; or a picture
+            exists without a dictionary.
     """
     picture = output.with_suffix(".png")
     if output.suffix != SUFFIX:
@@ -86,7 +97,7 @@ def check_output(output: Path) -> None:
 
 
 def dictionary_notes(preset: Preset, data: ImageSet, seed: int) -> dict[str, Any]:
-    """Returns what a dictionary was learned from, how, and with which versions, to be saved with its atoms."""
+    """Returns the images, settings and versions that a dictionary was learned with, to be saved with its atoms."""
     return {
         "atoms": preset.atoms,
         "patch": preset.patch,

@@ -1,4 +1,4 @@
-"""The attack methods of `neuroae attack`, and how its options become their settings."""
+"""The attack methods of `neuroae attack`, and the settings that its options give them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,14 +11,14 @@ from ..evaluation.attack import Attack, AttackSettings
 from ..nn.encoder import SELECTION
 
 TITLES = {"pgd": "PGD", "fgsm": "FGSM", "r-fgsm": "R+FGSM", "apgd": "APGD", "square": "Square"}
-WITHOUT_GRADIENTS = ("square",)
-# Options that may be repeated, and the settings that they decide.
+GRADIENT_FREE = ("square",)
+# Options that may be repeated, and the settings that they set.
 SWEPT = {"epsilon": ("epsilon",), "steps": ("steps",), "realizations": ("realizations", "draws")}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The options of an attack, the same for all methods. None leaves a method its own default."""
+    """The options of an attack, for all methods. None means the method's default."""
 
     epsilon: float
     step_size: float
@@ -34,17 +34,17 @@ class Budget:
     schedule: Schedule | None = None
 
     def settings(self, method: str, mode: str = "") -> AttackSettings:
-        """Returns the settings of a method, under a mode of ``evaluation.MODES`` or none.
+        """Returns the settings of a method, in a mode of ``evaluation.MODES`` or, with "", in none.
 
         Raises:
             ValueError: There is no such method, or the options do not fit it.
         """
-        steps, common = without_none(steps=self.steps), self.gradient_settings()
+        steps, common = drop_none(steps=self.steps), self.gradient_settings()
         if method != "pgd" and (self.momentum is not None or self.schedule is not None):
-            raise ValueError(f"momentum and schedule are of the attack 'pgd', and attack is {method!r}")
+            raise ValueError(f"attack is {method!r}, expected 'pgd' with momentum or schedule")
         match method:
             case "pgd":
-                common |= without_none(momentum=self.momentum, schedule=self.schedule)
+                common |= drop_none(momentum=self.momentum, schedule=self.schedule)
                 kind = PGDSettings.selection_recipe if mode == SELECTION else PGDSettings
                 return kind(step_size=self.step_size, **steps, **common)
             case "fgsm":
@@ -54,7 +54,7 @@ class Budget:
             case "apgd":
                 return APGDSettings(**steps, **common)
             case "square" if self.norm == "linf":
-                return SquareSettings(self.epsilon, self.queries, **without_none(draws=self.realizations))
+                return SquareSettings(self.epsilon, self.queries, **drop_none(draws=self.realizations))
             case "square":
                 raise ValueError(f"norm is {self.norm!r}, expected 'linf' for the attack 'square'")
         raise ValueError(f"attack is {method!r}, expected one of {', '.join(TITLES)}")
@@ -67,11 +67,11 @@ class Budget:
             "random_start": self.random_start,
             "average": self.average,
             "norm": self.norm,
-            **without_none(realizations=self.realizations, loss=self.loss),
+            **drop_none(realizations=self.realizations, loss=self.loss),
         }
 
 
-def without_none(**options: object) -> dict[str, Any]:
+def drop_none(**options: object) -> dict[str, Any]:
     """Returns the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
@@ -79,12 +79,11 @@ def without_none(**options: object) -> dict[str, Any]:
 def name_by_settings(attacks: Sequence[Attack], **options: Sequence[float] | None) -> Sequence[Attack]:
     """Returns the attacks with their values of repeated options in their names.
 
-    A method without such a setting, and a source that draws nothing, make the same attack of all values; it is
-    returned once.
+    If an option does not affect the method or the source, all its values make the same attack, which is returned once.
 
     Args:
         attacks: Attacks of one method on one source.
-        options: The values that were given for each option of ``SWEPT``, by its name.
+        options: The user's values of each option of ``SWEPT``, by its name.
     """
     repeated = [option for option, values in options.items() if values and len(values) > 1]
     if not repeated:

@@ -10,11 +10,12 @@ from ..data import IMAGE_SIZE
 from ..models.presets import PRESETS, Preset
 
 
-def folder(text: str) -> Path:
-    """Parses the folder of an option. An empty text, as from a variable that is not set, is refused.
+def parse_folder(text: str) -> Path:
+    """Parses the folder of an option.
 
     Raises:
-        typer.BadParameter: The text is empty or blank; as a path it would be the current folder.
+        typer.BadParameter: The text is empty or blank, for example from a shell variable that is not set. As a path it
+            would be the current folder.
     """
     if not text.strip():
         raise typer.BadParameter("it is empty, expected a folder; the current one is '.'")
@@ -27,20 +28,20 @@ def preset_option(field: str, help: str, *names: str, **limits: Any) -> Any:
     Args:
         field: The field of ``Preset``.
         help: The help text.
-        *names: The option's names; by default the parameter's.
+        *names: The option's names; by default it has the parameter's name.
         **limits: ``min`` and ``max``.
     """
-    defaults = "; ".join(f"{name}: {shown(getattr(preset, field))}" for name, preset in PRESETS.items())
+    defaults = "; ".join(f"{name}: {format_number(getattr(preset, field))}" for name, preset in PRESETS.items())
     return typer.Option(*names, help=help, show_default=defaults, **limits)
 
 
-def shown(value: float) -> str:
+def format_number(value: float) -> str:
     """Returns a number as help texts show it."""
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
-def overridden(dataset: str, **values: Any) -> Preset:
-    """Returns the data set's preset with the user's values; None keeps the preset's."""
+def override_preset(dataset: str, **values: Any) -> Preset:
+    """Returns the data set's preset with the user's values; a value of None keeps the preset's."""
     return replace(PRESETS[dataset], **{name: value for name, value in values.items() if value is not None})
 
 

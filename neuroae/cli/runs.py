@@ -1,7 +1,7 @@
-"""What a run of ``neuroae train`` starts from and where it is kept: its folder, its atoms, a saved model.
+"""The folder of a run of ``neuroae train``, and its start: the atoms, and perhaps the weights of a saved model.
 
-A folder belongs to one training. ``run.json`` holds the training's identity, which says what was asked for: method,
-images, settings, atoms and initial weights. A command with another identity is refused.
+A folder belongs to one training. ``run.json`` holds the training's identity: method, images, settings, atoms and
+initial weights. A command with another identity is refused.
 """
 
 import warnings
@@ -38,21 +38,21 @@ from .dictionary import dictionary_notes
 RUN = "run.json"
 DICTIONARY = "dictionary.safetensors"
 CHECKPOINTS = "checkpoint-*.safetensors"
-# The entries of a training's identity. "dictionary" is missing where the atoms are still to be learned, and "init"
-# where no saved model is the start.
+# The entries of a training's identity. "dictionary" is missing while the atoms are still to be learned, and "init" is
+# missing without a saved model to start from.
 IDENTITY = ("method", "dataset", "images", "fingerprint", "preset", "training", "init", "dictionary")
-# The key of the identity in run.json.
-ASKED = "asked"
+# The key of the identity in run.json. Its name is kept, so that earlier folders still load.
+IDENTITY_KEY = "asked"
 
 
 @contextmanager
 def claimed_for_training(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
-    """Claims the folder for the length of the block, and notes the training's identity and versions in it.
+    """Claims the folder for the length of the block, and writes the training's identity and versions into it.
 
     Args:
         folder: The folder of the training, created if it is missing.
-        identity: What makes two trainings the same. Without "dictionary" the atoms are still to be learned, and follow
-            from the other entries.
+        identity: The values by which trainings differ. Without "dictionary" the atoms are still to be learned, and
+            depend only on the other entries.
 
     Raises:
         BlockingIOError: Another command has claimed the folder.
@@ -74,10 +74,10 @@ def claimed_for_training(folder: Path, identity: dict[str, Any]) -> Iterator[Non
 
 
 def require_training_folder(folder: Path) -> None:
-    """Refuses a folder with files that a training would replace, unless they are a training's.
+    """Refuses a folder that holds files which a training would replace, but no training.
 
     Raises:
-        ValueError: There is such a file.
+        ValueError: The folder holds such a file.
     """
     if not (folder / RUN).exists() and not any(folder.glob(CHECKPOINTS)):
         require_empty(folder / RUN, [folder / name for name in (CARD, WEIGHTS, TABLE, PICTURE)])
@@ -87,13 +87,13 @@ def save_run(folder: Path, identity: dict[str, Any]) -> None:
     """Writes ``run.json``.
 
     Raises:
-        ValueError: Checkpoints of an earlier version, which wrote no ``run.json``, belong to another training.
+        ValueError: The folder holds checkpoints of an earlier version, without ``run.json``, of another training.
     """
     checkpoints = sorted(folder.glob(CHECKPOINTS))
     for checkpoint in checkpoints:
         require_identity(checkpoint, load_tensors(checkpoint)[1].get("identity"), identity)
-    begun = [{"neuroae": "unknown, the training was begun by an earlier version"}] if checkpoints else []
-    save_json(folder / RUN, {ASKED: identity, "versions": [*begun, versions()]})
+    first_versions = [{"neuroae": "unknown, the training was begun by an earlier version"}] if checkpoints else []
+    save_json(folder / RUN, {IDENTITY_KEY: identity, "versions": [*first_versions, versions()]})
 
 
 def load_run(folder: Path) -> dict[str, Any]:
@@ -101,10 +101,12 @@ def load_run(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It has another form.
+        ValueError: The content has another form.
     """
     run = load_json(folder / RUN)
-    has_parts = isinstance(run, dict) and isinstance(run.get(ASKED), dict) and isinstance(run.get("versions"), list)
+    has_parts = (
+        isinstance(run, dict) and isinstance(run.get(IDENTITY_KEY), dict) and isinstance(run.get("versions"), list)
+    )
     if not has_parts or not run["versions"] or not all(isinstance(entry, dict) for entry in run["versions"]):
         raise ValueError(f"{folder / RUN} is not what `neuroae train` writes")
     return run
@@ -116,17 +118,17 @@ def require_run(folder: Path, identity: dict[str, Any]) -> None:
     Raises:
         ValueError: The identities differ; the message says where.
     """
-    require_same(folder / RUN, load_run(folder)[ASKED], identity)
+    require_same(folder / RUN, load_run(folder)[IDENTITY_KEY], identity)
 
 
 def require_identity(path: Path, stored: Any, identity: dict[str, Any]) -> None:
     """Refuses a checkpoint or a model of another training.
 
-    Both hold the digest of the atoms in any case, so it is compared only if the identity has it.
+    Both always hold the digest of the atoms. It is compared only if the identity has it.
 
     Args:
         path: The file, for the error.
-        stored: The identity in the file, and other entries.
+        stored: The identity in the file, perhaps with other entries.
         identity: The training's identity.
 
     Raises:
@@ -145,7 +147,7 @@ class Start:
     Attributes:
         name: The user's name for it: a folder, or a model that ships with the package.
         model: The model.
-        notes: What was saved with it.
+        notes: The notes that were saved with it.
     """
 
     name: str
@@ -154,7 +156,7 @@ class Start:
 
     @classmethod
     def load(cls, name_or_folder: str) -> "Start":
-        """Returns the saved model of a name or a folder."""
+        """Loads the saved model of a name or a folder."""
         return cls(name_or_folder, *load_pretrained(name_or_folder))
 
     def atoms(self) -> Tensor:
@@ -173,9 +175,9 @@ class Start:
         Raises:
             ValueError: The models differ in more than their weights; the message says where.
         """
-        there, here = describe(self.model), describe(model)
-        if there != here:
-            differences = difference(Path(self.name).name, there, here)
+        expected, actual = describe(self.model), describe(model)
+        if expected != actual:
+            differences = difference(Path(self.name).name, expected, actual)
             raise ValueError(f"--init is a model with other settings: {differences}")
         if isinstance(model, Defense) and not torch.equal(model.encoder.atoms, self.atoms()):
             raise ValueError("--init has other atoms than --dictionary; leave --dictionary out to use those of --init")
@@ -187,7 +189,7 @@ class Start:
         if names is not None and names != data.classes:
             warnings.warn(
                 f"--init was trained on the classes {', '.join(names)}, and {data.name} has "
-                f"{', '.join(data.classes)}: what the model learned about a class now has another name",
+                f"{', '.join(data.classes)}: the model starts from what it learned about other classes",
                 stacklevel=2,
             )
 
@@ -198,13 +200,13 @@ class Start:
         return [*self.notes.get("earlier", []), last]
 
 
-def initial_atoms(dictionary: Path | None, start: Start | None, num_atoms: int | None) -> Tensor | None:
+def load_initial_atoms(dictionary: Path | None, start: Start | None, num_atoms: int | None) -> Tensor | None:
     """Returns the atoms of a dictionary file, or else those of the saved model; None if they are to be learned.
 
     Args:
-        dictionary: The file of ``--dictionary``.
-        start: The model of ``--init``.
-        num_atoms: The number of ``--atoms``.
+        dictionary: The file given by ``--dictionary``, or None.
+        start: The model given by ``--init``, or None.
+        num_atoms: The number given by ``--atoms``, or None.
 
     Raises:
         ValueError: There are not ``num_atoms`` atoms, or the saved model has none.
@@ -220,15 +222,15 @@ def initial_atoms(dictionary: Path | None, start: Start | None, num_atoms: int |
     return atoms
 
 
-def placeholder_atoms(preset: Preset, data: ImageSet) -> Tensor:
-    """Returns constant atoms of the shape that will be learned, to check whether the settings make a model."""
+def make_placeholder_atoms(preset: Preset, data: ImageSet) -> Tensor:
+    """Returns constant atoms with the shape of those that will be learned, to check the settings with."""
     channels = data.images.shape[1]
     entries = channels * preset.patch**2
     return torch.full((preset.atoms, channels, preset.patch, preset.patch), entries**-0.5)
 
 
-def learned_atoms(preset: Preset, data: ImageSet, folder: Path, seed: int) -> Tensor:
-    """Returns the atoms of the folder's dictionary, which the first process learns if it is missing.
+def load_or_learn_atoms(preset: Preset, data: ImageSet, folder: Path, seed: int) -> Tensor:
+    """Returns the atoms of the folder's dictionary. If it is missing, the first process learns and saves it.
 
     Raises:
         ValueError: The folder's dictionary was learned with other settings or from other images.
@@ -239,7 +241,7 @@ def learned_atoms(preset: Preset, data: ImageSet, folder: Path, seed: int) -> Te
         save_dictionary(path, make_dictionary(preset, data, seed), notes)
     distributed.wait_for_all()
     stored = load_tensors(path)[1]
-    # "data" holds the name of the images' folder, which may change; the fingerprint tells whether they are the same.
+    # "data" holds the name of the images' folder, which may change; the fingerprint shows whether they are the same.
     compared = notes.keys() - {"data", "versions"}
     require_same(path, {name: stored.get(name) for name in compared}, {name: notes[name] for name in compared})
     return load_dictionary(path)

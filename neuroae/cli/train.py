@@ -32,18 +32,18 @@ from .options import (
     Limit,
     NumAtoms,
     Seed,
-    folder,
-    overridden,
+    override_preset,
+    parse_folder,
     preset_option,
 )
 from .runs import (
     RUN,
     Start,
     claimed_for_training,
-    initial_atoms,
-    learned_atoms,
+    load_initial_atoms,
+    load_or_learn_atoms,
     load_run,
-    placeholder_atoms,
+    make_placeholder_atoms,
     require_identity,
     require_run,
 )
@@ -56,7 +56,7 @@ def train(
     output: Annotated[
         Path,
         typer.Option(
-            parser=folder,
+            parser=parse_folder,
             metavar="PATH",
             help="Folder for the model, checkpoints and curves: a new one, or that of a stopped training, which is "
             "then resumed.",
@@ -128,16 +128,16 @@ def train(
 ) -> None:
     """Train on clean images, score the model on the test images, and save it.
 
-    The same command resumes a training that was stopped. To train in several processes, start it by
+    The same command resumes a training that was stopped. To train in several processes, start it with
     `torchrun --nproc-per-node=2 -m neuroae train ...`.
     """
     encoder: dict[str, Any] = {"stride": stride, "top_t": top_t, "dropout_p": dropout_p}
     encoder |= {"epsilon": epsilon, "beta": beta, "quantize": quantize}
     refuse_unused(method, decoder_epochs, dictionary=dictionary, atoms=num_atoms, **encoder)
-    computing = choose_device(device)
+    torch_device = choose_device(device)
     start = None if init is None else Start.load(init)
-    atoms = None if method == "plain" else initial_atoms(dictionary, start, num_atoms)
-    preset = overridden(
+    atoms = None if method == "plain" else load_initial_atoms(dictionary, start, num_atoms)
+    preset = override_preset(
         dataset,
         atoms=num_atoms if atoms is None else len(atoms),
         patch=None if atoms is None else atoms.shape[-1],
@@ -158,22 +158,22 @@ def train(
     images = load_dataset(dataset, "train", data_dir, download, image_size).limited(limit)
     if hold_out:
         images, validation = images.hold_out(hold_out, seed)
-        scored = validation
+        scoring_images = validation
     else:
-        validation, scored = None, load_dataset(dataset, "test", data_dir, download, image_size)
-    plan = Plan(method, dataset, preset, settings, images, validation, scored, start, atoms)
-    with distributed.group(computing):
+        validation, scoring_images = None, load_dataset(dataset, "test", data_dir, download, image_size)
+    plan = Plan(method, dataset, preset, settings, images, validation, scoring_images, start, atoms)
+    with distributed.group(torch_device):
         if (output / CONFIG).exists():
             show_finished(output, plan.identity())
         else:
-            run_plan(plan, output, checkpoint_seconds, computing)
+            run_plan(plan, output, checkpoint_seconds, torch_device)
 
 
 def refuse_unused(method: Method, decoder_epochs: int | None, **defense_options: object) -> None:
-    """Refuses options that would change nothing, because the method does not train what they are about.
+    """Refuses options that the method would ignore.
 
     Args:
-        method: How to train.
+        method: The training method.
         decoder_epochs: The option, None if the user did not set it.
         **defense_options: Options of a defense by name, None if the user did not set them.
 
@@ -190,16 +190,16 @@ def refuse_unused(method: Method, decoder_epochs: int | None, **defense_options:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a training does, as the options say.
+    """A training as the options describe it.
 
     Attributes:
-        method: How to train.
+        method: The training method.
         dataset: The name of the data set.
         preset: The data set's preset with the user's options.
         settings: Optimizer, schedule and seed.
         images: The training images.
-        validation: Training images that are held out and scored after every epoch; None holds none out.
-        scored: The images that the model is scored on at the end: those held out, or else the test images.
+        validation: Training images that are held out, and scored after every epoch; None if none are held out.
+        scoring_images: The images that the model is scored on at the end: the held-out or else the test images.
         start: The saved model to start from, or None.
         atoms: (L, C, n, n), or None if they are to be learned, or if the method is "plain".
     """
@@ -210,7 +210,7 @@ class Plan:
     settings: TrainingSettings
     images: ImageSet
     validation: ImageSet | None
-    scored: ImageSet
+    scoring_images: ImageSet
     start: Start | None
     atoms: Tensor | None
 
@@ -219,7 +219,7 @@ class Plan:
         return self.method != "plain" and self.atoms is None
 
     def identity(self) -> dict[str, Any]:
-        """Returns what makes two trainings the same, as JSON gives it back; "dictionary" once the atoms are there."""
+        """Returns the values by which trainings differ, as they come back from JSON; "dictionary" only with atoms."""
         identity = {
             "method": self.method,
             "dataset": self.dataset,
@@ -232,12 +232,12 @@ class Plan:
             identity["dictionary"] = dictionary_digest(self.atoms)
         if self.start is not None:
             identity["init"] = fingerprint(self.start.model)
-        stored: dict[str, Any] = json.loads(json.dumps(identity))
-        return stored
+        json_values: dict[str, Any] = json.loads(json.dumps(identity))
+        return json_values
 
 
 def show_finished(output: Path, identity: dict[str, Any]) -> None:
-    """Prints that the training is done, and the model's score.
+    """Prints that the training is complete, and the model's score.
 
     Raises:
         ValueError: The folder holds the model of another training.
@@ -248,11 +248,11 @@ def show_finished(output: Path, identity: dict[str, Any]) -> None:
     else:
         require_identity(output / CONFIG, notes.get("run", {}), identity)
     if distributed.is_first():
-        print(f"{output} is trained already{last_score(output / CONFIG, notes)}")
+        print(f"{output} is trained already{describe_score(output / CONFIG, notes)}")
 
 
-def last_score(path: Path, notes: dict[str, Any]) -> str:
-    """Returns the model's score in words; "" if there is none, as when another model was saved in the folder.
+def describe_score(path: Path, notes: dict[str, Any]) -> str:
+    """Returns the model's score in words; "" if its notes have none, as when another program saved the model.
 
     Raises:
         ValueError: The notes hold scores of another form; the message names the path.
@@ -271,16 +271,16 @@ def run_plan(plan: Plan, output: Path, checkpoint_seconds: float, device: torch.
     """Trains the model, scores it and saves it.
 
     Args:
-        plan: What to do.
+        plan: The training.
         output: The folder of the training.
         checkpoint_seconds: The time between two checkpoints.
         device: The device to compute on.
     """
-    # Before the folder is created, so that settings that do not fit leave nothing behind.
+    # Before the folder is created, so that unusable settings leave nothing behind.
     model = try_model(plan)
     with claimed_for_training(output, plan.identity()):
         if plan.learns_atoms():
-            plan = replace(plan, atoms=learned_atoms(plan.preset, plan.images, output, plan.settings.seed))
+            plan = replace(plan, atoms=load_or_learn_atoms(plan.preset, plan.images, output, plan.settings.seed))
             model = make_model(plan, plan.atoms)
         identity = plan.identity()
         run = Run(output, checkpoint_seconds, identity, TrainingRecord(output).update, held=True)
@@ -292,9 +292,9 @@ def run_plan(plan: Plan, output: Path, checkpoint_seconds: float, device: torch.
 def try_model(plan: Plan) -> nn.Module:
     """Returns a model of the plan, with placeholders for atoms that are still to be learned.
 
-    It is shown an image, so that errors in the settings come before anything is written.
+    The model classifies an image, so that errors in the settings arise before anything is written.
     """
-    model = make_model(plan, placeholder_atoms(plan.preset, plan.images) if plan.learns_atoms() else plan.atoms)
+    model = make_model(plan, make_placeholder_atoms(plan.preset, plan.images) if plan.learns_atoms() else plan.atoms)
     with torch.no_grad(), drawing_from(0):
         model.eval()(plan.images.take(slice(1)).pixels())
     if plan.start is not None:
@@ -325,15 +325,15 @@ def learn(plan: Plan, model: nn.Module, run: Run) -> list[Epoch]:
 
 def finish(plan: Plan, model: nn.Module, history: list[Epoch], identity: dict[str, Any], output: Path) -> None:
     """Scores the model, saves it with notes on its training, and prints the score."""
-    scored, seed = plan.scored, plan.settings.seed
+    scoring_images, seed = plan.scoring_images, plan.settings.seed
     ensemble = 10 if isinstance(model, Defense) else 1
-    results = run_evaluation(Evaluation(model, scored, [], Scoring(ensemble, seed), name=output.name))
+    results = run_evaluation(Evaluation(model, scoring_images, [], Scoring(ensemble, seed), name=output.name))
     row = Row.of(output.name, results)
     first, *later = load_run(output)["versions"]
     notes = {
         "run": identity,
         "classes": list(plan.images.classes),
-        "scores": [{"data": scored.name, "ensemble": ensemble, **asdict(row)}],
+        "scores": [{"data": scoring_images.name, "ensemble": ensemble, **asdict(row)}],
         "seconds": sum(identity["images"] / epoch.images_per_second for epoch in history),
         "epochs": [asdict(epoch) for epoch in history],
         "versions": first,

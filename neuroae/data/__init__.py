@@ -29,7 +29,7 @@ def load_dataset(
     Args:
         name: One of ``DATASETS``.
         split: "train" or "test".
-        data_dir: The folder with the files. Every data set but the digits needs one.
+        data_dir: The folder with the files, needed for every data set but the digits.
         download: Whether to download cifar10 or imagenette, through torchvision, if it is not in ``data_dir``.
         image_size: Height and width, in pixels, that images of imagenette and image-folder are resized to; None is
             160. Images of the other data sets keep their size.
@@ -47,7 +47,7 @@ def load_dataset(
     if download and name == "digits":
         raise ValueError("digits come with scikit-learn: there is nothing to download")
     if download and name == "image-folder":
-        raise ValueError("image-folder stands for images of your own: there is nothing to download")
+        raise ValueError("image-folder reads images of your own: there is nothing to download")
     if image_size is not None and name not in RESIZED:
         raise ValueError(f"image_size is {image_size}, but images of {name} keep their own size")
     if name == "digits":

@@ -18,48 +18,48 @@ from ..utils.progress import print_notice
 
 def cache_folder() -> Path:
     """Returns ``$NEUROAE_CACHE``, else ``neuroae`` in ``$XDG_CACHE_HOME``, else ``~/.cache/neuroae``."""
-    chosen = os.environ.get("NEUROAE_CACHE")
-    if chosen:
-        return Path(chosen)
+    folder = os.environ.get("NEUROAE_CACHE")
+    if folder:
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuroae"
 
 
 def cached_array(name: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]) -> np.ndarray:
     """Returns the rows as one array, which the first call writes to a file and later calls read from there.
 
-    A file that is truncated, or holds another array, is written anew. Processes that ask at once wait for one writer.
+    A file that is truncated, or holds another array, is written anew. Of several processes one writes, others wait.
 
     Args:
-        name: The name of the file in the cache folder, different for different rows.
+        name: The name of the file in the cache folder. Different rows need different names.
         shape: The shape of the array, with the number of rows first.
         rows: uint8 arrays of shape ``shape[1:]``, consumed only if the file is missing or damaged.
 
     Returns:
-        uint8 array of the shape, mapped copy-on-write: changes to it stay in this process.
+        uint8 array of this shape, mapped copy-on-write: changes to it stay in this process.
 
     Raises:
         OSError: The cache folder cannot be written to.
     """
     path = cache_folder() / f"{name}.npy"
-    array = mapped_array(path, shape)
+    array = map_array(path, shape)
     if array is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
-                if mapped_array(path, shape) is None:
+                if map_array(path, shape) is None:
                     remove_leftovers(path)
                     write_array(path, shape, rows)
         except OSError as error:
             cause = error.__cause__ or error  # the error before ``replacing`` added the file's name
             raise OSError(f"{path} cannot be written: {cause}; set NEUROAE_CACHE to use another folder") from error
-        array = mapped_array(path, shape)
+        array = map_array(path, shape)
     if array is None:
         raise OSError(f"{path} was damaged while it was written; set NEUROAE_CACHE to use another folder")
     return array
 
 
-def mapped_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Returns the file's array, mapped; None if there is no file, or it is not a complete uint8 array of the shape."""
+def map_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns the file's array, mapped into memory; None if the file is missing or holds no such uint8 array."""
     if not path.exists():
         return None
     try:
@@ -70,7 +70,7 @@ def mapped_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def write_array(path: Path, shape: tuple[int, ...], rows: Iterable[np.ndarray]) -> None:
-    """Writes the rows one by one. Writing through a map would end the process without an error on a full disk."""
+    """Writes the rows one by one. If it wrote through a map, a full disk would end the process without an error."""
     action = "replacing the damaged file" if path.exists() else "writing"
     print_notice(f"{action} {path}, {np.prod(shape):,} bytes")
     header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
@@ -81,10 +81,13 @@ def write_array(path: Path, shape: tuple[int, ...], rows: Iterable[np.ndarray]) 
 
 
 def require_torchvision(purpose: str) -> ModuleType:
-    """Returns the module.
+    """Returns the module torchvision.
+
+    Args:
+        purpose: What torchvision is needed for, for the error.
 
     Raises:
-        ImportError: It is not installed; the message says what needs it.
+        ImportError: torchvision is not installed.
     """
     try:
         import torchvision
@@ -95,7 +98,7 @@ def require_torchvision(purpose: str) -> ModuleType:
 
 @contextmanager
 def downloading(name: str, data_dir: Path) -> Iterator[None]:
-    """Lets one process download at a time.
+    """Holds a lock during the block, so that one process downloads at a time, and names failed downloads.
 
     Raises:
         OSError: The download failed; the message names the data set and the folder.

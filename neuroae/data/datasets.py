@@ -1,4 +1,4 @@
-"""The data sets with names of their own: handwritten digits, CIFAR-10 and Imagenette."""
+"""The data sets with fixed contents: handwritten digits, CIFAR-10 and Imagenette."""
 
 import hashlib
 import os
@@ -84,10 +84,10 @@ def cifar10(split: str, data_dir: Path, download: bool = False) -> ImageSet:
             or if the files of ``cifar-10-batches-py`` are damaged.
 
     Raises:
-        FileNotFoundError: There is neither folder, or a file is missing.
+        FileNotFoundError: Both folders are missing, or a file is.
         ValueError: A file is truncated or damaged.
         OSError: The download failed.
-        ImportError: torchvision is not installed, which reads and downloads ``cifar-10-batches-py``.
+        ImportError: torchvision, which reads and downloads ``cifar-10-batches-py``, is not installed.
     """
     for folder in (data_dir, data_dir / BINARY_FOLDER):
         if any((folder / name).exists() for name in BINARY_FILES[split]):
@@ -116,7 +116,7 @@ def read_records(path: Path, split: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: The file is missing.
-        ValueError: It is damaged, or not of 10,000 records; the test file may hold fewer.
+        ValueError: The file is damaged, or does not hold 10,000 records; the test file may hold fewer.
     """
     require_file(path)
     size = path.stat().st_size
@@ -144,7 +144,7 @@ def read_records(path: Path, split: str) -> np.ndarray:
 def cifar10_from_torchvision(split: str, folder: Path, download: bool) -> ImageSet:
     """Returns a split of torchvision's version, which is pickled.
 
-    No file is unpickled before its MD5 sum is seen to be the official one.
+    No file is unpickled before its MD5 sum has been compared with the official one.
     """
     dataset = require_torchvision(f"reading {folder}").datasets.CIFAR10
     if folder.name != PICKLED_FOLDER:
@@ -163,7 +163,7 @@ def cifar10_from_torchvision(split: str, folder: Path, download: bool) -> ImageS
 
 
 def check_md5(path: Path, expected: str) -> None:
-    """Refuses a file with another MD5 sum than the official one.
+    """Refuses a file whose MD5 sum is not the official one.
 
     Raises:
         ValueError: The sums differ.
@@ -208,7 +208,7 @@ def imagenette(split: str, data_dir: Path, image_size: int = 160, download: bool
 def download_imagenette(data_dir: Path) -> None:
     """Downloads Imagenette into ``data_dir``.
 
-    It is unpacked elsewhere and then moved, since torchvision takes a half unpacked folder for a complete one.
+    It is unpacked in a temporary folder and then moved, since torchvision would accept a half unpacked folder.
     """
     datasets = require_torchvision("downloading imagenette").datasets
     with downloading("imagenette", data_dir):

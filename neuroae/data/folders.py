@@ -1,4 +1,4 @@
-"""Folders of images, with one folder for each class: which files are read, and how an image is decoded."""
+"""Data sets in folders of images, one folder for each class: finding the files, and decoding the images."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from .images import ImageSet
 
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 MAX_LISTED = 5
-# Image.tile names the layouts of pixels with 16 bits by these suffixes.
+# The suffixes that mark layouts of 16-bit pixels in Image.tile.
 SIXTEEN_BITS = (";16B", ";16L", ";16N")
 # 100 million pixels are 300 MB in RGB.
 MAX_PIXELS = 100_000_000
@@ -36,7 +36,7 @@ TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Part of the names of cached arrays: another way of decoding, or another Pillow, decodes anew.
+# Part of the names of cached arrays, so that images are decoded again after a change of the method or of Pillow.
 DECODING = f"upright RGB on white, shorter side resized, centre crop, Pillow {PIL.__version__}"
 
 
@@ -48,8 +48,8 @@ def image_folder(split: str, data_dir: Path, image_size: int = 160) -> ImageSet:
     square. The result is kept in ``cache_folder()`` and mapped into memory. Images are decoded again when the folder
     has moved, or when the name, length or modification time of a file has changed.
 
-    Files with endings that torchvision's ``ImageFolder`` does not read are left out; it reads .jpg, .jpeg, .png,
-    .webp, .bmp, .tif, .tiff, .ppm and .pgm. So are folders and images whose names begin with a dot, and links to a
+    Only files with the endings that torchvision's ``ImageFolder`` reads are used: .jpg, .jpeg, .png, .webp, .bmp,
+    .tif, .tiff, .ppm and .pgm. Folders and images whose names begin with a dot are left out, and so are links to a
     folder that contains them. Warnings list what was left out.
 
     Args:
@@ -63,7 +63,7 @@ def image_folder(split: str, data_dir: Path, image_size: int = 160) -> ImageSet:
     Raises:
         FileNotFoundError: The split's folder is missing, or a class has no image.
         ValueError: Images are damaged, have more than 8 bits a channel or more than 100 million pixels, or have one
-            side more than 32 times the other; the message names all of them. Or the splits differ in their classes.
+            side more than 32 times the other (the message names all of them); or the splits differ in their classes.
         ImportError: torchvision is not installed.
     """
     if image_size < 1:
@@ -95,7 +95,7 @@ def split_folders(data_dir: Path) -> dict[str, Path]:
 
 
 def require_classes(folder: Path, expected: Iterable[str], source: str) -> None:
-    """Refuses a folder with other class folders than expected.
+    """Refuses a folder whose class folders are not the expected ones.
 
     Args:
         folder: The folder of a split.
@@ -103,24 +103,26 @@ def require_classes(folder: Path, expected: Iterable[str], source: str) -> None:
         source: Where these names come from, for the error.
 
     Raises:
-        ValueError: The class folders differ; the message says in which names.
+        ValueError: The class folders differ; the message lists the names.
     """
     names, expected_names = set(find_classes(folder)), set(expected)
     differences = {"lacks": expected_names - names, "has in excess": names - expected_names}
     if names != expected_names:
-        listing = " and ".join(f"{verb} {', '.join(sorted(some))}" for verb, some in differences.items() if some)
+        listing = " and ".join(
+            f"{verb} {', '.join(sorted(classes))}" for verb, classes in differences.items() if classes
+        )
         raise ValueError(f"{folder} does not have the class folders of {source}: it {listing}")
 
 
 def find_classes(folder: Path) -> list[str]:
-    """Returns the names of the class folders, sorted; hidden folders and links to a folder above are none.
+    """Returns the names of the class folders, sorted, without hidden folders and links to a parent folder.
 
     Raises:
         FileNotFoundError: There is no class folder.
     """
-    above = real_parents(folder)
+    parents = real_parents(folder)
     entries = [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    classes = sorted(entry.name for entry in entries if os.path.realpath(entry.path) not in above)
+    classes = sorted(entry.name for entry in entries if os.path.realpath(entry.path) not in parents)
     if not classes:
         raise FileNotFoundError(f"there is no class folder in {folder}")
     return classes
@@ -134,7 +136,7 @@ def real_parents(folder: Path) -> frozenset[str]:
 
 @dataclass
 class ImageFiles:
-    """The image files of a split, and what was left out.
+    """The image files of a split, and the files and folders that were left out.
 
     Attributes:
         folder: The split's folder.
@@ -175,16 +177,16 @@ class ImageFiles:
         files.warn()
         return files
 
-    def walk(self, folder: Path, above: frozenset[str], endings: tuple[str, ...]) -> Iterator[str]:
-        """Yields the paths of the images in a folder and the folders inside of it, and follows links.
+    def walk(self, folder: Path, parents: frozenset[str], endings: tuple[str, ...]) -> Iterator[str]:
+        """Yields the paths of the images in a folder and in the folders inside of it. Follows links.
 
         Args:
             folder: The folder.
-            above: The paths of the folders that contain it, with links resolved.
+            parents: The paths of the folders that contain it, with links resolved.
             endings: The endings of images.
         """
         real = os.path.realpath(folder)
-        if real in above:
+        if real in parents:
             self.loops.append(str(folder))
             return
         for entry in os.scandir(folder):
@@ -193,38 +195,38 @@ class ImageFiles:
                 if is_image or entry.is_dir():
                     self.hidden.append(entry.path)
             elif entry.is_dir():
-                yield from self.walk(Path(entry.path), above | {real}, endings)
+                yield from self.walk(Path(entry.path), parents | {real}, endings)
             elif is_image:
                 yield entry.path
             else:
                 self.endings[Path(entry.name).suffix or "none"] += 1
 
     def warn(self) -> None:
-        """Warns of what was left out."""
+        """Warns of files and folders that were left out."""
         if self.hidden:
-            warnings.warn(f"{self.folder}: hidden files and folders left out: {listed(self.hidden)}", stacklevel=4)
+            warnings.warn(f"{self.folder}: hidden files and folders left out: {list_names(self.hidden)}", stacklevel=4)
         if self.loops:
             warnings.warn(
-                f"{self.folder}: links to a folder that contains them left out: {listed(self.loops)}", stacklevel=4
+                f"{self.folder}: links to a folder that contains them left out: {list_names(self.loops)}", stacklevel=4
             )
         if self.endings:
-            counts = listed([f"{count:,} of {ending}" for ending, count in self.endings.most_common()])
+            counts = list_names([f"{count:,} of {ending}" for ending, count in self.endings.most_common()])
             warnings.warn(
                 f"{self.folder}: {self.endings.total():,} files left out, whose endings are not read: {counts}",
                 stacklevel=4,
             )
 
 
-def listed(names: list[str]) -> str:
-    """Returns the first names, sorted, and how many there are besides."""
-    shown = ", ".join(sorted(names)[:MAX_LISTED])
-    return shown if len(names) <= MAX_LISTED else f"{shown} and {len(names) - MAX_LISTED:,} more"
+def list_names(names: list[str]) -> str:
+    """Returns the first names, sorted, and how many more there are, as text."""
+    text = ", ".join(sorted(names)[:MAX_LISTED])
+    return text if len(names) <= MAX_LISTED else f"{text} and {len(names) - MAX_LISTED:,} more"
 
 
 def cache_name(files: ImageFiles, image_size: int) -> str:
     """Returns a name for the cached array that changes when a file is added, removed or changed.
 
-    It contains the folder's path. Files unpacked from archives may agree in names, lengths and times, and yet differ.
+    The folder's path is part of it, since files of two archives may agree in names, lengths and times, yet differ.
     """
     stats = [(os.path.relpath(path, files.folder), os.stat(path)) for path, _ in files.samples]
     states = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
@@ -266,7 +268,7 @@ def load_rgb(path: str) -> Image.Image:
             # Pillow would clip grays above 255 to white, and drop the lower 8 bits of colors.
             if image.mode.startswith(("I", "F")) or any(layout in str(image.tile) for layout in SIXTEEN_BITS):
                 raise ValueError("it has more than 8 bits a channel")
-            return upright(on_white(image), orientation(image))
+            return turn_upright(lay_on_white(image), read_orientation(image))
     # Pillow's decoders raise OSError, SyntaxError, struct.error and others for damaged files.
     except Exception as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
@@ -276,7 +278,7 @@ def check_size(width: int, height: int) -> None:
     """Refuses an image that is too large or too narrow, before it is decoded.
 
     Raises:
-        ValueError: It is.
+        ValueError: The image is too large or too narrow.
     """
     if width * height > MAX_PIXELS:
         raise ValueError(f"it is {width:,} x {height:,}, expected at most {MAX_PIXELS:,} pixels")
@@ -284,7 +286,7 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(f"it is {width:,} x {height:,}, expected no side more than {MAX_ASPECT} times the other")
 
 
-def on_white(image: Image.Image) -> Image.Image:
+def lay_on_white(image: Image.Image) -> Image.Image:
     """Returns the image in RGB, with white where it is transparent."""
     if "A" not in image.getbands() and "a" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
@@ -293,14 +295,14 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, colored).convert("RGB")
 
 
-def orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation; 1, upright, where there is none or it is damaged."""
+def read_orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation; 1, which is upright, if it is missing or damaged."""
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # many kinds, as in load_rgb
+    except Exception:  # Pillow raises many kinds of errors, as in load_rgb
         return 1
 
 
-def upright(image: Image.Image, orientation: int) -> Image.Image:
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     """Returns the image, turned and mirrored by its EXIF orientation."""
     return image.transpose(TRANSPOSITIONS[orientation]) if orientation in TRANSPOSITIONS else image

@@ -26,10 +26,10 @@ class ImageSet:
         name: The name of the data set and split, such as "cifar10 test".
         images: (N, C, H, W) uint8.
         labels: (N,) int64, positions in ``classes``.
-        ids: (N,) int64 in [0, 2^32), each image's number in its split. Random draws and augmentation follow from it,
-            so images with the same id would share theirs.
+        ids: (N,) int64 in [0, 2^32), each image's number in its split. Random draws and augmentation depend on it, so
+            two images with the same id would share theirs.
         classes: The names of the classes.
-        white: The byte value that stands for 1.0, from 1 to 255.
+        white: The byte that stands for the pixel value 1.0, from 1 to 255.
 
     Raises:
         TypeError: A tensor has another dtype or number of dimensions.
@@ -105,11 +105,11 @@ class ImageSet:
         if not 1 <= count < len(self):
             raise ValueError(f"count is {count}, expected 1 to {len(self) - 1} of the {len(self):,} of {self.name}")
         generator = torch.Generator().manual_seed(derive_seed(seed, "hold out"))
-        held_out, rest = (
+        held_out, remaining = (
             part.sort().values for part in torch.randperm(len(self), generator=generator).tensor_split([count])
         )
         return (
-            replace(self.take(rest), name=f"{self.name} without {count:,} held out"),
+            replace(self.take(remaining), name=f"{self.name} without {count:,} held out"),
             replace(self.take(held_out), name=f"{count:,} held out of {self.name}"),
         )
 
@@ -117,7 +117,7 @@ class ImageSet:
         """Returns the same images with labels that are positions in ``classes``.
 
         Args:
-            classes: Names of classes, in any order, among them all of this set's.
+            classes: Names of classes, in any order. They include this set's classes.
 
         Raises:
             ValueError: ``classes`` lacks one of this set's.
@@ -149,7 +149,7 @@ def check_tensor(name: str, value: Tensor, dtype: torch.dtype, *shape: str) -> N
     """Refuses a value that is not a tensor with this dtype and as many dimensions as ``shape`` has names.
 
     Raises:
-        TypeError: It is another type, dtype or number of dimensions.
+        TypeError: The type, the dtype or the number of dimensions is another.
     """
     expected = f"{str(dtype).removeprefix('torch.')} ({', '.join(shape)})"
     if not isinstance(value, Tensor):
@@ -174,13 +174,13 @@ def check_range(name: str, values: Tensor, limit: int, meaning: str) -> None:
 def crop_and_flip(images: Tensor, seed: int, epoch: int, image_ids: Tensor, padding: int = 4) -> Tensor:
     """Returns a random crop of each image, padded with black, and mirrored half of the time.
 
-    An image's crop follows from the seed, the epoch and its id alone.
+    An image's crop depends only on the seed, the epoch and the image's id.
 
     Args:
         images: (B, C, H, W), any dtype.
         seed: The user's seed.
         epoch: The number of the pass over the data.
-        image_ids: (B,) int64, best on the CPU, which draws so few numbers faster than a GPU.
+        image_ids: (B,) int64, best on the CPU, which is faster than a GPU at drawing so few numbers.
         padding: The pixels added on each side.
 
     Returns:

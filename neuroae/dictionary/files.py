@@ -42,5 +42,5 @@ def load_dictionary(path: str | Path) -> Tensor:
 
 
 def dictionary_digest(atoms: Tensor) -> str:
-    """Returns the SHA-256 digest of the atoms' values, in hexadecimal, by which dictionaries are told apart."""
+    """Returns the SHA-256 digest of the atoms' values, in hexadecimal, which distinguishes dictionaries."""
     return hashlib.sha256(atoms.cpu().numpy().tobytes()).hexdigest()

@@ -18,12 +18,13 @@ from ..utils.randomness import derive_seed
 from ..utils.validation import check_integer, check_number
 from .measures import near_copies, numerical_rank
 
-# After this many rounds without enough patches that are not black, the sampler lists these and draws from the list.
+# If this many rounds do not draw enough patches that are not black, the sampler lists all such patches, and draws from
+# the list.
 MAX_ROUNDS = 100
 IMAGES_AT_ONCE = 1024
-# A larger share of near copies among the atoms is a warning. The paper's settings leave a ninth on CIFAR-10.
+# A larger share of near copies among the atoms gives a warning. On CIFAR-10, the paper's settings leave a ninth.
 MAX_COPIES = 0.25
-# Patches whose median norm the warning shows.
+# The number of patches whose median norm the warning shows.
 MEASURED_PATCHES = 1000
 
 
@@ -55,7 +56,7 @@ def random_patches(data: ImageSet, patch: int, count: int, generator: np.random.
 
 
 class PatchSampler:
-    """Draws patches, and remembers the list of patches that are not black once it is needed.
+    """Draws patches that are not black. If few are, it lists them once and then draws from the list.
 
     Args:
         data: The images.
@@ -83,9 +84,9 @@ class PatchSampler:
         return Patches(values[:count], images[:count])
 
     def draw_corners(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns image, row and column of the upper left corners of ``count`` patches, each (count,).
+        """Returns image, row and column of the upper left corners of ``count`` random patches, each (count,).
 
-        They are of any patches, or of bright ones only once these are listed.
+        Black patches are among them, unless the bright ones have been listed.
         """
         if self.bright_corners is not None:
             image, row, column = self.bright_corners[generator.integers(len(self.bright_corners), size=count)].T
@@ -133,21 +134,21 @@ def learn_dictionary(
 ) -> Tensor:
     """Returns atoms that minimize eq. 1, by online dictionary learning from random patches (Mairal et al., 2009).
 
-    The atoms start as patches of either sign. In every iteration, an atom that no patch has used so far is replaced by
-    a patch of the minibatch with a little noise. With few iterations for the number of atoms, many of them are
-    therefore near copies of the last patches. A warning says so where more than a quarter of the atoms are near
-    copies. Another cause is a lambda, on the scale of pixels in [0, 1], that is too large for dark images.
+    The atoms start as patches with random signs. In every iteration, an atom that no patch has used so far is replaced
+    by a patch of the minibatch with a little noise. If there are few iterations for the number of atoms, many atoms
+    end as near copies of the last patches. The same happens on dark images if lambda is too large (it is on the scale
+    of pixels in [0, 1]). A warning is given if more than a quarter of the atoms are near copies.
 
     Args:
-        data: The training images. Patches are in [0, 1], with their mean; black patches teach nothing and are left
-            out.
+        data: The training images. Patches are in [0, 1], and their mean is not removed. Black patches, from which
+            nothing can be learned, are left out.
         num_atoms: L, from 1 to 32,767.
         patch: n, the side of a patch.
-        regularization: Lambda in eq. 1, above 0 and below sqrt(C) n, the largest norm of a patch: from there on
-            every code is zero.
+        regularization: Lambda in eq. 1, above 0 and below sqrt(C) n, the largest norm of a patch. With a larger
+            lambda every code is zero.
         iterations: The number of minibatches.
         batch_size: The number of patches in a minibatch.
-        seed: Decides which patches are drawn.
+        seed: The seed by which patches are drawn.
         atoms: The old name of ``num_atoms``, deprecated.
 
     Returns:
@@ -191,7 +192,7 @@ def learn_dictionary(
 
 
 def check_settings(num_atoms: int, regularization: float, iterations: int, batch_size: int) -> None:
-    """Refuses settings that do not work for any images. The images limit ``patch`` and ``regularization`` further.
+    """Refuses settings that work for no images. ``learn_dictionary`` also checks some settings against the images.
 
     Raises:
         TypeError: A setting has another type.
@@ -216,7 +217,7 @@ def normalize_rows(matrix: np.ndarray) -> np.ndarray:
 
 
 def warn_of_copies(atoms: Tensor, patches: np.ndarray, regularization: float) -> None:
-    """Warns if many atoms are near copies, which together explain no more than one of them."""
+    """Warns if many atoms are near copies, which explain no more together than one of them alone."""
     copies = near_copies(atoms)
     if copies <= MAX_COPIES * len(atoms):
         return

@@ -1,4 +1,4 @@
-"""Measures of a dictionary: how well and how sparsely it explains patches, their correlations, and its near copies."""
+"""Measures of a dictionary: how well and sparsely it explains patches, correlations, norms and near copies."""
 
 import math
 import warnings
@@ -47,7 +47,7 @@ def sparse_fit(atoms: Tensor, patches: np.ndarray, regularization: float) -> Spa
     for start in progress_bar(iterable=range(0, len(patches), PATCHES_AT_ONCE), desc="sparse coding", unit="batch"):
         chunk = patches[start : start + PATCHES_AT_ONCE]
         with warnings.catch_warnings():
-            # The gap shows whether a path ended too early.
+            # The duality gap, computed below, shows whether a path ended too early.
             warnings.simplefilter("ignore", ConvergenceWarning)
             codes = sparse_encode(chunk, dictionary, algorithm="lasso_lars", alpha=regularization)
         residual = chunk - codes @ dictionary
@@ -120,14 +120,14 @@ def correlations(atoms: Tensor, patches: np.ndarray) -> np.ndarray:
 def activations(classifier: ResNet32, patches: np.ndarray) -> np.ndarray:
     """Returns the normalized activations of the classifier's first layer (eq. 7), <x, f> / ||f||_2^2.
 
-    The 16 filters f are 3 x 3, and x is the patch under a filter, normalized as the classifier normalizes its input.
+    The 16 filters f are 3 x 3. x is the part of a patch under a filter, normalized like the classifier's input.
 
     Args:
         classifier: The classifier with the first layer ``conv1``.
         patches: (K, C n n) in [0, 1], n at least 3.
 
     Returns:
-        (K, 16 (n - 2)^2) float64, for all places where a filter lies inside of the patch.
+        (K, 16 (n - 2)^2) float64, for all places where a filter fits inside the patch.
 
     Raises:
         ValueError: The patches have another number of channels, or are smaller than the filters.
@@ -155,7 +155,7 @@ def near_copies(atoms: Tensor, cosine: float = 0.999) -> int:
 
     Args:
         atoms: (L, C, n, n).
-        cosine: The magnitude of the cosine from which two atoms are near copies.
+        cosine: Two atoms are near copies if the magnitude of their cosine is at least this.
     """
     dictionary = torch.from_numpy(flatten(atoms))
     cosines = (dictionary @ dictionary.T).abs().fill_diagonal_(0)

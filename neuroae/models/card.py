@@ -56,7 +56,7 @@ def model_card(name: str, model: nn.Module, tensors: Mapping[str, Tensor], confi
         config: The model's configuration with the notes.
 
     Raises:
-        ValueError: A note that the card reads has another form.
+        ValueError: A note that the card reads does not have the form above.
     """
     notes = config["notes"]
     try:
@@ -189,12 +189,12 @@ def architecture(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> dict[
 
 def training(notes: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings and the duration of the training, and of each earlier training of the weights."""
-    # The preset is left out: its values are among the settings of the model and the training where they were used.
+    # The preset is left out: those of its values that were used are among the settings of the model and the training.
     rows = {name: value for name, value in notes.get("run", {}).items() if name != "preset"} | duration(notes)
     for number, earlier in enumerate(notes.get("earlier", []), start=1):
         settings = earlier.get("run", {}).get("training", {})
-        shown = {name: settings.get(name, "unknown") for name in ("seed", "learning_rate")}
-        rows[f"training before, {number}"] = shown | duration(earlier)
+        values = {name: settings.get(name, "unknown") for name in ("seed", "learning_rate")}
+        rows[f"training before, {number}"] = values | duration(earlier)
     return rows
 
 

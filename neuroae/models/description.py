@@ -1,4 +1,4 @@
-"""Models as configurations that JSON holds, and configurations as models."""
+"""Configurations of models as JSON values, and models built from them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -16,9 +16,9 @@ from ..utils.files import load_json
 from ..utils.modules import direct_tensors, module_settings
 from ..utils.validation import check_boolean, check_integer, check_number
 
-# The models that a folder can hold, by their name in the configuration, and the parts that have settings there.
+# For each kind of model that a folder can hold, the parts that have settings in the configuration.
 PARTS = {"defense": ("encoder", "decoder", "classifier"), "classifier": ("classifier",)}
-# Settings that the first folders did not have, with the value that these folders mean.
+# Settings that folders of early versions do not have, with the value that holds for these folders.
 LATER_SETTINGS: dict[type, dict[str, Any]] = {
     SparseEncoder: {"selection_width": None},
     Decoder: {"clamp_width": CLAMP_WIDTH},
@@ -26,7 +26,7 @@ LATER_SETTINGS: dict[type, dict[str, Any]] = {
 ENCODER_SETTINGS = tuple(name for name in SparseEncoder.CONFIG if name not in LATER_SETTINGS[SparseEncoder])
 ATOMS = "encoder.atoms"
 CLASSES = "classes"
-# Sizes that a configuration shares with a tensor: the tensor's name and its dimension.
+# Sizes in the configuration that must match a tensor: the tensor's name and its dimension.
 DECODER_SIZES = {
     "in_channels": ("conv1.weight", 0),
     "kernel_size": ("conv1.weight", 2),
@@ -42,8 +42,8 @@ class UnfitTensors(ValueError):
 def describe(model: nn.Module) -> dict[str, Any]:
     """Returns the configuration of a model, from which ``build`` makes the same model, given its tensors and notes.
 
-    Settings of later versions are left out where they have the value that earlier folders mean. Under W-AIGA (see
-    ``Defense.with_surrogate``) the surrogate is the encoder's own.
+    Later settings are left out if they have the value that holds for early folders (``LATER_SETTINGS``). Under W-AIGA
+    (see ``Defense.with_surrogate``) the surrogate is the encoder's own.
 
     Args:
         model: A ``Defense`` of our encoder, decoder and ResNet-32, or a ResNet-32 alone.
@@ -63,12 +63,12 @@ def describe(model: nn.Module) -> dict[str, Any]:
     for path in {**twins, **modules}:
         if modules.get(path) != twins.get(path):
             difference = f"{modules.get(path, 'missing')}, expected {twins.get(path, 'no such part')}"
-            raise TypeError(f"{path or 'model'} is {difference}: a saved model holds no other")
+            raise TypeError(f"{path or 'model'} is {difference}, as a saved model has")
     return config
 
 
 def build(config: Any, tensors: Mapping[str, Tensor]) -> Defense | ResNet32:
-    """Builds an untrained model from a configuration. Its dictionary and its sizes must be those of the tensors.
+    """Builds an untrained model from a configuration, after checking its sizes against the tensors.
 
     Args:
         config: The value of a configuration file, with ``describe``'s fields and "notes".
@@ -122,9 +122,11 @@ def load_class_names(path: Path) -> tuple[str, ...] | None:
 
 
 def kind_of(model: nn.Module) -> str:
-    """Returns the key of ``PARTS`` for a model; TypeError for a class, part or layer that a folder cannot hold.
+    """Returns the key of ``PARTS`` for a model.
 
-    Subclasses are refused, since a folder would hold the base class.
+    Raises:
+        TypeError: A folder cannot hold the model's class, a part or a layer. Subclasses are refused, since loading
+            would return the base class.
     """
     if type(model) is ResNet32:
         check_classifier_layers(model)
@@ -140,7 +142,7 @@ def kind_of(model: nn.Module) -> str:
 
 
 def part_config(part: Any) -> dict[str, Any]:
-    """Returns a part's ``config()`` without the later settings that have the value of earlier folders."""
+    """Returns a part's ``config()`` without the later settings that have the value of early folders."""
     later = LATER_SETTINGS.get(type(part), {})
     return {name: value for name, value in part.config().items() if name not in later or value != later[name]}
 
@@ -160,7 +162,7 @@ def check_classifier_layers(classifier: nn.Module) -> None:
 
 
 def module_descriptions(model: nn.Module) -> dict[str, str]:
-    """Returns a text for each module by its path: its class, its tensors' shapes, and settings not in ``config``."""
+    """Returns a text for each module by its path: its class, its tensors' shapes, and settings besides ``config``."""
     descriptions = {}
     for path, module in model.named_modules():
         shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in direct_tensors(module)]
@@ -170,7 +172,7 @@ def module_descriptions(model: nn.Module) -> dict[str, str]:
 
 
 def check_fields(part: str, fields: Any, expected: Iterable[str], optional: Collection[str] = ()) -> None:
-    """Checks the names of a part's fields; the error names a missing or unknown one with its part."""
+    """Checks the names of a part's fields. The error names a missing or unknown field with its part."""
     if not isinstance(fields, dict):
         raise TypeError(f"{part.rstrip('.')} is a {type(fields).__name__}, expected fields by name")
     names = list(expected)
@@ -233,7 +235,7 @@ def check_sizes(
 
 
 def dictionary_of(tensors: Mapping[str, Tensor]) -> Tensor:
-    """Returns the dictionary among a defense's tensors; UnfitTensors where it is missing or does not fit."""
+    """Returns the dictionary among a defense's tensors; raises ``UnfitTensors`` if it is missing or unusable."""
     atoms = tensor_of(tensors, ATOMS)
     try:
         check_atoms(atoms)

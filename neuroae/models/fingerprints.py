@@ -1,6 +1,6 @@
-"""Digests that tell models apart.
+"""Digests that distinguish models.
 
-Evaluations keep these digests, so the text that is hashed must stay the same to the byte.
+Evaluations store these digests, so the text that is hashed must stay the same to the byte.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from ..utils.renamed import RENAMED
 from .description import LATER_SETTINGS, describe
 
 Function = FunctionType | BuiltinFunctionType | MethodType
-# Fingerprints name a class by the module that defined it in version 0.1, so that they stay the same.
+# Fingerprints name a class by the module that defined it in version 0.1, so that they do not change.
 FORMER_MODULES = {new: old for old, new in RENAMED.items() if new.startswith("neuroae.nn.")} | {
     "neuroae.nn.convolutions": "neuroae.sparse_conv"
 }
-KNOWN_PACKAGES = {"torch", "torchvision", "neuroae"}
+LIBRARIES = {"torch", "torchvision", "neuroae"}
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -36,7 +36,7 @@ def fingerprint(model: nn.Module) -> str:
 def state_fingerprint(model: nn.Module) -> str:
     """Returns a digest like ``fingerprint``, with packed weights and without code.
 
-    Code may change while a model computes the same. For a model that a folder can hold, both digests are the same.
+    A change of code may leave the model's results the same. For a model that a folder can hold, both digests agree.
     """
     packed = "".join(f"\n{name} {text_of(value, ignore_function)}" for name, value in packed_state(model).items())
     return digest_of(settings(model, with_code=False) + packed, model)
@@ -52,7 +52,7 @@ def digest_of(text: str, model: nn.Module) -> str:
 
 
 def packed_state(model: nn.Module) -> dict[str, object]:
-    """Returns what the state_dict holds beside parameters and buffers: packed integer weights, and extra state."""
+    """Returns the state_dict's other entries than parameters and buffers: packed integer weights, and extra state."""
     tensors = {name for name, _ in chain(model.named_parameters(), model.named_buffers())}
     return {name: value for name, value in model.state_dict().items() if name not in tensors}
 
@@ -84,7 +84,7 @@ def settings(model: nn.Module, with_code: bool = True) -> str:
 
 
 def is_later_default(module: nn.Module, name: str, value: object) -> bool:
-    """Returns whether a later setting has the value that models without it have. It must not change fingerprints."""
+    """Returns whether a later setting has the value of models without it; it must then not change fingerprints."""
     return any(
         isinstance(module, kind) and name in later and later[name] == value for kind, later in LATER_SETTINGS.items()
     )
@@ -121,7 +121,7 @@ def ignore_function(_: Function) -> None:
 def text_of(value: object, describe_function: Callable[[Function], str | None]) -> str | None:
     """Returns a value as text: plain values by ``repr``, tensors and arrays by a digest, functions by their text.
 
-    None for values of other types, and for containers of them.
+    Returns None for values of other types, and for containers with such values.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
@@ -143,7 +143,7 @@ def text_of(value: object, describe_function: Callable[[Function], str | None]) 
 def code(model: nn.Module) -> str:
     """Returns the source of the modules' classes and their bases, except torch's and ours."""
     kinds = {kind: None for module in model.modules() for kind in type(module).__mro__}
-    others = (kind for kind in kinds if kind.__module__.partition(".")[0] not in KNOWN_PACKAGES)
+    others = (kind for kind in kinds if kind.__module__.partition(".")[0] not in LIBRARIES)
     return "\n".join(filter(None, map(source, others)))
 
 

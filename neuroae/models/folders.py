@@ -35,7 +35,7 @@ def save_pretrained(
 ) -> None:
     """Saves a ``Defense`` of our decoder and ResNet-32, or a ResNet-32 alone (see ``Defense.save_pretrained``)."""
     folder = Path(folder)
-    tensors = stored_tensors(model, half)
+    tensors = pack_tensors(model, half)
     config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}
     if isinstance(model, Defense) and model.autoencoder_identity:
         config["encoder"]["surrogate"] = AUTOENCODER_IDENTITY
@@ -45,15 +45,15 @@ def save_pretrained(
     with replacing(folder / WEIGHTS) as weights, replacing(folder / CARD) as page:
         save_tensors(weights, tensors)
         page.write_text(card, encoding="utf-8")
-        # A folder with a configuration is complete. If the process is killed from here on, the folder has none, and
-        # loading it reports the missing file.
+        # A folder with a configuration is complete. If the process is killed after this line, the folder has no
+        # configuration, and loading it reports the missing file.
         (folder / CONFIG).unlink(missing_ok=True)
     save_json(folder / CONFIG, config)
 
 
 def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the model, in evaluation mode, and its notes (see ``Defense.from_pretrained``)."""
-    folder = find(name_or_folder)
+    folder = find_folder(name_or_folder)
     config = load_json(folder / CONFIG)
     tensors, _ = load_tensors(folder / WEIGHTS)
     if not has_digests(folder / WEIGHTS):
@@ -71,7 +71,7 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[nn.Module, dict[str, An
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error!r}") from error
     try:
-        model.load_state_dict(restored_tensors(model, tensors))
+        model.load_state_dict(unpack_tensors(model, tensors))
         check_finite(model.state_dict())
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {error}") from error
@@ -91,11 +91,11 @@ def pretrained_classes(name_or_folder: str | Path) -> tuple[str, ...] | None:
         FileNotFoundError: No such name or folder exists.
         ValueError: The configuration is damaged.
     """
-    return load_class_names(find(name_or_folder) / CONFIG)
+    return load_class_names(find_folder(name_or_folder) / CONFIG)
 
 
-def find(name_or_folder: str | Path) -> Path:
-    """Returns a model's folder; an existing folder with a model has precedence over a shipped name."""
+def find_folder(name_or_folder: str | Path) -> Path:
+    """Returns the folder of a saved model. A folder that holds a model has precedence over a shipped name."""
     folder = Path(name_or_folder)
     names = shipped_names()
     if str(name_or_folder) in names and not any((folder / file).exists() for file in (WEIGHTS, CONFIG)):
@@ -113,7 +113,7 @@ def shipped_names() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
 
 
-def stored_tensors(model: nn.Module, half: bool) -> dict[str, Tensor]:
+def pack_tensors(model: nn.Module, half: bool) -> dict[str, Tensor]:
     """Returns the model's tensors by name, with the weights of its layers rounded to float16 if ``half``.
 
     Raises:
@@ -131,8 +131,12 @@ def stored_tensors(model: nn.Module, half: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def restored_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns stored tensors in the model's dtypes; TypeError where a folder cannot have the stored dtype."""
+def unpack_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns stored tensors in the model's dtypes.
+
+    Raises:
+        TypeError: A tensor has a dtype in which no folder stores it.
+    """
     dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     weights = layer_weights(model)
     for name, tensor in tensors.items():
@@ -143,12 +147,12 @@ def restored_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, 
 
 
 def layer_weights(model: nn.Module) -> set[str]:
-    """Returns the names of the tensors that float16 may hold: weights of layers, not biases, norms or atoms."""
+    """Returns the names of the tensors that may be stored as float16: weights of layers, not biases or atoms."""
     return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, LAYERS)}
 
 
 def check_finite(tensors: dict[str, Tensor]) -> None:
-    """Checks for NaN and infinity; the ValueError names the first tensor that has them."""
+    """Raises ``ValueError`` for NaN and infinity; the message names the first tensor that has them."""
     for name, tensor in tensors.items():
         count = int((~tensor.isfinite()).sum())
         if count:
@@ -156,7 +160,7 @@ def check_finite(tensors: dict[str, Tensor]) -> None:
 
 
 def round_to_half(name: str, weight: Tensor) -> Tensor:
-    """Returns a weight in float16; ValueError where it is beyond float16's range."""
+    """Returns a weight in float16; raises ``ValueError`` if it is beyond float16's range."""
     half = weight.half()
     if not bool(half.isfinite().all()):
         limit = torch.finfo(torch.float16).max

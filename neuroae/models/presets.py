@@ -52,7 +52,7 @@ class Preset:
     augment: bool
 
     def step_at(self, epsilon: float) -> float:
-        """Returns the step size of attacks with another epsilon, in the same proportion to it."""
+        """Returns the step size for attacks with another epsilon, in the same proportion to epsilon."""
         return self.step_size * epsilon / self.epsilon or self.step_size
 
 
@@ -77,7 +77,7 @@ CIFAR10 = Preset(
     decoder_epochs=50,
     augment=True,
 )
-# The paper as well, except for the classifier, which is the ResNet-32 here.
+# Also from the paper, except for the classifier, which is the ResNet-32 here.
 IMAGENETTE = replace(
     CIFAR10,
     mean=IMAGENET_MEAN,
@@ -90,10 +90,10 @@ IMAGENETTE = replace(
     epochs=100,
 )
 PRESETS = {
-    # An image has only nine patches, so a larger share of each one's coefficients is kept. The budget is 3 of 16 gray
-    # levels, which breaks a plain classifier. With beta = 3 the dead zone would cover half the range of pixels, so
-    # beta is smaller. The learning rate is small because at 0.05 the decoder's output saturates within these few
-    # steps, which would hide the gradient from attacks.
+    # An image has only nine patches, so a larger share of the coefficients is kept. The budget is 3 of 16 gray levels,
+    # which breaks a plain classifier. beta is small, because with beta = 3 the dead zone would cover half the range of
+    # pixels. The learning rate is small, because at 0.05 the decoder's output would saturate within these few steps,
+    # and hide the gradient from attacks.
     "digits": Preset(
         mean=(0.3053,),
         std=(0.3761,),
@@ -134,13 +134,13 @@ def make_dictionary(preset: Preset, data: ImageSet, seed: int) -> Tensor:
 
 
 def make_classifier(preset: Preset, classes: int, seed: int) -> ResNet32:
-    """Returns an untrained classifier, whose weights follow from the seed."""
+    """Returns an untrained classifier with weights drawn by the seed."""
     with drawing_from(derive_seed(seed, "classifier weights")):
         return resnet32(classes, len(preset.mean), preset.mean, preset.std)
 
 
 def make_defense(preset: Preset, atoms: Tensor, image_size: tuple[int, int], classes: int, seed: int) -> Defense:
-    """Returns an untrained defense, whose weights follow from the seed. L and n are those of ``atoms``."""
+    """Returns an untrained defense with weights drawn by the seed. L and n are those of ``atoms``."""
     encoder = SparseEncoder(
         atoms,
         stride=preset.stride,

@@ -28,7 +28,7 @@ class Levels(NamedTuple):
 
 
 def measure_levels(atoms: Tensor, epsilon: float, beta: float) -> Levels:
-    """Returns the levels of a dictionary (paper, eq. 3), without a gradient."""
+    """Computes the levels of a dictionary (paper, eq. 3), without a gradient."""
     with torch.inference_mode(False), torch.no_grad():
         norms = atoms.double().abs().sum((1, 2, 3))
         dead_zone = (beta * epsilon * norms).float()
@@ -39,12 +39,12 @@ def measure_levels(atoms: Tensor, epsilon: float, beta: float) -> Levels:
 
 @dataclass(frozen=True, eq=False)
 class AtomsState:
-    """A dictionary at one moment. No tuple, since fingerprints of models would hold a tuple's numbers.
+    """A dictionary at one moment. It is not a tuple, because fingerprints of models would include a tuple's numbers.
 
     Attributes:
         atoms: The dictionary's tensor.
         version: The number of its changes in place; None where PyTorch does not count them.
-        selection_width: The default width that follows from it.
+        selection_width: The default selection width, which follows from the dictionary.
     """
 
     atoms: Tensor
@@ -67,11 +67,11 @@ def tensor_version(tensor: Tensor) -> int | None:
 
 
 def check_atoms(atoms: Tensor) -> None:
-    """Checks a dictionary.
+    """Checks the shape, the dtype and the norms of a dictionary.
 
     Raises:
-        TypeError: ``atoms`` is no float32 tensor.
-        ValueError: ``atoms`` is not (L, C, n, n), has more than 32,767 atoms, or an atom has no unit l2 norm.
+        TypeError: ``atoms`` is not a float32 tensor.
+        ValueError: ``atoms`` is not (L, C, n, n), has more than 32,767 atoms, or an atom does not have unit l2 norm.
     """
     if not isinstance(atoms, Tensor):
         raise TypeError(f"atoms is a {type(atoms).__name__}, expected a tensor")

@@ -1,12 +1,12 @@
 """The operations with their gradients, as autograd functions.
 
-- ``Encode`` and ``Draw``: from a code's values to the images through the survivors, the gradient of the white-box
-  near-full-gradient attack (W-NFGA; paper, section 4).
-- ``Membership``: from the dense code to the images through the top T.
+- ``Encode`` and ``Draw``: the gradient goes from a code's values to the images, through the survivors. This is the
+  gradient of W-NFGA, the white-box near-full-gradient attack (paper, section 4).
+- ``Membership``: the gradient goes from the dense code to the images, through the top T.
 - ``ConvTranspose`` and ``DenseConvTranspose``: the decoder's layers.
 
 The functions on codes take a settings object, whose ``backend`` computes both passes. The surrogate gradients have no
-derivatives: a second derivative is an error.
+derivatives, so a second derivative is an error.
 """
 
 import functools
@@ -22,12 +22,12 @@ from ..kernels import namespace
 from ..kernels.ops import Code
 from ..kernels.reference import unambiguous
 
-# Makes autograd record the refusal even where no incoming gradient requires grad, as after a linear map.
+# An origin that makes autograd record ``Refusal`` even if no incoming gradient requires grad, as after a linear map.
 RECORDED = torch.empty(0, requires_grad=True)
 
 
 class Refusal(Function):
-    """Returns the gradient unchanged. Its derivative to ``origins``, the tensors that it depends on, is an error."""
+    """Returns the gradient unchanged. Differentiating it by ``origins``, the tensors it depends on, is an error."""
 
     generate_vmap_rule = True
 
@@ -56,18 +56,19 @@ def once_differentiable(backward: Callable[..., tuple[Any, ...]]) -> Callable[..
     """
 
     @functools.wraps(backward)
-    def refusing(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    def wrapper(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         with torch.no_grad():
             results = backward(ctx, *grads)
         if not torch.is_grad_enabled():
             return results
-        # A backward pass for certain inputs visits only what leads to them, so all saved tensors are origins. A
-        # transform of torch.func sees its own tensors alone; it would return a result recorded with RECORDED.
+        # All saved tensors are origins: a backward pass for certain inputs visits only the nodes that lead to them.
+        # RECORDED is left out under a transform of torch.func: a result that depends on an outside tensor would leave
+        # the transform with a gradient function.
         recorded = () if torch._C._are_functorch_transforms_active() else (RECORDED,)
         origins = [tensor for tensor in (*grads, *ctx.saved_tensors, *recorded) if tensor is not None]
         return tuple(None if result is None else Refusal.apply(result, *origins) for result in results)
 
-    return refusing
+    return wrapper
 
 
 class CodeSettings(NamedTuple):
@@ -107,8 +108,8 @@ def value_gradient(
     Args:
         grad_value: (rows, m_h, m_w, T), like ``index`` and ``projection``.
         dictionary: Atoms, norms and dead zone.
-        images: (B, C, H, W) for the sum over realizations, (rows, C, H, W) for a gradient of each realization. Only
-            the shape matters.
+        images: (B, C, H, W) for the sum over realizations, or (rows, C, H, W) for a gradient of each realization.
+            Only the shape matters.
     """
     return namespace(settings.backend).encode_backward(
         grad_value.contiguous(),
@@ -126,7 +127,7 @@ def value_gradient(
 
 
 def save_code(ctx: Any, settings: CodeSettings, code: Code, dictionary: Sequence[Tensor], images: Tensor) -> None:
-    """Saves what ``code_backward`` needs. The images as well, which a derivative of the gradient would depend on."""
+    """Saves the tensors for ``code_backward``, and the images, by which a second derivative must be refused."""
     index, _, projection, count = code
     ctx.mark_non_differentiable(index, projection, count)
     ctx.set_materialize_grads(False)
@@ -185,8 +186,8 @@ class Encode(Function):
 class Draw(Function):
     """Draws realizations of a selection.
 
-    ``receiver`` gets the gradient; its values do not matter. The images (B, C, H, W) get the sum over realizations, a
-    tensor of (count * B, C, H, W) gets each realization's gradient in its own row.
+    ``receiver`` gets the gradient; its values do not matter. If it is the images (B, C, H, W), they get the sum over
+    realizations. A tensor of (count * B, C, H, W) gets each realization's gradient in its own row.
     """
 
     @staticmethod
@@ -238,7 +239,7 @@ class MembershipSettings(NamedTuple):
         selection_width: How far from the cut a projection counts.
         quantize: Whether values are quantized.
         signed: Whether values have the sign of their projections.
-        factor: Factor of the gradient.
+        factor: The number that the gradient is multiplied by.
     """
 
     backend: str
@@ -275,9 +276,9 @@ def membership_gradient(
 class Membership(Function):
     """Zeros in the shape of the dense code, (rows, L, m_h, m_w), whose gradient goes to the images through the top T.
 
-    A code carries them beside its values. A layer that uses the code as a dense tensor returns the gradient to all
-    entries, including those that were dropped or not selected. ``receiver`` gets the image gradient as in ``Draw``;
-    ``images`` (B, C, H, W) are the images that were encoded, and get no gradient.
+    A code carries these zeros beside its values. A layer that uses the code as a dense tensor returns the gradient to
+    all entries, including dropped and unselected ones. ``receiver`` gets the image gradient as in ``Draw``. ``images``
+    (B, C, H, W) are the encoded images, and get no gradient.
     """
 
     @staticmethod
@@ -297,13 +298,13 @@ class Membership(Function):
         receiver, images, *dictionary, shape, settings = inputs
         ctx.save_for_backward(images, *dictionary, receiver)
         ctx.settings = settings
-        ctx.realizations, ctx.sums = shape[0] // max(len(images), 1), len(receiver) == len(images)
+        ctx.realizations, ctx.adds_realizations = shape[0] // max(len(images), 1), len(receiver) == len(images)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_code: Tensor) -> Any:
         images, *dictionary, _ = ctx.saved_tensors
-        if ctx.sums:
+        if ctx.adds_realizations:
             grad_code = grad_code.unflatten(0, (ctx.realizations, len(images))).sum(0)
         else:
             images = images.repeat(ctx.realizations, 1, 1, 1)
@@ -311,7 +312,7 @@ class Membership(Function):
 
 
 class SmoothClamp(Function):
-    """ReLU and a clamp to [0, 1], with a gradient that fades outside: 1 / (1 + (d / width)^2), d the distance."""
+    """ReLU and a clamp to [0, 1]. At distance d outside [0, 1] the derivative is 1 / (1 + (d / width)^2)."""
 
     @staticmethod
     def forward(images: Tensor, width: float) -> Tensor:
@@ -383,29 +384,29 @@ class ConvTranspose(Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         index, value, count, _, receiver, _, weight, _, settings = inputs
         ctx.settings, ctx.dtype = settings, receiver.dtype
-        # The receiver as well, which a derivative of the gradient would depend on.
+        # The receiver as well, by which a second derivative must be refused.
         ctx.save_for_backward(index, value, count, weight, output if settings.relu else None, receiver)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         index, value, count, weight, output, _ = ctx.saved_tensors
-        _, wants_value, _, wants_membership, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        _, needs_value, _, needs_membership, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         operations, geometry = namespace(ctx.settings.backend), (ctx.settings.stride, ctx.settings.padding)
         grad_value = grad_membership = grad_weight = grad_bias = None
-        if output is not None and wants_value + wants_membership + (wants_weight or wants_bias) > 1:
+        if output is not None and needs_value + needs_membership + (needs_weight or needs_bias) > 1:
             grad_output, output = grad_output.where(output > 0, 0), None
-        if wants_membership:
+        if needs_membership:
             grad_dense = grad_output if output is None else grad_output.where(output > 0, 0)
             grad_membership = dense_code_gradient(grad_dense, weight, *geometry, index.shape[1:3])
-        if wants_value:
+        if needs_value:
             grad_value = operations.conv_transpose_backward_value(grad_output, output, index, count, weight, *geometry)
-        if wants_weight or wants_bias:
+        if needs_weight or needs_bias:
             grad_weight, grad_bias = operations.conv_transpose_backward_weight(
                 grad_output, output, index, value, count, weight, *geometry
             )
-            grad_weight = grad_weight.to(ctx.dtype) if wants_weight else None
-            grad_bias = grad_bias.to(ctx.dtype) if wants_bias else None
+            grad_weight = grad_weight.to(ctx.dtype) if needs_weight else None
+            grad_bias = grad_bias.to(ctx.dtype) if needs_bias else None
         return None, grad_value, None, grad_membership, grad_weight, grad_bias, None, None, None
 
 
@@ -443,11 +444,11 @@ class DenseConvTranspose(Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         input, weight, output = ctx.saved_tensors
-        wants_input, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         operations = namespace("auto")
         grad_input = grad_weight = grad_bias = None
-        if wants_input:
+        if needs_input:
             grad_input = operations.dense_conv_transpose_backward_input(grad_output, output, weight)
-        if wants_weight or wants_bias:
+        if needs_weight or needs_bias:
             grad_weight, grad_bias = operations.dense_conv_transpose_backward_weight(grad_output, output, input)
-        return grad_input, grad_weight if wants_weight else None, grad_bias if wants_bias else None, None
+        return grad_input, grad_weight if needs_weight else None, grad_bias if needs_bias else None, None

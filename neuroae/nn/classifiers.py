@@ -18,8 +18,8 @@ SLOPE = 0.1
 class PreActivationUnit(nn.Module):
     """Two 3 x 3 convolutions, each after batch normalization and leaky ReLU, around a parameter-free shortcut.
 
-    The first unit of the network (``first``) is wired as in the published code, since published weights expect it: the
-    activated input takes the shortcut, and the raw input goes to the first convolution.
+    The first unit of the network (``first``) is wired as in the published code, for which published weights were
+    trained: the activated input takes the shortcut, and the raw input goes to the first convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, first: bool = False) -> None:
@@ -43,14 +43,14 @@ class PreActivationUnit(nn.Module):
         if self.stride > 1:
             x = F.avg_pool2d(x, self.stride)
         if self.new_channels:
-            before = self.new_channels // 2
-            x = F.pad(x, (0, 0, 0, 0, before, self.new_channels - before))
+            front = self.new_channels // 2
+            x = F.pad(x, (0, 0, 0, 0, front, self.new_channels - front))
         return x
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """The arguments of a classifier. Its buffers may hold no values, as on the meta device.
+    """The mean and std that a classifier was built with. Its buffers may hold no values, as on the meta device.
 
     Attributes:
         mean, std: One number for each channel, of pixels in [0, 1].
@@ -63,8 +63,8 @@ class Normalization:
 class ResNet32(PretrainedModel):
     """The ResNet-32 of Madry et al. (2018): 16-16-32-64 filters, 5 units a block. See ``resnet32``.
 
-    ``mean`` and ``std`` are not entries of the state_dict, which has the published names. They are in its metadata,
-    which ``torch.save`` keeps, so weights bring along the constants that they were trained with.
+    The state_dict has the published names only, without ``mean`` and ``std``. These are in its metadata, which
+    ``torch.save`` keeps, so that weights bring along the constants that they were trained with.
     """
 
     mean: Tensor
@@ -92,8 +92,8 @@ class ResNet32(PretrainedModel):
         """Classifies images (B, C, H, W) in [0, 1]: returns logits (B, num_classes).
 
         Raises:
-            ValueError: ``images`` is not (B, C, H, W) with the channels of ``mean``, or height or width is no multiple
-                of 4. Two blocks halve the sides, and their shortcuts would not fit otherwise.
+            ValueError: ``images`` is not (B, C, H, W) with the channels of ``mean``, or height or width is not a
+                multiple of 4. Two blocks halve the sides, and the shortcuts would not fit otherwise.
         """
         if images.dim() != 4 or images.shape[1] != self.mean.shape[1]:
             raise ValueError(f"images has shape {tuple(images.shape)}, expected (B, {self.mean.shape[1]}, H, W)")
@@ -104,7 +104,7 @@ class ResNet32(PretrainedModel):
         return self.linear(x.mean((2, 3)))
 
     def config(self) -> dict[str, Any]:
-        """Returns the architecture's name and the arguments, in values that JSON holds."""
+        """Returns the architecture's name and the arguments, as values that JSON can hold."""
         return {
             "name": "resnet32",
             "num_classes": self.linear.out_features,
@@ -119,7 +119,7 @@ class ResNet32(PretrainedModel):
         return cls(config["num_classes"], config["in_channels"], tuple(config["mean"]), tuple(config["std"]))
 
     def normalization(self) -> dict[str, Tensor]:
-        """Returns ``mean`` and ``std``, from the arguments where the buffers are on the meta device."""
+        """Returns ``mean`` and ``std``: the buffers, or the arguments if the buffers are on the meta device."""
         if not self.mean.is_meta:
             return {"mean": self.mean, "std": self.std}
         with torch.device("cpu"):
@@ -128,7 +128,7 @@ class ResNet32(PretrainedModel):
             }
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # Copies the values: ``to_empty`` leaves the buffers without values, and no file restores them.
+        # The values are copied, since ``to_empty`` leaves the buffers without values and no file restores them.
         constants = self.normalization()
         super()._apply(fn, recurse)
         if not self.mean.is_meta:
@@ -172,13 +172,13 @@ class ResNet32(PretrainedModel):
 
 
 def check_sides(height: int, width: int) -> None:
-    """Checks that the sides of images can be halved twice; ValueError where they cannot."""
+    """Raises ``ValueError`` for images whose sides cannot be halved twice."""
     if height % 4 or width % 4:
         raise ValueError(f"images are {height} x {width}, expected sides that are multiples of 4")
 
 
 def block(in_channels: int, out_channels: int, stride: int, first: bool = False) -> nn.Sequential:
-    """Returns five units, of which the first has the stride and changes the width."""
+    """Returns five units. The first one has the stride and changes the number of channels."""
     head = PreActivationUnit(in_channels, out_channels, stride, first)
     return nn.Sequential(head, *(PreActivationUnit(out_channels, out_channels, 1) for _ in range(4)))
 
@@ -198,6 +198,6 @@ def resnet32(
             metadata of the state_dict, not among its entries.
 
     Raises:
-        ValueError: ``mean`` or ``std`` has not ``in_channels`` numbers.
+        ValueError: ``mean`` or ``std`` does not have ``in_channels`` numbers.
     """
     return ResNet32(num_classes, in_channels, mean, std)

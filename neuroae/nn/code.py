@@ -29,7 +29,7 @@ class SparseCode:
         projection: (rows, m_h, m_w, T) float32, before activation/quantization, signed.
         count: (rows, m_h, m_w) int32, the number of survivors.
         atoms: The number of atoms in the dictionary, L.
-        backend: The backend that computed the code and runs the layers behind it.
+        backend: The backend that computed the code and that computes the next layer.
         membership: Zeros of shape (rows, L, m_h, m_w) under the surrogate "selection", None under the others. They
             take no memory, and carry the gradient of the dense code to the images.
     """
@@ -113,19 +113,19 @@ class TopT:
             A code of count * B rows, realization r of image b in row r * B + b.
 
         Raises:
-            RuntimeError: The encoder's atoms have changed since the selection, or the images that get the gradient.
+            RuntimeError: The encoder's atoms, or the images that get the gradient, were changed after the selection.
             ValueError: ``receiver`` has another shape, or a realization is outside [0, 2^32).
         """
         encoder = self.encoder
         state = None if torch.compiler.is_compiling() else self.atoms_state
         if state is not None and not state.is_of(encoder.atoms):
-            raise RuntimeError("the encoder's atoms were changed since they were selected from: select again")
+            raise RuntimeError("the encoder's atoms were changed after the selection: select again")
         device = self.atom.device
         batch = self.atom.shape[0]
         if receiver is None:
             if self.images.requires_grad and self.images_version != tensor_version(self.images):
                 raise RuntimeError(
-                    "images were changed in place since they were selected from: gradients would be lost"
+                    "images were changed in place after the selection, so their gradient would be lost: select again"
                 )
             receiver = self.images
         elif receiver.shape != (count * batch, *self.images.shape[1:]):

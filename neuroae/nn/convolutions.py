@@ -13,11 +13,11 @@ from .code import SparseCode
 
 
 class SparseConvTranspose2d(nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` that also takes a SparseCode, for which it computes the survivors' share alone.
+    """``nn.ConvTranspose2d`` that also takes a SparseCode, for which it computes only with the survivors.
 
     Arguments, parameters and state_dict are those of ``nn.ConvTranspose2d``. The weight is in channels_last memory
-    order, in which the weights of one atom are adjacent. Dense tensors, and settings of ``groups`` or ``dilation``
-    other than 1, go through the dense layer. Under autocast the output has autocast's dtype; sums are in float32.
+    order, in which the weights of one atom are adjacent. The dense layer computes dense tensors, and codes if
+    ``groups`` or ``dilation`` is not 1. Under autocast the output has autocast's dtype; sums are in float32.
     """
 
     def reset_parameters(self) -> None:
@@ -39,8 +39,8 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
 
         Raises:
             TypeError: ``input`` is neither a SparseCode nor a tensor.
-            ValueError: The code has another number of atoms or is on another device than the weight, or no output of
-                this layer has ``output_size``.
+            ValueError: The code has another number of atoms or is on another device than the weight, or
+                ``output_size`` is not possible for this layer.
         """
         if isinstance(input, Tensor):
             dense = super().forward(input, output_size)
@@ -73,7 +73,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
     def sparse_output_padding(
         self, code: SparseCode, output_size: list[int] | None, weight: Tensor
     ) -> tuple[int, ...]:
-        """Returns the rows and columns that are added at the end."""
+        """Returns how many rows and columns are added at the end of the smallest output."""
         if output_size is None:
             return tuple(int(extra) for extra in self.output_padding)
         if len(output_size) < 2:
@@ -81,7 +81,9 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         sizes = minimum_output_size(code.index, weight, self.stride, [int(rows) for rows in self.padding])
         extra = tuple(side - size for side, size in zip(output_size[-2:], sizes, strict=True))
         if not all(0 <= more < step for more, step in zip(extra, self.stride, strict=True)):
-            raise ValueError(f"output_size is {tuple(output_size[-2:])}, expected from {sizes} by less than a stride")
+            raise ValueError(
+                f"output_size is {tuple(output_size[-2:])}, expected at least {sizes}, and less than a stride more"
+            )
         return extra
 
 
@@ -89,9 +91,9 @@ class WinogradConvTranspose2d(nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` that computes 3 x 3 filters with stride 1 by Winograd's minimal filtering on the CPU.
 
     This takes a quarter of the multiplications. Outputs are computed in float32 for every input dtype, and agree with
-    the dense layer to 1e-5 of the largest output. Gradients in float32 agree as well. For bfloat16 maps, processors
-    with bfloat16 products (AVX512_BF16) use these for the gradient, with a root mean square error of about 1% of the
-    gradient's. Parameters and state_dict are those of ``nn.ConvTranspose2d``. The layer falls back to it where the C++
+    the dense layer to 1e-5 of the largest output. Gradients in float32 agree as well. For bfloat16 maps, gradients use
+    bfloat16 products on processors that have them (AVX512_BF16); their root mean square error is about 1%. Parameters
+    and state_dict are those of ``nn.ConvTranspose2d``. The layer falls back to ``nn.ConvTranspose2d`` where the C++
     backend is not faster: on other devices, in float64, in bfloat16 on a processor with matrix units, and for other
     settings of the layer. Under autocast the output has autocast's dtype.
     """

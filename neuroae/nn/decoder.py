@@ -23,8 +23,8 @@ class Decoder(nn.Module):
         stride: The stride of the first layer; the others have 1.
         image_size: Height and width of the output, or one number for both.
         out_channels: The number of the image's channels, C.
-        resize: Enlarges the first layer's output to image_size + 2 (bicubic), as the published Imagenette decoder.
-        clamp_width: Of the surrogate "selection" alone: the last ReLU and the clamp then pass the gradient times
+        resize: Enlarges the first layer's output to image_size + 2 (bicubic), like the published Imagenette decoder.
+        clamp_width: For the surrogate "selection" only: the last ReLU and the clamp pass the gradient times
             1 / (1 + (d / clamp_width)^2), with d the distance of their input to [0, 1]. Most pixels of a trained
             decoder are exactly 0 or 1, where the true derivative is 0.
 
@@ -53,7 +53,7 @@ class Decoder(nn.Module):
             layer.to(memory_format=torch.channels_last)
 
     def config(self) -> dict[str, Any]:
-        """Returns the arguments by name, in values that JSON holds."""
+        """Returns the arguments by name, as values that JSON can hold."""
         return {
             "in_channels": self.conv1.in_channels,
             "kernel_size": self.conv1.kernel_size[0],
@@ -88,7 +88,7 @@ class Decoder(nn.Module):
 
         Args:
             hidden: (rows, 300, h, w), after the ReLU.
-            smooth: Whether the clamp has the smooth gradient of ``clamp_width`` in place of the true one.
+            smooth: Whether the clamp has the smooth gradient of ``clamp_width`` instead of the true one.
         """
         if self.resize:
             size = [side + 2 for side in self.image_size]

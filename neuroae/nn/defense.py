@@ -18,8 +18,8 @@ from .pretrained_model import PretrainedModel
 from .selection_gradient import SelectionGradient, is_shareable
 
 AUTOENCODER_IDENTITY = "autoencoder-identity"
-# From about this many rows on, the fixed cost of a pass is small: the packing of filters on a CPU, launches on a GPU.
-# Rows are images of 32 x 32 pixels; larger images count as several, since pixels take the memory.
+# With this many rows in a pass, its fixed cost is small: the packing of filters on a CPU, the launches on a GPU. A row
+# is an image of 32 x 32 pixels; a larger image counts as several, since memory grows with the pixels.
 ROWS = {"cpu": 64, "cuda": 512}
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -45,7 +45,7 @@ class Defense(PretrainedModel):
         self.autoencoder_identity = False
 
     def config(self) -> dict[str, Any]:
-        """Returns the configurations of encoder, decoder and classifier, in values that JSON holds.
+        """Returns the configurations of encoder, decoder and classifier, as values that JSON can hold.
 
         Under W-AIGA (see ``with_surrogate``) the encoder's surrogate is "autoencoder-identity".
 
@@ -100,7 +100,7 @@ class Defense(PretrainedModel):
         return logits.unflatten(0, (realizations, images.shape[0]))
 
     def autoencode(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
-        """Returns the images that the classifier gets in one realization, (B, C, H, W) in [0, 1]."""
+        """Returns the decoded images of one realization, the classifier's input, (B, C, H, W) in [0, 1]."""
         code = self.encoder.encode(images.detach() if self.autoencoder_identity else images, 1, seed, image_ids)
         return self.decode(code, images)
 
@@ -125,10 +125,10 @@ class Defense(PretrainedModel):
         return self.classifier(self.decode(code, receiver))
 
     def decode(self, code: SparseCode, images: Tensor) -> Tensor:
-        """Decodes a code. Under W-AIGA the result has the gradient of the identity, which goes to ``images``.
+        """Decodes a code. Under W-AIGA (see ``with_surrogate``) the gradient goes to ``images`` unchanged.
 
         Raises:
-            ValueError: The images do not have the decoder's size, to which it would crop without notice.
+            ValueError: The images do not have the decoder's size; the decoder would crop without notice.
         """
         self.require_size(images)
         if not self.autoencoder_identity:
@@ -138,7 +138,7 @@ class Defense(PretrainedModel):
         return decoded + (images - images.detach()).to(decoded.dtype)
 
     def require_size(self, images: Tensor) -> None:
-        """Checks that the images have the size of our decoder's output; ValueError where they have not."""
+        """Raises ``ValueError`` for images of another size than our decoder's output."""
         if isinstance(self.decoder, Decoder) and images.shape[2:] != self.decoder.image_size:
             (height, width), expected = images.shape[2:], self.decoder.image_size
             raise ValueError(f"images are {height} x {width}, expected {expected[0]} x {expected[1]}, the decoder's")
@@ -184,18 +184,18 @@ class Defense(PretrainedModel):
     def with_surrogate(
         self, surrogate: str, *, selection_width: float | None = None, clamp_width: float | None = None
     ) -> "Defense":
-        """Returns the same model with another gradient. The two share parameters, buffers and training mode of parts.
+        """Returns the same model with another gradient. The two share parameters, buffers and training modes.
 
         Args:
             surrogate: "selection" for the gradient through the top T; "identity", "smooth" or "smooth-normalized" for
                 W-NFGA (the white-box near-full-gradient attack: gradients through the surviving coefficients) with
                 that derivative of the quantizer; "autoencoder-identity" for W-AIGA (the white-box
-                autoencoder-identity gradient approximation), which takes the whole autoencoder for the identity.
-            selection_width: Of "selection" (see ``SparseEncoder``); None keeps the encoder's.
-            clamp_width: Of "selection" (see ``Decoder``); None keeps the decoder's.
+                autoencoder-identity gradient approximation), which treats the autoencoder as the identity.
+            selection_width: For "selection" only (see ``SparseEncoder``); None keeps the encoder's.
+            clamp_width: For "selection" only (see ``Decoder``); None keeps the decoder's.
 
         Raises:
-            ValueError: The surrogate is unknown, or a width fits neither it nor the decoder.
+            ValueError: The surrogate is unknown, or a width does not fit the surrogate or the decoder.
             TypeError: ``forward`` was assigned to this instance.
         """
         surrogates = (*ENCODER_SURROGATES, AUTOENCODER_IDENTITY)
@@ -205,7 +205,7 @@ class Defense(PretrainedModel):
             raise ValueError(f"surrogate is {surrogate!r}, expected {SELECTION!r} with a selection or clamp width")
         if "forward" in vars(self):
             raise TypeError(
-                "forward was assigned to the model itself, whose gradient it would keep; define it in a subclass"
+                "forward was assigned to the model itself, and would keep its own gradient; define it in a subclass"
             )
         model = share(self)
         model.autoencoder_identity = surrogate == AUTOENCODER_IDENTITY
@@ -225,13 +225,13 @@ class Defense(PretrainedModel):
     def rows_at_once(self) -> int | None:
         """Returns how many rows (images times realizations) of 32 x 32 pixels an attack should draw at once.
 
-        None for subclasses and models with hooks, which attacks call once a realization
-        (``neuroae.attacks.protocol``).
+        None for subclasses and models with hooks, which attacks call once for each realization
+        (see ``neuroae.attacks.protocol``).
         """
         return ROWS.get(self.encoder.atoms.device.type, ROWS["cpu"]) if is_plain(self) else None
 
     def realizer(self, images: Tensor, seed: int, image_ids: Tensor) -> Callable[[int, int, Tensor], Tensor] | None:
-        """Selects once for these images, and returns the function by which attacks draw realizations.
+        """Selects once for these images, and returns the function with which attacks draw realizations.
 
         Args:
             images: (B, C, H, W) in [0, 1].
@@ -239,7 +239,7 @@ class Defense(PretrainedModel):
 
         Returns:
             A function of (start, count, receiver) to the logits of ``count`` realizations (see ``realize``). None for
-            subclasses and models with hooks, which attacks call once a realization.
+            subclasses and models with hooks, which attacks call once for each realization.
         """
         if not is_plain(self):
             return None
@@ -249,16 +249,16 @@ class Defense(PretrainedModel):
     def shared_gradient(
         self, images: Tensor, seed: int, image_ids: Tensor, normalize: Callable[[Tensor], Tensor]
     ) -> SelectionGradient | None:
-        """Returns the object by which attacks compute one gradient of many realizations (``SelectionGradient``).
+        """Returns a ``SelectionGradient``, with which attacks compute one gradient of many realizations.
 
         Args:
             images: (B, C, H, W) in [0, 1].
             seed, image_ids: Seed and ids of the draws, as in ``SparseEncoder.encode``.
-            normalize: The attack's function from gradients of realizations (rows, C, H, W) to their terms in the sum.
+            normalize: The attack's function from realizations' gradients, (rows, C, H, W), to the terms of the sum.
 
         Returns:
-            None where realizations cannot share work: under other surrogates than "selection", and in models with
-            other parts than ours.
+            None if realizations cannot share work: under any surrogate but "selection", and in models with parts that
+            are not ours.
         """
         if self.autoencoder_identity or self.encoder.surrogate != SELECTION or not is_plain(self):
             return None
@@ -270,7 +270,7 @@ class Defense(PretrainedModel):
 
 
 def is_plain(model: nn.Module) -> TypeGuard[Defense]:
-    """Returns whether a call runs the code of ``Defense`` and ``SparseEncoder``, without subclasses or hooks."""
+    """Returns whether model and encoder are a ``Defense`` and a ``SparseEncoder`` without subclasses or hooks."""
     if type(model) is not Defense or type(model.encoder) is not SparseEncoder:
         return False
     return not is_altered(model) and not is_altered(model.encoder)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from ..kernels import backend_name, interpreting, load_backend, namespace
+from ..kernels import backend_name, is_interpreting, load_backend, namespace
 from ..kernels.ops import SURROGATES, Code
 from ..utils.randomness import image_id_tensor, seed_tensor
 from ..utils.validation import check_boolean, check_integer, check_number
@@ -40,22 +40,23 @@ class SparseEncoder(nn.Module):
         beta: The factor of the dead zone, |a| < beta * epsilon * norm with norm the atom's l1 norm (eq. 3).
         quantize: True passes sign * norm, False the projections.
         signed: False takes magnitudes first, as the published code did, so that values are 0 or +norm.
-        surrogate: The gradient. "identity", "smooth" (eq. 9) and "smooth-normalized" (the published code's) replace
-            the quantizer's derivative and pass through the survivors alone (W-NFGA, the paper's white-box
-            near-full-gradient attack, section 4). "selection" follows how atoms enter and leave the top T, and goes
-            to all of them.
+        surrogate: The kind of gradient. "identity", "smooth" (eq. 9) and "smooth-normalized" (of the published code)
+            replace the quantizer's derivative; the gradient flows through the survivors only (W-NFGA, the paper's
+            white-box near-full-gradient attack, section 4). "selection" follows how atoms enter and leave the top T;
+            the gradient flows to all atoms.
         sigma: The width of the smooth surrogates.
-        backend: The set of kernels: "auto" takes the one of the images' device; "reference", "cpu" and "triton" insist
-            on one.
-        selection_width: Of the surrogate "selection": how far from the T-th magnitude an atom counts, on the scale of
-            projections. None is a tenth of epsilon times the mean l1 norm of the atoms, 0.02 at the paper's settings.
+        backend: The set of kernels. "auto" chooses it by the images' device; "reference", "cpu" and "triton" are the
+            choices.
+        selection_width: For the surrogate "selection" only: how far from the T-th magnitude an atom counts, on the
+            scale of projections. None takes a tenth of epsilon times the atoms' mean l1 norm, 0.02 at the paper's
+            settings.
 
     Raises:
         TypeError: A tensor has the wrong dtype or an argument the wrong type.
-        ValueError: Any other argument that does not fit; the message names it, what came and what was expected.
+        ValueError: Another argument does not fit; the message gives its name, its value and what was expected.
     """
 
-    # The arguments that describe the encoder beside its atoms; ``backend`` says where it runs, not what it is.
+    # The arguments that describe the encoder, without its atoms, and without ``backend``, which changes no results.
     CONFIG = (
         "stride",
         "top_t",
@@ -72,7 +73,7 @@ class SparseEncoder(nn.Module):
     atoms: Tensor
     norms: Tensor
     dead_zone: Tensor
-    # The atoms that norms and dead zones belong to. Modules that earlier versions pickled have none.
+    # The atoms from which norms and dead zones were computed. Modules pickled by earlier versions have none.
     atoms_state: AtomsState | None = None
 
     def __init__(
@@ -109,7 +110,7 @@ class SparseEncoder(nn.Module):
         self.refresh_norms()
 
     def config(self) -> dict[str, Any]:
-        """Returns the arguments by name except atoms and backend, in values that JSON holds."""
+        """Returns the arguments except atoms and backend, by name, as values that JSON can hold."""
         return {name: getattr(self, name) for name in self.CONFIG}
 
     @classmethod
@@ -149,11 +150,11 @@ class SparseEncoder(nn.Module):
         Raises:
             ValueError: The atoms were changed or replaced and have no unit l2 norm.
         """
-        # A graph that is being compiled or exported cannot ask for a tensor's identity.
+        # While a graph is compiled or exported, a tensor's identity is not available.
         if not torch.compiler.is_compiling() and not (self.atoms_state and self.atoms_state.is_of(self.atoms)):
             check_atoms(self.atoms)
             if self.atoms_state and self.atoms_state.atoms is not self.atoms:
-                return self.measure_levels()  # without keeping them: the atoms may be replaced for this call alone
+                return self.measure_levels()  # not stored, since the atoms may be replaced for this call only
             self.refresh_norms()
         assert self.atoms_state is not None
         return Levels(self.norms, self.dead_zone, self.atoms_state.selection_width)
@@ -205,9 +206,9 @@ class SparseEncoder(nn.Module):
         return self.make_code(code, images, images)
 
     def select(self, images: Tensor) -> TopT:
-        """Computes projections and the top T, from which many realizations can be drawn.
+        """Returns the top T projections of each patch, from which many realizations can be drawn.
 
-        ``select(images).draw(seed, count=40)`` draws 40 of them. ``images`` are as in ``encode``.
+        For example, ``select(images).draw(seed, count=40)`` draws 40. ``images`` are as in ``encode``.
         """
         images = self.prepare_images(images)
         width = self.levels().selection_width  # raises for atoms that do not fit
@@ -261,8 +262,8 @@ class SparseEncoder(nn.Module):
 
     def membership_settings(self) -> MembershipSettings:
         """Returns the settings of the gradient through the selection."""
-        # Without quantization the survivors' values have a derivative too, in every realization that keeps them. The
-        # gradient of the selection is weighted by the probability of that.
+        # Without quantization, the values of survivors have a gradient as well, in the realizations that keep them. To
+        # match, the selection's gradient is multiplied by the probability that dropout keeps an atom.
         factor = 1.0 if self.quantize else 1 - self.dropout_p
         return MembershipSettings(
             self.backend,
@@ -290,7 +291,7 @@ class SparseEncoder(nn.Module):
         """Returns the images in float32 and contiguous. The kernels check the pixels' range when they read them.
 
         Raises:
-            TypeError: ``images`` is no tensor of float32, or of half precision under autocast.
+            TypeError: ``images`` is not a tensor, or not in float32. Under autocast half precision is accepted too.
             ValueError: Shape or device do not fit the atoms, or the backend does not serve the device.
         """
         if not isinstance(images, Tensor):
@@ -317,16 +318,16 @@ class SparseEncoder(nn.Module):
         return images.contiguous()
 
     def require_backend(self, device_type: str) -> None:
-        served = "cpu" if self.backend == "cpu" or interpreting() else "cuda"
-        if device_type != served or backend_name(device_type) != self.backend:
+        expected = "cpu" if self.backend == "cpu" or is_interpreting() else "cuda"
+        if device_type != expected or backend_name(device_type) != self.backend:
             raise ValueError(f"backend is {self.backend!r}, which does not serve tensors on {device_type}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SparseEncoder":
         """Moves the dictionary between devices; its dtype and memory layout stay."""
         state = self.atoms_state if self.atoms_state and self.atoms_state.is_of(self.atoms) else None
-        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        buffers = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)
-        for name, buffer in before.items():
+        for name, buffer in buffers.items():
             moved = self._buffers[name]
             assert moved is not None
             if moved.dtype != torch.float32:
@@ -341,7 +342,7 @@ class SparseEncoder(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Checks a dictionary before it is copied.
 
-        A hook would do the same, but a copy of this layer would take the hook with it, and with the hook this layer.
+        This is not a hook, because a copy of this layer would copy the hook, which would still hold this layer.
         """
         if prefix + "atoms" in state_dict:
             check_atoms(state_dict[prefix + "atoms"])

@@ -13,7 +13,7 @@ class PretrainedModel(nn.Module):
     def from_pretrained(cls, name_or_folder: str | Path) -> Self:
         """Loads a saved model, in evaluation mode and float32.
 
-        Warns where the folder was written by an earlier version, which kept no digests of the tensors.
+        A warning is given for a folder that an earlier version wrote, without digests of the tensors.
 
         Args:
             name_or_folder: A folder that ``save_pretrained`` or ``neuroae train`` wrote, or the name of a model that
@@ -39,7 +39,7 @@ class PretrainedModel(nn.Module):
 
         Args:
             folder: The folder, created if missing. Files with these names are replaced.
-            notes: Values that JSON holds, saved in the configuration under "notes". The card shows the notes that
+            notes: Values that JSON can hold, saved in the configuration under "notes". The card shows the notes that
                 ``neuroae train`` writes (see ``neuroae.models.card``).
             half: Stores the weights of convolutions and linear layers as float16, in half the space. Each changes by
                 at most 2^-11 of its value, or by 2^-25 near 0. All other tensors are stored bit for bit.

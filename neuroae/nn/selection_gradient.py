@@ -1,4 +1,4 @@
-"""One gradient through the selection of many realizations, which computes their common part once."""
+"""The gradient of many realizations through the selection, which computes their common part only once."""
 
 from collections.abc import Callable
 
@@ -20,10 +20,10 @@ class SelectionGradient:
     """The gradient of the losses of many realizations under the surrogate "selection".
 
     The gradient of each realization's loss is normalized at the decoded image, and goes back through the decoder to
-    the output of its first layer. That layer has the same weight and the same selection behind it in all realizations,
-    so gradients are added up there. One dense backward pass of the layer and one of the selection then finish the
-    gradient for all of them. Memory does not grow with the number of realizations. For one realization the direction
-    is that of plain autograd.
+    the output of its first layer. There the gradients of all realizations are added up, because this layer's weight
+    and the selection before it are the same for all. One dense backward pass of the layer and one of the selection
+    then finish the gradient for all of them. Memory does not grow with the number of realizations. For a single
+    realization the direction is the same as with plain autograd.
 
     Call ``logits`` and ``add`` in turn for a few realizations at a time, and ``finish`` once (see
     ``neuroae.attacks.protocol.GradientOfRealizations``).
@@ -32,8 +32,8 @@ class SelectionGradient:
         encoder, decoder, classifier: The parts of a ``Defense``; their parameters require no gradient.
         images: (B, C, H, W) float32 in [0, 1].
         seed, image_ids: Seed and ids of the draws, as in ``SparseEncoder.encode``.
-        normalize: The function from gradients of realizations to the decoded images, (rows, C, H, W), to their terms
-            in the sum.
+        normalize: Turns the realizations' gradients at the decoded images, (rows, C, H, W), into the terms that are
+            added up.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class SelectionGradient:
             gradients = torch.zeros_like(self.classified)
         terms = self.normalize(gradients.float()).to(self.decoded.dtype)
         (grad_hidden,) = torch.autograd.grad(self.decoded, self.hidden, terms)
-        # The backward pass of the first layer's ReLU, in place: each copy would move the bytes of the layer's output.
+        # The backward pass of the first layer's ReLU. It is in place, since the tensor is large and a copy slow.
         torch.ops.aten.threshold_backward.grad_input(grad_hidden, self.hidden.detach(), 0, grad_input=grad_hidden)
         if not self.encoder.quantize:
             self.value_sum += self.value_gradient(grad_hidden)
         for realization in grad_hidden.split(len(self.images)):
             if self.hidden_sum is None:
-                # The sum uses the first chunk's memory, since allocating costs more than adding.
+                # The sum reuses the first gradient's memory, since allocating costs more than adding.
                 self.hidden_sum = realization.float()
             else:
                 self.hidden_sum += realization
@@ -117,7 +117,7 @@ class SelectionGradient:
 
 
 def is_shareable(layer: nn.Module) -> bool:
-    """Returns whether gradients may be added up before this first layer: it has the same weight in every call."""
+    """Returns whether gradients may be added up at this first layer's output: its weight is the same in every call."""
     if type(layer) is not SparseConvTranspose2d or is_altered(layer) or is_parametrized(layer):
         return False
     return layer.groups == 1 and layer.dilation == (1, 1)

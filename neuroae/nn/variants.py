@@ -50,7 +50,7 @@ class Ensemble(nn.Module):
 
 
 class MeanField(nn.Module):
-    """A defense whose dropout is replaced by its expectation: one deterministic pass in place of many draws.
+    """A defense whose dropout is replaced by its expectation: one deterministic pass instead of many draws.
 
     All T coefficients stay, activated and quantized as in the defense, and are multiplied by 1 - p. Attacks crafted on
     this module need one realization, and are scored on the defense itself.
@@ -80,9 +80,9 @@ class MeanField(nn.Module):
 
 
 class FixedMasks(nn.Module):
-    """A random model made deterministic: every call draws the same masks and the same from torch's generators.
+    """A random model made deterministic: all calls draw the same masks, and the same numbers from torch's generators.
 
-    For debugging, and for libraries that expect a deterministic model. Results on it say nothing about the random
+    It is for debugging, and for libraries that expect a deterministic model. Its results say nothing about the random
     model.
 
     Args:
@@ -112,9 +112,9 @@ class FixedMasks(nn.Module):
 
 
 class FixedBatch(nn.Module):
-    """Classifies any number of images by a model that takes batches of one size alone.
+    """Classifies any number of images with a model that takes batches of one size only.
 
-    A batch is split into parts of that size. The last part is filled up with images of the batch, whose logits are
+    A batch is split into parts of that size. The last part is filled up with images of the batch, and their logits are
     dropped.
 
     Args:
@@ -130,13 +130,13 @@ class FixedBatch(nn.Module):
         self.training = False
 
     def forward(self, images: Tensor, **arguments: object) -> Tensor:
-        """Returns logits (B, classes) of images (B, C, H, W). Splits arguments with one entry for each image, too."""
+        """Returns logits (B, classes) of images (B, C, H, W). Splits arguments with an entry for each image, too."""
         count = len(images)
         padded = torch.arange(-(-count // self.size) * self.size, device=images.device) % count
         logits = []
         for rows in padded.split(self.size):
-            rest = {name: select_rows(value, rows, count) for name, value in arguments.items()}
-            logits.append(self.model(images[rows], **rest))
+            row_arguments = {name: select_rows(value, rows, count) for name, value in arguments.items()}
+            logits.append(self.model(images[rows], **row_arguments))
         return torch.cat(logits)[:count]
 
 
@@ -146,6 +146,6 @@ def select_rows(value: object, rows: Tensor, count: int) -> object:
 
 
 def check_defense(model: Defense) -> None:
-    """Checks that a model is a ``Defense``; TypeError where it is not."""
+    """Raises ``TypeError`` for a model that is not a ``Defense``."""
     if not isinstance(model, Defense):
         raise TypeError(f"model is a {type(model).__name__}, expected a Defense")

@@ -24,9 +24,9 @@ class Batch(NamedTuple):
         images: (B, C, H, W) float32 in [0, 1].
         labels: (B,) int64.
         ids: (B,) int64.
-        seed: The seed of the step's masks, the same in every process, since masks follow from the image id too.
-        weight: The factor of this process's loss. Averaged over the processes, the weighted losses are the mean over
-            all images of the step. It is 1 where shares are equal.
+        seed: The seed of the step's masks. It is the same in every process, since masks depend on the image id too.
+        weight: The factor of this process's loss, 1 if all shares are equal. With it, the average of the processes'
+            losses is the mean over all images of the step.
     """
 
     images: Tensor
@@ -46,12 +46,12 @@ def batches(
 ) -> Iterator[Batch]:
     """Yields the batches of one pass over the images, in an order drawn anew for every epoch.
 
-    Batches follow from the settings' seed, the epoch, the step and the image ids. The last batch may be smaller.
+    Batches depend only on the settings' seed, the epoch, the step and the image ids. The last batch may be smaller.
 
     Args:
         data: The images.
         settings: Batch size, augmentation and seed.
-        stage: What is trained. Two stages with the same seed have different masks.
+        stage: The name of what is trained. Two stages with the same seed have different masks.
         epoch: The number of the pass, from 0 on.
         device: The device of the batches.
         first_step: The step to start from.
@@ -64,7 +64,7 @@ def batches(
             continue
         share = indices[rank::world]
         weight = len(share) * world / len(indices)
-        # A process without a share takes part with an image of weight 0, since gradients are averaged over all.
+        # Gradients are averaged over all processes, so one without a share takes part with an image of weight 0.
         yield load_batch(data.take(share if len(share) else indices[:1]), settings, stage, epoch, step, weight, device)
 
 
@@ -96,13 +96,13 @@ def check_images(name: str, data: ImageSet) -> None:
 
 
 def check_task(task: nn.Module, data: ImageSet, settings: TrainingSettings) -> None:
-    """Refuses a task that cannot learn, or whose classes are not the images'.
+    """Refuses a task that cannot learn, or that has other classes than the images.
 
-    The task computes the loss of the first images, in evaluation mode. Draws of the training stay as they are.
+    The task computes the loss of the first images, in evaluation mode. This changes no draws of the training.
 
     Raises:
         TypeError: A parameter is not float32, or the model's output is not a tensor.
-        ValueError: No parameter requires a gradient, or the number of classes differs from the images'.
+        ValueError: No parameter requires a gradient, or the model has another number of classes than the images.
     """
     if not any(parameter.requires_grad for parameter in task.parameters()):
         raise ValueError("the model holds no parameter that requires a gradient, expected at least one")

@@ -19,7 +19,7 @@ from .history import Epoch, Meter
 from .settings import TrainingSettings
 
 FORMAT = 2
-# Errors of reading the parts of a file that has another form.
+# Errors that arise from a file whose content has another form.
 DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError)
 NOT_THIS_RUN = "{} does not hold the state of this run: {!r}"
 
@@ -31,7 +31,7 @@ class Position:
     Attributes:
         epoch: The number of the current epoch, from 0 on.
         step: The next step of the epoch, from 0 on.
-        history: The epochs that are done.
+        history: The completed epochs.
         meter: The sums over the current epoch.
     """
 
@@ -43,7 +43,7 @@ class Position:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that a step changes.
+    """The objects that a step changes.
 
     Attributes:
         task: The module that is trained.
@@ -57,7 +57,7 @@ class TrainingState:
 
 
 def through_json(name: str, value: dict[str, Any]) -> dict[str, Any]:
-    """Returns a value as JSON gives it back: lists for tuples, text for keys.
+    """Returns a value as it comes back from JSON: with lists for tuples, and text for keys.
 
     Args:
         name: The argument's name, for the error.
@@ -80,7 +80,7 @@ def save_checkpoint(path: Path, state: TrainingState, position: Position, identi
         path: The file.
         state: The state of the training.
         position: Its position.
-        identity: What the training is. A run with another identity does not resume from this file.
+        identity: The values by which trainings differ. A run with another identity does not resume from this file.
 
     Raises:
         OSError: The file cannot be written.
@@ -96,7 +96,7 @@ def save_checkpoint(path: Path, state: TrainingState, position: Position, identi
         "position": asdict(position),
         "optimizer": optimizer["param_groups"],
         "scheduler": state.scheduler.state_dict(),
-        # What modules store beside their tensors, such as a classifier's mean and std.
+        # The metadata that modules store beside their tensors, such as a classifier's mean and std.
         "modules": weights._metadata,  # type: ignore[attr-defined]
     }
     save_tensors(path, tensors, metadata)
@@ -110,9 +110,9 @@ def load_checkpoint(
     Args:
         path: The file.
         state: The state to load into.
-        identity: What this training is.
-        settings: Its settings, which limit the position.
-        images: The number of training images, which limits it too.
+        identity: The identity of this training.
+        settings: Its settings, for checking the position.
+        images: The number of training images, for checking the position.
 
     Raises:
         ValueError: The file is damaged, holds a position that this training cannot reach, or belongs to another run;
@@ -137,7 +137,7 @@ def load_checkpoint(
 
 
 def decode_position(values: dict[str, Any]) -> Position:
-    """Returns the position that ``asdict`` made these values of."""
+    """Returns the position from the values that ``asdict`` made of it."""
     history = [Epoch(**epoch) for epoch in values["history"]]
     return Position(values["epoch"], values["step"], history, Meter(**values["meter"]))
 
@@ -150,7 +150,7 @@ def check_position(path: Path, position: Position, settings: TrainingSettings, i
         position: Its position.
         settings: The settings of the training.
         images: The number of training images.
-        scheduled: The number of steps that the schedule of the learning rate has made.
+        scheduled: The number of steps that the learning rate's schedule has made.
 
     Raises:
         ValueError: The training cannot reach the position.
@@ -173,10 +173,10 @@ def check_position(path: Path, position: Position, settings: TrainingSettings, i
 
 
 def check_equal(name: str, value: object, expected: object) -> None:
-    """Refuses another value than the expected one.
+    """Refuses a value that is not the expected one.
 
     Raises:
-        ValueError: It is another one.
+        ValueError: The values differ.
     """
     if value != expected:
         raise ValueError(f"{name} is {value}, expected {expected}")
@@ -184,12 +184,12 @@ def check_equal(name: str, value: object, expected: object) -> None:
 
 def load_state(state: TrainingState, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Loads task, optimizer and scheduler from the content of a checkpoint."""
-    weights = OrderedDict(select("task.", tensors))
+    weights = OrderedDict(strip_prefix("task.", tensors))
     if "modules" in metadata:  # checkpoints of earlier versions have none
         weights._metadata = metadata["modules"]  # type: ignore[attr-defined]
     state.task.load_state_dict(weights)
     momenta: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in select("optimizer.", tensors).items():
+    for name, tensor in strip_prefix("optimizer.", tensors).items():
         number, key = name.split(".", 1)
         momenta.setdefault(int(number), {})[key] = tensor
     state.optimizer.load_state_dict({"state": momenta, "param_groups": metadata["optimizer"]})
@@ -197,13 +197,13 @@ def load_state(state: TrainingState, tensors: dict[str, Tensor], metadata: dict[
     state.scheduler.load_state_dict(metadata["scheduler"])
 
 
-def select(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the tensors whose names start with the prefix, by the rest of their names."""
+def strip_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors whose names start with the prefix, by their names without the prefix."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def restore_strides(optimizer: torch.optim.Optimizer) -> None:
-    """Gives momenta the strides of their parameters, which files do not hold. Steps are fast where the two agree."""
+    """Gives momenta the strides of their parameters, which files do not hold. Steps are slower if the two differ."""
     for parameter, momenta in optimizer.state.items():
         for name, tensor in momenta.items():
             if tensor.shape == parameter.shape:

@@ -1,4 +1,4 @@
-"""What a training reports: one record for each epoch, and the sums over the current epoch that it is made from."""
+"""The record of each epoch of a training, and the sums over the current epoch from which it is computed."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from ..utils import distributed
 class Epoch:
     """Means over one pass over the training images, and over the validation images after it.
 
-    Two epochs that differ in their speed alone are equal.
+    Epochs that differ only in their speed are equal.
 
     Attributes:
-        stage: What was trained, such as "defense".
+        stage: The name of what was trained, such as "defense".
         number: The epoch's number, from 1 on.
         learning_rate: The learning rate at the end of the epoch.
         loss: The mean loss of the training images, while they were learned from.
@@ -55,7 +55,7 @@ class Meter:
     seconds: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
-        # On the device that computes the steps, so that no step waits for a GPU.
+        # The sums stay on the device that computes the steps, so that no step waits for a GPU.
         self._sums: Tensor | None = None
 
     def add(self, loss: Tensor, logits: Tensor | None, labels: Tensor, weight: float) -> None:
@@ -65,7 +65,7 @@ class Meter:
             loss: The mean loss of this process's images.
             logits: (B, classes), or None if the task has none.
             labels: (B,) int64.
-            weight: The weight of this process's batch; images of a batch without weight do not count.
+            weight: The weight of this process's batch. Images of a batch with weight 0 do not count.
         """
         count = len(labels) if weight else 0
         classified = 0 if logits is None else count
@@ -78,7 +78,7 @@ class Meter:
         self._sums += step
 
     def read(self) -> None:
-        """Brings the attributes up to date, which waits for a GPU.
+        """Updates the attributes from the device, which waits for a GPU.
 
         Raises:
             FloatingPointError: The loss of a step was not finite.

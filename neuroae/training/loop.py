@@ -26,9 +26,9 @@ from .history import Epoch, Meter
 from .settings import TrainingSettings
 
 VALIDATION_BATCH = 64
-# The time between two readings of the loss, each of which waits for a GPU.
+# The seconds between two readings of the loss. Each reading waits for the GPU.
 SHOW_SECONDS = 0.1
-# What the loop itself adds to a run's identity.
+# The entries that the loop adds to a run's identity.
 IDENTITY = ("stage", "settings", "data", "validation", "model", "atoms")
 
 
@@ -39,10 +39,10 @@ class Run:
     Attributes:
         folder: The folder for checkpoints, ``checkpoint-STAGE.safetensors``.
         seconds: The time between two checkpoints. There is also one at the end of every epoch.
-        identity: Values that JSON can hold and that must be the same when the run is resumed. Stage, settings, data,
-            validation images, model and atoms are compared in any case.
-        report: Called with this stage's epochs so far, when the training resumes and after every epoch.
-        held: Whether the caller has claimed the folder, for longer than the training takes.
+        identity: Values that must be the same when the run is resumed, as JSON can hold them. Stage, settings, data,
+            validation images, model and atoms are always compared.
+        report: A function that gets this stage's epochs so far, when the training resumes and after every epoch.
+        held: Whether the caller has claimed the folder already, since it works there for longer than the training.
     """
 
     folder: str | Path
@@ -63,21 +63,21 @@ def fit(
     """Minimizes the loss of a task over its parameters that require gradients, and leaves it in evaluation mode.
 
     Args:
-        task: A module that maps images, labels, ids and a seed to an ``Objective``, such as those in ``methods``.
+        task: A module from images, labels, ids and a seed to an ``Objective``, such as the tasks in ``methods``.
         data: The training images.
         settings: Optimizer, schedule and seed.
-        stage: What is trained. It names the progress bar, the checkpoint and the stream of masks.
-        run: Where checkpoints are kept; None keeps none.
+        stage: The name of what is trained, for the progress bar, the checkpoint and the stream of masks.
+        run: Where checkpoints are saved; None saves none.
         validation: Images that are scored after every epoch, with one realization, and not learned from.
 
     Returns:
-        The epochs, also those from before the training was stopped.
+        The epochs, including those before a stop.
 
     Raises:
         BlockingIOError: Another run has claimed the folder.
         FloatingPointError: The loss became infinite or NaN.
         TypeError: The model's output is not a tensor, or JSON cannot hold the run's identity.
-        ValueError: There are no images or nothing to learn, the model's classes are not the images', or the folder
+        ValueError: There are no images or nothing to learn, the model has other classes than the images, or the folder
             belongs to another run.
     """
     check_images("data", data)
@@ -93,7 +93,7 @@ def fit(
 
 
 def check_identity(identity: dict[str, Any]) -> None:
-    """Refuses a run's identity that JSON cannot hold, or with names that the loop uses.
+    """Refuses a run's identity that JSON cannot hold, or that uses names of the loop's entries.
 
     Raises:
         TypeError: JSON cannot hold it.
@@ -128,18 +128,18 @@ class Loop:
         self.identity = self.make_identity()
         self.state = make_state(task, settings, steps_per_epoch(data, settings))
         self.position = Position()
-        # The times at which progress was shown and a checkpoint was saved last.
-        self.shown = self.saved = 0.0
+        # When progress was last shown, and when a checkpoint was last saved.
+        self.shown_time = self.saved_time = 0.0
 
     def make_identity(self) -> dict[str, Any]:
-        """Returns everything that must be the same when the run is resumed."""
+        """Returns the values that must be the same when the run is resumed."""
         values = (
             self.stage,
             asdict(self.settings),
             self.data.fingerprint(),
             self.validation.fingerprint() if self.validation else None,
             structure(self.task),
-            # No step changes the atoms, and a checkpoint would replace them.
+            # Other atoms would go unnoticed: no step changes them, and loading a checkpoint replaces them.
             [dictionary_digest(part.atoms) for part in self.task.modules() if isinstance(part, SparseEncoder)],
         )
         identity = through_json("run.identity", (self.run.identity if self.run else None) or {})
@@ -152,7 +152,7 @@ class Loop:
         module = distributed.parallelize(self.task)
         total = self.settings.epochs * len(self.data)
         with progress_bar(total=total, initial=self.images_done(), desc=self.stage, unit="img") as progress:
-            self.shown = self.saved = time.monotonic()
+            self.shown_time = self.saved_time = time.monotonic()
             while self.position.epoch < self.settings.epochs:
                 self.learn_epoch(module, progress)
                 finish_epoch(self.task, self.state, self.position, self.settings, self.stage, self.validation)
@@ -172,33 +172,33 @@ class Loop:
     def learn_epoch(self, module: nn.Module, progress: tqdm) -> None:
         """Makes the remaining steps of the current epoch."""
         self.task.train()
-        position, started = self.position, time.monotonic()
+        position, start = self.position, time.monotonic()
         for batch in batches(self.data, self.settings, self.stage, position.epoch, self.device, position.step):
             step(module, self.state, batch, self.settings.precision, position.meter)
             position.step += 1
-            # Several processes read the loss in every step, so that all of them end where it is not finite.
-            if distributed.world_size() > 1 or time.monotonic() - self.shown > SHOW_SECONDS:
+            # Several processes read the loss in every step, so that all of them stop at once if it is not finite.
+            if distributed.world_size() > 1 or time.monotonic() - self.shown_time > SHOW_SECONDS:
                 self.show(progress)
-            if self.run and time.monotonic() - self.saved > self.run.seconds:
+            if self.run and time.monotonic() - self.saved_time > self.run.seconds:
                 self.show(progress)
-                position.meter.seconds += self.shown - started
+                position.meter.seconds += self.shown_time - start
                 self.save()
-                started = self.saved
+                start = self.saved_time
         self.show(progress)
-        position.meter.seconds += self.shown - started
+        position.meter.seconds += self.shown_time - start
 
     def show(self, progress: tqdm) -> None:
         """Reads the loss and updates the progress bar."""
         self.position.meter.read()
         progress.set_postfix(self.position.meter.summary() | {"epoch": self.position.epoch + 1}, refresh=False)
         progress.update(self.images_done() - progress.n)
-        self.shown = time.monotonic()
+        self.shown_time = time.monotonic()
 
     def save(self) -> None:
         """Writes a checkpoint, in the first process."""
         if self.path and distributed.is_first():
             save_checkpoint(self.path, self.state, self.position, self.identity)
-        self.saved = time.monotonic()
+        self.saved_time = time.monotonic()
 
     def report(self) -> None:
         """Reports the epochs so far, in the first process."""
@@ -211,14 +211,14 @@ class Loop:
 
 
 def require_one_position(position: Position, device: torch.device) -> None:
-    """Refuses processes that see different checkpoints, as on machines that share no folder.
+    """Refuses to train if processes have loaded different checkpoints, as on machines that share no folder.
 
     Raises:
-        ValueError: The processes stand at different steps.
+        ValueError: The processes are at different steps.
     """
-    here = torch.tensor([position.epoch, position.step])
-    if not torch.equal(distributed.total(here, device).cpu(), here * distributed.world_size()):
-        raise ValueError(f"processes stand at different steps, this one at {here.tolist()}: all must see one folder")
+    place = torch.tensor([position.epoch, position.step])
+    if not torch.equal(distributed.total(place, device).cpu(), place * distributed.world_size()):
+        raise ValueError(f"processes stand at different steps, this one at {place.tolist()}: all must see one folder")
 
 
 def make_state(task: nn.Module, settings: TrainingSettings, steps_per_epoch: int) -> TrainingState:
@@ -230,7 +230,7 @@ def make_state(task: nn.Module, settings: TrainingSettings, steps_per_epoch: int
         weight_decay=settings.weight_decay,
     )
     steps = settings.epochs * steps_per_epoch
-    # A triangle of a single step would have the learning rate 0.
+    # In a triangle of a single step the learning rate would be 0.
     if settings.schedule == "constant" or steps == 1:
         return TrainingState(task, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0))
     rising = max(1, steps // 2)
@@ -249,11 +249,11 @@ def step(module: nn.Module, state: TrainingState, batch: Batch, precision: str, 
     """Makes one step.
 
     Args:
-        module: The task, which several processes wrap to average gradients.
-        state: The state, which the step changes.
+        module: The task; with several processes it is wrapped, to average gradients.
+        state: The training's state, which the step changes.
         batch: This process's share of the step.
         precision: The precision of decoder and classifier.
-        meter: Counts the step's loss.
+        meter: The meter that the step's loss is added to.
     """
     with model_draws(batch):
         with autocast(precision, batch.images.device):
@@ -268,7 +268,7 @@ def step(module: nn.Module, state: TrainingState, batch: Batch, precision: str, 
 def model_draws(batch: Batch) -> AbstractContextManager[None]:
     """Seeds torch's generators, which a model may draw from, by the step and the process.
 
-    So a resumed run needs no state of the generators, and no two processes draw the same numbers.
+    So a checkpoint need not hold the generators' states, and no two processes draw the same numbers.
     """
     return drawing_from(derive_seed(batch.seed, "model", distributed.rank()), batch.images.device)
 
@@ -282,7 +282,7 @@ def finish_epoch(
     validation: ImageSet | None,
 ) -> None:
     """Scores the validation images, adds the epoch to the history, and moves the position to the next epoch."""
-    # The first process saves its buffers; after a step, the other processes have other running statistics.
+    # Each process has its own running statistics after a step; the first one's are scored and saved.
     distributed.share_buffers(task)
     meter = position.meter
     scores = None if validation is None else score(task, validation, settings, stage, position.epoch)
@@ -303,11 +303,11 @@ def finish_epoch(
 
 @torch.no_grad()
 def score(task: nn.Module, validation: ImageSet, settings: TrainingSettings, stage: str, epoch: int) -> Meter:
-    """Returns the task's scores on the validation images, in evaluation mode and float32, with masks of their own."""
+    """Scores the task on the validation images, in evaluation mode and float32, with masks of their own."""
     device = next(task.parameters()).device
     task.eval()
     meter = Meter()
-    # Without augmentation.
+    # These settings do not augment.
     scoring = TrainingSettings(epochs=1, batch_size=VALIDATION_BATCH, seed=settings.seed)
     for batch in batches(validation, scoring, f"{stage} validation", epoch, device):
         with model_draws(batch):

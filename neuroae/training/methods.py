@@ -1,4 +1,4 @@
-"""The three ways to train a model (paper, sections 2.3 and 5.1), and the tasks that they minimize."""
+"""The three ways to train a model (paper, sections 2.3 and 5.1), and the tasks whose losses they minimize."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -30,7 +30,7 @@ def train_plain(
         classifier: Maps images (B, C, H, W) in [0, 1] to logits (B, classes).
         data: The training images.
         settings: Optimizer, schedule and seed.
-        run: Where checkpoints are kept; None keeps none.
+        run: Where checkpoints are saved; None saves none.
         validation: Images that are scored after every epoch, and not learned from.
 
     Returns:
@@ -80,8 +80,8 @@ def train_unsupervised(
 
     Args:
         model: The defense.
-        data, settings, run, validation: See ``train_plain``. ``settings.epochs`` are the classifier's.
-        decoder_epochs: The number of epochs of the decoder.
+        data, settings, run, validation: See ``train_plain``. ``settings.epochs`` is for the classifier.
+        decoder_epochs: The number of epochs for the decoder.
 
     Returns:
         The epochs of the decoder, then those of the classifier.
@@ -133,7 +133,7 @@ class Supervised(nn.Module):
 
 
 class Regression(nn.Module):
-    """Mean squared difference between decoded image and image, from which the decoder learns without labels."""
+    """Mean squared difference between decoded and original image, from which the decoder learns without labels."""
 
     def __init__(self, model: Defense) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ def cross_entropy(output: object, labels: Tensor) -> Objective:
 
     Raises:
         TypeError: The output is not a tensor.
-        ValueError: It is not (B, classes).
+        ValueError: The output's shape is not (B, classes).
     """
     logits = require_tensor(output)
     check_logits(logits, len(labels), 0)

@@ -17,7 +17,7 @@ class TrainingSettings:
 
     Attributes:
         epochs: The number of passes over the training images.
-        batch_size: The number of images in a step, over all processes.
+        batch_size: The number of images in a step, in all processes together.
         learning_rate: The learning rate at its peak, in the middle of the training.
         schedule: "triangular", linear from 0 to the peak over the first half of the steps and back to 0 over the
             second; or "constant".
@@ -25,7 +25,7 @@ class TrainingSettings:
         weight_decay: The weight decay of SGD.
         precision: "float32", or "bfloat16" for decoder and classifier.
         augment: Whether images are cropped at random after padding by 4 pixels, and mirrored half of the time.
-        seed: Decides the order of the images, their augmentation and the encoder's masks.
+        seed: The seed of the images' order, their augmentation and the encoder's masks.
 
     Raises:
         TypeError: A setting has another type. numpy's numbers are refused too, since checkpoints cannot hold them.

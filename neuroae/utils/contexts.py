@@ -23,7 +23,7 @@ SLOW_BFLOAT16 = (
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Returns a context in which decoder and classifier compute in this precision.
 
-    The encoder computes in float32 in either precision. A warning says where bfloat16 is slow.
+    The encoder always computes in float32. A warning is given on a device where bfloat16 is slow.
 
     Args:
         precision: "float32" or "bfloat16".
@@ -40,7 +40,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Returns the dtype that autocast computes in on this device; None where autocast is off, and on "meta"."""
+    """Returns the dtype in which autocast computes on this device; None if autocast is off, and on "meta"."""
     if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
@@ -50,29 +50,29 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 def repeatable() -> Iterator[None]:
     """Makes results repeatable on one machine: float32 without TF32, and the same cuDNN algorithms every time."""
     cudnn = torch.backends.cudnn
-    before = cudnn.benchmark, cudnn.deterministic
+    previous = cudnn.benchmark, cudnn.deterministic
     cudnn.benchmark, cudnn.deterministic = False, True
     try:
         with full_float32():
             yield
     finally:
-        cudnn.benchmark, cudnn.deterministic = before
+        cudnn.benchmark, cudnn.deterministic = previous
 
 
 @contextmanager
 def float32_by_default() -> Iterator[None]:
-    """Creates tensors without a dtype as float32, whatever ``torch.set_default_dtype`` set."""
-    before = torch.get_default_dtype()
+    """Makes float32 the default dtype of new tensors, whatever ``torch.set_default_dtype`` has set."""
+    previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(previous)
 
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Turns gradients off for the module's parameters, so that a backward pass goes to its input alone."""
+    """Turns gradients off for the module's parameters, so that a backward pass goes to its input only."""
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)

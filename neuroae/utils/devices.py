@@ -1,4 +1,4 @@
-"""The device that a process computes on, what it is fast at, and how the process reuses freed memory."""
+"""The device that a process computes on, the dtypes that it is fast in, and the reuse of freed memory."""
 
 import ctypes
 import functools
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 DEVICE_TYPES = ("cpu", "cuda")
-# A launcher sets one of these to show a process its own GPU only.
+# Environment variables by which a launcher makes only one GPU visible to a process.
 ISOLATION_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 # Parameters of mallopt, as numbered in glibc's malloc.h, with their values here.
@@ -25,11 +25,11 @@ def choose_device(name: str | None) -> torch.device:
 
     Args:
         name: "cpu", "cuda:1" and so on. "cuda" is this process's GPU: the one of its ``LOCAL_RANK`` if ``torchrun``
-            started it, otherwise the first. None is "cuda" if there is a GPU, and "cpu" if there is none.
+            started it, otherwise the first. None chooses "cuda" if there is a GPU, and "cpu" if there is none.
 
     Raises:
-        ValueError: torch does not know the device, or the machine does not have it; its type has no float64, which
-            all backends need; or several processes would share a GPU.
+        ValueError: torch does not know the device; the machine does not have it; it is neither a CPU nor a CUDA
+            device (others have no float64, which all backends need); or several processes would share a GPU.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,7 +67,7 @@ def local_processes() -> int:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Returns the tensor on the device. A copy from the CPU to a GPU is queued, and not waited for."""
+    """Returns the tensor on the device, without waiting for a copy from the CPU to a GPU."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -93,12 +93,12 @@ def keep_freed_memory() -> bool:
     """Makes the C library keep large freed blocks for reuse, for the life of the process.
 
     Every training or attack step frees and allocates the same hundreds of megabytes. By default glibc returns such
-    blocks to the system and gets them back zeroed page by page, which takes a tenth of a step. Pages of 2 MiB instead
-    of 4 KiB save another tenth, spent on translating addresses. The setting affects the whole process, so the command
-    line makes it, and the library never does. Its price is that memory stays at its peak.
+    blocks to the system and gets them back zeroed page by page, which takes a tenth of a step. Another tenth goes to
+    translating addresses, which pages of 2 MiB instead of 4 KiB save. The setting affects the whole process, so only
+    the command line makes it, never the library. Its price is that memory stays at its peak.
 
     Returns:
-        False where the C library does not support it.
+        Whether the C library supports it.
     """
     try:
         library = ctypes.CDLL(None)
@@ -125,7 +125,7 @@ def physical_memory() -> int:
 
 
 def can_reserve_addresses() -> bool:
-    """Returns whether addresses that are allocated and never written to cost nothing and break no limit."""
+    """Returns whether memory that is allocated and never written to costs nothing and breaks no limit."""
     import resource  # not on Windows
 
     overcommit = Path("/proc/sys/vm/overcommit_memory")

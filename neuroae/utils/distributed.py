@@ -1,6 +1,6 @@
-"""Several processes, as ``torchrun`` starts them; in a single process all functions here do nothing.
+"""Work in several processes that ``torchrun`` started. In a single process all functions here do nothing.
 
-``group`` is entered once, around all work. Inside, each process has a rank and its share of the images.
+``group`` is entered once, around all work. Inside, each process has a rank, and works on its share of the images.
 """
 
 import os
@@ -12,8 +12,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# DistributedDataParallel imports this module, whose functions keep the default group that exists at that time. If that
-# happened inside a group, the group's threads would outlive it and sometimes abort the process at its end.
+# Imported here, before any group exists: the functions of this module keep the default group that exists when it is
+# imported. DistributedDataParallel would import it inside our group, whose threads would then outlive the group and
+# sometimes abort the process at its end.
 import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -38,8 +39,8 @@ def group(device: torch.device) -> Iterator[None]:
         yield
         failed = False
     finally:
-        # Processes leave nccl together: one that failed would wait for the others, which wait for it, and its error
-        # would never be shown.
+        # Processes leave nccl together. If one has failed, it would wait here for the others, which wait for it, and
+        # its error would never be shown.
         if not (on_gpu and failed):
             dist.destroy_process_group()
 
@@ -60,13 +61,13 @@ def is_first() -> bool:
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come to this call."""
+    """Waits until every process has come to this call."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def total(values: Tensor, device: torch.device) -> Tensor:
-    """Returns the sum of the values over all processes, on ``device``; a single process gets its own tensor back."""
+    """Returns the sum of the values over all processes, on ``device``; in a single process returns the same tensor."""
     if not dist.is_initialized():
         return values
     result = values.to(device, copy=True)
@@ -82,13 +83,14 @@ def share_buffers(module: nn.Module) -> None:
 
 
 def parallelize(module: nn.Module) -> nn.Module:
-    """Wraps the module so that gradients are averaged over the processes; a single process gets it back as it is."""
+    """Wraps the module so that gradients are averaged over the processes; in a single process returns it unchanged."""
     if not dist.is_initialized():
         return module
-    # Buffers are shared here and not in every step. A step changes only running statistics, which no other step reads;
-    # they are shared again before an epoch is scored and saved.
+    # Buffers are shared here, and not in every step. A step changes only running statistics, which no step reads; they
+    # are shared again before an epoch is scored and saved.
     share_buffers(module)
-    # find_unused_parameters keeps the order in which gradients are packed. Otherwise it changes after the first step,
-    # and sums of three or more processes with it, so that a resumed run would differ from an uninterrupted one.
+    # find_unused_parameters keeps the order in which gradients are packed for the sum over processes. Otherwise it
+    # would change after the first step, and with it the sums of three or more processes, so that a resumed run would
+    # differ from an uninterrupted one.
     warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
     return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)

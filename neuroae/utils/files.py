@@ -1,6 +1,6 @@
-"""Files: JSON and tensors, written in one step and read with errors that name them; folders that one run works in.
+"""JSON and tensor files, which are replaced in one step, and folders that are claimed by one run at a time.
 
-Nothing here unpickles.
+Errors name the file. Nothing here unpickles.
 """
 
 import errno
@@ -23,16 +23,16 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 LOCK = ".lock"
-# The metadata of a tensor file that holds the digests of its tensors.
+# The metadata key under which a tensor file holds the digests of its tensors.
 DIGESTS = "tensor_sha256"
-# A temporary file of this age was left by a process that was killed: none of our files takes as long to write.
+# A temporary file of this age was left by a killed process, since none of our files takes as long to write.
 LEFTOVER_SECONDS = 600.0
-# Errors of file systems that cannot flush, such as FUSE, SMB and some network file systems, for folders above all.
+# Errors of file systems that cannot flush, especially folders, such as FUSE, SMB and other network file systems.
 FLUSH_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 MAX_DIFFERENCE_LENGTH = 200
 ANOTHER_FOLDER = "Use another folder, or remove this one to start anew"
-# The folders that this process works in, each with the device and inode of its lock file. Another run's lock file has
-# another inode: an open file keeps its own even after it is removed.
+# The folders that this process works in, with the device and inode of each one's lock file. If another run replaces
+# the folder, its lock file has another inode, because an open file keeps its inode even after it is removed.
 CLAIMS: dict[Path, tuple[int, int]] = {}
 
 
@@ -84,11 +84,11 @@ def decode_json(text: str) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes tensors and metadata as safetensors, with a digest of each tensor, by which ``load_tensors`` sees damage.
+    """Writes tensors and metadata as safetensors, with a digest of each tensor, so that ``load_tensors`` sees damage.
 
     Args:
         path: The file.
-        tensors: The tensors by name. They are stored contiguous, and those that share memory each by itself.
+        tensors: The tensors by name. They are stored contiguous, and separately even if they share memory.
         metadata: Values that JSON can hold, by name.
 
     Raises:
@@ -100,7 +100,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     }
     digests = {name: tensor_digest(tensor) for name, tensor in copies.items()}
     texts = {name: json.dumps(value) for name, value in {**(metadata or {}), DIGESTS: digests}.items()}
-    # safetensors' save_file would write to a temporary file with a name of its own, which a kill would leave for ever.
+    # Not by safetensors' save_file: it uses a temporary name of its own, which a killed process would leave for ever.
     content = sort_metadata(safetensors.torch.save(copies, texts))
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -127,12 +127,12 @@ def tensor_digest(tensor: Tensor) -> str:
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the tensors and the metadata of a safetensors file.
 
-    Metadata that is not JSON, as other programs may write it, stays text.
+    Metadata of other programs that is not JSON is returned as text.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not complete, or a tensor does not fit its digest. Files of other programs and of
-            earlier versions have no digests.
+        ValueError: The file is not complete, or a tensor does not match its digest. (Files of other programs and of
+            earlier versions have no digests.)
     """
     require_file(path)
     try:
@@ -162,7 +162,7 @@ def decode_metadata(path: Path, name: str, text: str) -> Any:
 
 
 def check_digests(path: Path, tensors: Mapping[str, Tensor], digests: Any) -> None:
-    """Refuses tensors that do not fit their digests.
+    """Refuses tensors that do not match their digests.
 
     Raises:
         ValueError: A tensor differs, or the digests are of other tensors.
@@ -175,7 +175,7 @@ def check_digests(path: Path, tensors: Mapping[str, Tensor], digests: Any) -> No
 
 
 def has_digests(path: Path) -> bool:
-    """Returns whether a tensor file holds digests, by which damage to its tensors is seen."""
+    """Returns whether a tensor file holds digests, so that damage to its tensors can be seen."""
     with safetensors.safe_open(path, framework="pt") as file:
         return DIGESTS in (file.metadata() or {})
 
@@ -185,10 +185,10 @@ def has_digests(path: Path) -> bool:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary file that replaces ``path`` when the block ends, and is removed if the block raises.
+    """Yields the path of a temporary file, which replaces ``path`` at the end of the block, or is removed on an error.
 
     Raises:
-        FolderReplacedError: ``path`` is in a folder that this process claimed and that was replaced since.
+        FolderReplacedError: ``path`` is in a folder that was replaced after this process had claimed it.
         OSError: The file cannot be written, for example because the disk is full; the message names ``path``.
     """
     require_claim(path)
@@ -214,7 +214,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Names ``path`` in errors of the system that name no file, or a temporary file that is gone by then."""
+    """Adds ``path`` to operating-system errors that name no file, or only a temporary one that no longer exists."""
     try:
         yield
     except OSError as error:
@@ -225,9 +225,9 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk, so that a power cut cannot lose them.
+    """Waits until a file's content, or a folder's list of names, is on the disk, so that a power cut cannot lose it.
 
-    Where the file system cannot flush, it returns at once.
+    Returns at once if the file system cannot flush.
     """
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -257,10 +257,10 @@ def remove_leftovers(path: Path, seconds: float = 0.0) -> None:
 
     Args:
         path: The file.
-        seconds: The age from which a temporary file is a leftover; more than 0 where another process may be writing.
+        seconds: The age from which a temporary file is a leftover; above 0 if another process may be writing.
     """
     latest = time.time() - seconds
-    # The names that tempfile makes for this path; glob alone would also find temporary files of other paths.
+    # Matches the names that tempfile makes for this path. The glob also finds temporary files of other paths.
     temporary_name = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
     for leftover in path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"):
         if not temporary_name.fullmatch(leftover.name):
@@ -277,7 +277,7 @@ def remove_leftovers(path: Path, seconds: float = 0.0) -> None:
 def claimed(folder: Path) -> Iterator[None]:
     """Claims the folder for this process, until the block ends or the process is killed.
 
-    Inside of the block, files are not written into the folder once it has been removed or replaced.
+    If the folder is removed or replaced during the block, ``replacing`` no longer writes into it.
 
     Raises:
         BlockingIOError: Another run has claimed the folder.
@@ -300,17 +300,20 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def watched(folder: Path) -> Iterator[None]:
-    """Refuses to write into the folder once its claim, by this process or another one of its group, is gone."""
+    """Makes ``replacing`` refuse to write into the folder after it was removed or replaced, until the block ends.
+
+    The claim may be this process's, or that of another process of its group.
+    """
     path, lock = Path(os.path.abspath(folder)), lock_identity(folder)
-    before = CLAIMS.get(path)
+    outer = CLAIMS.get(path)
     if lock is not None:
         CLAIMS[path] = lock
     try:
         yield
     finally:
         CLAIMS.pop(path, None)
-        if before is not None:
-            CLAIMS[path] = before
+        if outer is not None:
+            CLAIMS[path] = outer
 
 
 def require_claim(path: Path) -> None:
@@ -336,14 +339,14 @@ def lock_identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-# Checking what is there
+# Checks of existing files
 
 
 def require_file(path: Path) -> None:
     """Refuses a path that is not a file.
 
     Raises:
-        FileNotFoundError: It is missing, or a folder.
+        FileNotFoundError: The path is missing, or is a folder.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing" if not path.exists() else f"{path} is not a file")
@@ -358,7 +361,7 @@ def require_same(path: Path, stored: dict[str, Any], expected: dict[str, Any]) -
         expected: The settings of this run.
 
     Raises:
-        ValueError: They differ; the message says where.
+        ValueError: The settings differ; the message says where.
     """
     differing = [name for name in {**stored, **expected} if stored.get(name) != expected.get(name)]
     if differing:
@@ -367,10 +370,10 @@ def require_same(path: Path, stored: dict[str, Any], expected: dict[str, Any]) -
 
 
 def require_empty(path: Path, outputs: Iterable[Path]) -> None:
-    """Refuses a folder with outputs of a run but without the file that says of which run.
+    """Refuses a folder that holds outputs of a run, but not the file that identifies the run.
 
     Args:
-        path: That file, which is missing.
+        path: The identifying file, which is missing.
         outputs: Files and folders that a run writes beside it.
 
     Raises:
@@ -384,10 +387,10 @@ def require_empty(path: Path, outputs: Iterable[Path]) -> None:
             )
 
 
-def difference(name: str, there: Any, here: Any) -> str:
-    """Returns in words how a stored value, ``there``, differs from this run's value, ``here``."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        differing = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-        return "; ".join(difference(f"{name}.{key}", there.get(key), here.get(key)) for key in differing)
-    text = f"{name} is {there!r} there and {here!r} here"
+def difference(name: str, stored: Any, current: Any) -> str:
+    """Returns in words how a stored value differs from this run's current one."""
+    if isinstance(stored, dict) and isinstance(current, dict):
+        differing = [key for key in {**stored, **current} if stored.get(key) != current.get(key)]
+        return "; ".join(difference(f"{name}.{key}", stored.get(key), current.get(key)) for key in differing)
+    text = f"{name} is {stored!r} there and {current!r} here"
     return text if len(text) < MAX_DIFFERENCE_LENGTH else f"{name} differs"

@@ -11,7 +11,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: in
     Args:
         header: The names of the columns.
         rows: The cells, as many in each row as the header has.
-        text_columns: The number of first columns that are aligned to the left; the others hold numbers, to the right.
+        text_columns: The number of leading columns that are aligned to the left. The others are aligned to the right.
 
     Raises:
         ValueError: A row has another length than the header.

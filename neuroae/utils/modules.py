@@ -1,6 +1,6 @@
-"""What a model consists of: its modules with their settings, tensors and hooks, and whether it takes seeds.
+"""The parts of a model: its modules with their settings, tensors and hooks, and whether its forward takes seeds.
 
-Descriptions are the same in every process and every version of PyTorch.
+Descriptions are the same in every process and in every version of PyTorch.
 """
 
 import inspect
@@ -13,7 +13,7 @@ from types import CellType, FunctionType, MethodType
 from torch import Tensor, nn
 
 SEED_ARGUMENTS = {"seed", "image_ids"}
-# Wrappers pass all arguments on to the module in this attribute.
+# Classes that pass all arguments on to a module, with the attribute that holds the module.
 WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
@@ -45,7 +45,7 @@ def direct_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def module_settings(module: nn.Module) -> str:
     """Returns the module's settings as text.
 
-    Those of PyTorch's modules are the arguments of their constructors, since ``extra_repr`` changes between versions.
+    For PyTorch's modules these are the arguments of the constructor, since ``extra_repr`` changes between versions.
     """
     if not is_torch_module(module):
         return module.extra_repr()
@@ -60,7 +60,7 @@ def is_torch_module(module: nn.Module) -> bool:
 
 
 def is_altered(module: nn.Module) -> bool:
-    """Returns whether a call does something else than the class says: by hooks, or by a ``forward`` assigned to it."""
+    """Returns whether the module has hooks, or a ``forward`` of its own that replaces the class's."""
     return "forward" in vars(module) or bool(hooks(module))
 
 
@@ -70,24 +70,24 @@ def hooks(module: nn.Module) -> list[Callable[..., object]]:
 
 
 def every_module(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields all modules of the model by path, also those in lists, dictionaries and functions.
+    """Yields all modules of the model by path, including those in lists, dictionaries and functions.
 
-    PyTorch does not register the latter, so that ``model.eval()`` does not reach them.
+    PyTorch does not register modules in such places, so ``model.eval()`` does not reach them.
     """
-    seen: set[int] = set()
-    waiting: list[tuple[str, object]] = [("", model)]
-    while waiting:
-        path, value = waiting.pop()
-        if id(value) in seen:
+    visited: set[int] = set()
+    stack: list[tuple[str, object]] = [("", model)]
+    while stack:
+        path, value = stack.pop()
+        if id(value) in visited:
             continue
-        seen.add(id(value))
+        visited.add(id(value))
         if isinstance(value, nn.Module):
             yield path, value
-        waiting += [(f"{path}.{name}" if path else str(name), part) for name, part in parts(value)]
+        stack += [(f"{path}.{name}" if path else str(name), part) for name, part in parts(value)]
 
 
 def parts(value: object) -> Iterable[tuple[object, object]]:
-    """Returns the contents of a module, a container or a function, by name or position; of other objects, nothing."""
+    """Returns the contents of a module, container or function, by name or position; nothing for other objects."""
     if isinstance(value, nn.Module):
         variables = {} if is_torch_module(value) else vars(value)
         attributes = (
@@ -120,7 +120,7 @@ def takes_seeds(model: nn.Module) -> bool:
     """Returns whether the model takes ``seed`` and ``image_ids``, as a ``Defense`` does."""
     try:
         return set(inspect.signature(unwrap(model).forward).parameters) >= SEED_ARGUMENTS
-    except (ValueError, TypeError):  # TorchScript modules that were traced, loaded or frozen have no argument names
+    except (ValueError, TypeError):  # traced, loaded and frozen TorchScript modules have no argument names
         return False
 
 

@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 30.0
 def progress_bar(**settings: Any) -> tqdm:
     """Returns a progress bar, shown by the first process only.
 
-    A terminal shows it live; where the output goes to a file, a line is written every 30 seconds.
+    On a terminal it moves; otherwise, as in a file, a line is written every 30 seconds.
 
     Args:
         **settings: Arguments of ``tqdm``.
@@ -23,7 +23,7 @@ def progress_bar(**settings: Any) -> tqdm:
 
 
 def is_terminal(stream: object) -> bool:
-    """Returns whether the stream is a terminal; where a program replaced it, it may have no ``isatty``."""
+    """Returns whether the stream is a terminal. A program's replacement for the stream may have no ``isatty``."""
     try:
         return bool(stream.isatty())  # type: ignore[attr-defined]
     except (AttributeError, ValueError):  # ValueError: the stream is closed

@@ -1,4 +1,4 @@
-"""Seeds by purpose, and random numbers by image: they follow from the seed and the image's id, not from its batch."""
+"""Seeds by purpose, and random numbers by image, which depend on the seed and the image's id, not on its batch."""
 
 import hashlib
 import math
@@ -22,7 +22,7 @@ def derive_seed(seed: int, purpose: str, *position: int) -> int:
     Args:
         seed: The user's seed.
         purpose: What the draws are for, such as "training" or "scoring".
-        *position: Where they are made: epoch, attack, restart, step and so on.
+        *position: The numbers of epoch, attack, restart, step and so on, at which the draws are made.
 
     Raises:
         TypeError: The seed is not an integer.

@@ -40,6 +40,6 @@ class RenamedModules(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Makes the old names importable; further calls in a process do nothing."""
+    """Makes the old names importable. Further calls do nothing."""
     if not any(isinstance(finder, RenamedModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, RenamedModules())

@@ -17,7 +17,7 @@ def check_integer(name: str, value: int, low: float, high: float = math.inf) -> 
 
     Raises:
         TypeError: The value is not an int.
-        ValueError: It is out of range.
+        ValueError: The value is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
         raise TypeError(f"{name} is a {type(value).__name__}, expected an int")
@@ -37,7 +37,7 @@ def check_number(name: str, value: float, is_valid: Callable[[float], bool], exp
 
     Raises:
         TypeError: The value is not a number.
-        ValueError: It is not finite, or not valid.
+        ValueError: The value is not finite, or not valid.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is a {type(value).__name__}, expected a number")
@@ -49,9 +49,9 @@ def check_boolean(name: str, value: object) -> None:
     """Refuses a value that is not a bool.
 
     Raises:
-        TypeError: It is of another type.
+        TypeError: The value has another type.
     """
     if not isinstance(value, bool):
         kind = type(value)
-        shown = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-        raise TypeError(f"{name} is a {shown}, expected a bool")
+        type_name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+        raise TypeError(f"{name} is a {type_name}, expected a bool")

@@ -1,4 +1,4 @@
-"""The versions that a result was made with, and warnings where they change."""
+"""The versions with which a result was computed, and warnings when they change."""
 
 import platform
 import subprocess
@@ -19,14 +19,14 @@ UNKNOWN_COMMIT = "unknown, installed without its repository"
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of everything that decides numbers: packages, C++ library, GPU and commit."""
+    """Returns the versions of everything that affects results: packages, C++ library, GPU and commit."""
     return {
         "neuroae": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "scikit-learn": version("scikit-learn"),
         "python": platform.python_version(),
-        # The name that saved models and evaluations use; another one would read as another version.
+        # Saved models and evaluations use this key; under another key the version would seem to have changed.
         "C++ engine": cpp_library(),
         **gpu(),
         "commit": git_commit(Path(__file__).parent) or UNKNOWN_COMMIT,
@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
 def cpp_library() -> str:
     """Returns the C++ library's instruction set and the start of its file's SHA-256 digest; "missing" without one.
 
-    The digest is there because the compiler decides numbers too.
+    The digest is included because the compiler affects results too.
     """
     try:
         instructions = cpu.instruction_set()
@@ -59,11 +59,11 @@ def gpu() -> dict[str, str]:
 
 
 def note_versions(path: Path, record: dict[str, Any]) -> None:
-    """Adds this process's versions to a record, with a warning, if they are not there yet.
+    """Adds this process's versions to a record, with a warning, unless the record holds them already.
 
     Args:
         path: The record's JSON file, in the folder of the work that is resumed.
-        record: The content of the file. Its "versions" lists the versions that the work was done with so far.
+        record: The file's content. Its "versions" lists the versions with which the work was done so far.
     """
     current = versions()
     if current in record["versions"]:
@@ -74,9 +74,9 @@ def note_versions(path: Path, record: dict[str, Any]) -> None:
 
 
 def git_commit(folder: Path) -> str | None:
-    """Returns the commit that a folder is checked out at, "-dirty" if files differ; None outside of a checkout."""
+    """Returns the commit of a folder's checkout, with "-dirty" if files differ; None outside of a checkout."""
     try:
-        # An installed copy may lie inside of another project's repository, which does not track it.
+        # Fails for an installed copy inside of another project's repository, which does not track the package.
         git(folder, "ls-files", "--error-unmatch", "__init__.py")
         return git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):

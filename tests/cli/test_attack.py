@@ -312,7 +312,7 @@ def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
         (["defense", "--source", "nowhere"], "unknown name 'nowhere'"),
         (["defense", "--mode", "selection", "--momentum", "1"], "momentum is 1.0, expected in [0, 1)"),
         (["defense", "--mode", "selection", "--selection-width", "0"], "selection_width is 0.0, expected above 0"),
-        (["defense", "--attack", "apgd", "--momentum", "0.5"], "momentum and schedule are of the attack 'pgd'"),
+        (["defense", "--attack", "apgd", "--momentum", "0.5"], "attack is 'apgd', expected 'pgd' with momentum"),
         (["nowhere:model"], "there is no module 'nowhere'"),
         (["defense", "--device", "warp"], "device is 'warp'"),
         (["defense", "--images", "no.safetensors"], "no.safetensors is missing"),

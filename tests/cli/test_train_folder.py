@@ -53,7 +53,7 @@ def kill(folder: Path, command: str, module: ModuleType, where: str) -> None:
             train(folder, command)
 
 
-@pytest.mark.parametrize("where", ["learned_atoms", "learn", "finish"])
+@pytest.mark.parametrize("where", ["load_or_learn_atoms", "learn", "finish"])
 @pytest.mark.parametrize("other", ["unsupervised", "plain", "another-seed"])
 def test_another_command_is_refused_wherever_the_first_was_stopped(
     tmp_path: Path, module: ModuleType, where: str, other: str
@@ -182,4 +182,4 @@ def test_an_empty_output_is_not_the_current_folder(
 @pytest.mark.parametrize("scores", [[{}], [3], 3, [{"accuracy": "high", "images": 1, "data": "some"}]], ids=str)
 def test_scores_of_the_wrong_types_are_named(tmp_path: Path, module: ModuleType, scores: object) -> None:
     with pytest.raises(ValueError, match=r"config\.json holds scores that cannot be read: "):
-        module.last_score(tmp_path / "config.json", {"scores": scores})
+        module.describe_score(tmp_path / "config.json", {"scores": scores})

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroae.kernels import interpreting, load_backend
+from neuroae.kernels import is_interpreting, load_backend
 
-ON_GPU = not interpreting()
+ON_GPU = not is_interpreting()
 MARKS = (
     [
         pytest.mark.gpu,

@@ -26,7 +26,7 @@ SIGMA = 0.4
 
 def test_every_operation_runs_on_the_compiled_backend(backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     name = kernels.backend_name("cpu")
-    assert name == ("triton" if kernels.interpreting() else "cpu")
+    assert name == ("triton" if kernels.is_interpreting() else "cpu")
     assert kernels.load_backend(name) is backend
 
     class Called(Exception):
@@ -155,7 +155,7 @@ def random_grad_code(case: Case, generator: torch.Generator) -> Tensor:
 
 
 def test_a_selection_gradient_does_not_depend_on_the_batch(backend: ModuleType) -> None:
-    if kernels.interpreting():
+    if kernels.is_interpreting():
         pytest.skip("in the interpreter NumPy's products round by place; see test_triton_selection.py")
     case = small_case(images=7, atoms=257, top_t=30)
     grad_code = random_grad_code(case, torch.Generator().manual_seed(1))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from neuroae.kernels import interpreting
+from neuroae.kernels import is_interpreting
 
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Triton is published for Linux only"),
-    pytest.mark.skipif(interpreting(), reason="the interpreter does not compile"),
+    pytest.mark.skipif(is_interpreting(), reason="the interpreter does not compile"),
 ]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import oracle
 from dictionaries import unit_atoms
-from neuroae.kernels import interpreting, reference
+from neuroae.kernels import is_interpreting, reference
 from strategies import Case
 from triton_device import run
 
@@ -19,7 +19,7 @@ CODE = ("index", "value", "projection", "count")
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(interpreting() or not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.skipif(is_interpreting() or not torch.cuda.is_available(), reason="needs a GPU"),
 ]
 
 SIZES = {"cifar10": (16, 32, 4, 2, 500, 50), "imagenette": (2, 160, 8, 4, 1000, 50), "large": (2, 32, 8, 4, 3000, 100)}

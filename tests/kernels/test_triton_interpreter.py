@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from neuroae.kernels import interpreting
+from neuroae.kernels import is_interpreting
 
 HERE = Path(__file__).parent
 FILES = ("test_triton_encoder.py", "test_triton_selection.py", "test_triton_conv.py", "test_triton_philox.py")
 
 pytestmark = [
-    pytest.mark.skipif(interpreting(), reason="already in the interpreter"),
+    pytest.mark.skipif(is_interpreting(), reason="already in the interpreter"),
     pytest.mark.skipif(sys.platform != "linux", reason="Triton is published for Linux only"),
 ]
 

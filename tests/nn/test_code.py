@@ -121,7 +121,7 @@ def test_a_draw_with_a_gradient_refuses_images_changed_since_the_selection(
     changed = images * 1.0
     selection = encoder.select(changed)
     changed.mul_(0.5)
-    with pytest.raises(RuntimeError, match="images were changed in place since they were selected from"):
+    with pytest.raises(RuntimeError, match="images were changed in place after the selection"):
         selection.draw(seed=1)
     with torch.no_grad():
         selection = encoder.select(images)

@@ -155,7 +155,7 @@ def test_a_draw_is_refused_after_the_atoms_have_changed(
 ) -> None:
     selection = encoder.select(images)
     encoder.atoms.copy_(others)
-    with pytest.raises(RuntimeError, match="the encoder's atoms were changed since they were selected from"):
+    with pytest.raises(RuntimeError, match="the encoder's atoms were changed after the selection"):
         selection.draw(1)
 
 

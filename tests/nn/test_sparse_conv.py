@@ -88,7 +88,9 @@ def test_output_size(code: SparseCode, output_size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("output_size", [(9, 14), (10, 16)], ids=["too small", "too large"])
 def test_impossible_output_sizes_are_refused(code: SparseCode, output_size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"output_size is .* expected from \[10, 14\] by less than a stride"):
+    with pytest.raises(
+        ValueError, match=r"output_size is .* expected at least \[10, 14\], and less than a stride more"
+    ):
         SparseConvTranspose2d(30, 8, 4, 2)(code, output_size=output_size)
 
 

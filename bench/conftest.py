@@ -47,18 +47,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(autouse=True)
 def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(min(request.config.getoption("--threads"), os.cpu_count() or 1))
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
 def _announce(request: pytest.FixtureRequest) -> Iterator[None]:
     """Prints the lines of each benchmark as it ends. The tables come at the end, also after an interrupt."""
-    before = len(REPORT.comparisons), len(REPORT.stages)
+    counts = len(REPORT.comparisons), len(REPORT.stages)
     yield
-    lines = Report(REPORT.comparisons[before[0] :], REPORT.stages[before[1] :]).rows()
+    lines = Report(REPORT.comparisons[counts[0] :], REPORT.stages[counts[1] :]).rows()
     manager = request.config.pluginmanager
     terminal, capture = manager.getplugin("terminalreporter"), manager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
@@ -86,7 +86,7 @@ def compare(benchmark: BenchmarkFixture, rounds: int) -> Compare:
     """
 
     def run(
-        what: str,
+        title: str,
         images: int,
         ours: Action,
         alternatives: dict[str, Action],
@@ -99,10 +99,10 @@ def compare(benchmark: BenchmarkFixture, rounds: int) -> Compare:
         count = min(rounds, most_rounds)
         seconds = interleaved({"ours": ours, **alternatives}, count)
         ratios = {name: ratio(seconds[name], seconds["ours"]) for name in alternatives}
-        row = Comparison(what, statistics.median(seconds["ours"]) / images * 1e3, ratios, bound, aim, lower)
+        row = Comparison(title, statistics.median(seconds["ours"]) / images * 1e3, ratios, bound, aim, lower)
         REPORT.comparisons.append(row)
         benchmark.extra_info.update(
-            what=what,
+            what=title,
             images=images,
             backend=backend_name(device),
             threads=torch.get_num_threads(),

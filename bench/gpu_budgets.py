@@ -42,7 +42,7 @@ from neuroae.kernels.triton.selection_backward import selection_backward_launche
 from neuroae.kernels.triton.tiles import fits_registers
 
 LEAST_WARPS = 8
-WANTED_WARPS = 16
+ENOUGH_WARPS = 16
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Row:
     def note(self) -> str:
         if self.faults():
             return "OVER BUDGET: " + "; ".join(self.faults())
-        return self.limit if self.resident is not None and self.resident < WANTED_WARPS else ""
+        return self.limit if self.resident is not None and self.resident < ENOUGH_WARPS else ""
 
 
 def launches(setting: Setting) -> Iterator[tuple[str, Launch]]:

@@ -1,4 +1,4 @@
-"""Timing of alternatives in turn, so that a machine that becomes slower affects all of them equally."""
+"""Timing of alternatives in turn, so that a slower phase of the machine affects all of them equally."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ Action = Callable[[], object]
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster than the alternative: median over rounds, least and greatest."""
+    """How many times faster we are than the alternative: the median over rounds, the least and the greatest."""
 
     median: float
     low: float
@@ -23,7 +23,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Part:
-    """An action that does one of ``shares`` equal shares of the work; its time is multiplied by their number."""
+    """An action that does one of ``shares`` equal shares of the work. Its time is multiplied by ``shares``."""
 
     action: Action
     shares: float
@@ -46,8 +46,8 @@ LEAST_ROUNDS, UNCOUNTED = 3, 2
 def interleaved(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
     """Times the actions in turn, A B C A B C ..., and returns the seconds of each action in all rounds.
 
-    Two rounds before are not counted, or one if actions are long. One would be too few for short actions: on a virtual
-    machine new memory is several times slower at first.
+    Before the counted rounds there are two uncounted ones, or one if the actions are long. Short actions need two:
+    on a virtual machine, new memory is several times slower at first.
     """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     started, uncounted = time.perf_counter(), 0
@@ -56,8 +56,8 @@ def interleaved(actions: dict[str, Action], rounds: int) -> dict[str, list[float
             action()
         uncounted += 1
     started = time.perf_counter()
-    for done in range(rounds):
-        if done >= LEAST_ROUNDS and exceeds_limit(started, 1 + 1 / done):
+    for count in range(rounds):
+        if count >= LEAST_ROUNDS and exceeds_limit(started, 1 + 1 / count):
             break
         for name, action in actions.items():
             start = time.perf_counter()

@@ -9,7 +9,7 @@ from bench.measure import Ratio
 class Comparison:
     """One line of the first table. ``bound`` and ``aim`` are minimum ratios, maximum ones if ``lower_is_better``."""
 
-    what: str
+    title: str
     milliseconds: float
     ratios: dict[str, Ratio]
     bound: float | None = None
@@ -60,7 +60,7 @@ class Report:
     def comparison_lines(self) -> list[str]:
         if not self.comparisons:
             return []
-        head = f"{'what':58} {'ours':>16}  {'ratio: median (min-max)':44} {'bound':>6} {'aim':>6}"
+        head = f"{'comparison':58} {'ours':>16}  {'ratio: median (min-max)':44} {'bound':>6} {'aim':>6}"
         return [head, *map(comparison_line, self.comparisons)]
 
     def stage_lines(self) -> list[str]:
@@ -75,7 +75,7 @@ def comparison_line(row: Comparison) -> str:
     sign = "<" if row.lower_is_better else ">"
     bound = f"{sign}{row.bound:g}" if row.bound is not None else ""
     aim = f"{sign}{row.aim:g}" if row.aim is not None else ""
-    return f"{row.what:58} {row.milliseconds:7.3f} {row.unit:8}  {ratios:44} {bound:>6} {aim:>6} {row.verdict}"
+    return f"{row.title:58} {row.milliseconds:7.3f} {row.unit:8}  {ratios:44} {bound:>6} {aim:>6} {row.verdict}"
 
 
 def stage_line(row: Stage) -> str:

@@ -35,8 +35,8 @@ def test_defense(compare: Compare, precision: str) -> None:
         "channels_last": image_gradient(eager(CIFAR10, True), x.contiguous(memory_format=torch.channels_last)),
     }
     bound, aim = (3.5, 4.5) if precision == "float32" else (9, 13)
-    what = f"whole defense, forward and image gradient, {precision}"
-    compare(what, CIFAR10.batch, image_gradient(ours(CIFAR10), x, precision), alternatives, bound, aim)
+    title = f"whole defense, forward and image gradient, {precision}"
+    compare(title, CIFAR10.batch, image_gradient(ours(CIFAR10), x, precision), alternatives, bound, aim)
 
 
 @PRECISIONS

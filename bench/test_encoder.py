@@ -7,7 +7,7 @@ from bench.conftest import Compare
 from bench.measure import Action, Part
 from bench.settings import CIFAR10, IMAGENETTE, Setting, eager, images, ours
 
-BOTH = pytest.mark.parametrize("setting", [CIFAR10, IMAGENETTE], ids=lambda setting: setting.name)
+SETTINGS = pytest.mark.parametrize("setting", [CIFAR10, IMAGENETTE], ids=lambda setting: setting.name)
 
 
 def eager_encodings(setting: Setting, count: int = 1) -> dict[str, Action]:
@@ -28,22 +28,22 @@ def eager_encodings(setting: Setting, count: int = 1) -> dict[str, Action]:
     return {"eager": action(False), "channels_last": action(True)}
 
 
-@BOTH
+@SETTINGS
 @torch.no_grad()
 def test_encode(compare: Compare, setting: Setting) -> None:
     x, encoder = images(setting), ours(setting).encoder
     bound, aim = (15, 25) if setting is CIFAR10 else (None, None)
-    what = f"{setting.name}: encode to the compact code, 1 realization"
-    compare(what, setting.batch, lambda: encoder.encode(x), eager_encodings(setting), bound, aim)
+    title = f"{setting.name}: encode to the compact code, 1 realization"
+    compare(title, setting.batch, lambda: encoder.encode(x), eager_encodings(setting), bound, aim)
 
 
-@BOTH
+@SETTINGS
 @torch.no_grad()
 def test_dense(compare: Compare, setting: Setting) -> None:
     x, encoder = images(setting), ours(setting).encoder
     bound, aim = (5, 8) if setting is CIFAR10 else (None, None)
-    what = f"{setting.name}: encoder(images) to the dense tensor"
-    compare(what, setting.batch, lambda: encoder(x), eager_encodings(setting), bound, aim)
+    title = f"{setting.name}: encoder(images) to the dense tensor"
+    compare(title, setting.batch, lambda: encoder(x), eager_encodings(setting), bound, aim)
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def test_realizations(compare: Compare) -> None:
         for start in range(40):
             selection.draw(seed=0, start=start)
 
-    what = "CIFAR-10: 40 realizations to compact codes"
+    title = "CIFAR-10: 40 realizations to compact codes"
     # Only four are timed, since each is the same work.
     alternatives = {"eager": Part(eager_encodings(CIFAR10, 4)["eager"], 10)}
-    compare(what, CIFAR10.batch, stream, alternatives, 60, 120)
+    compare(title, CIFAR10.batch, stream, alternatives, 60, 120)

@@ -53,5 +53,5 @@ def test_eot_step(compare: Compare, precision: str) -> None:
         name: Part(published_step(*loop, labels, TIMED), REALIZATIONS / TIMED) for name, loop in loops.items()
     }
     bound, aim = (3.5, 4.5) if precision == "float32" else (9, 13)
-    what = f"EOT gradient step, {REALIZATIONS} realizations, {precision}"
-    compare(what, len(x) * REALIZATIONS, our_step(x, labels, precision), alternatives, bound, aim, MOST_ROUNDS)
+    title = f"EOT gradient step, {REALIZATIONS} realizations, {precision}"
+    compare(title, len(x) * REALIZATIONS, our_step(x, labels, precision), alternatives, bound, aim, MOST_ROUNDS)

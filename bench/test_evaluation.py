@@ -44,20 +44,26 @@ def test_time_and_memory_are_flat_in_the_number_of_images(
     for _ in range(count):
         few.append(measure(FEW))
         many.append(measure(MANY))
-    each_few, each_many = ([one["blocks"] / n for one in runs] for runs, n in ((few, FEW), (many, MANY)))
-    peak_few, peak_many = ([one["mebibytes"] for one in runs] for runs in (few, many))
-    time, memory = ratio(each_many, each_few), ratio(peak_many, peak_few)
+    seconds_few, seconds_many = ([run["blocks"] / n for run in runs] for runs, n in ((few, FEW), (many, MANY)))
+    peak_few, peak_many = ([run["mebibytes"] for run in runs] for runs in (few, many))
+    time, memory = ratio(seconds_many, seconds_few), ratio(peak_many, peak_few)
     report.comparisons += [
-        flat("time an image", statistics.median(each_many) * 1e3, time, "ms/image"),
+        flat("time for each image", statistics.median(seconds_many) * 1e3, time, "ms/image"),
         flat("peak memory", statistics.median(peak_many), memory, "MiB"),
     ]
     benchmark.extra_info.update(time=vars(time), memory=vars(memory))
     benchmark.pedantic(measure, args=(FEW,), rounds=1)
 
 
-def flat(what: str, value: float, growth: Ratio, unit: str) -> Comparison:
+def flat(title: str, value: float, growth: Ratio, unit: str) -> Comparison:
     return Comparison(
-        f"{what}, evaluation of {MANY:,}", value, {f"{FEW} images": growth}, 1.1, 1.05, lower_is_better=True, unit=unit
+        f"{title}, evaluation of {MANY:,}",
+        value,
+        {f"{FEW} images": growth},
+        1.1,
+        1.05,
+        lower_is_better=True,
+        unit=unit,
     )
 
 

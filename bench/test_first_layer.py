@@ -11,7 +11,7 @@ from bench.measure import Action
 from bench.settings import CIFAR10, IMAGENETTE, Setting, eager, images, ours
 from neuroae import SparseCode
 
-BOTH = pytest.mark.parametrize("setting", [CIFAR10, IMAGENETTE], ids=lambda setting: setting.name)
+SETTINGS = pytest.mark.parametrize("setting", [CIFAR10, IMAGENETTE], ids=lambda setting: setting.name)
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -43,21 +43,21 @@ def on_values(setting: Setting, device: str = "cpu") -> tuple[Layer, Tensor]:
     return run, code.value
 
 
-def compare_layer(compare: Compare, setting: Setting, what: str, action: Callable[[Layer, Tensor], Action]) -> None:
+def compare_layer(compare: Compare, setting: Setting, title: str, action: Callable[[Layer, Tensor], Action]) -> None:
     dense = ours(setting).encoder(images(setting), seed=0).contiguous()
     alternatives = {
         "eager": action(eager(setting).first_layer, dense),
         "channels_last": action(eager(setting, True).first_layer, dense.contiguous(memory_format=torch.channels_last)),
     }
     bound, aim = (15, 25) if setting is CIFAR10 else (None, None)
-    compare(f"{setting.name}: {what}", setting.batch, action(*on_values(setting)), alternatives, bound, aim)
+    compare(f"{setting.name}: {title}", setting.batch, action(*on_values(setting)), alternatives, bound, aim)
 
 
-@BOTH
+@SETTINGS
 def test_forward(compare: Compare, setting: Setting) -> None:
     compare_layer(compare, setting, "first decoder layer, forward", forward_action)
 
 
-@BOTH
+@SETTINGS
 def test_gradient(compare: Compare, setting: Setting) -> None:
     compare_layer(compare, setting, "first decoder layer, forward and gradient to the code", gradient_action)

@@ -42,10 +42,10 @@ def synchronized(action: Action) -> Action:
 
 @pytest.fixture
 def compare_on_gpu(compare: Compare, report: Report) -> Compare:
-    def run(what: str, count: int, mine: Action, alternatives: dict[str, Action]) -> Comparison:
+    def run(title: str, count: int, mine: Action, alternatives: dict[str, Action]) -> Comparison:
         timed = {name: synchronized(action) for name, action in alternatives.items()}
         report.note(f"GPU: {torch.cuda.get_device_name()}, {backend_name(GPU)} backend")
-        return compare(f"GPU: {what}", count, synchronized(mine), timed, device=GPU)
+        return compare(f"GPU: {title}", count, synchronized(mine), timed, device=GPU)
 
     return run
 
@@ -79,17 +79,17 @@ def test_first_layer(compare_on_gpu: Compare, precision: str) -> None:
     """Forward and gradient to the code's values, with ReLU."""
     with torch.no_grad():
         dense = ours(FULL, GPU).encoder(pixels(FULL)[0], seed=0).contiguous()
-    default, best = both_eager()
+    default, best = eager_models()
     last = dense.contiguous(memory_format=torch.channels_last)
     with autocast(precision, torch.device(GPU)):
         mine = gradient_action(*on_values(FULL, GPU))
         fastest = gradient_action(best.first_layer, last)
     alternatives = {"eager": gradient_action(default.first_layer, dense), "best": in_precision(precision, fastest)}
-    what = f"first decoder layer, {precision}, batch {FULL.batch}"
-    compare_on_gpu(what, FULL.batch, in_precision(precision, mine), alternatives)
+    title = f"first decoder layer, {precision}, batch {FULL.batch}"
+    compare_on_gpu(title, FULL.batch, in_precision(precision, mine), alternatives)
 
 
-def both_eager() -> tuple[EagerDefense, EagerDefense]:
+def eager_models() -> tuple[EagerDefense, EagerDefense]:
     return eager(CIFAR10, False, GPU), eager(CIFAR10, True, GPU)
 
 
@@ -97,11 +97,11 @@ def both_eager() -> tuple[EagerDefense, EagerDefense]:
 @PRECISIONS
 def test_defense(compare_on_gpu: Compare, precision: str, setting: Setting) -> None:
     x, last = pixels(setting)
-    default, best = both_eager()
+    default, best = eager_models()
     alternatives = {"eager": image_gradient(default, x), "best": image_gradient(best, last, precision)}
     mine = image_gradient(ours(CIFAR10, GPU), x, precision)
-    what = f"whole defense and image gradient, {precision}, batch {setting.batch}"
-    compare_on_gpu(what, len(x), mine, alternatives)
+    title = f"whole defense and image gradient, {precision}, batch {setting.batch}"
+    compare_on_gpu(title, len(x), mine, alternatives)
 
 
 @PRECISIONS
@@ -110,25 +110,25 @@ def test_cost_of_an_attack_step(compare_on_gpu: Compare, precision: str) -> None
     x, _ = pixels(FULL)
     model = ours(CIFAR10, GPU)
     alternatives = {"K_AT / K_ours": image_gradient(model.classifier, x, precision)}
-    what = f"cost of an attack step, {precision}, batch {FULL.batch}"
-    compare_on_gpu(what, len(x), image_gradient(model, x, precision), alternatives)
+    title = f"cost of an attack step, {precision}, batch {FULL.batch}"
+    compare_on_gpu(title, len(x), image_gradient(model, x, precision), alternatives)
 
 
 @PRECISIONS
 def test_eot_step(compare_on_gpu: Compare, precision: str) -> None:
     x, last = pixels(replace(CIFAR10, batch=16))
     labels = torch.arange(len(x), device=GPU) % 10
-    default, best = both_eager()
+    default, best = eager_models()
     alternatives = {
         "loop": published_step(default, x, labels),
         "loop, best": in_precision(precision, published_step(best, last, labels)),
     }
-    what = f"EOT gradient step, 16 images, {REALIZATIONS} realizations, {precision}"
-    compare_on_gpu(what, len(x) * REALIZATIONS, our_step(x, labels, precision), alternatives)
+    title = f"EOT gradient step, 16 images, {REALIZATIONS} realizations, {precision}"
+    compare_on_gpu(title, len(x) * REALIZATIONS, our_step(x, labels, precision), alternatives)
 
 
 @PRECISIONS
 def test_training_step(compare_on_gpu: Compare, precision: str) -> None:
     alternatives = {"eager": eager_step(False, GPU), "best": eager_step(True, GPU, precision)}
-    what = f"training step, {precision}, batch {CIFAR10.batch}"
-    compare_on_gpu(what, CIFAR10.batch, our_training_step(precision, GPU), alternatives)
+    title = f"training step, {precision}, batch {CIFAR10.batch}"
+    compare_on_gpu(title, CIFAR10.batch, our_training_step(precision, GPU), alternatives)

@@ -1,6 +1,6 @@
 """The decoder's second layer with ReLU: Winograd's filtering compared with oneDNN's direct convolution.
 
-The alternative runs in the same precision, so the ratio shows the algorithm's gain alone.
+The alternative runs in the same precision, so the ratio shows only the gain of the algorithm.
 """
 
 import copy
@@ -38,18 +38,18 @@ def action(layer: nn.Module, forward: Forward, precision: str, gradients: int, l
     return run
 
 
-@pytest.mark.parametrize("what", GRADIENTS)
+@pytest.mark.parametrize("title", GRADIENTS)
 @PRECISIONS
-def test_second_layer(compare: Compare, precision: str, what: str) -> None:
+def test_second_layer(compare: Compare, precision: str, title: str) -> None:
     layer = copy.deepcopy(ours(CIFAR10).decoder.conv2)
     plain, last = dense_twin(layer), dense_twin(layer).to(memory_format=torch.channels_last)
     for twin in (plain, last):
         twin.requires_grad_(False)
     contiguous, channels_last = torch.contiguous_format, torch.channels_last
-    gradients = GRADIENTS[what]
+    gradients = GRADIENTS[title]
     alternatives = {
         "eager": action(plain, lambda x: F.relu(plain(x)), precision, gradients, contiguous),
         "channels_last": action(last, lambda x: F.relu(last(x)), precision, gradients, channels_last),
     }
     mine = action(layer, lambda x: layer(x, relu=True), precision, gradients, channels_last)
-    compare(f"second decoder layer, {what}, {precision}", CIFAR10.batch, mine, alternatives)
+    compare(f"second decoder layer, {title}, {precision}", CIFAR10.batch, mine, alternatives)

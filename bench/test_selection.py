@@ -57,8 +57,8 @@ def test_selection_step(compare: Compare, realizations: int) -> None:
         ),
     }
     step = our_step(model, x, labels, realizations)
-    what = f"selection step, {realizations} realizations"
-    compare(what, len(x) * realizations, step, alternatives, *FASTER[realizations], MOST_ROUNDS)
+    title = f"selection step, {realizations} realizations"
+    compare(title, len(x) * realizations, step, alternatives, *FASTER[realizations], MOST_ROUNDS)
 
 
 @pytest.mark.parametrize("realizations", DEARER)
@@ -72,6 +72,6 @@ def test_selection_step_and_w_nfga(compare: Compare, realizations: int) -> None:
     plain, selection = (
         our_step(ours(CIFAR10).with_surrogate(name), x, labels, realizations) for name in ("smooth", "selection")
     )
-    what = f"W-NFGA step beside a selection step, {realizations} realizations"
+    title = f"W-NFGA step beside a selection step, {realizations} realizations"
     bound, aim = DEARER[realizations]
-    compare(what, len(x) * realizations, plain, {"selection": selection}, bound, aim, MOST_ROUNDS, lower=True)
+    compare(title, len(x) * realizations, plain, {"selection": selection}, bound, aim, MOST_ROUNDS, lower=True)

@@ -79,10 +79,10 @@ def first_layer_backward(run: Pass) -> Case:
 def encoder_backward(run: Pass) -> Case:
     encoder, code = run.encoder, run.code
     arguments = (code.value, code.index, code.projection, encoder.atoms, encoder.norms, encoder.dead_zone)
-    rest = (32, 32, 2, B, "smooth", 0.25, True, True)
+    settings = (32, 32, 2, B, "smooth", 0.25, True, True)
     moved = code.value.nbytes + code.index.nbytes + code.projection.nbytes + run.images.nbytes
     backward = torch.ops.neuroae.encode_backward
-    return Case(lambda: backward(*arguments, *rest), 2 * run.survivors * run.length, moved)
+    return Case(lambda: backward(*arguments, *settings), 2 * run.survivors * run.length, moved)
 
 
 def second_layer(run: Pass) -> Case:
@@ -154,16 +154,16 @@ def test_stage(benchmark: BenchmarkFixture, report: Report, rounds: int, name: s
         run = Pass()
     case = STAGES[name](run)
     seconds = statistics.median(interleaved({"stage": case.action}, rounds)["stage"])
-    here = machine(torch.get_num_threads())
-    floor = here.floor(case.operations, case.bytes, case.rate)
+    rates = machine(torch.get_num_threads())
+    floor = rates.floor(case.operations, case.bytes, case.rate)
     report.stages.append(
         Stage(name, case.operations / B, case.bytes / B, case.rate, seconds / B * 1e3, floor / B * 1e3)
     )
     report.note(
-        f"measured rates: {here.float32 / 1e9:.0f} Gop/s float32, {here.bfloat16 / 1e9:.0f} Gop/s bfloat16, "
-        f"{here.bandwidth / 1e9:.1f} GB/s copied"
+        f"measured rates: {rates.float32 / 1e9:.0f} Gop/s float32, {rates.bfloat16 / 1e9:.0f} Gop/s bfloat16, "
+        f"{rates.bandwidth / 1e9:.1f} GB/s copied"
     )
     benchmark.extra_info.update(
-        stage=name, operations=case.operations, bytes=case.bytes, floor_seconds=floor, machine=vars(here)
+        stage=name, operations=case.operations, bytes=case.bytes, floor_seconds=floor, machine=vars(rates)
     )
     benchmark.pedantic(case.action, rounds=min(rounds, 3))

@@ -2,10 +2,10 @@
 
 - ``experiments`` holds the evaluations as data; ``attacks`` and ``libraries`` hold attacks that only they use, and
   ``runs`` runs them.
-- One file each measures something else: ``autoencoder``, ``corruption``, ``curves``, ``cut``, ``dictionary``,
+- Each of these files measures something else: ``autoencoder``, ``corruption``, ``curves``, ``cut``, ``dictionary``,
   ``ensemble``, ``learning``, ``rounded``, ``schedule`` and ``worst_case``.
 - ``tables`` prints the tables that join several evaluations; ``shipping`` puts trained models into the package.
-- ``inputs``, ``outputs`` and ``options`` are what all of them share.
+- ``inputs``, ``outputs`` and ``options`` are shared by all of them.
 
-Each experiment writes into the folder of its name beside these files.
+Each experiment writes into the folder of its name, beside these files.
 """

@@ -47,7 +47,7 @@ COMMANDS = {
     "Tables": (tables, worst_of_all, worst_of_1000),
     "Models that ship": (ship, cards),
 }
-LIMIT = typer.Option(min=1, help="Use only so many images, from the front.", show_default="the experiment's")
+LIMIT = typer.Option(min=1, help="Number of images to use, the first ones.", show_default="the experiment's")
 
 app = typer.Typer(
     help="The experiments behind every number of the project.",
@@ -102,7 +102,7 @@ for panel, functions in COMMANDS.items():
 
 
 def main() -> None:
-    """Runs the command line; a mistake of the user ends it with one line."""
+    """Runs the command line. For an error in the user's input it prints one line instead of a traceback."""
     keep_freed_memory()
     try:
         app(prog_name="python -m results")

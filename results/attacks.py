@@ -1,4 +1,4 @@
-"""Attacks that only the experiments use: the selection gradient with a part left out, and one run seen on its way."""
+"""Attacks that only the experiments use: ablations of the selection gradient, and snapshots of a run."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ TRUE_CLAMP, NO_CLAMP = 1e-6, 1e9
 
 
 class PatchGradient(torch.autograd.Function):
-    """Zeros in the shape of the dense code, whose gradient to the images the encoder defines (``gradient``)."""
+    """Zeros in the shape of the dense code. The encoder's ``gradient`` defines their gradient to the images."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, encoder: "AblatedEncoder", shape: tuple[int, ...]) -> Tensor:
@@ -37,8 +37,8 @@ class PatchGradient(torch.autograd.Function):
             projections = F.conv2d(images, encoder.atoms, stride=encoder.stride)
             grad = encoder.gradient(projections, grad_code.float())
             rows = F.conv_transpose2d(grad, encoder.atoms, stride=encoder.stride)
-        rest = [size - part for size, part in zip(images.shape[2:], rows.shape[2:], strict=True)]
-        return F.pad(rows, (0, rest[1], 0, rest[0])), None, None
+        margins = [size - part for size, part in zip(images.shape[2:], rows.shape[2:], strict=True)]
+        return F.pad(rows, (0, margins[1], 0, margins[0])), None, None
 
 
 class AblatedEncoder(SparseEncoder, ABC):
@@ -81,37 +81,37 @@ class StraightThrough(AblatedEncoder):
         return grad_code
 
 
-def ablated(model: Defense, kind: type[AblatedEncoder]) -> Defense:
+def ablate(model: Defense, kind: type[AblatedEncoder]) -> Defense:
     """Returns the defense with another encoder gradient; it shares the decoder and the classifier."""
     encoder = kind.from_config(model.encoder.config() | {"surrogate": SELECTION}, model.encoder.atoms)
     return Defense(encoder, model.decoder, model.classifier).eval()
 
 
 class SharedRun:
-    """One run of an attack for each block of images, which gives the images after several numbers of steps.
+    """One run of an attack on each block of images, which keeps the images after several numbers of steps.
 
     Args:
         attack: A PGD attack of one restart.
-        counts: The numbers of steps to keep, each at most the attack's own.
+        counts: The numbers of steps after which to keep the images, at most the attack's own number.
     """
 
     def __init__(self, attack: Attack, counts: Sequence[int]) -> None:
         if not isinstance(attack.settings, PGDSettings) or attack.settings.restarts != 1:
             raise ValueError(f"settings is {attack.settings}, expected PGDSettings with 1 restart")
         self.attack, self.settings, self.counts = attack, attack.settings, counts
-        # By the id of the block's first image: the end of the run, and the images on the way by the number of steps.
+        # By the id of the block's first image: the result of the run, and the images by the number of steps.
         self.ends: dict[int, Perturbed] = {}
         self.images: dict[int, dict[int, Tensor]] = {}
 
-    def after(self, steps: int, model: nn.Module, block: Block, scoring: Scoring, progress: Progress) -> Perturbed:
-        """Returns the block after so many steps, and runs the attack on it unless that has been done."""
+    def craft(self, steps: int, model: nn.Module, block: Block, scoring: Scoring, progress: Progress) -> Perturbed:
+        """Returns the block's result after ``steps`` steps. The first call for a block runs the attack."""
         first = int(block.ids[0])
         if first not in self.ends:
             images = self.images[first] = {}
 
-            def keep(done: int, points: Tensor) -> None:
-                if done in self.counts:
-                    images[done] = points
+            def keep(step: int, points: Tensor) -> None:
+                if step in self.counts:
+                    images[step] = points
 
             self.ends[first] = self.attack.craft(model, block, scoring, progress, after_step=keep)
         gradients = steps * self.settings.realizations
@@ -123,7 +123,7 @@ class Snapshot:
     """An attack after some of its steps: a perturbation like any other (``neuroae.evaluation.attack.Perturbation``).
 
     When an evaluation continues after a stop, the first missing snapshot of a block runs the attack again.
-    Gradients without use are counted over the whole run.
+    Unusable gradients are counted over the whole run.
     """
 
     run: SharedRun
@@ -138,7 +138,7 @@ class Snapshot:
         return self.run.settings.gradients
 
     def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
-        return self.run.after(self.steps, model, block, scoring, progress)
+        return self.run.craft(self.steps, model, block, scoring, progress)
 
     def identity(self) -> dict[str, Any]:
         return replace(self.run.attack, settings=replace(self.run.settings, steps=self.steps)).identity()

@@ -154,7 +154,9 @@ class Decoded:
             before: (N, C, H, W), as they were encoded, clean or attacked.
             after: (N, C, H, W) each, decoded.
         """
-        errors = {name: (each.double() - before.double()).square().mean((1, 2, 3)) for name, each in after.items()}
+        errors = {
+            name: (decoded.double() - before.double()).square().mean((1, 2, 3)) for name, decoded in after.items()
+        }
         examples = [
             Example(
                 int(data.ids[number]),
@@ -166,7 +168,7 @@ class Decoded:
         return cls(
             len(data),
             before[:NUM_EXAMPLES],
-            {name: each[:NUM_EXAMPLES] for name, each in after.items()},
+            {name: decoded[:NUM_EXAMPLES] for name, decoded in after.items()},
             {name: Distortion.of(float(error.mean())) for name, error in errors.items()},
             examples,
         )

@@ -43,7 +43,7 @@ def corruption(evaluation: Evaluation, data_dir: DataDir, model: Model = "cifar1
         for name, values in shares.items()
     }
     origin = provenance(model, defense, data)
-    rows = [(name, f"{each['mean']:.1%}", f"{each['standard_error']:.1%}") for name, each in summary.items()]
+    rows = [(name, f"{row['mean']:.1%}", f"{row['standard_error']:.1%}") for name, row in summary.items()]
     text = table(("attack", "expected share of corrupted patches", "standard error"), rows)
     folder = output / "corruption"
     save_figure(folder / "figure4.png", histograms({name: shares[name] for name in attacks_to_draw(results)}))
@@ -54,10 +54,10 @@ def corruption(evaluation: Evaluation, data_dir: DataDir, model: Model = "cifar1
 
 @torch.no_grad()
 def corrupted_patches(encoder: SparseEncoder, clean: Tensor, attacked: Tensor) -> Tensor:
-    """Returns (B,) float64, the expected share z = 1 - sum over j of q(j) p^j of corrupted patches (section 8.5).
+    """Returns the expected share of corrupted patches, z = 1 - sum over j of q(j) p^j (section 8.5), (B,) float64.
 
-    q(j) is the share of an image's patches whose top T has j atoms that are not in the clean patch's. The patch is
-    not corrupted only if all j are dropped.
+    q(j) is the share of an image's patches with j atoms in the top T that are not in the clean patch's top T. Such a
+    patch is corrupted unless all j atoms are dropped.
 
     Args:
         encoder: The encoder, with its dictionary, T and p.
@@ -72,7 +72,7 @@ def corrupted_patches(encoder: SparseEncoder, clean: Tensor, attacked: Tensor) -
 
 
 def corrupted_shares(encoder: SparseEncoder, data: ImageSet, attacked: Tensor, name: str) -> Tensor:
-    """Returns (N,) float64, the share of every image; ``name`` is shown with the progress."""
+    """Returns the share of every image, (N,) float64. ``name`` is shown with the progress."""
     shares = []
     with progress_bar(total=len(data), desc=name, unit="img") as progress:
         for start in range(0, len(data), BLOCK):

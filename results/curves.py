@@ -103,9 +103,11 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> Figure:
         for line, title in LINES.items():
             points = [row for row in rows if (row["axis"], row["attack"]) == (axis, line)]
             values, middle = ([row[key] for row in points] for key in ("value", "accuracy"))
-            below = [row["accuracy"] - row["low"] for row in points]
-            above = [row["high"] - row["accuracy"] for row in points]
-            axes.errorbar(values, middle, yerr=[below, above], marker="o", markersize=3, capsize=2, label=title)
+            lower_bars = [row["accuracy"] - row["low"] for row in points]
+            upper_bars = [row["high"] - row["accuracy"] for row in points]
+            axes.errorbar(
+                values, middle, yerr=[lower_bars, upper_bars], marker="o", markersize=3, capsize=2, label=title
+            )
         axes.set_xlabel(label)
         axes.set_xscale("symlog" if axis == "steps" else "linear")
         axes.set_ylim(0, 1)

@@ -68,9 +68,9 @@ def dictionary(
     data = cifar10_test(data_dir)
     channels = data.images.shape[1]
     side = require_one_shape(atoms, channels)
-    drawn = random_patches(data, side, patches, np.random.default_rng(derive_seed(seed, "dictionary results")))
-    gammas = activations(model, drawn.values) if model else None
-    comparison = Comparison.of(atoms, drawn, gammas)
+    sample = random_patches(data, side, patches, np.random.default_rng(derive_seed(seed, "dictionary results")))
+    gammas = activations(model, sample.values) if model else None
+    comparison = Comparison.of(atoms, sample, gammas)
     summary = {
         "data": {"name": data.name, "images": len(data), "fingerprint": data.fingerprint()},
         "patches": patches,
@@ -81,11 +81,11 @@ def dictionary(
         "classifier": describe_file(find_folder(classifier) / WEIGHTS) if classifier else None,
         "versions": versions(),
     }
-    panels = {"correlations with atoms": {name: correlations(each, drawn.values) for name, each in atoms.items()}}
+    panels = {"correlations with atoms": {name: correlations(each, sample.values) for name, each in atoms.items()}}
     if gammas is not None:
         panels["activations of the first layer"] = {"ResNet-32": gammas}
     folder = output / "dictionary"
-    draw_figures(folder, torch.from_numpy(drawn.values).reshape(-1, channels, side, side), panels)
+    draw_figures(folder, torch.from_numpy(sample.values).reshape(-1, channels, side, side), panels)
     draw_atoms(folder / "atoms.png", atoms[OURS])
     write_results(
         folder,
@@ -101,10 +101,10 @@ class Measures:
 
     Attributes:
         objective: The objective of eq. 1.
-        gap: An upper bound of how far a patch's objective is above its minimum, the largest over patches.
+        gap: The largest duality gap of a patch, which bounds how far its objective is above the minimum.
         nonzeros: The number of coefficients that are not zero.
         correlation: The magnitude of the normalized correlations with the atoms, eq. 6.
-        l1_least, l1_mean, l1_greatest: Of the atoms' l1 norms.
+        l1_least, l1_mean, l1_greatest: The least, the mean and the greatest of the atoms' l1 norms.
         unused: The number of atoms that no patch's code uses.
         copies: The number of atoms whose cosine with another is at least 0.999 in magnitude.
     """
@@ -159,8 +159,8 @@ class Comparison:
         )
 
     def markdown(self) -> str:
-        def row(what: str, cell: Callable[[Measures], str]) -> tuple[str, ...]:
-            return (what, *(cell(self.measures[name]) for name in (OURS, PUBLISHED)))
+        def row(title: str, cell: Callable[[Measures], str]) -> tuple[str, ...]:
+            return (title, *(cell(self.measures[name]) for name in (OURS, PUBLISHED)))
 
         percent = 100 / self.measures[PUBLISHED].objective.value
         rows = [
@@ -189,7 +189,7 @@ def require_one_shape(atoms: Mapping[str, Tensor], channels: int) -> int:
     """Returns the side of the patches of both dictionaries.
 
     Raises:
-        ValueError: They are for patches of different shapes, or of another number of channels.
+        ValueError: The dictionaries have patches of different shapes, or of another number of channels.
     """
     shapes = {name: tuple(each.shape[1:]) for name, each in atoms.items()}
     if shapes[OURS] != shapes[PUBLISHED] or shapes[OURS][0] != channels:
@@ -208,8 +208,8 @@ def describe_file(path: Path) -> dict[str, Any]:
 def draw_figures(folder: Path, patches: Tensor, panels: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Draws Figure 2, of the patch whose l2 norm is the median, and Figure 5, of the first ten patches."""
     typical = int(patches.square().sum((1, 2, 3)).argsort()[len(patches) // 2])
-    for name, chosen in {"figure2.png": [typical], "figure5.png": list(range(NUM_EXAMPLES))}.items():
+    for name, numbers in {"figure2.png": [typical], "figure5.png": list(range(NUM_EXAMPLES))}.items():
         histograms = {
-            title: {source: values[chosen] for source, values in panel.items()} for title, panel in panels.items()
+            title: {source: values[numbers] for source, values in panel.items()} for title, panel in panels.items()
         }
-        draw_histograms(folder / name, patches[chosen], histograms)
+        draw_histograms(folder / name, patches[numbers], histograms)

@@ -39,15 +39,15 @@ def ensemble(
     """Figure 6: accuracy against the size of the ensemble."""
     data = cifar10_test(data_dir)
     defense = Defense.from_pretrained(model)
-    curves, drawn = {CLEAN: score(defense, data, data.pixels())}, [CLEAN]
+    curves, pictured = {CLEAN: score(defense, data, data.pixels())}, [CLEAN]
     if evaluation is not None:
         results = load_evaluation(evaluation)
         curves |= attacked_curves(defense, data, results)
-        drawn += attacks_to_draw(results)
+        pictured += attacks_to_draw(results)
     points = {name: [asdict(point) for point in curve] for name, curve in curves.items()}
     origin = provenance(model, defense, data)
     folder = output / "ensemble"
-    save_figure(folder / "ensemble.png", picture({name: curves[name] for name in drawn}))
+    save_figure(folder / "ensemble.png", picture({name: curves[name] for name in pictured}))
     write_results(
         folder,
         "Figure 6: accuracy against E",
@@ -65,7 +65,8 @@ class Point:
         ensemble: E; 1 is the mean over all draws.
         images: The number of scored images.
         accuracy, low, high: In [0, 1]; the ends are of the 95% interval.
-        gained, lost: Images that are right here and wrong with one draw, and the reverse; means over the draws.
+        gained, lost: The numbers of images that are right with E and wrong with one draw, and the reverse; means over
+            the draws.
     """
 
     ensemble: int
@@ -78,10 +79,11 @@ class Point:
 
 
 class Predictions(NamedTuple):
-    """
+    """The predictions of every ensemble size.
+
     Attributes:
-        draws: (largest, N) int64, the class that each realization gives by itself.
-        votes: (largest, N) int64; row E - 1 is the class that the first E realizations give together.
+        draws: (largest, N) int64, the class that each single realization predicts.
+        votes: (largest, N) int64; row E - 1 is the class that the first E realizations predict together.
     """
 
     draws: Tensor

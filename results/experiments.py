@@ -1,6 +1,6 @@
-"""The evaluations as data: those behind the paper's tables, and those that the paper did not try.
+"""The evaluations as data: those of the paper's tables, and those of attacks that the paper did not try.
 
-An experiment's attacks are a function of the models that it needs, which its parameters name by their role
+A function makes each experiment's attacks. Its parameters are the models that it needs, by their role
 (``inputs.SHIPPED_MODELS``). The white-box attacks W-NFGA send gradients through the surviving coefficients, and W-AIGA
 takes the autoencoder for the identity. PW-T transfers both from defenses with unsupervised decoders, with and without
 activation/quantization, and B-T transfers PGD from an adversarially trained classifier.
@@ -25,7 +25,7 @@ from neuroae.evaluation import Attack, attacks_from
 from neuroae.evaluation.attack import Perturbation, Variant
 from neuroae.nn.classifiers import ResNet32
 from neuroae.nn.encoder import SELECTION
-from results.attacks import NO_CLAMP, TRUE_CLAMP, FixedCut, StraightThrough, ablated, snapshots
+from results.attacks import NO_CLAMP, TRUE_CLAMP, FixedCut, StraightThrough, ablate, snapshots
 from results.inputs import ADVERSARIAL
 from results.libraries import LibraryAttack
 from results.tables import OURS, write_crosscheck
@@ -49,7 +49,7 @@ def table1(
 
 
 def pw_t(name: str, source: Defense, settings: PGDSettings) -> list[Attack]:
-    """Returns the transfers from one source that differ."""
+    """Returns the transfers from one source, without duplicates."""
     attacks = attacks_from(source, settings, precision=CRAFTING, transfer=name)
     if source.encoder.quantize:
         return attacks
@@ -59,7 +59,7 @@ def pw_t(name: str, source: Defense, settings: PGDSettings) -> list[Attack]:
 
 
 def precision(defense: Defense) -> Sequence[Perturbation]:
-    """Returns one attack of Table 1, crafted in both precisions. Its draws follow from its name, so they differ."""
+    """Returns one attack of Table 1, crafted in both precisions. Their draws differ, since they depend on the name."""
     attacks = [
         attacks_from(defense, PGDSettings(), ("w-nfga-smooth",), precision)[0] for precision in ("float32", CRAFTING)
     ]
@@ -83,7 +83,7 @@ def table3_adversarial(adversarial: ResNet32) -> Sequence[Perturbation]:
 
 
 def table6(unquantized: Defense) -> Sequence[Perturbation]:
-    """Returns the paper's worst transfer at the default settings, and with each of them raised in turn (8.7)."""
+    """Returns the paper's worst transfer at the default settings, and with each setting raised in turn (8.7)."""
     settings = {
         "default": PGDSettings(),
         "N_S 100": PGDSettings(steps=100),
@@ -98,7 +98,7 @@ def table6(unquantized: Defense) -> Sequence[Perturbation]:
 
 
 def beyond(defense: Defense, unquantized: Defense) -> Sequence[Perturbation]:
-    """Returns attacks that the paper did not try, white-box and from its worst source.
+    """Returns attacks that the paper did not try: white-box attacks, and transfers from its worst source.
 
     The ensemble as deployed has 10 members, so that 4 of its gradients are 40 realizations.
     """
@@ -124,7 +124,7 @@ def selection_attack(model: Defense, name: str, **settings: Any) -> Attack:
 
 
 def selection(defense: Defense) -> Sequence[Perturbation]:
-    """Returns the gradient through the selection: its recipe, another loss, a target, and more realizations."""
+    """Returns the attack through the selection: its recipe, another loss, a target, and more realizations."""
     return [
         selection_attack(defense, "selection"),
         selection_attack(defense, "selection, cross-entropy", loss="cross-entropy"),
@@ -134,7 +134,7 @@ def selection(defense: Defense) -> Sequence[Perturbation]:
 
 
 def selection_more(defense: Defense) -> Sequence[Perturbation]:
-    """Returns the same with many more steps, and with many more realizations."""
+    """Returns the attack through the selection with many more steps, and with many more realizations."""
     return [
         selection_attack(defense, "selection, N_S 100", steps=100),
         selection_attack(defense, "selection, N_E 40", realizations=40),
@@ -147,12 +147,12 @@ def selection_of_source(source: Defense) -> Sequence[Perturbation]:
 
 
 def selection_parts(defense: Defense) -> Sequence[Perturbation]:
-    """Returns the selection gradient whole, and with each of its parts replaced, at the recipe's budget."""
+    """Returns the attack through the selection, and the same with each part of its gradient replaced."""
     sources = {
         "true clamp": defense.with_surrogate(SELECTION, clamp_width=TRUE_CLAMP),
         "identity for the clamp": defense.with_surrogate(SELECTION, clamp_width=NO_CLAMP),
-        "fixed cut": ablated(defense, FixedCut),
-        "straight-through top T": ablated(defense, StraightThrough),
+        "fixed cut": ablate(defense, FixedCut),
+        "straight-through top T": ablate(defense, StraightThrough),
     }
     realizations = {"straight-through top T": 3}
     return [
@@ -179,7 +179,7 @@ def curve_attacks(defense: Defense, unquantized: Defense, ending: str, **setting
 
 
 def curve_epsilon(defense: Defense, unquantized: Defense) -> Sequence[Perturbation]:
-    """Returns the attacks at each epsilon above 0, where the clean images are."""
+    """Returns the attacks at each epsilon above 0; at 0 the curves have the clean images."""
     return [
         attack
         for size in (1, 2, 4, 8, 16)
@@ -231,10 +231,10 @@ class Experiment:
     Attributes:
         summary: What it evaluates, in one line.
         make_attacks: Returns its attacks; its parameters are the roles of the models that it needs.
-        num_images: The number of test images, from the front.
+        num_images: The number of test images, the first ones of the data set.
         attacked: The role of the attacked model.
         block: Images in a batch; restarts multiply it.
-        write_page: Writes a page of its own into its results folder, where the report is not enough.
+        write_page: A function that writes a page of its own into the results folder, or None.
     """
 
     summary: str
@@ -258,7 +258,7 @@ class Experiment:
         return self.make_attacks(**{role: models[role] for role in inspect.signature(self.make_attacks).parameters})
 
     def title(self, paths: Mapping[str, str | Path]) -> str:
-        """Returns the attacked model's name in reports, from where it was loaded."""
+        """Returns the attacked model's name in reports, from the path that it was loaded from."""
         return "adversarially trained ResNet-32" if self.attacked == ADVERSARIAL else Path(paths[self.attacked]).name
 
 

@@ -1,4 +1,4 @@
-"""What experiments read: models, CIFAR-10 test images, and the images that a finished evaluation attacked."""
+"""The inputs of experiments: models, CIFAR-10 test images, and the images that a finished evaluation attacked."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from neuroae.models.fingerprints import fingerprint
 from neuroae.nn.classifiers import ResNet32
 from neuroae.utils.files import load_tensors
 
-# The models of the evaluations by their role there, with the name that each ships by.
+# For each role of a model in the evaluations, the name of the shipped model.
 SHIPPED_MODELS = {
     "defense": "cifar10",
     "unsupervised": "cifar10-unsupervised",
@@ -77,13 +77,13 @@ def evaluated_images(results: Results, data: ImageSet) -> ImageSet:
 
 
 def require_evaluated_model(results: Results, model: nn.Module) -> None:
-    """Raises ``ValueError`` for a model that is not the one that the evaluation attacked."""
+    """Raises ``ValueError`` if the evaluation attacked another model."""
     if fingerprint(model) != identity(results)["model"]["fingerprint"]:
-        raise ValueError(f"model is another than the one that {results.folder} evaluates")
+        raise ValueError(f"model is not the one that {results.folder} evaluates")
 
 
 def identity(results: Results) -> dict[str, Any]:
-    """Returns what decides an evaluation's records, from its manifest."""
+    """Returns an evaluation's identity from its manifest: the values on which its records depend."""
     decisive: dict[str, Any] = results.manifest["identity"]
     return decisive
 
@@ -94,15 +94,15 @@ def attack_names(results: Results) -> list[str]:
 
 
 def attacks_to_draw(results: Results) -> list[str]:
-    """Returns the attacks to show in a picture, which stays legible with few of them.
+    """Returns the few attacks to show in a picture, so that it stays legible.
 
     They are those of the paper's Figure 4: W-NFGA smooth, a white-box attack through the surviving coefficients, and
-    of the transfer attacks from other decoders (PW-T) the one that leaves the lowest accuracy. Of an evaluation
-    without either, all attacks.
+    the transfer attack from another decoder (PW-T) that leaves the lowest accuracy. If an evaluation has neither, all
+    of its attacks are returned.
     """
     attacks = {name: results.records[name] for name in attack_names(results)}
     pw_t = {name: records for name, records in attacks.items() if results.attack(name)["family"] == "PW-T"}
-    chosen = [SMOOTH] if SMOOTH in attacks else []
+    names = [SMOOTH] if SMOOTH in attacks else []
     if pw_t:
-        chosen.append(papers_minimum(pw_t)[0])
-    return chosen or list(attacks)
+        names.append(papers_minimum(pw_t)[0])
+    return names or list(attacks)

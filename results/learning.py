@@ -44,7 +44,7 @@ def learning(model: Model = "cifar10", output: Output = OUTPUT) -> None:
 
 
 def cycles(notes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a model's trainings, oldest first: each one's peak learning rate, and its epochs by their stage.
+    """Returns the peak learning rate and the epochs by stage of each of a model's trainings, oldest first.
 
     Raises:
         ValueError: The notes do not hold the trainings.
@@ -63,11 +63,11 @@ def cycles(notes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def gain(epochs: Sequence[Epoch], last: int) -> str:
-    """Returns the points of accuracy that the last epochs brought, so many of them; empty where that is unknown."""
-    before, end = epochs[-1 - last] if len(epochs) > last else None, epochs[-1]
-    if before is None or before.accuracy is None or end.accuracy is None:
+    """Returns the points of accuracy gained in the last epochs, ``last`` of them; "" if that is unknown."""
+    earlier, end = epochs[-1 - last] if len(epochs) > last else None, epochs[-1]
+    if earlier is None or earlier.accuracy is None or end.accuracy is None:
         return ""
-    return f"{100 * (end.accuracy - before.accuracy):+.1f}"
+    return f"{100 * (end.accuracy - earlier.accuracy):+.1f}"
 
 
 def rows(cycles: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Attacks of foolbox and torchattacks as perturbations, so that an evaluation sets them beside ours.
+"""Attacks of foolbox and torchattacks as perturbations, so that an evaluation compares them with ours.
 
 foolbox has no margin loss, and the one of torchattacks is cut off at 0. Both get one here: foolbox's PGD by
 overriding ``get_loss_fn``, as its source suggests; torchattacks' UPGD by its argument ``loss``, which takes a
@@ -31,8 +31,8 @@ class LibraryAttack:
     Attributes:
         name: The name in tables.
         library: The library whose attack it is.
-        settings: The budget: PGD from the image itself, or torchattacks' APGD from a random point. What the library
-            does not have must be at its default.
+        settings: The settings of PGD from the image itself, or of torchattacks' APGD from a random point. Settings
+            that the library does not have must be at their defaults.
     """
 
     name: str
@@ -50,11 +50,11 @@ class LibraryAttack:
         return self.settings.gradients
 
     def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
-        crafted = CRAFT[self.library, type(self.settings)]
-        images = crafted(model, block.images, block.labels, self.settings, scoring.seed)
+        craft = CRAFT[self.library, type(self.settings)]
+        images = craft(model, block.images, block.labels, self.settings, scoring.seed)
         progress(self.passes * len(images))
-        unknown = torch.zeros_like(block.labels)  # the libraries do not count gradients without use
-        return Perturbed(images, self.passes, 0, unknown, unknown)
+        uncounted = torch.zeros_like(block.labels)  # the libraries do not count unusable gradients
+        return Perturbed(images, self.passes, 0, uncounted, uncounted)
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -78,7 +78,7 @@ class MarginPGD(foolbox.attacks.LinfPGD):
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns (B,) margins: the best other logit minus that of the true class.
 
-    It is written anew, and not taken from ``neuroae.attacks``, because ours is what is checked.
+    It does not come from ``neuroae.attacks``, whose loss is what this experiment checks.
     """
     best, second = logits.topk(2).indices.T
     other = torch.where(best == labels, second, best)
@@ -95,8 +95,8 @@ def foolbox_pgd(model: nn.Module, images: Tensor, labels: Tensor, settings: PGDS
 
 
 def torchattacks_pgd(model: nn.Module, images: Tensor, labels: Tensor, settings: PGDSettings, seed: int) -> Tensor:
-    def sum_of_margins(shown: Tensor, true: Tensor, _targets: None) -> Tensor:
-        return margin(model(shown), true).sum()
+    def sum_of_margins(inputs: Tensor, true: Tensor, _targets: None) -> Tensor:
+        return margin(model(inputs), true).sum()
 
     budget = {"eps": settings.epsilon, "alpha": settings.step_size, "steps": settings.steps, "random_start": False}
     if settings.loss == "cross-entropy":

@@ -1,4 +1,4 @@
-"""What measurements write: a page, their numbers as JSON, what they were made with, and images saved on the way."""
+"""The outputs of measurements: a page, the numbers as JSON, their provenance, and attacked images."""
 
 import re
 import time
@@ -54,7 +54,7 @@ def write_results(
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Writes a picture whole or not at all."""
+    """Writes a picture, completely or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
 
@@ -71,7 +71,7 @@ def interval_cell(low: float, high: float) -> str:
 
 
 def provenance(name: str, model: nn.Module, data: ImageSet) -> dict[str, Any]:
-    """Returns what a result was made with and of, for JSON: the model, the images, the backend and the versions.
+    """Returns the model, images, backend and versions behind a result, for JSON.
 
     Args:
         name: The model's name, or its path, whose last part is the name.
@@ -87,7 +87,7 @@ def provenance(name: str, model: nn.Module, data: ImageSet) -> dict[str, Any]:
     }
 
 
-def without_commit(origin: dict[str, Any]) -> dict[str, Any]:
+def drop_commit(origin: dict[str, Any]) -> dict[str, Any]:
     """Returns a ``provenance`` without the commit, for work that another commit may continue."""
     return origin | {"versions": {name: version for name, version in origin["versions"].items() if name != "commit"}}
 
@@ -109,10 +109,10 @@ class SavedImages:
 
     Args:
         folder: The folder for the files.
-        identity: What decides the images; JSON must be able to hold it.
+        identity: The values on which the images depend; JSON must be able to hold them.
 
     Attributes:
-        seconds: The time that crafting took for all images asked for so far, in earlier starts as well.
+        seconds: The time that crafting took for the images returned so far, also in earlier runs.
 
     Raises:
         ValueError: The folder belongs to a measurement with another identity, or has images and no identity.
@@ -153,9 +153,9 @@ class SavedImages:
         """Returns the images of one file, and crafts them where there is none."""
         if not path.exists():
             remove_leftovers(path)
-            started = time.perf_counter()
+            start = time.perf_counter()
             images = craft(part)
-            save_tensors(path, {"images": images, "ids": part.ids}, {"seconds": time.perf_counter() - started})
+            save_tensors(path, {"images": images, "ids": part.ids}, {"seconds": time.perf_counter() - start})
         tensors, notes = load_tensors(path)
         if "ids" not in tensors or not torch.equal(tensors["ids"], part.ids):
             raise ValueError(f"{path} holds other images than expected")

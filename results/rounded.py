@@ -38,9 +38,9 @@ def rounded(evaluation: Evaluation, data_dir: DataDir, model: Model = "cifar10",
     require_evaluated_model(results, attacked)
     data = evaluated_images(results, cifar10_test(data_dir))
     measured = {name: score_rounded(attacked, data, results, name) for name in attack_names(results)}
-    text = table(COLUMNS, [(name, *each.cells()) for name, each in measured.items()])
+    text = table(COLUMNS, [(name, *row.cells()) for name, row in measured.items()])
     origin = provenance(model, attacked, data)
-    rows = [{"attack": name} | each.numbers() for name, each in measured.items()]
+    rows = [{"attack": name} | row.numbers() for name, row in measured.items()]
     write_results(
         output / "rounded",
         "Attacked images rounded to 8 bits",
@@ -55,7 +55,7 @@ class Rounded:
 
     Attributes:
         before, after: Accuracies of the vote of E draws, on the same draws.
-        recovered, lost: The numbers of images that only the float32 pixels fool, and that only the rounded ones fool.
+        recovered, lost: The numbers of images that fool only in float32, and only rounded.
         linf: The largest difference of a rounded pixel to the clean one.
     """
 

@@ -26,7 +26,7 @@ COMMITTED = (
 
 
 def run(evaluation: Evaluation, work: Path, output: Path) -> bool:
-    """Runs an evaluation, or continues it, writes its report, and copies what is committed.
+    """Runs or continues an evaluation, writes its report, and copies the files that are committed.
 
     Under ``torchrun`` the processes share the images, and the first of them reports.
 
@@ -55,10 +55,11 @@ def publish(work: Path, output: Path) -> None:
 
 
 class CleanScores(NamedTuple):
-    """
+    """A model's answers to clean images.
+
     Attributes:
         records: One record for each image, in the order of the data.
-        seconds: How long scoring took.
+        seconds: The time that scoring took.
     """
 
     records: list[Record]
@@ -69,7 +70,7 @@ def score_clean(model: nn.Module, data: ImageSet, draws: int, seed: int, title: 
     """Scores a model on clean images, without a folder.
 
     Args:
-        model: Images in [0, 1] to logits, in evaluation mode.
+        model: The model, from images in [0, 1] to logits, in evaluation mode.
         data: The images.
         draws: E, the realizations that vote on an image.
         seed: The seed of the scoring draws.

@@ -1,7 +1,7 @@
 """The nominal defense trained in float32 and in bfloat16 on one short schedule.
 
 Both learn from the same images in the same order with the same masks, and are scored in float32 on images that neither
-learned from. A training that was stopped continues.
+learned from. A stopped training is resumed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,9 @@ Made by `python -m results schedule --data-dir DIR`; `results.json` holds the nu
 
 def schedule(
     data_dir: DataDir,
-    dictionary: Annotated[Path, typer.Option(help="The atoms.")] = Path("results/dictionary/dictionary.safetensors"),
+    dictionary: Annotated[Path, typer.Option(help="File with the atoms.")] = Path(
+        "results/dictionary/dictionary.safetensors"
+    ),
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 2,
     work: Work = WORK,
     output: Output = OUTPUT,
@@ -90,7 +92,7 @@ def cells(precision: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def compare(records: Mapping[str, Sequence[Record]]) -> Pairs:
-    """Returns which images only one of two models answers rightly, the model of the first records first."""
+    """Compares the answers of two models to the same images (see ``Pairs``); the first records' model comes first."""
     first, second = ({record.image: record.vote == record.label for record in each} for each in records.values())
     pairs = Pairs.of(second, first)
     assert pairs is not None

@@ -1,4 +1,4 @@
-"""The models that ship: puts a trained model into the package, and writes the models' cards anew."""
+"""The models that ship with the package: adding a trained model, and rewriting the models' cards."""
 
 import re
 import tempfile
@@ -28,7 +28,7 @@ from results.runs import CleanScores, score_clean
 
 ENSEMBLE = 10
 SEED = 0
-TOLERATED = 3  # of 1,000 images
+TOLERATED = 3  # the change in accuracy by rounding, in images of 1,000
 LICENSE = "apache-2.0"
 MEGABYTE = 10**6
 # For each model that ships, the evaluation whose attacks its card names.
@@ -53,9 +53,11 @@ def ship(
             f"E = {check.ensemble}: {check.accuracy(check.trained).value:.2%} in float32, "
             f"{check.accuracy(check.rounded).value:.2%} in float16"
         )
-    stored = "float16" if all(check.harmless for check in checks) else "float32: float16 changes the accuracy too much"
+    storage = (
+        "float16" if all(check.harmless for check in checks) else "float32: float16 changes the accuracy too much"
+    )
     size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
-    print(f"{SHIPPED / name} is written, its weights as {stored}; all that ships: {size / MEGABYTE:.1f} MB")
+    print(f"{SHIPPED / name} is written, its weights as {storage}; all that ships: {size / MEGABYTE:.1f} MB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ class RoundingCheck:
 
     Attributes:
         ensemble: E; 1 is the mean over the scoring draws where there are several.
-        trained, rounded: The scores of either.
+        trained, rounded: The scores with the weights as trained, and as float16.
     """
 
     ensemble: int
@@ -78,7 +80,7 @@ class RoundingCheck:
         return 1000 * abs(int(rounded.sum()) - int(trained.sum())) <= TOLERATED * trained.numel()
 
     def is_vote(self, scores: CleanScores) -> bool:
-        """Whether the ensemble is that of all scoring draws, which vote."""
+        """Returns whether the ensemble consists of all scoring draws, so that its answer is their vote."""
         return self.ensemble == len(scores.records[0].draws)
 
     def answers(self, scores: CleanScores) -> Tensor:
@@ -135,7 +137,7 @@ def ship_model(run: Path, name: str, data: ImageSet, shelf: Path) -> list[Roundi
 
 
 def check_rounding(model: nn.Module, data: ImageSet) -> list[RoundingCheck]:
-    """Scores the model as trained and with its weights in float16; a classifier alone draws nothing: E is 1."""
+    """Scores the model as trained and with its weights in float16. E is 1 for a classifier, which draws nothing."""
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, half=True)
         rounded, _ = load_pretrained(folder)
@@ -166,7 +168,7 @@ def clean_score(name: str, data: ImageSet, check: RoundingCheck, scores: CleanSc
 
 
 def cards(output: Output = OUTPUT) -> None:
-    """Writes the cards of the models that ship anew."""
+    """Rewrites the cards of the models that ship."""
     for name, evaluation in EVALUATIONS.items():
         folder = output / str(evaluation)
         scores = []
@@ -196,7 +198,7 @@ def attacked_scores(summary: Mapping[str, Any], ensemble: int) -> list[dict[str,
 
 
 def rewrite_card(folder: Path, scores: list[dict[str, Any]]) -> None:
-    """Puts scores under attacks and the classes' names into a model's configuration, and writes its card anew."""
+    """Puts scores under attacks and the classes' names into a model's configuration, and rewrites its card."""
     config = load_json(folder / CONFIG)
     config["notes"].pop("attacked", None)
     if scores:

@@ -1,8 +1,8 @@
 """The tables that join several evaluations, from their committed records.
 
 - The paper's tables beside ours: ``README.md`` of the results folder.
-- The worst of each image: what several evaluations of the defense leave together. An image counts by the attack, or
-  none, that does most harm to it on the selection draws, and is scored by the scoring draws under that attack.
+- The worst of each image over several evaluations of the defense. For each image, the selection draws choose the
+  attack, or none, that does most harm to it; the scoring draws then score the image under that attack.
 - Our attacks beside those of other libraries, from the evaluation ``crosscheck``.
 """
 
@@ -50,11 +50,11 @@ class Entry:
     """One accuracy of the paper beside ours.
 
     Attributes:
-        table: The paper's table; "" for a number that the paper does not have.
-        model, attack: What the row says.
-        percent: The paper's accuracy; None where it has none.
-        experiments: Our experiments that measure it; several for ``LOWEST``.
-        row: The row's name in the experiment, or the beginning of one name; or ``LOWEST`` of all single attacks.
+        table: The number of the paper's table; "" if the paper does not have the row.
+        model, attack: The row's model and attack, as the table names them.
+        percent: The paper's accuracy; None if it has none.
+        experiments: Our experiments that measure the accuracy; several for ``LOWEST``.
+        row: The row's name in the experiment, or the beginning of one name; or ``LOWEST``, over all single attacks.
     """
 
     table: str
@@ -141,7 +141,7 @@ def tables(output: Output = OUTPUT) -> None:
 
 
 def entry_rows(folder: Path) -> Iterator[tuple[str, ...]]:
-    """Returns the cells of each entry; those of ours are empty where nothing has been measured."""
+    """Yields the cells of each entry; our cells are empty if nothing has been measured."""
     measured = {name: read_measured(folder / name) for each in ENTRIES for name in each.experiments}
     for each in ENTRIES:
         rows = [measured[name] for name in each.experiments]
@@ -159,7 +159,7 @@ def entry_rows(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def read_measured(folder: Path) -> dict[str, Measured]:
-    """Returns an experiment's accuracies by the names of their rows; none where it has not been run."""
+    """Returns an experiment's accuracies by the names of their rows; none if it has not been run."""
     if (folder / "summary.json").exists():
         summary = load_json(folder / "summary.json")
         rows = [*summary["attacks"], *summary["together"]]
@@ -171,7 +171,7 @@ def read_measured(folder: Path) -> dict[str, Measured]:
 
 
 def row_named(measured: Mapping[str, Measured], name: str) -> Measured | None:
-    """Returns the row of this name, or the one row whose name begins with it; None where nothing has been measured.
+    """Returns the row of this name, or the one row whose name begins with it; None if nothing has been measured.
 
     Raises:
         ValueError: There are rows, but not exactly one such row.
@@ -191,10 +191,10 @@ def lowest(experiments: Sequence[Mapping[str, Measured]]) -> Measured | None:
 
 
 def fingerprint_of_defense(folder: Path) -> str | None:
-    """Returns the fingerprint of the defense in the table; None where nothing has been measured.
+    """Returns the fingerprint of the defense in the table; None if nothing has been measured.
 
     Raises:
-        ValueError: The numbers are of several defenses; the message names their folders.
+        ValueError: The numbers belong to several defenses; the message names their folders.
     """
     folders: dict[str, list[str]] = {}
     for experiment in dict.fromkeys(name for each in ENTRIES if each.model == DEFENSE for name in each.experiments):
@@ -202,13 +202,13 @@ def fingerprint_of_defense(folder: Path) -> str | None:
         if fingerprint:
             folders.setdefault(fingerprint, []).append(str(folder / experiment))
     if len(folders) > 1:
-        listed = "; ".join(f"{', '.join(names)} of {digits[:SHOWN_DIGITS]}" for digits, names in folders.items())
-        raise ValueError(f"results are of {len(folders)} defenses, expected one: {listed}")
+        listing = "; ".join(f"{', '.join(names)} of {digits[:SHOWN_DIGITS]}" for digits, names in folders.items())
+        raise ValueError(f"results are of {len(folders)} defenses, expected one: {listing}")
     return next(iter(folders), None)
 
 
 def read_fingerprint(folder: Path) -> str | None:
-    """Returns the fingerprint of the model that an experiment measured; None where it has not been run."""
+    """Returns the fingerprint of the model that an experiment measured; None if it has not been run."""
     if (folder / MANIFEST).exists():
         return str(load_json(folder / MANIFEST)["identity"]["model"]["fingerprint"])
     return str(load_json(folder / NUMBERS)["fingerprint"]) if (folder / NUMBERS).exists() else None
@@ -281,7 +281,7 @@ def load_joined(folder: Path, names: Sequence[str]) -> dict[str, Results]:
     """Returns finished evaluations by their names.
 
     Raises:
-        ValueError: One is missing, or they differ in the model, a source, the data set, the scoring or the budget.
+        ValueError: An evaluation is missing, or they differ in model, source, data set, scoring or budget.
     """
     missing = [name for name in names if not (folder / name / RECORDS).exists()]
     if missing:
@@ -304,15 +304,15 @@ def source_fingerprints(results: Results) -> dict[str, str]:
     return {source["name"]: source["fingerprint"] for source in sources if source and source.get("name")}
 
 
-def require_one(what: str, values: Mapping[str, Any]) -> None:
+def require_one(quantity: str, values: Mapping[str, Any]) -> None:
     """Raises ``ValueError`` for evaluations with different values."""
     if any(value != next(iter(values.values())) for value in values.values()):
-        listed = "; ".join(f"{name} {value}" for name, value in values.items())
-        raise ValueError(f"evaluations have more than one {what}, expected one: {listed}")
+        listing = "; ".join(f"{name} {value}" for name, value in values.items())
+        raise ValueError(f"evaluations have more than one {quantity}, expected one: {listing}")
 
 
 def common_records(joined: Mapping[str, Results]) -> dict[str, list[Record]]:
-    """Returns each attack's records of the images that all evaluations have; the clean ones come first, once."""
+    """Returns each attack's records of the images that all evaluations have. The clean images come first, once."""
     attacks = {CLEAN: next(iter(joined.values())).records[CLEAN]}
     for evaluation, results in joined.items():
         for name in attack_names(results):
@@ -334,22 +334,22 @@ def comparisons(joined: Mapping[str, Results], attacks: Mapping[str, Sequence[Re
 
 
 def worst_rows(attacks: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
-    """Returns the numbers of each attack, and at the end those of the worst of each image."""
+    """Returns the numbers of each attack, and last those of the worst of each image."""
     worst = worst_case(attacks)
-    chosen = Counter(record.attack for record in worst)
+    counts = Counter(record.attack for record in worst)
     return [
-        *(worst_numbers(name, records, chosen[name]) for name, records in attacks.items()),
+        *(worst_numbers(name, records, counts[name]) for name, records in attacks.items()),
         worst_numbers(WORST, worst, len(worst)),
     ]
 
 
-def worst_numbers(attack: str, records: Sequence[Record], chosen: int) -> dict[str, Any]:
+def worst_numbers(attack: str, records: Sequence[Record], num_worst: int) -> dict[str, Any]:
     """Returns counts, and accuracies in [0, 1], for JSON.
 
     Args:
         attack: The row's name.
         records: Its records.
-        chosen: The number of images of which the attack is the worst.
+        num_worst: The number of images for which the attack is the worst.
     """
     vote, draw = vote_accuracy(records), draw_accuracy(records)
     persistent = persistent_accuracy(records, min(len(record.draws) for record in records))
@@ -360,7 +360,7 @@ def worst_numbers(attack: str, records: Sequence[Record], chosen: int) -> dict[s
         **accuracy_numbers(vote),
         **{"draw": draw.value, "draw_low": draw.low, "draw_high": draw.high},
         **{"persistent": persistent.value, "persistent_low": persistent.low, "persistent_high": persistent.high},
-        "chosen": chosen,
+        "chosen": num_worst,
     }
 
 
@@ -411,7 +411,7 @@ def write_crosscheck(folder: Path) -> None:
 
 
 def crosscheck_rows(results: Results) -> Iterator[tuple[str, ...]]:
-    """Returns the cells of each attack of each library."""
+    """Yields the cells of each attack of each library."""
     for name in attack_names(results):
         attack, _, library = name.rpartition(", ")
         records, ours = results.records[name], results.records[f"{attack}, {OURS}"]

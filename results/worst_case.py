@@ -1,7 +1,7 @@
 """The worst case of an adversarially trained classifier (paper, Table 3): the same attack from many starting points.
 
-The first start is at the image; only the images that it does not fool get the others, from random points. It may be
-stopped at any moment, and continues when it is started again.
+The first start is at the image. Only images that it does not fool get the other starts, at random points. The command
+may be stopped at any moment, and continues when it is started again.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from neuroae.evaluation import Accuracy
 from neuroae.utils.markdown import table
 from results.inputs import cifar10_test, file_digest, load_classifier
 from results.options import OUTPUT, WORK, DataDir, Limit, Output, Weights, Work
-from results.outputs import SavedImages, interval_cell, provenance, provenance_line, without_commit, write_results
+from results.outputs import SavedImages, drop_commit, interval_cell, provenance, provenance_line, write_results
 
 STEPS = 100
 SEED = 0
@@ -53,7 +53,7 @@ def worst_case(
         | {"seed": SEED},
     }
     origin = provenance(weights.stem, model, data)
-    saved = SavedImages(work / "worst_case", attack | without_commit(origin))
+    saved = SavedImages(work / "worst_case", attack | drop_commit(origin))
     rows = attack_from_starts(saved, model, data, restarts)
     note = NOTE.format(steps=STEPS, model=weights.stem, images=len(data), data=data.name, paper=PAPER)
     write_results(
@@ -66,11 +66,11 @@ def worst_case(
 
 @dataclass(frozen=True)
 class Row:
-    """What a number of starts leaves.
+    """The accuracy that a number of starts leaves.
 
     Attributes:
-        attack: The number of starts, as tables name it.
-        correct, images: The number of images still answered rightly, and of all.
+        attack: The number of starts, as text for tables.
+        correct, images: The number of images still classified correctly, and of all images.
         accuracy, low, high: In [0, 1]; the ends are of the Clopper-Pearson 95% interval.
         largest: The l-infinity norm of the largest perturbation.
         seconds: The time that crafting took.
@@ -103,11 +103,11 @@ def attack_from_starts(saved: SavedImages, model: nn.Module, data: ImageSet, res
     is_right = verdicts(model, images, data.labels)
     rows = [make_row("1 start", is_right, images, data, saved.seconds)]
     if restarts > 1:
-        standing = is_right.nonzero().flatten()
-        if len(standing):
+        unfooled = is_right.nonzero().flatten()
+        if len(unfooled):
             others = crafting(model, pgd_settings(restarts - 1, random_start=True))
             block = max(ROWS_AT_ONCE // (restarts - 1), 1)
-            images[standing] = saved.images("the others", data.take(standing), others, block)
+            images[unfooled] = saved.images("the others", data.take(unfooled), others, block)
         is_right = verdicts(model, images, data.labels)
         rows.append(make_row(f"{restarts} starts", is_right, images, data, saved.seconds))
     return rows
@@ -124,7 +124,7 @@ def crafting(model: nn.Module, settings: PGDSettings) -> Callable[[ImageSet], Te
 
 @torch.no_grad()
 def verdicts(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Returns (N,) bool, which images are answered rightly."""
+    """Returns whether each image is classified correctly, (N,) bool."""
     return torch.cat([model(part) for part in images.split(BLOCK)]).argmax(-1) == labels
 
 

@@ -177,7 +177,7 @@ def test_figures_refuse_other_images(folder: Path) -> None:
     with pytest.raises(ValueError, match="other images"):
         corruption(other, folder / "defense")
     small_cifar10_defense().save_pretrained(folder / "another")
-    with pytest.raises(ValueError, match=r"model is another than the one that .*table1 evaluates"):
+    with pytest.raises(ValueError, match=r"model is not the one that .*table1 evaluates"):
         corruption(folder / "data", folder / "another")
     fewer = cifar10_folder(folder / "fewer", IMAGES - 2)
     with pytest.raises(ValueError, match=f"lacks image {IMAGES - 2} of .*, and 1 more"):

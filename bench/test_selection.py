@@ -63,7 +63,7 @@ def test_selection_step(compare: Compare, realizations: int) -> None:
 
 @pytest.mark.parametrize("realizations", DEARER)
 def test_selection_step_and_w_nfga(compare: Compare, realizations: int) -> None:
-    """Compares with a step through the survivors alone (W-NFGA, the white-box near-full-gradient attack).
+    """Compares with a step through the survivors alone (W-NFGA, the white-box near-full gradient approximation).
 
     A selection step needs one dense backward pass of the first layer, whatever the number of realizations.
     """

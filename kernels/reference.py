@@ -138,7 +138,7 @@ def encode_backward(
 ) -> Tensor:
     """Returns the gradient from a code's values to the images through the survivors (section 4).
 
-    This is the gradient of W-NFGA, the white-box near-full-gradient attack.
+    This is the gradient of W-NFGA, the white-box near-full gradient approximation.
     """
     ops.encode_backward(
         grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, num_images, surrogate, sigma,

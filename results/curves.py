@@ -1,7 +1,6 @@
 """Accuracy against epsilon, steps and realizations: the selection beside the paper's attacks, in one picture.
 
-It reads the evaluations ``curve-epsilon``, ``curve-steps`` and ``curve-realizations``, and for 40 realizations
-``selection-more`` and ``table1``, all on the images that the curves have.
+It reads the evaluations ``curve-epsilon``, ``curve-steps`` and ``curve-realizations``, all on the same images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +24,6 @@ LINES = {
 AXES = {"epsilon": "epsilon / 255", "steps": "steps N_S", "realizations": "realizations N_E"}
 # The attacks of a curve are named LINE, MARK, VALUE.
 MARKS = {"epsilon": ", epsilon ", "steps": ", N_S ", "realizations": ", N_E "}
-# With 40 realizations the attacks were evaluated on more images: the evaluation and the attack, by line.
-AT_40 = {
-    "selection": ("selection-more", "selection, N_E 40"),
-    "W-NFGA smooth": ("table1", "W-NFGA smooth"),
-    "W-AIGA from unquantized": ("table1", "W-AIGA from unquantized"),
-}
 NOTE = """\
 ![Accuracy against epsilon, steps and realizations](curves.png)
 
@@ -73,15 +66,11 @@ def points(folder: Path, axis: str) -> dict[str, Points]:
 
 
 def all_points(folder: Path) -> dict[str, dict[str, Points]]:
-    """Returns records by axis, line and value, all on the images of the curves, with the clean images at 0."""
+    """Returns records by axis, line and value, with the clean images at 0 steps and at epsilon 0."""
     axes = {axis: points(folder / f"curve-{axis}", axis) for axis in AXES}
     clean = load_evaluation(folder / "curve-epsilon").records[CLEAN]
-    images = {record.image for record in clean}
-    for line, (evaluation, name) in AT_40.items():
-        axes["epsilon"][line][0.0] = clean
-        axes["steps"][line][0.0] = clean
-        records = load_evaluation(folder / evaluation).records[name]
-        axes["realizations"][line][40.0] = [record for record in records if record.image in images]
+    for line in LINES:
+        axes["epsilon"][line][0.0] = axes["steps"][line][0.0] = clean
     return {axis: {line: dict(sorted(each.items())) for line, each in lines.items()} for axis, lines in axes.items()}
 
 

@@ -1,4 +1,4 @@
-"""The gradient from a code's values to the images, as in the white-box near-full-gradient attack (W-NFGA, section 4).
+"""The gradient from a code to the images: the white-box near-full gradient approximation (W-NFGA, section 4).
 
 Each program computes some pixels of one image. For each pixel it visits the patches that cover it, one realization
 after another, and adds up the survivors' atoms times their gradients. No two programs write to one pixel, so every run

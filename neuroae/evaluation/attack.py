@@ -248,9 +248,9 @@ def source_surrogate(model: nn.Module) -> str | None:
     return AUTOENCODER_IDENTITY if model.autoencoder_identity else model.encoder.surrogate
 
 
-# The paper's modes (section 4.1). W-NFGA, white-box near-full-gradient attack, differentiates everything but the
-# quantizer, which gets a surrogate derivative. W-AIGA, white-box autoencoder-identity gradient approximation, takes
-# the derivative of the whole autoencoder to be the identity.
+# The paper's modes (section 4.1). W-NFGA, the white-box near-full gradient approximation, differentiates everything
+# but the quantizer, which gets a surrogate derivative. W-AIGA, the white-box autoencoder-identity gradient
+# approximation, takes the derivative of the whole autoencoder to be the identity.
 PAPERS_MODES = {
     "w-nfga-identity": ("W-NFGA identity", "identity"),
     "w-nfga-smooth": ("W-NFGA smooth", "smooth"),

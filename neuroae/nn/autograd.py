@@ -1,7 +1,7 @@
 """The operations with their gradients, as autograd functions.
 
 - ``Encode`` and ``Draw``: the gradient goes from a code's values to the images, through the survivors. This is the
-  gradient of W-NFGA, the white-box near-full-gradient attack (paper, section 4).
+  gradient of W-NFGA, the white-box near-full gradient approximation (paper, section 4).
 - ``Membership``: the gradient goes from the dense code to the images, through the top T.
 - ``ConvTranspose`` and ``DenseConvTranspose``: the decoder's layers.
 

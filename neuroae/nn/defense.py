@@ -188,8 +188,8 @@ class Defense(PretrainedModel):
 
         Args:
             surrogate: "selection" for the gradient through the top T; "identity", "smooth" or "smooth-normalized" for
-                W-NFGA (the white-box near-full-gradient attack: gradients through the surviving coefficients) with
-                that derivative of the quantizer; "autoencoder-identity" for W-AIGA (the white-box
+                W-NFGA (the white-box near-full gradient approximation: gradients through the surviving coefficients)
+                with that derivative of the quantizer; "autoencoder-identity" for W-AIGA (the white-box
                 autoencoder-identity gradient approximation), which treats the autoencoder as the identity.
             selection_width: For "selection" only (see ``SparseEncoder``); None keeps the encoder's.
             clamp_width: For "selection" only (see ``Decoder``); None keeps the decoder's.

@@ -42,8 +42,8 @@ class SparseEncoder(nn.Module):
         signed: False takes magnitudes first, as the published code did, so that values are 0 or +norm.
         surrogate: The kind of gradient. "identity", "smooth" (eq. 9) and "smooth-normalized" (of the published code)
             replace the quantizer's derivative; the gradient flows through the survivors only (W-NFGA, the paper's
-            white-box near-full-gradient attack, section 4). "selection" follows how atoms enter and leave the top T;
-            the gradient flows to all atoms.
+            white-box near-full gradient approximation, section 4). "selection" follows how atoms enter and leave the
+            top T; the gradient flows to all atoms.
         sigma: The width of the smooth surrogates.
         backend: The set of kernels. "auto" chooses it by the images' device; "reference", "cpu" and "triton" are the
             choices.

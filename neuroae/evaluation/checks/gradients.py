@@ -199,7 +199,7 @@ CLAMP_MEANING = (
 )
 CUT_MEANING = (
     "An attack can move atoms in and out of the top T. A gradient through the selected coefficients alone (W-NFGA, "
-    "the paper's white-box near-full-gradient attack) does not see that."
+    "the paper's white-box near-full gradient approximation) does not see that."
 )
 SELECTION_ADVICE = "Attack through the selection: `--mode selection`."
 # Larger shares are more than a detail.

@@ -5,27 +5,43 @@
 
 from .apgd import apgd
 from .balls import round_to_8_bits
+from .bpda import bpda
 from .eot import Average, GradientEstimate, eot_gradient
+from .evolution import EvolutionSettings, evolution
 from .losses import LossName, drawn_probabilities, mean_margin, mean_probabilities
 from .pgd import pgd
+from .probe import Probe, probe
 from .restarts import Perturbed
 from .settings import APGDSettings, PGDSettings, SquareSettings
 from .square import square
+from .straight_through import StraightThrough
+from .suite import run_suite, suite_stages
+from .taps import InputTap, LogitsTap
 
 __all__ = [
     "APGDSettings",
     "Average",
+    "EvolutionSettings",
     "GradientEstimate",
+    "InputTap",
+    "LogitsTap",
     "LossName",
     "PGDSettings",
     "Perturbed",
+    "Probe",
     "SquareSettings",
+    "StraightThrough",
     "apgd",
+    "bpda",
     "drawn_probabilities",
     "eot_gradient",
+    "evolution",
     "mean_margin",
     "mean_probabilities",
     "pgd",
+    "probe",
     "round_to_8_bits",
+    "run_suite",
     "square",
+    "suite_stages",
 ]

@@ -26,6 +26,8 @@ def apgd(
     targets: Tensor | None = None,
     judge: nn.Module | None = None,
     progress: Callable[[int], object] = int,
+    start: Tensor | None = None,
+    trace: list[Tensor] | None = None,
 ) -> Perturbed:
     """Perturbs images by steps with momentum that raise the model's loss, and halves steps where the loss stalls.
 
@@ -38,7 +40,7 @@ def apgd(
     Takes the arguments of ``pgd``, and returns and raises the same.
     """
     check_settings(settings, APGDSettings)
-    restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, judge, progress)
+    restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, judge, progress, start, trace)
     ball = BALLS[settings.norm]
 
     def project(points: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ def pgd(
     targets: Tensor | None = None,
     judge: nn.Module | None = None,
     progress: Callable[[int], object] = int,
+    start: Tensor | None = None,
+    trace: list[Tensor] | None = None,
     after_step: Callable[[int, Tensor], object] | None = None,
 ) -> Perturbed:
     """Perturbs images by steps along the gradient that raise the model's loss. Every step draws fresh realizations.
@@ -39,6 +41,8 @@ def pgd(
         judge: The model to fool, where the attack is crafted on another. It decides which restart of an image is the
             worst. None is ``model``.
         progress: Called after every step with its gradient passes, images times realizations.
+        start: (B, C, H, W), where the first restart begins, projected into the ball; None is the image itself.
+        trace: A list to which every step appends the losses, (B,), of each image's highest restart.
         after_step: Called after every step with its number, from 1 on, and the points, (restarts * B, C, H, W).
 
     Returns:
@@ -49,7 +53,7 @@ def pgd(
         RuntimeError: ``torch.inference_mode`` is on, under which there are no gradients.
     """
     check_settings(settings, PGDSettings)
-    restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, judge, progress)
+    restarts = Restarts(model, images, labels, settings, seed, image_ids, targets, judge, progress, start, trace)
     ball = BALLS[settings.norm]
     points = restarts.start_points()
     velocity = torch.zeros_like(points)

@@ -1,6 +1,7 @@
 """The common part of gradient attacks: restarts as one batch, their gradients, and the worst attempt on each image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from .eot import GradientEstimate, estimate_gradient
 from .losses import mean_loss, mean_margin
 from .protocol import batch_seed
 from .settings import GradientSettings, selection_draws
+
+NO_DETAILS: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Perturbed(NamedTuple):
@@ -33,6 +36,7 @@ class Perturbed(NamedTuple):
     forwards: int
     zero: Tensor
     invalid: Tensor
+    details: Mapping[str, Tensor] = NO_DETAILS
 
 
 class Restarts:
@@ -55,7 +59,12 @@ class Restarts:
         targets: Tensor | None,
         judge: nn.Module | None,
         progress: Callable[[int], object],
+        start: Tensor | None = None,
+        trace: list[Tensor] | None = None,
     ) -> None:
+        if start is not None:
+            check_start(start, images)
+        self.start, self.trace = start, trace
         check_inputs(model, images, labels, image_ids, targets)
         self.judge = model if judge is None else judge
         check_mode("judge", self.judge)
@@ -70,12 +79,15 @@ class Restarts:
         self.zero, self.invalid = torch.zeros_like(labels), torch.zeros_like(labels)
 
     def start_points(self) -> Tensor:
-        """Returns where each row starts: at the image, or at a uniform point of the ball."""
+        """Returns where each row starts: at the image or the starting point, or at a uniform point of the ball."""
         settings, random = self.settings, BALLS[self.settings.norm].random
+        first = self.images
+        if self.start is not None:
+            first = BALLS[settings.norm].project(self.start.detach(), self.images, settings.epsilon)
         return torch.cat(
             [
-                self.images
-                if restart == 0 and not settings.random_start
+                first
+                if restart == 0 and (self.start is not None or not settings.random_start)
                 else random(self.images, settings.epsilon, derive_seed(self.seed, "start", restart), self.image_ids)
                 for restart in range(settings.restarts)
             ]
@@ -103,6 +115,8 @@ class Restarts:
         self.zero += self.split(estimate.zero).sum(0)
         self.invalid += self.split(estimate.invalid).sum(0)
         self.progress(len(points) * settings.realizations)
+        if self.trace is not None:
+            self.trace.append(self.split(estimate.loss).amax(0))
         return estimate
 
     def losses(self, points: Tensor, step: int) -> Tensor:
@@ -175,3 +189,9 @@ def worst_attempts(
     """
     margins = torch.stack([mean_margin(model, images, labels, targets, draws, seed, image_ids) for images in attempts])
     return attempts[margins.argmax(0), torch.arange(len(labels), device=labels.device)]
+
+
+def check_start(start: Tensor, images: Tensor) -> None:
+    if not isinstance(start, Tensor) or start.shape != images.shape or start.dtype != images.dtype:
+        shape = tuple(start.shape) if isinstance(start, Tensor) else type(start).__name__
+        raise ValueError(f"start is {shape}, expected {tuple(images.shape)} in {images.dtype}, as images are")

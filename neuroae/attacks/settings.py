@@ -162,7 +162,7 @@ class SquareSettings:
     """The settings of ``square``.
 
     Attributes:
-        epsilon: The radius of the l-infinity ball.
+        epsilon: The radius of the ball.
         queries: The number of squares to try.
         draws: The number of realizations, fresh ones for each query, in the mean that compares an image with and
             without the new square.
@@ -170,6 +170,7 @@ class SquareSettings:
         fresh: Whether each query evaluates the image without the new square again. False keeps its value until a
             square changes the image: half the passes, and the same result on a deterministic model. On a random model
             the search would then stall at a lucky value.
+        norm: "linf" or "l2".
 
     Raises:
         TypeError, ValueError: A setting does not fit; the message names it.
@@ -180,9 +181,11 @@ class SquareSettings:
     draws: int = 10
     p_init: float = 0.8
     fresh: bool = True
+    norm: Norm = "linf"
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon, "linf")
+        check_choice("norm", self.norm, NORMS)
+        check_epsilon(self.epsilon, self.norm)
         check_integer("queries", self.queries, 1)
         check_integer("draws", self.draws, 1)
         check_number("p_init", self.p_init, lambda share: 0 < share <= 1, "above 0, at most 1")

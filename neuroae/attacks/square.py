@@ -1,4 +1,4 @@
-"""Square attack (Andriushchenko et al., 2020, arXiv 1912.00049) in l-infinity: random search without gradients."""
+"""Square attack (Andriushchenko et al., 2020, arXiv 1912.00049): random search without gradients, linf and l2."""
 
 import math
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from ..utils.contexts import autocast
 from ..utils.randomness import derive_seed, random_uniform
-from .balls import project_linf
+from .balls import BALLS, broadcast, norms_l2, project_l2, project_linf
 from .checks import check_inputs, check_settings
 from .losses import mean_margin
 from .protocol import batch_seed
-from .restarts import Perturbed
+from .restarts import Perturbed, check_start
 from .settings import SquareSettings
 
 # In a search of 10,000 queries the area of the squares is halved after each of these.
@@ -31,15 +31,16 @@ def square(
     targets: Tensor | None = None,
     judge: nn.Module | None = None,
     progress: Callable[[int], object] = int,
+    start: Tensor | None = None,
 ) -> Perturbed:
     """Perturbs images by random search, without gradients, so that the margin of the vote rises.
 
-    Starts with random vertical stripes. Each query tries one random square, and keeps it where it raises
-    ``mean_margin``. Both images, without and with the square, are evaluated on the same fresh realizations. A margin
-    kept from an earlier query would be the best of many draws, at which the search would stall; and on common draws
-    the difference has less noise than either margin. That costs two passes a draw; a deterministic model needs one
-    (``SquareSettings.fresh``). The search goes on where an image fools the model, since the next draw may be right.
-    Margins are computed in float32.
+    Starts with random vertical stripes (linf) or a grid of bumps (l2), or at ``start`` where that is better. Each
+    query tries one random square, and keeps it where it raises ``mean_margin``. Both images, without and with the
+    square, are evaluated on the same fresh realizations. A margin kept from an earlier query would be the best of many
+    draws, at which the search would stall; and on common draws the difference has less noise than either margin. That
+    costs two passes a draw; a deterministic model needs one (``SquareSettings.fresh``). The search goes on where an
+    image fools the model, since the next draw may be right. Margins are computed in float32.
 
     Takes the arguments of ``pgd``, and returns and raises the same. ``progress`` is called with forward passes.
     ``judge`` has no effect, since there is one attempt.
@@ -47,29 +48,37 @@ def square(
     check_settings(settings, SquareSettings)
     check_inputs(model, images, labels, image_ids, targets)
     images, draw_seed = images.detach(), batch_seed(model, seed, image_ids)
-    perturbed = add_stripes(images, settings.epsilon, derive_seed(seed, "stripes"), image_ids)
+    begin, change = (add_stripes, add_square) if settings.norm == "linf" else (add_bumps, move_bump)
+
+    def evaluate(points: Tensor, query_seed: int) -> Tensor:
+        # Under the caller's autocast bfloat16 would round away the effect of a small square.
+        with autocast("float32", points.device):
+            values = mean_margin(model, points, labels, targets, settings.draws, query_seed, image_ids)
+        progress(settings.draws * len(images))
+        return values
+
+    perturbed = begin(images, settings.epsilon, derive_seed(seed, "stripes"), image_ids)
+    if start is not None:
+        check_start(start, images)
+        start_seed = derive_seed(draw_seed, "start")
+        start = BALLS[settings.norm].project(start, images, settings.epsilon)
+        is_better = evaluate(start, start_seed) > evaluate(perturbed, start_seed)
+        perturbed = torch.where(is_better[:, None, None, None], start, perturbed)
     margins: Tensor | None = None
     for query in range(settings.queries):
         side = square_side(query, settings, *images.shape[2:])
         square_seed = derive_seed(seed, "square", query)
-        candidates = add_square(perturbed, images, settings.epsilon, side, square_seed, image_ids)
+        candidates = change(perturbed, images, settings.epsilon, side, square_seed, image_ids)
         query_seed = derive_seed(draw_seed, "query", query)
-
-        def evaluate(points: Tensor, query_seed: int = query_seed) -> Tensor:
-            # Under the caller's autocast bfloat16 would round away the effect of a small square.
-            with autocast("float32", points.device):
-                values = mean_margin(model, points, labels, targets, settings.draws, query_seed, image_ids)
-            progress(settings.draws * len(images))
-            return values
-
         if margins is None or settings.fresh:
-            margins = evaluate(perturbed)
-        new_margins = evaluate(candidates)
+            margins = evaluate(perturbed, query_seed)
+        new_margins = evaluate(candidates, query_seed)
         is_better = new_margins > margins
         perturbed = torch.where(is_better[:, None, None, None], candidates, perturbed)
         margins = torch.where(is_better, new_margins, margins)
     none = torch.zeros_like(labels)
-    return Perturbed(perturbed, settings.gradients, settings.forwards, none, none)
+    forwards = settings.forwards + (0 if start is None else 2 * settings.draws)
+    return Perturbed(perturbed, settings.gradients, forwards, none, none)
 
 
 def add_stripes(images: Tensor, epsilon: float, seed: int, image_ids: Tensor) -> Tensor:
@@ -105,3 +114,57 @@ def square_side(query: int, settings: SquareSettings, height: int, width: int) -
     position = query * SCHEDULE_LENGTH // settings.queries
     share = settings.p_init / 2 ** sum(position > limit for limit in SHRINK_AT)
     return min(max(round(math.sqrt(share * height * width)), 1), height, width)
+
+
+def add_bumps(images: Tensor, epsilon: float, seed: int, image_ids: Tensor) -> Tensor:
+    """Adds a bump of a random sign in every channel to each tile of a 5 x 5 grid, of norm epsilon together."""
+    _, channels, height, width = images.shape
+    side = max(min(height, width) // 5, 1)
+    down, across = -(-height // side), -(-width // side)
+    signs = random_signs(random_uniform(seed, image_ids, (channels, down * across)))
+    tile = bump(torch.arange(side).view(1, -1, 1), torch.arange(side).view(1, 1, -1), side)[0].to(images.device)
+    tiled = tile.repeat(down, across)[:height, :width]
+    signs = signs.view(len(images), channels, down, across)
+    pattern = tiled * signs.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :height, :width]
+    return project_l2(images + broadcast(epsilon / norms_l2(pattern), images) * pattern, images, epsilon)
+
+
+def move_bump(perturbed: Tensor, images: Tensor, epsilon: float, side: int, seed: int, image_ids: Tensor) -> Tensor:
+    """Takes the perturbation off one square, and spends what that and the budget leave on a bump in another."""
+    _, channels, height, width = images.shape
+    uniform = random_uniform(seed, image_ids, (channels + 5, 1, 1))
+    rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    corners = [(uniform[:, i : i + 1] * (extent - side + 1)).long() for i, extent in enumerate((height, width) * 2)]
+    offset = perturbed - images
+    y, x = rows.view(1, 1, -1, 1) - corners[0], columns.view(1, 1, 1, -1) - corners[1]
+    target = within(y, side) & within(x, side)
+    source = within(rows.view(1, 1, -1, 1) - corners[2], side) & within(columns.view(1, 1, 1, -1) - corners[3], side)
+    swap = uniform[:, 4:5] < 0.5
+    shape = torch.where(swap, bump(x, y, side), bump(y, x, side))
+    pattern = torch.where(target, shape, 0) * random_signs(uniform[:, 5:])
+    mixed = unit(torch.where(target, offset, 0)) + unit(pattern)
+    unused = (epsilon**2 - norms_l2(offset) ** 2).clamp(min=0)
+    energy = (norms_l2(torch.where(target | source, offset, 0)) ** 2 + unused).sqrt()
+    moved = torch.where(target | source, 0, offset) + broadcast(energy, images) * unit(mixed)
+    return project_l2(images + moved, images, epsilon)
+
+
+def within(position: Tensor, side: int) -> Tensor:
+    """Returns whether positions, counted from a square's corner, lie in the square."""
+    return (position >= 0) & (position < side)
+
+
+def bump(along: Tensor, across: Tensor, side: int) -> Tensor:
+    """Two halves of opposite sign, each highest in its middle: sums of 1 / k^2 over the rectangles around a pixel."""
+    half = max(side // 2, 1)
+    first = along < half
+    middle = torch.where(first, (half - 1) / 2, half + (side - half - 1) / 2)
+    # In a half, which is half as long as it is wide, distances along it count double.
+    distance = torch.maximum(2 * (along - middle).abs(), (across - (side - 1) / 2).abs()).round().long()
+    falling = (1 / torch.arange(1, side + 3, device=along.device, dtype=torch.float32) ** 2).flip(0).cumsum(0).flip(0)
+    return falling[distance.clamp(0, side + 1)] * torch.where(first, 1, -1)
+
+
+def unit(images: Tensor) -> Tensor:
+    """Divided by their l2 norms; zero stays zero."""
+    return images / broadcast(norms_l2(images).clamp(min=1e-12), images)

@@ -187,7 +187,9 @@ class Attack:
 
     def decisive_settings(self) -> dict[str, Any]:
         """Returns the settings as JSON values, with the rule for how many realizations are drawn at once."""
-        settings = {name: value for name, value in asdict(self.settings).items() if value != LATER_SETTINGS.get(name)}
+        # The norm came to Square later; gradient attacks have always named theirs.
+        later = LATER_SETTINGS | ({"norm": "linf"} if isinstance(self.settings, SquareSettings) else {})
+        settings = {name: value for name, value in asdict(self.settings).items() if value != later.get(name)}
         if "chunk" in settings:
             settings["chunk"] = chunk_rule(self.source, settings["chunk"])
         return settings

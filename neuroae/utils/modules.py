@@ -124,8 +124,22 @@ def takes_seeds(model: nn.Module) -> bool:
         return False
 
 
+class Wrapper(nn.Module):
+    """A module around a model in evaluation mode that passes on whatever it is given.
+
+    Attributes:
+        model: The model inside.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        # Not by eval(), which models with a fixed mode do not have.
+        self.training = False
+
+
 def unwrap(model: nn.Module) -> nn.Module:
-    """Returns the model inside of wrappers, such as those of ``torch.compile`` and ``DistributedDataParallel``."""
-    while type(model).__name__ in WRAPPERS:
-        model = getattr(model, WRAPPERS[type(model).__name__])
+    """Returns the model inside of wrappers, such as those of ``torch.compile`` and of ours."""
+    while isinstance(model, Wrapper) or type(model).__name__ in WRAPPERS:
+        model = model.model if isinstance(model, Wrapper) else getattr(model, WRAPPERS[type(model).__name__])
     return model

@@ -1,5 +1,7 @@
 """Neuro-inspired autoencoding defense: a sparse randomized encoder, its fast kernels, and attacks on it."""
 
+from typing import Any
+
 from .nn.classifiers import ResNet32, resnet32
 from .nn.code import SparseCode, TopT
 from .nn.convolutions import SparseConvTranspose2d, WinogradConvTranspose2d
@@ -21,7 +23,17 @@ __all__ = [
     "WinogradConvTranspose2d",
     "__version__",
     "derive_seed",
+    "evaluate",
     "resnet32",
 ]
 
 renamed.install()
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: evaluations need libraries that the layers do without.
+    if name == "evaluate":
+        from .evaluation import evaluate
+
+        return evaluate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

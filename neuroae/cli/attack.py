@@ -1,22 +1,25 @@
 """``neuroae attack``: attack a model, or score adversarial images from elsewhere."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from torch import nn
 
 from ..attacks import Average, LossName
 from ..attacks.balls import Norm
 from ..attacks.settings import Schedule
+from ..attacks.suite import SuiteName
 from ..data import DatasetName, ImageSet, load_dataset
-from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation
+from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation, suite_attack
 from ..evaluation.attack import Perturbation, Variant, Widths, check_modes
 from ..evaluation.models import for_any_batch, is_function, is_random, load_model, require_fixable
 from ..evaluation.ready_made import load_ready_made
-from ..models import pretrained_classes
+from ..models import pretrained_classes, shipped_names
 from ..models.presets import PRESETS
 from ..nn.defense import Defense
 from ..reports.report import PAGE, write_report
@@ -24,7 +27,7 @@ from ..utils import distributed
 from ..utils.contexts import Precision
 from ..utils.devices import choose_device
 from .methods import GRADIENT_FREE, TITLES, Budget, name_by_settings
-from .options import DataDir, Device, Download, ImageSize, Limit, Seed, parse_folder, preset_option
+from .options import DataDir, Device, Download, ImageSize, Limit, Seed, parse_folder, parse_fraction, preset_option
 
 
 def attack(
@@ -56,6 +59,13 @@ def attack(
         ),
     ] = 0,
     limit: Limit = None,
+    suite: Annotated[
+        SuiteName | None,
+        typer.Option(
+            help="Cascade of attacks that suits any model: standard, or quick for a tenth of its cost.",
+            show_default="standard, unless an option of single attacks is given",
+        ),
+    ] = None,
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,7 +103,10 @@ def attack(
     epsilon: Annotated[
         list[float] | None,
         preset_option(
-            "epsilon", "Largest perturbation, for pixels in [0, 1]. Repeat for an attack with each value.", min=0
+            "epsilon",
+            "Largest perturbation, for pixels in [0, 1], as 0.03 or 8/255. Repeat for an attack with each value.",
+            parser=parse_fraction,
+            metavar="NUMBER",
         ),
     ] = None,
     step_size: Annotated[
@@ -189,18 +202,45 @@ def attack(
 ) -> None:
     """Attack test images and report the remaining accuracy.
 
+    Without options of single attacks it runs the standard suite: a probe of the model, and a cascade of attacks that
+    suits what it finds.
+
     The same command resumes a run that was stopped at any moment.
 
     To share the work among processes, start it with `torchrun --nproc-per-node=2 -m neuroae attack ...`.
     """
     torch_device = choose_device(device)
-    methods = attack or ([] if images else ["pgd"])
+    single = {
+        name: value
+        for name, value in {
+            "attack": attack,
+            "mode": mode,
+            "variant": variant,
+            "loss": loss,
+            "step-size": step_size,
+            "steps": steps,
+            "realizations": realizations,
+            "momentum": momentum,
+            "schedule": schedule,
+            "images": images,
+            "deterministic": deterministic or None,
+            "random-start": random_start or None,
+            "restarts": None if restarts == 1 else restarts,
+        }.items()
+        if value is not None
+    }
+    if suite is not None and single:
+        raise ValueError(f"suite is {suite!r}, expected no option of single attacks beside it: --{next(iter(single))}")
+    chosen_suite = suite or ("" if single else "standard")
+    methods = [] if chosen_suite else attack or ([] if images else ["pgd"])
     modes = mode or list(MODES)
     check_modes(modes)
     if norm == "l2" and methods and (not epsilon or (step_size is None and "pgd" in methods)):
         raise ValueError("norm is 'l2', which has no usual budget: give epsilon and step_size too")
     if images and epsilon and len(epsilon) > 1:
         raise ValueError(f"epsilon has {len(epsilon)} values, expected one with images, which must be within it")
+    if chosen_suite and norm == "l2" and not epsilon:
+        raise ValueError("norm is 'l2', which has no usual budget: give epsilon too")
     preset = PRESETS[dataset]
     budgets = [
         Budget(
@@ -247,6 +287,12 @@ def attack(
             )
         ]
         attacks += name_by_settings(crafted, epsilon=epsilon, steps=steps, realizations=realizations)
+    if chosen_suite:
+        others = {name: each for name, each in sources.items() if name} or shipped_sources(
+            dataset, model, torch_device
+        )
+        plan = partial(suite_attack, sources[""], data, norm=norm, suite=chosen_suite, sources=others)
+        attacks += [plan(epsilon=size, seed=seed, folder=output) for size in epsilon or [preset.epsilon]]
     if images:
         attacks.append(load_ready_made(images, data, norm, epsilon[0] if epsilon else None))
     scoring = Scoring(ensemble or (10 if random[""] else 1), seed, deterministic)
@@ -257,6 +303,12 @@ def attack(
     if first:
         print(write_report(output))
         print(f"\npage: {output / PAGE}")
+
+
+def shipped_sources(dataset: DatasetName, model: str, device: torch.device) -> dict[str, nn.Module]:
+    """Returns the classifier that ships for a data set, from which suites transfer attacks, unless it is the model."""
+    name = f"{dataset}-undefended"
+    return {name: load_model(name).to(device)} if name in shipped_names() and model != name else {}
 
 
 def load_images(

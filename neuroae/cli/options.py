@@ -1,5 +1,6 @@
 """Options that several verbs share, and options whose defaults depend on the data set."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,10 +30,26 @@ def preset_option(field: str, help: str, *names: str, **limits: Any) -> Any:
         field: The field of ``Preset``.
         help: The help text.
         *names: The option's names; by default it has the parameter's name.
-        **limits: ``min`` and ``max``.
+        **limits: ``min`` and ``max``, or a ``parser`` and its ``metavar``.
     """
     defaults = "; ".join(f"{name}: {format_number(getattr(preset, field))}" for name, preset in PRESETS.items())
     return typer.Option(*names, help=help, show_default=defaults, **limits)
+
+
+def parse_fraction(text: str) -> float:
+    """Returns a number at least 0 that is written as one or as a quotient, like 8/255.
+
+    Raises:
+        typer.BadParameter: It is neither.
+    """
+    try:
+        numbers = [float(part) for part in str(text).split("/")]
+        value = numbers[0] / numbers[1] if len(numbers) == 2 else numbers[0]
+    except (ValueError, ZeroDivisionError):
+        numbers, value = [], math.nan
+    if len(numbers) not in (1, 2) or not (math.isfinite(value) and value >= 0):
+        raise typer.BadParameter(f"{text!r} is not a number of at least 0, like 0.03 or 8/255")
+    return value
 
 
 def format_number(value: float) -> str:

@@ -24,7 +24,7 @@ class ImageSet:
 
     Attributes:
         name: The name of the data set and split, such as "cifar10 test".
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8, or float32 in [0, 1] where pixels are not bytes.
         labels: (N,) int64, positions in ``classes``.
         ids: (N,) int64 in [0, 2^32), each image's number in its split. Random draws and augmentation depend on it, so
             two images with the same id would share theirs.
@@ -44,7 +44,11 @@ class ImageSet:
     white: int = 255
 
     def __post_init__(self) -> None:
-        check_tensor("images", self.images, torch.uint8, "N", "C", "H", "W")
+        if isinstance(self.images, Tensor) and self.images.dtype == torch.float32:
+            check_tensor("images", self.images, torch.float32, "N", "C", "H", "W")
+            check_unit_range(self.images)
+        else:
+            check_tensor("images", self.images, torch.uint8, "N", "C", "H", "W")
         check_tensor("labels", self.labels, torch.int64, "N")
         check_tensor("ids", self.ids, torch.int64, "N")
         if not len(self.images) == len(self.labels) == len(self.ids):
@@ -134,7 +138,7 @@ class ImageSet:
 
     def pixels(self) -> Tensor:
         """Returns the images as (N, C, H, W) float32 in [0, 1]."""
-        return self.images.float() / self.white
+        return self.images if self.images.dtype == torch.float32 else self.images.float() / self.white
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 digest of images, labels and ids, in hexadecimal."""
@@ -156,6 +160,20 @@ def check_tensor(name: str, value: Tensor, dtype: torch.dtype, *shape: str) -> N
         raise TypeError(f"{name} is a {type(value).__name__}, expected a tensor, {expected}")
     if value.dtype != dtype or value.dim() != len(shape):
         raise TypeError(f"{name} is {value.dtype} of shape {tuple(value.shape)}, expected {expected}")
+
+
+def check_unit_range(images: Tensor) -> None:
+    """Refuses float32 images with values outside of [0, 1] or NaN.
+
+    Raises:
+        ValueError: A pixel is out of range.
+    """
+    if not images.numel():
+        return
+    low, high = (float(value) for value in images.aminmax())
+    if not (low >= 0 and high <= 1):
+        hint = "; divide by 255" if high > 1.5 else ""
+        raise ValueError(f"images holds values from {low:g} to {high:g}, expected pixels in [0, 1]{hint}")
 
 
 def check_range(name: str, values: Tensor, limit: int, meaning: str) -> None:

@@ -7,6 +7,7 @@ from .results import Results, load_evaluation
 from .run import run_evaluation
 from .scoring import Scoring
 from .statistics import Accuracy
+from .suite import Verdict, evaluate, suite_attack
 
 __all__ = [
     "CLEAN",
@@ -17,7 +18,10 @@ __all__ = [
     "Record",
     "Results",
     "Scoring",
+    "Verdict",
     "attacks_from",
+    "evaluate",
     "load_evaluation",
     "run_evaluation",
+    "suite_attack",
 ]

@@ -4,13 +4,14 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ..attacks.restarts import NO_DETAILS
 from ..utils.files import (
     decode_json,
     load_tensors,
@@ -104,6 +105,7 @@ RECORDS = "records.jsonl"
 TIMES = "times.jsonl"
 IMAGES = "images"
 SANITY = "sanity.json"
+DETAIL = "detail "
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,25 @@ def slug(attack: str) -> str:
     return re.sub(r"[\W_]+", "-", attack.lower()).strip("-")
 
 
-def save_images(path: Path, images: Tensor, ids: Tensor, stamp: str = "") -> None:
-    """Writes a block of (B, C, H, W) float32 images and their ids, with a checksum and the evaluation's stamp."""
+def save_images(
+    path: Path, images: Tensor, ids: Tensor, stamp: str = "", details: Mapping[str, Tensor] = NO_DETAILS
+) -> None:
+    """Writes a block of (B, C, H, W) float32 images and their ids, with a checksum and the evaluation's stamp.
+
+    ``details`` are further tensors of each image, (B, ...), by name.
+    """
+    more = {DETAIL + name: tensor.contiguous().cpu() for name, tensor in details.items()}
     origin = {"crc32": checksum(images)}
     # One entry: safetensors writes several in any order, and equal evaluations shall leave equal bytes.
-    save_tensors(path, {"images": images, "ids": ids}, {"of": origin | {"stamp": stamp}} if stamp else origin)
+    save_tensors(path, {"images": images, "ids": ids} | more, {"of": origin | {"stamp": stamp}} if stamp else origin)
+
+
+def load_details(path: Path) -> dict[str, Tensor]:
+    """Returns the details that ``save_images`` wrote; none where the file is gone."""
+    if not path.exists():
+        return {}
+    tensors, _ = load_tensors(path)
+    return {name.removeprefix(DETAIL): tensor for name, tensor in tensors.items() if name.startswith(DETAIL)}
 
 
 def load_images(path: Path, ids: Tensor, stamp: str | None = None) -> Tensor:

@@ -30,6 +30,8 @@ class Record:
         zero: Gradient passes whose gradient was zero throughout.
         invalid: Gradient passes whose gradient held NaN or infinity.
         stamp: The evaluation's stamp, as in its manifest; empty in folders of earlier versions.
+        stage: Under a suite, the number of the stage in which the image left the cascade, from 1; 0 if the clean image
+            is answered wrongly, -1 if it stands. None under any other attack.
     """
 
     attack: str
@@ -45,6 +47,7 @@ class Record:
     zero: int
     invalid: int
     stamp: str = field(default="", compare=False)
+    stage: int | None = None
 
 
 NUMBER = (int, float)
@@ -66,8 +69,9 @@ RECORD = {
 
 
 def record_fields(record: Record) -> dict[str, Any]:
-    """Returns what a record's line holds. A record of an earlier version has no stamp, and its line has none."""
-    return {name: value for name, value in asdict(record).items() if name != "stamp" or value}
+    """Returns what a record's line holds, without a stamp or stage that the record does not have."""
+    optional = {"stamp": "", "stage": None}
+    return {name: value for name, value in asdict(record).items() if name not in optional or value != optional[name]}
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:

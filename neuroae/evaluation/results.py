@@ -1,6 +1,6 @@
 """The results of an evaluation, from its folder or from memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..utils.files import load_tensors
-from .folder import IMAGES, Files, load_images, slug
+from .folder import IMAGES, Files, load_details, load_images, slug
 from .manifest import load_manifest
 from .records import CLEAN, Record, read_records, read_times
 from .statistics import Accuracy, Estimate, draw_accuracy, vote_accuracy
@@ -26,6 +26,7 @@ class Results:
         records: The records of each attack, "clean" first, in the order of the images.
         seconds: The seconds that crafting and scoring took under each attack, summed over all processes.
         memory: The images of an evaluation in memory; read them by ``images``.
+        details_in_memory: The details of an evaluation in memory; read them by ``details``.
     """
 
     folder: Path | None
@@ -33,6 +34,7 @@ class Results:
     records: dict[str, list[Record]]
     seconds: dict[str, float]
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    details_in_memory: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
@@ -85,6 +87,18 @@ class Results:
         """Returns how many gradient passes gave a gradient with NaN or infinity in it."""
         return sum(record.invalid for record in self.records[name])
 
+    def details(self, name: str) -> dict[str, Tensor]:
+        """Returns what a suite kept of each image beside its record, (N, ...) by name; nothing of other attacks.
+
+        Images that were removed, as in committed results, leave no details.
+        """
+        if self.folder is None:
+            return dict(self.details_in_memory.get(name, {}))
+        files, block = Files(self.folder), self.manifest["identity"]["block"]
+        blocks = -(-len(self.records[name]) // block)
+        parts = [load_details(files.images(name, number)) for number in range(blocks)]
+        return join_details(parts) if all(parts) else {}
+
     def images(self, name: str) -> Tensor:
         """Returns the images as they were scored, (N, C, H, W) float32 in [0, 1], in the order of the records.
 
@@ -103,6 +117,17 @@ class Results:
                 for number, part in enumerate(ids.split(block))
             ]
         )
+
+
+def join_details(blocks: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Joins the details of blocks. Of losses, which only attacked blocks have, NaN stands for the others."""
+    blocks = list(blocks)
+    joined = {}
+    for name in dict.fromkeys(name for block in blocks for name in block):
+        shape = next(block[name].shape[1:] for block in blocks if name in block)
+        absent = [torch.full((len(next(iter(block.values()))), *shape), torch.nan) for block in blocks]
+        joined[name] = torch.cat([block.get(name, nothing) for block, nothing in zip(blocks, absent, strict=True)])
+    return joined
 
 
 def load_evaluation(folder: str | Path) -> Results:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from ..attacks import Perturbed
 from ..utils import distributed
 from ..utils.contexts import repeatable
 from ..utils.files import claimed, require_empty, save_json, watched
@@ -32,7 +33,7 @@ from .manifest import (
 from .measurements import behaviors, gradient_costs, require_same_behavior
 from .plan import Evaluation
 from .records import Record, append_records, read_records, read_times, record_fields
-from .results import Results, load_evaluation
+from .results import Results, join_details, load_evaluation
 from .scoring import judge
 
 # A block takes minutes, so the bar moves within it, by parts of images.
@@ -83,8 +84,8 @@ class Bar:
 class Store(Protocol):
     """Where the images and records of a block go."""
 
-    def save_images(self, attack: str, block: int, images: Tensor, ids: Tensor) -> None:
-        """Keeps the (B, C, H, W) images of a block, before they are scored."""
+    def save_images(self, attack: str, block: int, perturbed: Perturbed, ids: Tensor) -> None:
+        """Keeps the (B, C, H, W) images of a block and their details, before they are scored."""
 
     def save_records(self, attack: str, block: int, records: list[Record], seconds: float) -> None:
         """Keeps the records of a block and the seconds that it took."""
@@ -96,9 +97,10 @@ class FolderStore:
     def __init__(self, files: Files) -> None:
         self.files = files
 
-    def save_images(self, attack: str, block: int, images: Tensor, ids: Tensor) -> None:
+    def save_images(self, attack: str, block: int, perturbed: Perturbed, ids: Tensor) -> None:
         require_manifest(self.files)
-        save_images(self.files.images(attack, block), images, ids, self.files.stamp)
+        path = self.files.images(attack, block)
+        save_images(path, perturbed.images, ids, self.files.stamp, perturbed.details)
 
     def save_records(self, attack: str, block: int, records: list[Record], seconds: float) -> None:
         require_manifest(self.files)
@@ -112,11 +114,13 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.images: dict[str, list[Tensor]] = {}
+        self.details: dict[str, list[dict[str, Tensor]]] = {}
         self.records: dict[str, list[Record]] = {}
         self.seconds: dict[str, float] = {}
 
-    def save_images(self, attack: str, block: int, images: Tensor, ids: Tensor) -> None:
-        self.images.setdefault(attack, []).append(images.cpu())
+    def save_images(self, attack: str, block: int, perturbed: Perturbed, ids: Tensor) -> None:
+        self.images.setdefault(attack, []).append(perturbed.images.cpu())
+        self.details.setdefault(attack, []).append(dict(perturbed.details))
 
     def save_records(self, attack: str, block: int, records: list[Record], seconds: float) -> None:
         self.records.setdefault(attack, []).extend(records)
@@ -160,7 +164,8 @@ def evaluate_in_memory(evaluation: Evaluation) -> Results:
     with repeatable():
         work(store, evaluation, every_block)
     images = {name: torch.cat(blocks) for name, blocks in store.images.items()}
-    return Results(None, manifest, store.records, store.seconds, images)
+    details = {name: join_details(blocks) for name, blocks in store.details.items()}
+    return Results(None, manifest, store.records, store.seconds, images, details)
 
 
 def complete(files: Files, evaluation: Evaluation, identity: dict[str, Any]) -> None:
@@ -295,7 +300,7 @@ def finish_block(store: Store, evaluation: Evaluation, attack: Perturbation, num
     started = time.perf_counter()
     block = evaluation.load(number)
     perturbed = craft(attack, evaluation.model, block, evaluation.scoring, progress.crafting)
-    store.save_images(attack.name, number, perturbed.images, block.ids)
+    store.save_images(attack.name, number, perturbed, block.ids)
     records = judge(evaluation.model, attack.name, block, perturbed, evaluation.scoring)
     store.save_records(attack.name, number, records, time.perf_counter() - started)
     progress.scored(len(records), sum(record.vote == record.label for record in records))

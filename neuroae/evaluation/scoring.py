@@ -132,6 +132,7 @@ def judge(model: nn.Module, name: str, block: Block, perturbed: Perturbed, scori
         "l2": norms["l2"],
         "zero": perturbed.zero,
         "invalid": perturbed.invalid,
+        **({"stage": perturbed.details["stage"]} if "stage" in perturbed.details else {}),
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from math import comb
 from pathlib import Path
 from statistics import fmean
@@ -19,8 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from torch import Tensor
 
-from ..evaluation import CLEAN, Record, Results
+from ..evaluation import CLEAN, Record, Results, Verdict
 from ..evaluation.attack import attack_label
 from ..evaluation.checks import Threat
 from ..evaluation.checks.outcomes import families
@@ -286,6 +288,50 @@ def sweep_chart(sweep: Sweep) -> str:
     if sweep.setting != "epsilon":
         count_axis(axis, sorted({point.value for points in sweep.lines.values() for point in points}))
     decorate(axis)
+    draw_legend(figure, axis, "outside lower left", columns=1)
+    return svg(figure)
+
+
+@default_style()
+def stage_chart(verdict: Verdict) -> str:
+    """Returns a chart of the images that stand after each stage of a suite that ran, as SVG."""
+    stages = [stage for stage in verdict.stages if stage.images]
+    names = ["clean image", *(stage.name for stage in stages)]
+    first = stages[0].images if stages else round(verdict.clean.value * verdict.images)
+    left = [first, *(stage.left for stage in stages)]
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.34 * len(names)), layout="constrained")
+    axis = figure.subplots()
+    shares = [count / verdict.images for count in left]
+    fallen = [max(before - after, 0) for before, after in pairwise([1.0, *shares])]
+    axis.barh(range(len(names)), shares, color=COLORS[0])
+    axis.barh(range(len(names)), fallen, left=shares, color=COLORS[1], alpha=0.45)
+    for number, count in enumerate(left):
+        axis.text(shares[number] + fallen[number] + 0.01, number, f"{count:,}", va="center", fontsize=8)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set_xlabel("images that stand; the light part left in this stage")
+    percent(axis.xaxis, axis.set_xlim)
+    axis.set_xlim(0, 1.08)
+    axis.spines[["top", "right"]].set_visible(False)
+    return svg(figure)
+
+
+@default_style()
+def loss_chart(losses: Mapping[str, Tensor]) -> str:
+    """Returns a chart of the mean loss over the steps of each gradient stage, as SVG.
+
+    Args:
+        losses: (N, steps) by the stage's name; NaN where an image was out of the cascade.
+    """
+    figure = Figure(figsize=(WIDTH, 3 + 0.2 * len(losses)), layout="constrained")
+    axis = figure.subplots()
+    for number, (name, values) in enumerate(losses.items()):
+        mean = values.nanmean(0)
+        # Losses differ in scale: each is shown from its start to its highest.
+        scaled = (mean - mean[0]) / (mean.max() - mean[0]).clamp(min=1e-12)
+        axis.plot(range(len(scaled)), scaled.tolist(), label=name, **style(number) | {"marker": ""})
+    axis.set_xlabel("step")
+    axis.set_ylabel("mean loss, from its start to its highest")
     draw_legend(figure, axis, "outside lower left", columns=1)
     return svg(figure)
 

@@ -14,12 +14,24 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..evaluation import Results
+from ..evaluation import Results, Verdict
 from ..evaluation.checks import BATCHES, VERDICTS, Check, sanity_checks, save_checks
 from ..evaluation.folder import IMAGES, SANITY, Files
 from ..evaluation.results import load_partial
+from ..evaluation.suite import COLUMNS as STAGE_COLUMNS
+from ..evaluation.suite import suite_names
 from ..utils.files import LEFTOVER_SECONDS, remove_leftovers, replacing, save_json
-from .charts import accuracy_chart, dispensable, draws_chart, majority_curve, persistent_curve, sweep_chart, sweeps
+from .charts import (
+    accuracy_chart,
+    dispensable,
+    draws_chart,
+    loss_chart,
+    majority_curve,
+    persistent_curve,
+    stage_chart,
+    sweep_chart,
+    sweeps,
+)
 from .pictures import examples
 from .tables import (
     NOTES,
@@ -56,6 +68,7 @@ class Report:
         joint: Rows of several attacks of one budget together.
         paired: The attacks beside the first one; None where there are no two.
         checks: The sanity report.
+        verdict: What a suite left; None for single attacks alone, and for a suite that is not finished.
     """
 
     results: Results
@@ -63,12 +76,21 @@ class Report:
     joint: Sequence[AttackRow]
     paired: Pairing | None
     checks: Sequence[Check]
+    verdict: Verdict | None
 
     @classmethod
     def of(cls, folder: str | Path) -> "Report":
         """Returns the report of an evaluation, which need not be finished (see ``load_partial``)."""
         results = load_partial(folder)
-        return cls(results, attack_rows(results), joint_rows(results), pairing(results), sanity_checks(results))
+        suites = suite_names(results) if results.finished else []
+        return cls(
+            results,
+            attack_rows(results),
+            joint_rows(results),
+            pairing(results),
+            sanity_checks(results),
+            Verdict.of(results, suites[-1]) if suites else None,
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -94,7 +116,8 @@ class Report:
 
     def __str__(self) -> str:
         """Returns warnings, table and checks as text for a terminal."""
-        parts = [*self.warnings, self.table, "\n".join(check.line for check in self.checks)]
+        verdict = [] if self.verdict is None else [str(self.verdict)]
+        parts = [*self.warnings, *verdict, self.table, "\n".join(check.line for check in self.checks)]
         return "\n\n".join(parts)
 
 
@@ -150,6 +173,7 @@ def summary(report: Report) -> dict[str, Any]:
         "together": [flat(row) for row in report.joint],
         "against": report.paired.as_json() if report.paired else None,
         "sanity": report.verdicts,
+        "verdict": None if report.verdict is None else report.verdict.as_json(),
     }
 
 
@@ -163,6 +187,7 @@ def markdown_page(report: Report) -> str:
     parts = [
         f"# {report.results.model} on {data['images']:,} images of {data['name']}",
         *(f"**{warning}**" for warning in report.warnings),
+        *([] if report.verdict is None else [report.verdict.sentence, report.verdict.table()]),
         report.table,
         NOTES,
         *([f"## {PAIR_TITLE}", report.paired.markdown(), report.paired.note] if report.paired else []),
@@ -203,7 +228,18 @@ def html_page(report: Report) -> str:
         examples=examples(report.results),
         attacks={name: attack_details(report.results, name) for name in report.results.records},
         details=evaluation_details(report.results),
+        stages=stage_picture(report),
+        stage_columns=STAGE_COLUMNS,
     )
+
+
+def stage_picture(report: Report) -> str | None:
+    """Returns the chart of a suite's stages as a data URI; None without a suite, or where it cannot be drawn."""
+    source = None
+    if report.verdict is not None:
+        with dispensable("Images that stand after each stage"):
+            source = svg_uri(stage_chart(report.verdict))
+    return source
 
 
 class Picture(NamedTuple):
@@ -233,6 +269,11 @@ def pictures(report: Report) -> Iterator[Picture]:
 def charts(report: Report) -> Iterator[tuple[str, Callable[[], str], str]]:
     """Yields title, drawing function and caption of each chart."""
     rows = [*report.rows, *report.joint]
+    if report.verdict is not None:
+        losses = report.verdict.losses()
+        if losses:
+            caption = "Mean over the images that a stage attacked. A loss that still rises asks for more steps."
+            yield "Loss over the steps of each stage", partial(loss_chart, losses), caption
     yield (
         "Accuracy by attack",
         partial(accuracy_chart, rows),

@@ -121,12 +121,39 @@ def test_the_papers_settings_are_the_defaults(models: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(COMMAND, "run_evaluation", stop)
     with pytest.raises(Asked) as stopped:
-        neuroae("attack", models / "defense", "--dataset", "digits", "--output", tmp_path)
+        neuroae("attack", models / "defense", "--dataset", "digits", "--output", tmp_path, "--attack", "pgd")
     (evaluation,) = stopped.value.args
     settings = evaluation.attacks[0].settings
     assert (settings.steps, settings.restarts, settings.realizations, settings.average) == (20, 1, 40, "normalized")
     assert (settings.loss, settings.norm, settings.random_start) == ("cross-entropy", "linf", False)
     assert (evaluation.scoring.draws, evaluation.block, len(evaluation.data)) == (10, 64, 500)
+
+
+def test_the_standard_suite_is_the_default(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def stop(evaluation, output):  # type: ignore[no-untyped-def]
+        raise Asked(evaluation)
+
+    monkeypatch.setattr(COMMAND, "run_evaluation", stop)
+    with pytest.raises(Asked) as stopped:
+        neuroae("attack", models / "defense", "--dataset", "digits", "--output", tmp_path, "--epsilon", "8/255")
+    (evaluation,) = stopped.value.args
+    (suite,) = evaluation.attacks
+    assert suite.name == "standard suite, linf 8/255"
+    assert suite.stages[0].name == "selection (offered by the model)"
+
+
+def test_the_suite_ends_with_its_verdict(models: Path, tmp_path: Path) -> None:
+    arguments = ("--dataset", "digits", "--limit", 3, "--suite", "quick", "--output", tmp_path)
+    assert neuroae("attack", models / "plain", *arguments).startswith("plain keeps ")
+    verdict = load_json(tmp_path / "summary.json")["verdict"]
+    assert verdict["images"] == 3
+    assert verdict["interval"][0] <= verdict["accuracy"] <= verdict["interval"][1]
+    assert sum(stage["fooled"] for stage in verdict["stages"]) <= 3
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("plain keeps") < page.index("<h2>Accuracies</h2>")
 
 
 def test_the_selections_recipe_is_the_default_of_its_mode(models: Path, tmp_path: Path) -> None:
@@ -299,7 +326,9 @@ def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
     [
         (["defense", "--attack", "cw"], "attack is 'cw', expected one of pgd, fgsm, r-fgsm, apgd, square"),
         (["defense", "--mode", "bpda"], "mode is 'bpda', expected one of w-nfga-identity"),
-        (["defense", "--norm", "l2", "--epsilon", "1"], "norm is 'l2', which has no usual budget"),
+        (["defense", "--attack", "pgd", "--norm", "l2", "--epsilon", "1"], "norm is 'l2', which has no usual budget"),
+        (["defense", "--norm", "l2"], "norm is 'l2', which has no usual budget: give epsilon too"),
+        (["defense", "--suite", "quick", "--steps", "2"], "suite is 'quick', expected no option of single attacks"),
         (
             ["defense", "--norm", "l2", "--attack", "square", "--epsilon", "1"],
             "expected 'linf' for the attack 'square'",

@@ -59,7 +59,10 @@ IMAGES, THREE = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.arange(3)
     ("images", "labels", "ids", "error", "message"),
     [
         pytest.param(
-            IMAGES.float(), THREE, THREE, TypeError, r"images is torch\.float32 of .*uint8 \(N, C", id="pixels"
+            IMAGES.double(), THREE, THREE, TypeError, r"images is torch\.float64 of .*uint8 \(N, C", id="pixels"
+        ),
+        pytest.param(
+            IMAGES.float() + 9, THREE, THREE, ValueError, "images holds values from 9 to .*; divide by 255", id="range"
         ),
         pytest.param(
             IMAGES[0], THREE, THREE, TypeError, r"images is .* of shape \(1, 2, 2\), expected", id="one-image"

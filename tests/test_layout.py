@@ -30,13 +30,13 @@ LATE = {("neuroae.nn.pretrained_model", "neuroae.models")}
 
 def modules() -> dict[str, Path]:
     """Every module of the package by its name; kernels/ is neuroae.kernels."""
-    found = {}
+    modules = {}
     for folder, prefix in ((ROOT / "neuroae", ("neuroae",)), (ROOT / "kernels", ("neuroae", "kernels"))):
         for path in folder.rglob("*.py"):
             parts = path.relative_to(folder).with_suffix("").parts
             if folder.name == "kernels" or parts[0] != "kernels":
-                found[".".join((*prefix, *parts)).removesuffix(".__init__")] = path
-    return found
+                modules[".".join((*prefix, *parts)).removesuffix(".__init__")] = path
+    return modules
 
 
 MODULES = modules()

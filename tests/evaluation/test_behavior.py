@@ -178,26 +178,26 @@ def test_a_model_that_changes_its_images_is_evaluated(tmp_path: Path) -> None:
     assert run_evaluation(clean(InPlace(1, 8, 10)), tmp_path).records
 
 
-def without_answers(folder: Path, asked: Evaluation, sources: dict[str, nn.Module]) -> None:
+def write_earlier_manifest(folder: Path, evaluation: Evaluation, sources: dict[str, nn.Module]) -> None:
     """The manifest as versions wrote it that kept no answers."""
     manifest = load_json(folder / "manifest.json")
     del manifest["behavior"]
-    manifest["identity"]["model"]["fingerprint"] = fingerprint(asked.model)
+    manifest["identity"]["model"]["fingerprint"] = fingerprint(evaluation.model)
     for name, source in sources.items():
         manifest["identity"]["attacks"][name]["source"]["fingerprint"] = fingerprint(source)
     save_json(folder / "manifest.json", manifest)
 
 
 def test_folders_of_earlier_versions_go_on_by_their_fingerprints(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    first = run_evaluation(asked, tmp_path)
-    sources = {attack.name: attack.source for attack in asked.attacks if isinstance(attack, Attack)}
-    without_answers(tmp_path, asked, sources)
+    evaluation = small_evaluation()
+    first = run_evaluation(evaluation, tmp_path)
+    sources = {attack.name: attack.source for attack in evaluation.attacks if isinstance(attack, Attack)}
+    write_earlier_manifest(tmp_path, evaluation, sources)
     before = contents(tmp_path)
     assert run_evaluation(small_evaluation(), tmp_path).records == first.records
     assert contents(tmp_path) == before
     with pytest.raises(ValueError, match=OTHER_MODEL + r"model\.fingerprint"):
-        run_evaluation(replace(asked, model=small_defense()), tmp_path)
+        run_evaluation(replace(evaluation, model=small_defense()), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["defense", "classifier"])

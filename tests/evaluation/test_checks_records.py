@@ -48,8 +48,8 @@ def test_without_gradients_their_rates_are_not_measured() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_flip_rate_is_that_of_all_pairs_of_draws(draws: list[list[int]]) -> None:
-    check = several_draws([record("clean", image, True, draws=tuple(own)) for image, own in enumerate(draws)])
-    pairs = [first != second for own in draws for first, second in combinations(own, 2)]
+    check = several_draws([record("clean", image, True, draws=tuple(answers)) for image, answers in enumerate(draws)])
+    pairs = [first != second for answers in draws for first, second in combinations(answers, 2)]
     assert check.numbers["flip rate"] == pytest.approx(sum(pairs) / len(pairs))
     assert check.verdict == "pass"
 

@@ -101,9 +101,9 @@ def main(folder: Path) -> None:
         assert ended(child(folder / "points", prepare)) == -signal.SIGKILL, point
     assert ended(child(folder / "points", lambda: None)) == 0
     kills = 0
-    while (found := ended(child(folder / "moments", killed_after(0.01 * (kills + 1))))) == -signal.SIGALRM:
+    while (status := ended(child(folder / "moments", killed_after(0.01 * (kills + 1))))) == -signal.SIGALRM:
         kills += 1
-    assert found == 0
+    assert status == 0
     print(kills)
 
 

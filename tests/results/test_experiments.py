@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evaluation_folder import CLEAN_IDENTITY, Asked, write_evaluation
+from evaluation_folder import CLEAN_IDENTITY, AttackCase, write_evaluation
 from models import random_images
 from neuroae import Defense, resnet32
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings, eot_gradient
@@ -231,9 +231,9 @@ def test_every_row_of_the_tables_is_one_that_its_experiment_reports(
     models: Models, tmp_path: Path, experiment: str
 ) -> None:
     """The names are those of a report on records written by hand, of attacks with these identities."""
-    attacks = {"clean": Asked([True, True], CLEAN_IDENTITY)}
+    attacks = {"clean": AttackCase([True, True], CLEAN_IDENTITY)}
     attacks |= {
-        name: Asked([True, False], attack.identity()) for name, attack in attacks_of(models, experiment).items()
+        name: AttackCase([True, False], attack.identity()) for name, attack in attacks_of(models, experiment).items()
     }
     reported = Report.of(write_evaluation(tmp_path, attacks))
     measured = {row.attack: Measured(row.vote.value, 0, 1, 2) for row in [*reported.rows, *reported.joint]}

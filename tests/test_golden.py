@@ -94,12 +94,12 @@ def measure() -> dict[str, str]:
 
 def test_numbers_are_the_ones_that_were_kept() -> None:
     try:
-        here = machine()
+        machine_name = machine()
     except BackendMissing as reason:
         pytest.skip(str(reason))
-    expected = json.loads(GOLDEN.read_text()).get(here)
+    expected = json.loads(GOLDEN.read_text()).get(machine_name)
     if expected is None:
-        pytest.skip(f"no numbers are kept for {here}")
+        pytest.skip(f"no numbers are kept for {machine_name}")
     assert measure() == expected
 
 

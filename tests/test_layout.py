@@ -99,16 +99,16 @@ def test_attacks_do_not_know_our_layers() -> None:
 
 def test_no_import_goes_in_a_circle() -> None:
     """A package's ``__init__`` only hands on what its modules define, so it stands in no circle of its own."""
-    done: set[str] = set()
+    visited: set[str] = set()
 
     def follow(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, f"a circle: {' imports '.join((*path[path.index(name) :], name))}"
-        if name in done:
+        if name in visited:
             return
         for target in sorted(GRAPH[name]):
             if (name, target) not in LATE:
                 follow(target, (*path, name))
-        done.add(name)
+        visited.add(name)
 
     for name in sorted(GRAPH):
         follow(name, ())

@@ -272,9 +272,9 @@ def test_images_of_a_folder_are_brought_to_the_models_size(tmp_path: Path, monke
 def test_images_that_a_training_held_out_are_attacked(models: Path, tmp_path: Path) -> None:
     few = ["--dataset", "digits", "--hold-out", 3, "--seed", 5, "--steps", 1]
     results = attacked(models / "plain", *few, output=tmp_path)
-    _, held = load_dataset("digits", "train").hold_out(3, seed=5)
-    assert [record.image for record in results.records["clean"]] == held.ids.tolist()
-    assert results.manifest["identity"]["data"]["name"] == held.name
+    _, held_out = load_dataset("digits", "train").hold_out(3, seed=5)
+    assert [record.image for record in results.records["clean"]] == held_out.ids.tolist()
+    assert results.manifest["identity"]["data"]["name"] == held_out.name
 
 
 def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(

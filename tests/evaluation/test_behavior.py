@@ -127,7 +127,7 @@ class Mine(nn.Linear):
 """
 
 
-def written(folder: Path, monkeypatch: pytest.MonkeyPatch, comment: str, factor: str) -> nn.Module:
+def write_model(folder: Path, monkeypatch: pytest.MonkeyPatch, comment: str, factor: str) -> nn.Module:
     monkeypatch.syspath_prepend(folder)
     (folder / "writtenmodel.py").write_text(CLASS.format(comment=comment, factor=factor))
     monkeypatch.delitem(sys.modules, "writtenmodel", raising=False)
@@ -141,12 +141,12 @@ def written(folder: Path, monkeypatch: pytest.MonkeyPatch, comment: str, factor:
 def test_a_comment_refuses_nothing_and_other_code_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, modules = tmp_path / "evaluation", tmp_path / "modules"
     modules.mkdir()
-    first = run_evaluation(clean(written(modules, monkeypatch, "# one", "2")), folder)
+    first = run_evaluation(clean(write_model(modules, monkeypatch, "# one", "2")), folder)
     before = contents(folder)
-    again = run_evaluation(clean(written(modules, monkeypatch, "# another, and longer", "2.0")), folder)
+    again = run_evaluation(clean(write_model(modules, monkeypatch, "# another, and longer", "2.0")), folder)
     assert (again.records, contents(folder)) == (first.records, before)
     with pytest.raises(ValueError, match=OTHER_MODEL + "model gives logits"):
-        run_evaluation(clean(written(modules, monkeypatch, "# one", "30")), folder)
+        run_evaluation(clean(write_model(modules, monkeypatch, "# one", "30")), folder)
 
 
 class Restless(Linear):

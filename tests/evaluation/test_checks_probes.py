@@ -229,9 +229,10 @@ def test_only_what_is_not_known_is_probed() -> None:
 
 def test_images_sorted_by_class_are_probed_from_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """One class alone would make chance of everything."""
-    seen: list[Tensor] = []
+    labels_of_blocks: list[Tensor] = []
     monkeypatch.setattr(
-        "neuroae.evaluation.checks.sanity.attack_a_few", lambda _model, block, *_: seen.append(block.labels) or []
+        "neuroae.evaluation.checks.sanity.attack_a_few",
+        lambda _model, block, *_: labels_of_blocks.append(block.labels) or [],
     )
     model = Bright()
     images, labels, _ = dark_and_bright(300)
@@ -241,7 +242,7 @@ def test_images_sorted_by_class_are_probed_from_every_class(monkeypatch: pytest.
     checks = probe(model, data, Attack("one", model, BUDGET), SCORING, unmeasured(CHANCE))
     assert checks[0].name == INPUT_RANGE
     assert checks[0].verdict == "pass"
-    assert seen[0].tolist() == [0] * 32 + [1] * 32
+    assert labels_of_blocks[0].tolist() == [0] * 32 + [1] * 32
 
 
 def test_of_a_transfer_only_the_gradients_are_examined() -> None:
@@ -300,8 +301,8 @@ def test_what_gradients_through_the_survivors_cannot_see_is_measured() -> None:
     middle = largest[:, model.encoder.top_t - 1 : model.encoder.top_t + 1].mean(1, keepdim=True)
     near = (exact - middle).abs() <= model.encoder.norms[:, None, None]
     assert cut.numbers["share"] == pytest.approx(float(near.float().mean()), abs=1e-6)
-    seen = selection_checks(model, block, SCORING, through_selection=True)
-    assert [check.verdict for check in seen] == ["pass", "pass"]
+    checks = selection_checks(model, block, SCORING, through_selection=True)
+    assert [check.verdict for check in checks] == ["pass", "pass"]
     nn.init.constant_(model.decoder.conv3.bias, 0.5)
     nn.init.zeros_(model.decoder.conv3.weight)
     model.encoder.epsilon = 1e-6

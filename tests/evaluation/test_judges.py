@@ -29,9 +29,9 @@ def test_the_attacked_model_chooses_among_attempts_on_another(
 ) -> None:
     source, attacked = Linear(1, 8, 10).eval(), Linear(1, 8, 10).eval()
     perturbed, block = crafted(source, attacked, settings, Scoring(seed=5))
-    chosen_by = partial(without_evaluation, method, source, block, settings)
-    assert torch.equal(perturbed, chosen_by(attacked))
-    assert not torch.equal(perturbed, chosen_by(None))
+    choose = partial(without_evaluation, method, source, block, settings)
+    assert torch.equal(perturbed, choose(attacked))
+    assert not torch.equal(perturbed, choose(None))
 
 
 @METHODS
@@ -39,10 +39,10 @@ def test_where_masks_are_fixed_the_judges_are_too(method: Callable[..., Perturbe
     models = small_defense(), small_defense()
     perturbed, block = crafted(*models, settings, Scoring(1, 5, deterministic=True))
     source, attacked = (FixedMasks(model, derive_seed(5, "fixed masks"), block.ids).eval() for model in models)
-    chosen_by = partial(without_evaluation, method, source, block, settings)
-    assert torch.equal(perturbed, chosen_by(attacked))
-    assert not torch.equal(perturbed, chosen_by(models[1]))
-    assert not torch.equal(perturbed, chosen_by(None))
+    choose = partial(without_evaluation, method, source, block, settings)
+    assert torch.equal(perturbed, choose(attacked))
+    assert not torch.equal(perturbed, choose(models[1]))
+    assert not torch.equal(perturbed, choose(None))
 
 
 def crafted(

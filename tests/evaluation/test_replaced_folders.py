@@ -98,7 +98,7 @@ def other_evaluation() -> Evaluation:
     return small_evaluation(seed=4)
 
 
-def at_block(number: int, then: Callable[[], object]) -> Callable[..., object]:
+def at_block(number: int, action: Callable[[], object]) -> Callable[..., object]:
     """Does something else before a block of an evaluation, and while none of its own is at work."""
     craft, calls = run.craft, []
 
@@ -106,7 +106,7 @@ def at_block(number: int, then: Callable[[], object]) -> Callable[..., object]:
         calls.append(arguments)
         if len(calls) == number:
             run.craft = craft
-            then()
+            action()
             run.craft = crafting
         return craft(*arguments)
 

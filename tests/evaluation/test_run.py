@@ -46,8 +46,8 @@ def test_answers_are_the_models_on_the_saved_images(tmp_path: Path) -> None:
         votes = evaluation.model.predict_proba(images, 4, scoring, ids).argmax(-1)
         assert [record.draws for record in records] == [tuple(column) for column in drawn.argmax(-1).T.tolist()]
         assert [record.vote for record in records] == votes.tolist()
-        chosen = evaluation.model.predict_proba(images, 4, selection, ids).log()
-        for row, label, record in zip(chosen, evaluation.data.labels, records, strict=True):
+        log_probabilities = evaluation.model.predict_proba(images, 4, selection, ids).log()
+        for row, label, record in zip(log_probabilities, evaluation.data.labels, records, strict=True):
             others = torch.cat([row[:label], row[label + 1 :]]).max()
             assert record.selection == pytest.approx(float(others - row[label]), abs=1e-5)
 
@@ -224,10 +224,10 @@ def test_an_evaluation_that_is_not_done_has_no_results(tmp_path: Path) -> None:
 
 def test_progress_counts_images_and_tells_the_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = run_evaluation(small_evaluation(), tmp_path)
-    shown = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     for name, records in results.records.items():
         right = sum(record.vote == record.label for record in records)
-        last = [line for line in shown if f"small: {name}:" in line][-1]
+        last = [line for line in lines if f"small: {name}:" in line][-1]
         assert "| 10/10 [" in last
         assert f"accuracy={right / 10:.1%}" in last
 

@@ -227,15 +227,15 @@ def test_records_that_have_not_arrived_are_told(tmp_path: Path) -> None:
 
 def begin(evaluation: Evaluation, folder: Path, blocks: int) -> None:
     """Stops before a block, as a kill would."""
-    finish, done = evaluation_run.finish_block, []
+    finish, calls = evaluation_run.finish_block, []
 
     class Killed(Exception):
         pass
 
     def stopping(*arguments):  # type: ignore[no-untyped-def]
-        if len(done) == blocks:
+        if len(calls) == blocks:
             raise Killed
-        done.append(arguments)
+        calls.append(arguments)
         finish(*arguments)
 
     with pytest.MonkeyPatch.context() as patched:

@@ -75,9 +75,9 @@ answers = st.lists(st.lists(st.integers(0, 2), min_size=5, max_size=5), min_size
 def test_persistence_is_the_share_of_sets_of_draws_that_are_all_right(draws: list[list[int]], tries: int) -> None:
     records = [record(image, 0, tuple(draws_of_image)) for image, draws_of_image in enumerate(draws)]
     sets = [
-        all(answer == 0 for answer in chosen)
+        all(answer == 0 for answer in subset)
         for draws_of_image in draws
-        for chosen in combinations(draws_of_image, tries)
+        for subset in combinations(draws_of_image, tries)
     ]
     assert persistent_accuracy(records, tries).value == pytest.approx(np.mean(sets))
 
@@ -138,9 +138,9 @@ def test_where_no_image_or_every_one_stands_the_interval_is_clopper_pearsons(val
 def test_the_worst_attack_is_chosen_by_selection_and_scored_by_the_vote() -> None:
     first = [record(0, 1, (1,), vote=1, selection=0.3), record(1, 1, (1,), vote=0, selection=-0.2)]
     second = [record(0, 1, (1,), vote=0, selection=0.1), record(1, 1, (1,), vote=1, selection=-0.1)]
-    chosen = worst_case({"first": first, "second": second})
-    assert [one is other for one, other in zip(chosen, (first[0], second[1]), strict=True)] == [True, True]
-    assert vote_accuracy(chosen) == Accuracy(2, 2)
+    records = worst_case({"first": first, "second": second})
+    assert [one is other for one, other in zip(records, (first[0], second[1]), strict=True)] == [True, True]
+    assert vote_accuracy(records) == Accuracy(2, 2)
 
 
 def test_of_equal_attacks_the_first_is_the_worst() -> None:

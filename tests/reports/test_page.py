@@ -139,9 +139,9 @@ def test_examples_go_from_the_images_that_few_attacks_fool_to_those_that_most_do
 def test_pngs_hold_the_pixels(channels: int) -> None:
     image = torch.randint(256, (channels, 5, 7)).float() / 255
     content = png(image).removeprefix("data:image/png;base64,")
-    shown = Image.open(io.BytesIO(base64.b64decode(content)))
-    assert shown.size == (7, 5)
-    pixels = torch.from_numpy(np.array(shown)).reshape(5, 7, channels).movedim(-1, 0)
+    image = Image.open(io.BytesIO(base64.b64decode(content)))
+    assert image.size == (7, 5)
+    pixels = torch.from_numpy(np.array(image)).reshape(5, 7, channels).movedim(-1, 0)
     assert torch.equal(pixels, (image * 255).round().to(torch.uint8))
 
 
@@ -156,11 +156,11 @@ def test_a_model_that_is_always_wrong_has_no_examples(tmp_path: Path) -> None:
     assert not [name for name in page.sources if name.startswith("Image")]
 
 
-@pytest.mark.parametrize(("channels", "shown"), [(1, "L"), (2, "L"), (3, "RGB"), (4, "RGB"), (5, "RGB")])
-def test_pictures_of_any_number_of_channels(channels: int, shown: str) -> None:
+@pytest.mark.parametrize(("channels", "expected"), [(1, "L"), (2, "L"), (3, "RGB"), (4, "RGB"), (5, "RGB")])
+def test_pictures_of_any_number_of_channels(channels: int, expected: str) -> None:
     data = base64.b64decode(png(torch.rand(channels, 4, 6)).partition(",")[2])
     with Image.open(io.BytesIO(data)) as image:
-        assert (image.mode, image.size) == (shown, (6, 4))
+        assert (image.mode, image.size) == (expected, (6, 4))
 
 
 def test_answers_beyond_the_classes_of_the_data_have_numbers() -> None:

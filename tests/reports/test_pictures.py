@@ -93,5 +93,5 @@ def test_captions_say_what_is_right() -> None:
 
 
 def test_encoding_a_stage_needs_no_gradient() -> None:
-    shown: list[Tensor] = list(stages(small_defense().encoder, torch.rand(1, 8, 8), 0).values())
-    assert not any(stage.requires_grad for stage in shown)
+    images: list[Tensor] = list(stages(small_defense().encoder, torch.rand(1, 8, 8), 0).values())
+    assert not any(stage.requires_grad for stage in images)

@@ -29,7 +29,7 @@ from neuroae.evaluation import MODES, Evaluation, Scoring, attacks_from, run_eva
 from neuroae.kernels import BackendMissing, cpu
 from neuroae.reports import write_report
 
-KEPT = Path(__file__).with_name("golden.json")
+GOLDEN = Path(__file__).with_name("golden.json")
 TINY = replace(DemoSettings().preset, atoms=40, iterations=5, epochs=1, decoder_epochs=1)
 BUDGET = {"epsilon": 0.1, "steps": 2, "realizations": 2}
 
@@ -38,9 +38,9 @@ def machine() -> str:
     """What decides the last bits, as far as it is known."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "scikit-learn"))
     described = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
-    wanted = ("cpu family", "model", "stepping")
+    keys = ("cpu family", "model", "stepping")
     lines = [line.split(":") for line in described.split("\n\n")[0].splitlines() if ":" in line]
-    processor = " ".join(value.strip() for name, value in lines if name.strip() in wanted)
+    processor = " ".join(value.strip() for name, value in lines if name.strip() in keys)
     blas = os.environ.get("OPENBLAS_CORETYPE", "")
     return f"{cpu.instruction_set()}, processor {processor} {blas}, {libraries}"
 
@@ -56,14 +56,14 @@ def digest_of(module: nn.Module) -> str:
 def attacks(defense: Defense, other: Defense, classifier: nn.Module) -> list[Any]:
     """Every method and mode, white-box and by transfer, each variant once."""
     pgd, apgd = PGDSettings(**BUDGET, restarts=2), APGDSettings(**BUDGET)
-    made = attacks_from(defense, pgd, MODES) + attacks_from(other, pgd, ["w-aiga"], transfer="other")
-    made += attacks_from(classifier, pgd, transfer="plain", random=False)
-    made += attacks_from(defense, apgd, ["w-nfga-smooth", "selection"], method="APGD")
-    made += attacks_from(defense, PGDSettings.selection_recipe(**BUDGET), ["selection"], method="recipe")
+    methods = attacks_from(defense, pgd, MODES) + attacks_from(other, pgd, ["w-aiga"], transfer="other")
+    methods += attacks_from(classifier, pgd, transfer="plain", random=False)
+    methods += attacks_from(defense, apgd, ["w-nfga-smooth", "selection"], method="APGD")
+    methods += attacks_from(defense, PGDSettings.selection_recipe(**BUDGET), ["selection"], method="recipe")
     for variant in ("ensemble", "mean-field"):
-        made += attacks_from(defense, pgd, ["w-nfga-identity"], variant=variant)
-    made += attacks_from(defense, PGDSettings.fgsm(0.1, 2), ["w-nfga-smooth"], method="FGSM")
-    return made + attacks_from(defense, SquareSettings(0.1, 4, 2), method="Square")
+        methods += attacks_from(defense, pgd, ["w-nfga-identity"], variant=variant)
+    methods += attacks_from(defense, PGDSettings.fgsm(0.1, 2), ["w-nfga-smooth"], method="FGSM")
+    return methods + attacks_from(defense, SquareSettings(0.1, 4, 2), method="Square")
 
 
 def measure() -> dict[str, str]:
@@ -73,37 +73,37 @@ def measure() -> dict[str, str]:
     numbers = {name: digest_of(getattr(models, name)) for name in ("defense", "unsupervised", "undefended")}
     numbers["dictionary"] = digest(models.defense.encoder.atoms.numpy().tobytes())
     data = load_dataset("digits", "test").take(slice(10))
-    asked = Evaluation(
+    evaluation = Evaluation(
         models.defense, data, attacks(models.defense, models.unsupervised, models.undefended), Scoring(3), 4
     )
     with tempfile.TemporaryDirectory() as folder:
-        records = run_evaluation(asked, folder).records
+        records = run_evaluation(evaluation, folder).records
         write_report(Path(folder))
         rows = json.loads(Path(folder, "summary.json").read_text())
     for name, each in records.items():
         numbers[f"records: {name}"] = digest(
             *(repr((one.image, one.vote, one.draws, one.selection, one.linf, one.l2)).encode() for one in each)
         )
-    shown = [
+    report_rows = [
         {key: row[key] for key in ("attack", "vote", "vote_low", "vote_high", "draw")}
         for row in (*rows["attacks"], *rows["together"])
     ]
-    numbers["report"] = digest(json.dumps(shown).encode())
+    numbers["report"] = digest(json.dumps(report_rows).encode())
     return numbers
 
 
 def test_numbers_are_the_ones_that_were_kept() -> None:
     try:
-        here = machine()
+        machine_name = machine()
     except BackendMissing as reason:
         pytest.skip(str(reason))
-    kept = json.loads(KEPT.read_text()).get(here)
-    if kept is None:
-        pytest.skip(f"no numbers are kept for {here}")
-    assert measure() == kept
+    expected = json.loads(GOLDEN.read_text()).get(machine_name)
+    if expected is None:
+        pytest.skip(f"no numbers are kept for {machine_name}")
+    assert measure() == expected
 
 
 if __name__ == "__main__":
-    everything = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    KEPT.write_text(json.dumps(everything | {machine(): measure()}, indent=1) + "\n")
-    sys.stdout.write(f"{KEPT}: {machine()}\n")
+    everything = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    GOLDEN.write_text(json.dumps(everything | {machine(): measure()}, indent=1) + "\n")
+    sys.stdout.write(f"{GOLDEN}: {machine()}\n")

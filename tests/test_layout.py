@@ -30,13 +30,13 @@ LATE = {("neuroae.nn.pretrained_model", "neuroae.models")}
 
 def modules() -> dict[str, Path]:
     """Every module of the package by its name; kernels/ is neuroae.kernels."""
-    found = {}
+    modules = {}
     for folder, prefix in ((ROOT / "neuroae", ("neuroae",)), (ROOT / "kernels", ("neuroae", "kernels"))):
         for path in folder.rglob("*.py"):
             parts = path.relative_to(folder).with_suffix("").parts
             if folder.name == "kernels" or parts[0] != "kernels":
-                found[".".join((*prefix, *parts)).removesuffix(".__init__")] = path
-    return found
+                modules[".".join((*prefix, *parts)).removesuffix(".__init__")] = path
+    return modules
 
 
 MODULES = modules()
@@ -99,16 +99,16 @@ def test_attacks_do_not_know_our_layers() -> None:
 
 def test_no_import_goes_in_a_circle() -> None:
     """A package's ``__init__`` only hands on what its modules define, so it stands in no circle of its own."""
-    done: set[str] = set()
+    visited: set[str] = set()
 
     def follow(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, f"a circle: {' imports '.join((*path[path.index(name) :], name))}"
-        if name in done:
+        if name in visited:
             return
         for target in sorted(GRAPH[name]):
             if (name, target) not in LATE:
                 follow(target, (*path, name))
-        done.add(name)
+        visited.add(name)
 
     for name in sorted(GRAPH):
         follow(name, ())

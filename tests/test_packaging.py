@@ -65,8 +65,8 @@ def test_missing_library_is_said_once_and_the_reference_serves(tmp_path: Path) -
     result = run_python("-c", ENCODE_TWICE, cwd=tmp_path, NEUROAE_CPU_LIBRARY=str(tmp_path / "missing.so"))
     assert result.stdout.strip() == "reference", result.stderr
     assert result.stderr.count(FALLBACK) == 1, result.stderr
-    said = next(line for line in result.stderr.splitlines() if FALLBACK in line)
-    assert "missing.so" in said
+    line = next(line for line in result.stderr.splitlines() if FALLBACK in line)
+    assert "missing.so" in line
 
 
 BROKEN_COMPILER = """#!/bin/sh

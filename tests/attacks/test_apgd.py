@@ -88,10 +88,10 @@ def published(model: nn.Module, image: Tensor, label: Tensor, epsilon: float, st
     heights, best, best_point, best_gradient = [height], height, image, gradient
     best_before, size_before, last = best, size, 0
     for step in range(1, steps + 1):
-        here, before = points[-1], points[-2] if step > 1 else points[-1]
+        current, previous = points[-1], points[-2] if step > 1 else points[-1]
         share = momentum if step > 1 else 1.0
-        aim = project(here + size * BALLS[norm].direction(gradient))
-        following = project(here + share * (aim - here) + (1 - share) * (here - before))
+        aim = project(current + size * BALLS[norm].direction(gradient))
+        following = project(current + share * (aim - current) + (1 - share) * (current - previous))
         height, gradient = evaluate(following)
         heights.append(height)
         if height > best:

@@ -137,9 +137,9 @@ class FlippedSeeded(Defense):
         return super().forward(1 - images, realizations, seed, image_ids)
 
 
-def flipped(how: str) -> Defense:
+def flipped(method: str) -> Defense:
     model = small_defense()
-    match how:
+    match method:
         case "hook":
             model.register_forward_pre_hook(lambda _, inputs: (1 - inputs[0],))
         case "assigned":
@@ -148,14 +148,14 @@ def flipped(how: str) -> Defense:
                 1 - images, None, seed, image_ids
             )
         case _:
-            kind = {"subclass": Flipped, "seeded subclass": FlippedSeeded}[how]
+            kind = {"subclass": Flipped, "seeded subclass": FlippedSeeded}[method]
             model = kind(model.encoder, model.decoder, model.classifier).eval()
     return model
 
 
-@pytest.mark.parametrize("how", ["hook", "assigned", "subclass", "seeded subclass"])
-def test_an_altered_forward_is_attacked_and_scored(how: str) -> None:
-    model, (images, _, ids) = flipped(how), random_images()
+@pytest.mark.parametrize("method", ["hook", "assigned", "subclass", "seeded subclass"])
+def test_an_altered_forward_is_attacked_and_scored(method: str) -> None:
+    model, (images, _, ids) = flipped(method), random_images()
     plain = Defense(model.encoder, model.decoder, model.classifier).eval()
     many = 4000
     flipped_mean, expected, other = (

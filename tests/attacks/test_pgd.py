@@ -92,10 +92,10 @@ def test_targeted_attacks_raise_the_target_and_untargeted_ones_lower_the_true_cl
     targets = (labels + 5) % 10
     budget = PGDSettings(0.2, 0.05, steps=8, realizations=8)
     clean = mean_probabilities(model, images, 64, 99, ids)
-    for chosen in (None, targets):
-        perturbed = pgd(model, images, labels, budget, seed=0, image_ids=ids, targets=chosen).images
+    for aim in (None, targets):
+        perturbed = pgd(model, images, labels, budget, seed=0, image_ids=ids, targets=aim).images
         moved = mean_probabilities(model, perturbed, 64, 99, ids) - clean
-        if chosen is None:
+        if aim is None:
             assert (moved.gather(1, labels[:, None]) < 0).all()
         else:
             assert (moved.gather(1, targets[:, None]) > 0).all()

@@ -78,15 +78,15 @@ def test_the_attempt_with_the_largest_margin_is_chosen(
     """On some image the other kind of margin, targeted or not, would have chosen another attempt."""
     model, judge, (images, labels, ids) = Witness().eval(), Witness().eval(), random_images()
     targets = judge(images).scatter(1, labels[:, None], -torch.inf).argsort(1)[:, 5]  # the fifth of nine wrong ones
-    chosen, other = (targets, None) if targeted else (None, targets)
+    aim, other = (targets, None) if targeted else (None, targets)
     judge.inputs.clear()
     budget = kind(0.2, steps=1, restarts=8, realizations=1, norm="l2")
-    perturbed = method(model, images, labels, budget, seed=0, image_ids=ids, targets=chosen, judge=judge).images
+    perturbed = method(model, images, labels, budget, seed=0, image_ids=ids, targets=aim, judge=judge).images
     attempts = torch.stack(judge.inputs)
     ours, theirs = (
         torch.stack([mean_margin(judge, attempt, labels, each, 1, 0, ids) for attempt in attempts])
-        for each in (chosen, other)
+        for each in (aim, other)
     )
-    torch.testing.assert_close(mean_margin(judge, perturbed, labels, chosen, 1, 0, ids), ours.amax(0))
+    torch.testing.assert_close(mean_margin(judge, perturbed, labels, aim, 1, 0, ids), ours.amax(0))
     of_other_choice = ours.gather(0, theirs.argmax(0)[None])[0]
     assert (of_other_choice < ours.amax(0) - 1e-4).any()

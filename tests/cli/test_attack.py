@@ -46,36 +46,36 @@ def without_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def attacked(*arguments: object, output: Path) -> Results:
     printed = neuroae("attack", *arguments, "--output", output)
-    found = load_evaluation(output)
-    for name in found.records:
+    results = load_evaluation(output)
+    for name in results.records:
         assert f"| {name} " in printed
-    return found
+    return results
 
 
 def test_all_modes_and_sources_by_default(models: Path, tmp_path: Path) -> None:
     sources = ["--source", models / "other", "--source", models / "plain"]
-    found = attacked(models / "defense", *QUICK, *sources, "--epsilon", 0.1, "--restarts", 2, output=tmp_path)
-    own = ["W-NFGA identity", "W-NFGA smooth", "W-AIGA", "selection"]
-    assert list(found.records) == ["clean", *own, *(f"{name} from other" for name in own), "PGD from plain"]
-    assert found.model == "defense"
-    assert {len(records) for records in found.records.values()} == {4}
-    assert {len(record.draws) for records in found.records.values() for record in records} == {2}
-    passes = {name: records[0].gradients for name, records in found.records.items()}
+    results = attacked(models / "defense", *QUICK, *sources, "--epsilon", 0.1, "--restarts", 2, output=tmp_path)
+    names = ["W-NFGA identity", "W-NFGA smooth", "W-AIGA", "selection"]
+    assert list(results.records) == ["clean", *names, *(f"{name} from other" for name in names), "PGD from plain"]
+    assert results.model == "defense"
+    assert {len(records) for records in results.records.values()} == {4}
+    assert {len(record.draws) for records in results.records.values() for record in records} == {2}
+    passes = {name: records[0].gradients for name, records in results.records.items()}
     assert passes.pop("clean") == 0
     # The classifier draws nothing, so one realization is enough.
     assert passes.pop("PGD from plain") == 2 * 2
     assert set(passes.values()) == {2 * 2 * 2}
     for name in passes:
-        assert all(0 < record.linf <= 0.1 + 2**-24 for record in found.records[name])
+        assert all(0 < record.linf <= 0.1 + 2**-24 for record in results.records[name])
 
 
 def test_every_method_by_its_name(models: Path, tmp_path: Path) -> None:
     methods = [option for method in ("pgd", "fgsm", "r-fgsm", "apgd", "square") for option in ("--attack", method)]
     few = ["--mode", "w-aiga", "--queries", 3, "--loss", "margin", "--average", "sign", "--precision", "bfloat16"]
-    found = attacked(models / "defense", *QUICK, *methods, *few, output=tmp_path)
-    asked = found.manifest["identity"]["attacks"]
-    assert list(asked) == ["clean", "W-AIGA", "FGSM W-AIGA", "R+FGSM W-AIGA", "APGD W-AIGA", "Square"]
-    settings = {name: asked[name]["settings"] for name in list(asked)[1:]}
+    results = attacked(models / "defense", *QUICK, *methods, *few, output=tmp_path)
+    identities = results.manifest["identity"]["attacks"]
+    assert list(identities) == ["clean", "W-AIGA", "FGSM W-AIGA", "R+FGSM W-AIGA", "APGD W-AIGA", "Square"]
+    settings = {name: identities[name]["settings"] for name in list(identities)[1:]}
     preset = 3 / 16
     assert {each["epsilon"] for each in settings.values()} == {preset}
     assert [settings[name]["steps"] for name in list(settings)[:4]] == [2, 1, 1, 2]
@@ -86,41 +86,41 @@ def test_every_method_by_its_name(models: Path, tmp_path: Path) -> None:
     assert settings["Square"] | {"queries": 3, "draws": 2} == settings["Square"]
     for name in list(settings)[:4]:
         assert (settings[name]["loss"], settings[name]["average"]) == ("margin", "sign")
-        assert asked[name]["precision"] == "bfloat16"
+        assert identities[name]["precision"] == "bfloat16"
 
 
 def test_steps_are_as_long_beside_every_epsilon(models: Path, tmp_path: Path) -> None:
     few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--ensemble", 2]
-    found = attacked(models / "plain", *few, "--epsilon", 0.1, "--epsilon", 0.4, output=tmp_path / "own")
-    steps = [found.attack(f"PGD, epsilon {size}")["settings"]["step_size"] for size in ("0.1", "0.4")]
+    results = attacked(models / "plain", *few, "--epsilon", 0.1, "--epsilon", 0.4, output=tmp_path / "own")
+    steps = [results.attack(f"PGD, epsilon {size}")["settings"]["step_size"] for size in ("0.1", "0.4")]
     assert steps == pytest.approx([0.1 / 8, 0.4 / 8])
-    given = attacked(models / "plain", *few, "--epsilon", 0.4, "--step-size", 0.2, output=tmp_path / "given")
-    assert given.attack("PGD")["settings"]["step_size"] == 0.2
+    other = attacked(models / "plain", *few, "--epsilon", 0.4, "--step-size", 0.2, output=tmp_path / "given")
+    assert other.attack("PGD")["settings"]["step_size"] == 0.2
 
 
 def test_a_classifier_beside_a_defense_has_no_variant(models: Path, tmp_path: Path) -> None:
     sources = ["--source", models / "plain", "--variant", "mean-field", "--restarts", 2]
-    found = attacked(models / "defense", *QUICK, "--mode", "w-aiga", *sources, output=tmp_path)
-    assert list(found.records) == ["clean", "W-AIGA mean-field", "PGD from plain"]
-    assert [found.attack(name)["settings"]["selection"] for name in list(found.records)[1:]] == [2, 2]
+    results = attacked(models / "defense", *QUICK, "--mode", "w-aiga", *sources, output=tmp_path)
+    assert list(results.records) == ["clean", "W-AIGA mean-field", "PGD from plain"]
+    assert [results.attack(name)["settings"]["selection"] for name in list(results.records)[1:]] == [2, 2]
 
 
 def test_gradient_attacks_start_at_random_where_asked(models: Path, tmp_path: Path) -> None:
     methods = [option for method in ("pgd", "fgsm", "apgd", "square") for option in ("--attack", method)]
-    found = attacked(models / "plain", *QUICK, *methods, "--queries", 2, "--random-start", output=tmp_path)
-    asked = found.manifest["identity"]["attacks"]
-    assert all(asked[name]["settings"]["random_start"] for name in ("PGD", "FGSM", "APGD"))
+    results = attacked(models / "plain", *QUICK, *methods, "--queries", 2, "--random-start", output=tmp_path)
+    attacks = results.manifest["identity"]["attacks"]
+    assert all(attacks[name]["settings"]["random_start"] for name in ("PGD", "FGSM", "APGD"))
 
 
 def test_the_papers_settings_are_the_defaults(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Asked(Exception):
+    class Stop(Exception):
         pass
 
     def stop(evaluation, output):  # type: ignore[no-untyped-def]
-        raise Asked(evaluation)
+        raise Stop(evaluation)
 
     monkeypatch.setattr(COMMAND, "run_evaluation", stop)
-    with pytest.raises(Asked) as stopped:
+    with pytest.raises(Stop) as stopped:
         neuroae("attack", models / "defense", "--dataset", "digits", "--output", tmp_path, "--attack", "pgd")
     (evaluation,) = stopped.value.args
     settings = evaluation.attacks[0].settings
@@ -159,68 +159,68 @@ def test_the_suite_ends_with_its_verdict(models: Path, tmp_path: Path) -> None:
 def test_the_selections_recipe_is_the_default_of_its_mode(models: Path, tmp_path: Path) -> None:
     few = ["--dataset", "digits", "--limit", 2, "--ensemble", 2, "--mode", "selection", "--steps", 2]
     plain = attacked(models / "defense", *few, output=tmp_path / "plain").attack("selection")
-    wanted = {"realizations": 2, "loss": "margin", "momentum": 0.75, "steps": 2, "average": "normalized"}
-    assert {name: plain["settings"][name] for name in wanted} == wanted
+    expected = {"realizations": 2, "loss": "margin", "momentum": 0.75, "steps": 2, "average": "normalized"}
+    assert {name: plain["settings"][name] for name in expected} == expected
     assert plain["surrogate"] == "selection"
     assert plain["clamp_width"] == 10
     options = ["--realizations", 3, "--loss", "dlr", "--momentum", 0, "--schedule", "cosine"]
     widths = ["--selection-width", 0.3, "--clamp-width", 4]
     changed = attacked(models / "defense", *few, *options, *widths, output=tmp_path / "changed").attack("selection")
-    wanted = {"realizations": 3, "loss": "dlr", "schedule": "cosine"}
-    assert {name: changed["settings"][name] for name in wanted} == wanted
+    expected = {"realizations": 3, "loss": "dlr", "schedule": "cosine"}
+    assert {name: changed["settings"][name] for name in expected} == expected
     assert "momentum" not in changed["settings"]
     assert (changed["selection_width"], changed["clamp_width"]) == (0.3, 4)
 
 
 def test_a_classifier_has_no_modes(models: Path, tmp_path: Path) -> None:
     few = ["--dataset", "digits", "--limit", 2, "--steps", 1, "--mode", "selection"]
-    found = attacked(models / "plain", *few, output=tmp_path)
-    assert list(found.records) == ["clean", "PGD"]
-    assert found.attack("PGD")["settings"]["loss"] == "cross-entropy"
-    assert "momentum" not in found.attack("PGD")["settings"]
+    results = attacked(models / "plain", *few, output=tmp_path)
+    assert list(results.records) == ["clean", "PGD"]
+    assert results.attack("PGD")["settings"]["loss"] == "cross-entropy"
+    assert "momentum" not in results.attack("PGD")["settings"]
 
 
 def test_repeated_options_make_an_attack_for_each_combination(models: Path, tmp_path: Path) -> None:
     values = ["--epsilon", 0.05, "--epsilon", 0.1, "--realizations", 1, "--realizations", 3]
     few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--ensemble", 2, "--mode", "w-aiga", "--queries", 2]
     methods = ["--attack", "pgd", "--attack", "square", "--source", models / "plain"]
-    found = attacked(models / "defense", *few, *values, *methods, output=tmp_path)
-    asked = {name: found.attack(name)["settings"] for name in found.records if name != "clean"}
+    results = attacked(models / "defense", *few, *values, *methods, output=tmp_path)
+    settings = {name: results.attack(name)["settings"] for name in results.records if name != "clean"}
     pairs = [(0.05, 1), (0.05, 3), (0.1, 1), (0.1, 3)]
-    own = [f"W-AIGA, epsilon {size}, realizations {draws}" for size, draws in pairs]
+    names = [f"W-AIGA, epsilon {size}, realizations {draws}" for size, draws in pairs]
     square = [f"Square, epsilon {size}, realizations {draws}" for size, draws in pairs]
     # The classifier draws nothing, so one realization is enough.
     others = [f"PGD from plain, epsilon {size}, realizations 1" for size in (0.05, 0.1)]
-    assert list(asked) == [*own, *square, *others]
-    assert [(asked[name]["epsilon"], asked[name]["realizations"]) for name in own] == pairs
-    assert [(asked[name]["epsilon"], asked[name]["draws"]) for name in square] == pairs
+    assert list(settings) == [*names, *square, *others]
+    assert [(settings[name]["epsilon"], settings[name]["realizations"]) for name in names] == pairs
+    assert [(settings[name]["epsilon"], settings[name]["draws"]) for name in square] == pairs
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Accuracy against epsilon" in page
     assert "Accuracy against realizations" in page
 
 
 def test_one_value_is_not_in_the_names(models: Path, tmp_path: Path) -> None:
-    found = attacked(models / "plain", *QUICK, "--epsilon", 0.05, output=tmp_path)
-    assert list(found.records) == ["clean", "PGD"]
+    results = attacked(models / "plain", *QUICK, "--epsilon", 0.05, output=tmp_path)
+    assert list(results.records) == ["clean", "PGD"]
 
 
 def test_a_classifier_is_attacked_by_pgd_and_answers_once(models: Path, tmp_path: Path) -> None:
     few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--norm", "l2", "--epsilon", 1.5, "--step-size", 1]
-    found = attacked(models / "plain", *few, output=tmp_path)
-    assert list(found.records) == ["clean", "PGD"]
-    assert found.manifest["identity"]["scoring"]["draws"] == 1
-    assert all(0 < record.l2 <= 1.5 for record in found.records["PGD"])
-    assert all(record.gradients == 1 for record in found.records["PGD"])
+    results = attacked(models / "plain", *few, output=tmp_path)
+    assert list(results.records) == ["clean", "PGD"]
+    assert results.manifest["identity"]["scoring"]["draws"] == 1
+    assert all(0 < record.l2 <= 1.5 for record in results.records["PGD"])
+    assert all(record.gradients == 1 for record in results.records["PGD"])
 
 
 def test_two_processes_of_torchrun_leave_the_records_of_one(models: Path, tmp_path: Path) -> None:
-    given = ["attack", models / "defense", *QUICK, "--mode", "w-aiga", "--output"]
+    arguments = ["attack", models / "defense", *QUICK, "--mode", "w-aiga", "--output"]
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "neuroae"]
-    command = [*launched, *map(str, given), str(tmp_path / "two")]
+    command = [*launched, *map(str, arguments), str(tmp_path / "two")]
     finished = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     torch.set_num_threads(1)
-    neuroae(*given, tmp_path / "one")
+    neuroae(*arguments, tmp_path / "one")
     one, two = ((tmp_path / name / "records.jsonl").read_bytes() for name in ("one", "two"))
     assert one == two
     assert (tmp_path / "two" / "report.html").exists()
@@ -241,9 +241,9 @@ def test_images_from_elsewhere_are_scored(models: Path, tmp_path: Path) -> None:
     ids = torch.tensor([record.image for record in first.records["PGD"]])
     save_tensors(tmp_path / "theirs.safetensors", {"images": first.images("PGD"), "ids": ids})
     theirs = ["--images", tmp_path / "theirs.safetensors"]
-    found = attacked(models / "plain", *QUICK, *theirs, output=tmp_path / "second")
-    assert list(found.records) == ["clean", "theirs"]
-    votes = [[record.vote for record in records] for records in (found.records["theirs"], first.records["PGD"])]
+    results = attacked(models / "plain", *QUICK, *theirs, output=tmp_path / "second")
+    assert list(results.records) == ["clean", "theirs"]
+    votes = [[record.vote for record in records] for records in (results.records["theirs"], first.records["PGD"])]
     assert votes[0] == votes[1]
     both = attacked(models / "plain", *QUICK, *theirs, "--attack", "fgsm", output=tmp_path / "third")
     assert list(both.records) == ["clean", "FGSM", "theirs"]
@@ -255,17 +255,17 @@ def test_fixed_masks_are_marked(models: Path, tmp_path: Path) -> None:
     few = ["--dataset", "digits", "--limit", 3, "--steps", 1, "--mode", "w-aiga", "--deterministic"]
     output = tmp_path / "out"
     assert "fixed masks" in neuroae("attack", models / "defense", *few, "--output", output).lower()
-    found = load_evaluation(output)
-    assert found.deterministic
+    results = load_evaluation(output)
+    assert results.deterministic
     assert load_json(output / "manifest.json")["identity"]["scoring"]["deterministic"]
-    assert {(len(record.draws), record.gradients) for record in found.records["W-AIGA"]} == {(1, 1)}
+    assert {(len(record.draws), record.gradients) for record in results.records["W-AIGA"]} == {(1, 1)}
 
 
 @pytest.mark.parametrize("variant", ["ensemble", "mean-field"])
 def test_variants_are_of_the_crafting_model(models: Path, tmp_path: Path, variant: str) -> None:
-    found = attacked(models / "defense", *QUICK, "--mode", "w-aiga", "--variant", variant, output=tmp_path)
-    asked = found.attack(f"W-AIGA {variant}")
-    assert (asked["variant"], asked["gradients"]) == (variant, 2 * (2 if variant == "ensemble" else 1))
+    results = attacked(models / "defense", *QUICK, "--mode", "w-aiga", "--variant", variant, output=tmp_path)
+    attack = results.attack(f"W-AIGA {variant}")
+    assert (attack["variant"], attack["gradients"]) == (variant, 2 * (2 if variant == "ensemble" else 1))
 
 
 def test_a_model_of_the_users_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,9 +279,9 @@ def test_a_model_of_the_users_is_attacked(tmp_path: Path, monkeypatch: pytest.Mo
         "    torch.manual_seed(0)\n"
         "    return Noisy(64, 10).eval()\n"
     )
-    found = attacked("mymodels:noisy", *QUICK, output=tmp_path / "out")
-    assert found.model == "mymodels:noisy"
-    assert {(len(record.draws), record.gradients) for record in found.records["PGD"]} == {(2, 2 * 2)}
+    results = attacked("mymodels:noisy", *QUICK, output=tmp_path / "out")
+    assert results.model == "mymodels:noisy"
+    assert {(len(record.draws), record.gradients) for record in results.records["PGD"]} == {(2, 2 * 2)}
     with pytest.raises(ValueError, match="mymodels:noisy draws, but not by seed and image id"):
         neuroae("attack", "mymodels:noisy", "--dataset", "digits", "--deterministic", "--output", tmp_path / "x")
 
@@ -292,16 +292,16 @@ def test_images_of_a_folder_are_brought_to_the_models_size(tmp_path: Path, monke
         "from torch import nn\ndef six():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 2)).eval()\n"
     )
     monkeypatch.chdir(tmp_path)
-    given = ["--dataset", "image-folder", "--data-dir", "photos", "--image-size", 6, "--steps", 1]
-    assert len(attacked("sized:six", *given, output=tmp_path / "out").records["PGD"]) == 2
+    arguments = ["--dataset", "image-folder", "--data-dir", "photos", "--image-size", 6, "--steps", 1]
+    assert len(attacked("sized:six", *arguments, output=tmp_path / "out").records["PGD"]) == 2
 
 
 def test_images_that_a_training_held_out_are_attacked(models: Path, tmp_path: Path) -> None:
     few = ["--dataset", "digits", "--hold-out", 3, "--seed", 5, "--steps", 1]
-    found = attacked(models / "plain", *few, output=tmp_path)
-    _, held = load_dataset("digits", "train").hold_out(3, seed=5)
-    assert [record.image for record in found.records["clean"]] == held.ids.tolist()
-    assert found.manifest["identity"]["data"]["name"] == held.name
+    results = attacked(models / "plain", *few, output=tmp_path)
+    _, held_out = load_dataset("digits", "train").hold_out(3, seed=5)
+    assert [record.image for record in results.records["clean"]] == held_out.ids.tolist()
+    assert results.manifest["identity"]["data"]["name"] == held_out.name
 
 
 def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(

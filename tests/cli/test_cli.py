@@ -118,8 +118,8 @@ def test_attack_and_report(models: Path, tmp_path: Path) -> None:
     printed = neuroae("attack", *arguments, "--output", tmp_path)
     for name in ("clean", "W-AIGA", "PGD from plain"):
         assert f"| {name} " in printed
-    written = {path.name for path in tmp_path.iterdir()}
-    assert {"manifest.json", "records.jsonl", "summary.json", "report.html"} <= written
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"manifest.json", "records.jsonl", "summary.json", "report.html"} <= names
     assert neuroae("report", tmp_path) == printed
 
 

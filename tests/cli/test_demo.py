@@ -20,18 +20,18 @@ TINY = DemoSettings(
 
 def test_demo_trains_attacks_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = run(TINY, tmp_path, seed=0)
-    attacks = {model: list(found) for model, found in results.items()}
+    attacks = {model: list(evaluations) for model, evaluations in results.items()}
     assert attacks == {
         "undefended": ["clean", "PGD"],
         "defense": ["clean", "W-NFGA identity", "W-NFGA smooth", "W-AIGA from unsupervised", "selection"],
     }
-    for model, found in results.items():
-        counts = [len(each.records[attack]) for attack, each in found.items()]
-        assert counts == [12, *[9] * (len(found) - 1)]
-        for attack in list(found)[1:]:
+    for model, evaluations in results.items():
+        counts = [len(each.records[attack]) for attack, each in evaluations.items()]
+        assert counts == [12, *[9] * (len(evaluations) - 1)]
+        for attack in list(evaluations)[1:]:
             passes = 9 * TINY.steps * (1 if model == "undefended" else TINY.realizations)
-            assert found[attack].passes(attack) == passes
-            distance = (found[attack].images(attack) - found["clean"].images("clean")[:9]).abs().max()
+            assert evaluations[attack].passes(attack) == passes
+            distance = (evaluations[attack].images(attack) - evaluations["clean"].images("clean")[:9]).abs().max()
             assert 0 < distance <= TINY.preset.epsilon + 2**-24
     printed = capsys.readouterr()
     assert printed.out.count("| defense") == 5
@@ -43,9 +43,9 @@ def test_demo_trains_attacks_and_reports(tmp_path: Path, capsys: pytest.CaptureF
 def test_demo_is_repeated_by_its_seed(tmp_path: Path) -> None:
     few = replace(TINY, train_images=64, test_images=4, attacked_images=2)
     first, second = (run(few, tmp_path, seed=3) for _ in range(2))
-    for model, found in first.items():
-        assert list(found) == list(second[model])
-        for attack, one in found.items():
+    for model, evaluations in first.items():
+        assert list(evaluations) == list(second[model])
+        for attack, one in evaluations.items():
             other = second[model][attack]
             assert (one.images(attack) == other.images(attack)).all()
             assert one.records[attack] == other.records[attack]

@@ -26,8 +26,8 @@ def learn_by_command(*arguments: object) -> str:
 
 def test_command_keeps_settings_data_and_versions_with_the_atoms(tmp_path: Path) -> None:
     path = tmp_path / "new" / "atoms.safetensors"
-    chosen = ("--atoms", 12, "--patch", 3, "--regularization", 0.3, "--iterations", 4, "--batch-size", 6)
-    printed = learn_by_command(*chosen, "--limit", 100, "--seed", 5, "--output", path)
+    options = ("--atoms", 12, "--patch", 3, "--regularization", 0.3, "--iterations", 4, "--batch-size", 6)
+    printed = learn_by_command(*options, "--limit", 100, "--seed", 5, "--output", path)
     data = load_dataset("digits", "train").take(slice(100))
     expected = learn_dictionary(data, num_atoms=12, patch=3, regularization=0.3, iterations=4, batch_size=6, seed=5)
     assert torch.equal(load_dictionary(path), expected)

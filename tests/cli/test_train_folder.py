@@ -41,24 +41,24 @@ def train(folder: Path, command: str) -> str:
     return CliRunner().invoke(app, words, catch_exceptions=False).stdout
 
 
-def kill(folder: Path, command: str, module: ModuleType, where: str) -> None:
+def kill(folder: Path, command: str, module: ModuleType, step: str) -> None:
     """A command that is stopped as it calls this function of the module."""
 
     def killed(*_: object) -> None:
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, where, killed)
+        patch.setattr(module, step, killed)
         with pytest.raises(Killed):
             train(folder, command)
 
 
-@pytest.mark.parametrize("where", ["load_or_learn_atoms", "learn", "finish"])
+@pytest.mark.parametrize("step", ["load_or_learn_atoms", "learn", "finish"])
 @pytest.mark.parametrize("other", ["unsupervised", "plain", "another-seed"])
 def test_another_command_is_refused_wherever_the_first_was_stopped(
-    tmp_path: Path, module: ModuleType, where: str, other: str
+    tmp_path: Path, module: ModuleType, step: str, other: str
 ) -> None:
-    kill(tmp_path, "supervised", module, where)
+    kill(tmp_path, "supervised", module, step)
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"(run\.json|checkpoint-defense\.safetensors) belongs to another run: "):
         train(tmp_path, other)
@@ -127,14 +127,14 @@ def test_versions_are_those_of_the_start_and_of_every_other_that_went_on(
     tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill(tmp_path, "plain", module, "learn")
-    here, later = versions(), versions() | {"commit": "later"}
+    current, later = versions(), versions() | {"commit": "later"}
     monkeypatch.setattr("neuroae.utils.versions.versions", lambda: later)
     with pytest.warns(UserWarning, match=r"was begun with other versions: versions\.commit is .* 'later' here"):
         train(tmp_path, "plain")
     notes = load_pretrained(tmp_path)[1]
-    assert (notes["versions"], notes["continued_with"]) == (here, [later])
+    assert (notes["versions"], notes["continued_with"]) == (current, [later])
     card = " ".join((tmp_path / "README.md").read_text().split())
-    assert f"| commit | {here['commit']} |" in card
+    assert f"| commit | {current['commit']} |" in card
     assert "## Continued with" in card
 
 

@@ -56,8 +56,8 @@ def test_every_crop_and_both_mirror_images_are_as_frequent() -> None:
     coordinates = torch.stack(torch.meshgrid(*[torch.arange(side) + 1] * 2, indexing="ij")).to(torch.uint8)
     actual = crop_and_flip(coordinates.expand(count, 2, side, side), 0, 0, torch.arange(count)).long()
     down, left, right = actual[:, 0, 4, 4] - 1, actual[:, 1, 4, 4] - 1, actual[:, 1, 4, 5] - 1
-    which = (down * 9 + left.minimum(right)) * 2 + (left > right)
-    assert chisquare(which.bincount(minlength=9 * 9 * 2)).pvalue > 0.01
+    index = (down * 9 + left.minimum(right)) * 2 + (left > right)
+    assert chisquare(index.bincount(minlength=9 * 9 * 2)).pvalue > 0.01
 
 
 def test_augmentation_keeps_bytes() -> None:

@@ -25,13 +25,13 @@ class Rows:
     """Row i is full of i; counts how many were asked for."""
 
     def __init__(self, seconds: float = 0.0) -> None:
-        self.made = 0
+        self.num_made = 0
         self.seconds = seconds
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for number in range(SHAPE[0]):
             time.sleep(self.seconds)
-            self.made += 1
+            self.num_made += 1
             yield np.full(SHAPE[1:], number, np.uint8)
 
 
@@ -44,7 +44,7 @@ def test_rows_are_made_once(folder: Path) -> None:
         actual = cached_array("some", SHAPE, rows)
         assert actual.dtype == np.uint8
         assert np.array_equal(actual, EXPECTED)
-    assert rows.made == len(EXPECTED)
+    assert rows.num_made == len(EXPECTED)
     assert (folder / "some.npy").exists()
 
 
@@ -58,7 +58,7 @@ def test_two_that_ask_at_once_share_one_making(folder: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         for actual in pool.map(lambda _: cached_array("some", SHAPE, rows), range(2)):
             assert np.array_equal(actual, EXPECTED)
-    assert rows.made == len(EXPECTED)
+    assert rows.num_made == len(EXPECTED)
 
 
 def test_rows_that_fail_leave_no_file(folder: Path) -> None:

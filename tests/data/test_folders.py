@@ -56,7 +56,7 @@ def test_an_image_is_turned_upright(photos: Path, number: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = number
     Image.fromarray(stored).save(photos / "train/cat/0.png", exif=exif)
-    shown = {
+    expected = {
         2: stored[:, ::-1],
         3: stored[::-1, ::-1],
         4: stored[::-1],
@@ -65,7 +65,7 @@ def test_an_image_is_turned_upright(photos: Path, number: int) -> None:
         7: stored[::-1, ::-1].transpose(1, 0, 2),
         8: stored[:, ::-1].transpose(1, 0, 2),
     }
-    assert np.array_equal(load(photos).images[0].permute(1, 2, 0), shown.get(number, stored))
+    assert np.array_equal(load(photos).images[0].permute(1, 2, 0), expected.get(number, stored))
 
 
 def test_a_photograph_is_turned_before_it_is_cropped(photos: Path) -> None:
@@ -74,9 +74,9 @@ def test_a_photograph_is_turned_before_it_is_cropped(photos: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(stored).save(photos / "train/cat/0.png", exif=exif)
-    shown = load(photos).images[0]
-    assert (shown[:, : SIDE // 2] == 0).all()
-    assert (shown[:, SIDE // 2 :] == 255).all()
+    image = load(photos).images[0]
+    assert (image[:, : SIDE // 2] == 0).all()
+    assert (image[:, SIDE // 2 :] == 255).all()
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -99,9 +99,9 @@ def test_what_is_transparent_shows_white(photos: Path, mode: str) -> None:
     else:
         image = Image.fromarray(gray).convert(mode)
         image.save(path, transparency=image.getpixel((SIDE - 1, 0)))
-    shown = load(photos).images[0]
-    assert (shown[:, :, :2] == 100).all()
-    assert (shown[:, :, 2:] == 255).all()
+    decoded = load(photos).images[0]
+    assert (decoded[:, :, :2] == 100).all()
+    assert (decoded[:, :, 2:] == 255).all()
 
 
 def test_half_transparent_colors_are_mixed_with_white(photos: Path) -> None:
@@ -187,8 +187,8 @@ def test_a_link_to_a_folder_above_multiplies_nothing(photos: Path) -> None:
     actual, notices = warned(photos)
     assert torch.equal(actual.images, expected.images)
     assert actual.classes == expected.classes
-    shown = ", ".join(map(str, loops))
-    assert notices == [f"{photos / 'train'}: links to a folder that contains them left out: {shown}"]
+    text = ", ".join(map(str, loops))
+    assert notices == [f"{photos / 'train'}: links to a folder that contains them left out: {text}"]
 
 
 def test_links_that_lead_around_come_to_an_end(photos: Path) -> None:

@@ -31,8 +31,8 @@ def test_digits_are_real_and_split_apart() -> None:
     assert train.images.shape[1:] == (1, 8, 8)
     assert float(train.pixels().max()) == 1.0
     assert torch.unique(test.labels).tolist() == list(range(10))
-    seen = {image.numpy().tobytes() for image in train.images}
-    assert not any(image.numpy().tobytes() in seen for image in test.images)
+    train_bytes = {image.numpy().tobytes() for image in train.images}
+    assert not any(image.numpy().tobytes() in train_bytes for image in test.images)
 
 
 @pytest.mark.parametrize(
@@ -102,16 +102,16 @@ def test_taken_images_are_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> 
     """Every training step takes some."""
     data = numbered(10)
     monkeypatch.setattr(ImageSet, "__post_init__", lambda _: pytest.fail("checked again"))
-    some = data.take(torch.tensor([3, 3]))
-    assert (some.name, some.classes, some.white) == (data.name, data.classes, data.white)
-    assert (len(some), len(data)) == (2, 10)
+    part = data.take(torch.tensor([3, 3]))
+    assert (part.name, part.classes, part.white) == (data.name, data.classes, data.white)
+    assert (len(part), len(data)) == (2, 10)
 
 
 def test_taken_images_keep_labels_and_ids() -> None:
-    some = numbered(10).take(torch.tensor([5, 2]))
-    assert some.ids.tolist() == [105, 102]
-    assert some.images[:, 0, 0, 0].tolist() == [5, 2]
-    assert some.labels.tolist() == [2, 2]
+    part = numbered(10).take(torch.tensor([5, 2]))
+    assert part.ids.tolist() == [105, 102]
+    assert part.images[:, 0, 0, 0].tolist() == [5, 2]
+    assert part.labels.tolist() == [2, 2]
 
 
 @given(count=st.integers(1, 600), step=st.integers(1, 3), white=st.integers(1, 255))
@@ -138,8 +138,8 @@ def resident_bytes() -> int:
 def test_only_the_chosen_rows_of_a_map_are_read(tmp_path: Path) -> None:
     data = map_of_zeros(tmp_path / "zeros.npy", 256)
     before = resident_bytes()
-    some = data.take(torch.tensor([3, 130, 255])), data.take(slice(60, 64))
-    assert [len(one) for one in some] == [3, 4]
+    parts = data.take(torch.tensor([3, 130, 255])), data.take(slice(60, 64))
+    assert [len(one) for one in parts] == [3, 4]
     assert resident_bytes() - before < 32 * 2**20
 
 
@@ -157,25 +157,25 @@ def test_held_out_images_and_the_rest_are_the_whole(data: st.DataObject) -> None
     size = data.draw(st.integers(2, 200), label="size")
     count = data.draw(st.integers(1, size - 1), label="count")
     seed = data.draw(st.integers(0, 2**63 - 1), label="seed")
-    rest, held = numbered(size).hold_out(count, seed)
-    assert (len(rest), len(held)) == (size - count, count)
-    assert sorted(rest.ids.tolist() + held.ids.tolist()) == list(range(100, 100 + size))
-    for part in (rest, held):
+    remaining, held_out = numbered(size).hold_out(count, seed)
+    assert (len(remaining), len(held_out)) == (size - count, count)
+    assert sorted(remaining.ids.tolist() + held_out.ids.tolist()) == list(range(100, 100 + size))
+    for part in (remaining, held_out):
         assert part.ids.tolist() == sorted(part.ids.tolist())
         assert torch.equal(part.images[:, 0, 0, 0].long(), part.ids - 100)
         assert torch.equal(part.labels, (part.ids - 100) % 3)
-    assert numbered(size).hold_out(count, seed)[1].fingerprint() == held.fingerprint()
+    assert numbered(size).hold_out(count, seed)[1].fingerprint() == held_out.fingerprint()
 
 
 def test_every_image_is_held_out_by_some_seeds() -> None:
-    held = Counter(one for seed in range(200) for one in numbered(10).hold_out(3, seed)[1].ids.tolist())
-    assert len(held) == 10
-    assert all(30 < times < 90 for times in held.values())
+    held_out = Counter(one for seed in range(200) for one in numbered(10).hold_out(3, seed)[1].ids.tolist())
+    assert len(held_out) == 10
+    assert all(30 < times < 90 for times in held_out.values())
 
 
 def test_names_say_what_was_held_out() -> None:
-    rest, held = numbered(10).hold_out(3, 0)
-    assert (rest.name, held.name) == ("some train without 3 held out", "3 held out of some train")
+    remaining, held_out = numbered(10).hold_out(3, 0)
+    assert (remaining.name, held_out.name) == ("some train without 3 held out", "3 held out of some train")
 
 
 @pytest.mark.parametrize("count", [-1, 0, 10, 11])

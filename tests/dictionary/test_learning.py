@@ -147,9 +147,9 @@ def test_atoms_that_no_patch_uses_end_as_patches_of_the_last_minibatch() -> None
     unused = QUICK | {"regularization": math.sqrt(3) * 4 - 1e-9, "iterations": 2, "batch_size": 3}
     atoms = learn_dictionary(data, **unused)
     every = data.images.unfold(2, 4, 1).unfold(3, 4, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 48).double()
-    closest, which = (atoms.flatten(1).double() @ torch.nn.functional.normalize(every).T).max(1)
+    closest, nearest = (atoms.flatten(1).double() @ torch.nn.functional.normalize(every).T).max(1)
     assert bool((closest > 0.999).all())
-    assert len(which.unique()) <= 3
+    assert len(nearest.unique()) <= 3
     assert near_copies(atoms) >= 22
 
 

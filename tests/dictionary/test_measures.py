@@ -114,13 +114,13 @@ def test_correlations_are_projections_over_squared_norms() -> None:
 def test_activations_are_those_of_the_classifiers_first_layer(channels: int, patch: int) -> None:
     model = resnet32(4, channels, (0.4, 0.5, 0.6)[:channels], (0.2, 0.3, 0.25)[:channels]).eval()
     images = torch.rand(2, channels, 12, 8)
-    seen: list[Tensor] = []
-    model.conv1.register_forward_hook(lambda _module, _given, output: seen.append(output.detach()))
+    outputs: list[Tensor] = []
+    model.conv1.register_forward_hook(lambda _module, _inputs, output: outputs.append(output.detach()))
     model(images)
     top, left = 2, 3
     patches = images[:, :, top : top + patch, left : left + patch].flatten(1).double().numpy()
     # conv1 pads by one: its output at (y, x) belongs to the 3 x 3 pixels from (y - 1, x - 1) on.
-    inside = seen[0][:, :, top + 1 : top + patch - 1, left + 1 : left + patch - 1]
+    inside = outputs[0][:, :, top + 1 : top + patch - 1, left + 1 : left + patch - 1]
     squares = model.conv1.weight.detach().square().sum((1, 2, 3)).reshape(-1, 1, 1)
     expected = (inside / squares).flatten(1).double().numpy()
     np.testing.assert_allclose(activations(model, patches), expected, rtol=1e-4, atol=1e-4)

@@ -20,14 +20,14 @@ def test_atoms_stand_in_a_grid_around_gray(count: int, columns: int, channels: i
     mosaic = tiled(atoms, columns)
     rows = -(-count // columns)
     assert mosaic.shape == (5 * rows + 1, 5 * columns + 1, 3)
-    seen = torch.full_like(mosaic, 0.5)
+    canvas = torch.full_like(mosaic, 0.5)
     for number, atom in enumerate(atoms):
         top, left = 1 + 5 * (number // columns), 1 + 5 * (number % columns)
         tile = mosaic[top : top + 4, left : left + 4]
-        seen[top : top + 4, left : left + 4] = tile
+        canvas[top : top + 4, left : left + 4] = tile
         expected = (0.5 + atom / (2 * atom.abs().max())).permute(1, 2, 0).expand(4, 4, 3)
         torch.testing.assert_close(tile, expected)
-    assert torch.equal(mosaic, seen)
+    assert torch.equal(mosaic, canvas)
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, method: str) -> list[tuple[Any, ...]]:
@@ -44,11 +44,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch, method: str) -> list[tuple[Any, ..
 
 
 def test_atoms_come_by_falling_l1_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = recorded(monkeypatch, "imshow")
+    images = recorded(monkeypatch, "imshow")
     atoms = unit_atoms(10, 3, 4)
     draw_atoms(tmp_path / "atoms.png", atoms)
     order = sorted(range(10), key=lambda number: -float(atoms[number].abs().sum()))
-    np.testing.assert_array_equal(shown[0][0], tiled(torch.stack([atoms[number] for number in order]), 4).numpy())
+    np.testing.assert_array_equal(images[0][0], tiled(torch.stack([atoms[number] for number in order]), 4).numpy())
     assert (tmp_path / "atoms.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 

@@ -43,8 +43,8 @@ def test_a_plain_model_is_attacked_with_one_realization_unless_it_is_told_to_be_
         "white-box",
         PGDSettings(realizations=1, selection=1),
     )
-    (told,) = attacks_from(PLAIN, PGDSettings(realizations=40), random=True)
-    assert told.settings == PGDSettings(realizations=40)
+    (attack,) = attacks_from(PLAIN, PGDSettings(realizations=40), random=True)
+    assert attack.settings == PGDSettings(realizations=40)
     (blackbox,) = attacks_from(PLAIN, BUDGET, transfer="adversarially trained", random=False)
     assert (blackbox.name, blackbox.family) == ("PGD from adversarially trained", "B-T")
 
@@ -105,13 +105,13 @@ def test_settings_decide_the_method_and_the_name_its_draws(settings, method) -> 
     model, block = small_defense(), Block.of(random_data(4), torch.device("cpu"))
     progress: list[int] = []
     attack = Attack("some", model, settings)
-    found = craft(attack, model, block, Scoring(seed=5), progress.append)
-    own = derive_seed(5, "craft some")
-    expected = method(model, block.images, block.labels, settings, seed=own, image_ids=block.ids)
-    assert torch.equal(found.images, expected.images)
+    perturbed = craft(attack, model, block, Scoring(seed=5), progress.append)
+    seed = derive_seed(5, "craft some")
+    expected = method(model, block.images, block.labels, settings, seed=seed, image_ids=block.ids)
+    assert torch.equal(perturbed.images, expected.images)
     assert sum(progress) == attack.passes * 4
     other = craft(replace(attack, name="other"), model, block, Scoring(seed=5))
-    assert not torch.equal(found.images, other.images)
+    assert not torch.equal(perturbed.images, other.images)
     assert attack.identity()["method"] == method.__name__
 
 
@@ -120,8 +120,8 @@ def test_crafted_images_are_clipped_to_the_box(monkeypatch: pytest.MonkeyPatch) 
     for offset, expected in ((2.0, 1.0), (-2.0, 0.0)):
         far = craft(attack, PLAIN, block, Scoring())._replace(images=block.images.double() + offset)
         monkeypatch.setattr(Attack, "craft", lambda *_, far=far: far)
-        found = craft(attack, PLAIN, block, Scoring()).images
-        assert torch.equal(found, torch.full_like(block.images, expected))
+        perturbed = craft(attack, PLAIN, block, Scoring()).images
+        assert torch.equal(perturbed, torch.full_like(block.images, expected))
         monkeypatch.undo()
 
 

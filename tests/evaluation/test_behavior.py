@@ -127,7 +127,7 @@ class Mine(nn.Linear):
 """
 
 
-def written(folder: Path, monkeypatch: pytest.MonkeyPatch, comment: str, factor: str) -> nn.Module:
+def write_model(folder: Path, monkeypatch: pytest.MonkeyPatch, comment: str, factor: str) -> nn.Module:
     monkeypatch.syspath_prepend(folder)
     (folder / "writtenmodel.py").write_text(CLASS.format(comment=comment, factor=factor))
     monkeypatch.delitem(sys.modules, "writtenmodel", raising=False)
@@ -141,12 +141,12 @@ def written(folder: Path, monkeypatch: pytest.MonkeyPatch, comment: str, factor:
 def test_a_comment_refuses_nothing_and_other_code_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, modules = tmp_path / "evaluation", tmp_path / "modules"
     modules.mkdir()
-    first = run_evaluation(clean(written(modules, monkeypatch, "# one", "2")), folder)
+    first = run_evaluation(clean(write_model(modules, monkeypatch, "# one", "2")), folder)
     before = contents(folder)
-    again = run_evaluation(clean(written(modules, monkeypatch, "# another, and longer", "2.0")), folder)
+    again = run_evaluation(clean(write_model(modules, monkeypatch, "# another, and longer", "2.0")), folder)
     assert (again.records, contents(folder)) == (first.records, before)
     with pytest.raises(ValueError, match=OTHER_MODEL + "model gives logits"):
-        run_evaluation(clean(written(modules, monkeypatch, "# one", "30")), folder)
+        run_evaluation(clean(write_model(modules, monkeypatch, "# one", "30")), folder)
 
 
 class Restless(Linear):
@@ -178,26 +178,26 @@ def test_a_model_that_changes_its_images_is_evaluated(tmp_path: Path) -> None:
     assert run_evaluation(clean(InPlace(1, 8, 10)), tmp_path).records
 
 
-def without_answers(folder: Path, asked: Evaluation, sources: dict[str, nn.Module]) -> None:
+def write_earlier_manifest(folder: Path, evaluation: Evaluation, sources: dict[str, nn.Module]) -> None:
     """The manifest as versions wrote it that kept no answers."""
     manifest = load_json(folder / "manifest.json")
     del manifest["behavior"]
-    manifest["identity"]["model"]["fingerprint"] = fingerprint(asked.model)
+    manifest["identity"]["model"]["fingerprint"] = fingerprint(evaluation.model)
     for name, source in sources.items():
         manifest["identity"]["attacks"][name]["source"]["fingerprint"] = fingerprint(source)
     save_json(folder / "manifest.json", manifest)
 
 
 def test_folders_of_earlier_versions_go_on_by_their_fingerprints(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    first = run_evaluation(asked, tmp_path)
-    sources = {attack.name: attack.source for attack in asked.attacks if isinstance(attack, Attack)}
-    without_answers(tmp_path, asked, sources)
+    evaluation = small_evaluation()
+    first = run_evaluation(evaluation, tmp_path)
+    sources = {attack.name: attack.source for attack in evaluation.attacks if isinstance(attack, Attack)}
+    write_earlier_manifest(tmp_path, evaluation, sources)
     before = contents(tmp_path)
     assert run_evaluation(small_evaluation(), tmp_path).records == first.records
     assert contents(tmp_path) == before
     with pytest.raises(ValueError, match=OTHER_MODEL + r"model\.fingerprint"):
-        run_evaluation(replace(asked, model=small_defense()), tmp_path)
+        run_evaluation(replace(evaluation, model=small_defense()), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["defense", "classifier"])

@@ -98,25 +98,25 @@ class NumpyNoise(Linear):
 )
 def test_answers_that_depend_on_the_batch_fail(make: Callable[[], nn.Module], verdict: str) -> None:
     torch.manual_seed(0)
-    found = check(make())
-    assert found.name == BATCHES
-    assert found.verdict == verdict, found
-    assert found.measured == (verdict != "warn")
+    finding = check(make())
+    assert finding.name == BATCHES
+    assert finding.verdict == verdict, finding
+    assert finding.measured == (verdict != "warn")
 
 
 def test_a_defense_whose_classifier_draws_is_compared_by_distribution() -> None:
     torch.manual_seed(0)
     model = small_defense()
     model.classifier = Noisy()
-    found = check(model)
-    assert found.verdict == "pass"
-    assert found.numbers["p"] > 0.01
+    finding = check(model)
+    assert finding.verdict == "pass"
+    assert finding.numbers["p"] > 0.01
 
 
 @pytest.mark.parametrize("make", [OneAtATime, NumpyNoise], ids=["one at a time", "not repeatable"])
 def test_what_cannot_be_compared_is_not_measured(make: type[Linear]) -> None:
-    found = check(make(1, 8, 10))
-    assert (found.verdict, found.measured) == ("warn", False)
+    finding = check(make(1, 8, 10))
+    assert (finding.verdict, finding.measured) == ("warn", False)
 
 
 def test_one_image_has_no_neighbours() -> None:

@@ -9,14 +9,14 @@ from neuroae.utils.files import save_json
 
 
 def test_what_records_do_not_measure_comes_from_another_report() -> None:
-    known = [Check("a", "pass", "", "", numbers={"x": 1}), Check("b", "warn", "", ""), Check("c", "warn", "", "")]
+    checks = [Check("a", "pass", "", "", numbers={"x": 1}), Check("b", "warn", "", ""), Check("c", "warn", "", "")]
     others = [
         Check("d", "pass", "", "", numbers={"x": 4}),
         Check("a", "fail", "", "", numbers={"x": 2}),
         Check("b", "fail", "", "", numbers={"x": 3}),
         Check("c", "fail", "", ""),
     ]
-    assert merged(known, others) == [known[0], others[2], others[3], others[0]]
+    assert merged(checks, others) == [checks[0], others[2], others[3], others[0]]
 
 
 def test_checks_come_back_from_their_file(tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ def test_one_pixel_is_enough(epsilon: float, moved: float, box: str, ball: str, 
     clean = torch.full((3, 1, 2, 2), 102 / 255)
     perturbed = clean.clone()
     perturbed[1, 0, 1, 1] += moved
-    found = check_images([Measured.of("pgd", Budget("linf", epsilon), clean, perturbed)])
-    assert [check.verdict for check in found] == [box, ball, as_bytes]
-    assert found[0].numbers["outside"] == (box == "fail")
-    assert all(math.isfinite(number) for check in found for number in check.numbers.values())
+    checks = check_images([Measured.of("pgd", Budget("linf", epsilon), clean, perturbed)])
+    assert [check.verdict for check in checks] == [box, ball, as_bytes]
+    assert checks[0].numbers["outside"] == (box == "fail")
+    assert all(math.isfinite(number) for check in checks for number in check.numbers.values())
 
 
 def test_l2_perturbations_are_measured_in_their_norm() -> None:

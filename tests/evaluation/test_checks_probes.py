@@ -70,7 +70,7 @@ def balanced_linear() -> Linear:
     return model
 
 
-def answered_images(model: nn.Module, count: int = 20) -> ImageSet:
+def label_as_predicted(model: nn.Module, count: int = 20) -> ImageSet:
     """Random images with the model's own answers for labels."""
     images = torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8)
     labels = model(images.float() / 255).argmax(-1)
@@ -107,15 +107,15 @@ def test_refused_scales_are_told() -> None:
 
 
 def block_for(model: nn.Module, count: int = 6) -> Block:
-    return Block.of(answered_images(model, count), torch.device("cpu"))
+    return Block.of(label_as_predicted(model, count), torch.device("cpu"))
 
 
 def test_running_sums_are_those_of_so_many_draws() -> None:
     model = small_defense()
     block, attack = block_for(model), Attack("one", model, BUDGET)
     for count, total in running_sums(attack, block, SCORING, seed=9).items():
-        whole = eot_gradient(model, block.images, block.labels, realizations=count, seed=9, image_ids=block.ids)
-        torch.testing.assert_close(total, whole.gradient * count)
+        average = eot_gradient(model, block.images, block.labels, realizations=count, seed=9, image_ids=block.ids)
+        torch.testing.assert_close(total, average.gradient * count)
 
 
 def test_agreement_is_the_cosine_of_disjoint_draws() -> None:
@@ -159,14 +159,14 @@ def test_images_of_one_class_do_not_tell_the_input_range() -> None:
 def test_advice_is_the_number_of_draws_that_half_the_signal_takes() -> None:
     model = NoisyGradient(2.5)
     block, attack = block_for(model, 20), Attack("one", model, replace(BUDGET, realizations=100, average="mean"))
-    found = re.search(r"about (\d+) realizations", gradient_agreement(attack, block, SCORING).advice)
-    assert found
+    match = re.search(r"about (\d+) realizations", gradient_agreement(attack, block, SCORING).advice)
+    assert match
     first, second = (
         eot_gradient(
             model,
             block.images,
             block.labels,
-            realizations=int(found[1]),
+            realizations=int(match[1]),
             seed=seed,
             image_ids=block.ids,
             average="mean",
@@ -216,10 +216,10 @@ def unmeasured(*names: str) -> list[Check]:
 
 def test_only_what_is_not_known_is_probed() -> None:
     model = Linear(1, 8, 10).eval()
-    data, attack = answered_images(model), Attack("one", model, BUDGET)
+    data, attack = label_as_predicted(model), Attack("one", model, BUDGET)
 
-    def names(*known: Check) -> list[str]:
-        return [check.name for check in probe(model, data, attack, SCORING, known)]
+    def names(*checks: Check) -> list[str]:
+        return [check.name for check in probe(model, data, attack, SCORING, checks)]
 
     assert names() == [INPUT_RANGE, AGREEMENT]
     assert names(*unmeasured(SEVERAL_DRAWS, CHANCE)) == [INPUT_RANGE, SEVERAL_DRAWS, AGREEMENT, CHANCE]
@@ -229,9 +229,10 @@ def test_only_what_is_not_known_is_probed() -> None:
 
 def test_images_sorted_by_class_are_probed_from_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """One class alone would make chance of everything."""
-    seen: list[Tensor] = []
+    labels_of_blocks: list[Tensor] = []
     monkeypatch.setattr(
-        "neuroae.evaluation.checks.sanity.attack_a_few", lambda _model, block, *_: seen.append(block.labels) or []
+        "neuroae.evaluation.checks.sanity.attack_a_few",
+        lambda _model, block, *_: labels_of_blocks.append(block.labels) or [],
     )
     model = Bright()
     images, labels, _ = dark_and_bright(300)
@@ -241,21 +242,21 @@ def test_images_sorted_by_class_are_probed_from_every_class(monkeypatch: pytest.
     checks = probe(model, data, Attack("one", model, BUDGET), SCORING, unmeasured(CHANCE))
     assert checks[0].name == INPUT_RANGE
     assert checks[0].verdict == "pass"
-    assert seen[0].tolist() == [0] * 32 + [1] * 32
+    assert labels_of_blocks[0].tolist() == [0] * 32 + [1] * 32
 
 
 def test_of_a_transfer_only_the_gradients_are_examined() -> None:
     model = Linear(1, 8, 10).eval()
     transfer = Attack("one", model, BUDGET, transfer="other")
-    found = probe(model, answered_images(model), transfer, SCORING, unmeasured(FALLS, CHANCE))
-    assert [check.name for check in found] == [INPUT_RANGE, AGREEMENT]
+    checks = probe(model, label_as_predicted(model), transfer, SCORING, unmeasured(FALLS, CHANCE))
+    assert [check.name for check in checks] == [INPUT_RANGE, AGREEMENT]
 
 
 def test_the_attack_that_is_examined_has_single_draws_of_the_attacked_model_if_there_is_one() -> None:
     model = small_defense()
     transfer = Attack("two", model, BUDGET, transfer="other")
-    ensemble, own = Attack("three", model, BUDGET, variant="ensemble"), Attack("four", model, BUDGET)
-    assert examined_attack([transfer, ensemble, own, replace(own, name="five")], {}) is own
+    ensemble, single = Attack("three", model, BUDGET, variant="ensemble"), Attack("four", model, BUDGET)
+    assert examined_attack([transfer, ensemble, single, replace(single, name="five")], {}) is single
     assert examined_attack([transfer, ensemble], {}) is ensemble
     assert examined_attack([transfer], {}) is transfer
     assert examined_attack([replace(transfer, settings=replace(BUDGET, realizations=1))], {}) is None
@@ -265,25 +266,25 @@ def test_of_attacks_of_a_kind_the_one_that_fools_most_is_examined() -> None:
     model = small_defense()
     attacks = [Attack(name, model, BUDGET) for name in ("weak", "strong", "as strong")]
     fooled = {"weak": 1, "strong": 3, "as strong": 3}
-    found = {name: records(name, [image >= count for image in range(4)]) for name, count in fooled.items()}
-    assert examined_attack(attacks, found).name == "strong"  # type: ignore[union-attr]
+    answers = {name: records(name, [image >= count for image in range(4)]) for name, count in fooled.items()}
+    assert examined_attack(attacks, answers).name == "strong"  # type: ignore[union-attr]
 
 
 def test_without_gradients_none_are_probed() -> None:
     model = small_defense()
     assert examined_attack([Attack("one", model, SquareSettings(0.1, 1, 1))], {}) is None
-    found = probe(model, answered_images(model), None, SCORING, unmeasured(SEVERAL_DRAWS, FALLS))
-    assert {check.name: check.verdict for check in found}[SEVERAL_DRAWS] == "fail"
-    assert [check.name for check in found] == [INPUT_RANGE, SEVERAL_DRAWS, AGREEMENT]
-    assert not found[-1].measured
+    checks = probe(model, label_as_predicted(model), None, SCORING, unmeasured(SEVERAL_DRAWS, FALLS))
+    assert {check.name: check.verdict for check in checks}[SEVERAL_DRAWS] == "fail"
+    assert [check.name for check in checks] == [INPUT_RANGE, SEVERAL_DRAWS, AGREEMENT]
+    assert not checks[-1].measured
 
 
 def test_probes_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neuroae.evaluation.checks.sanity.STEPS", 2)
     model = small_defense()
-    data, attack = answered_images(model, 4), Attack("one", model, BUDGET)
-    wanted = unmeasured(SEVERAL_DRAWS, FALLS, CHANCE, ITERATIVE.name)
-    assert probe(model, data, attack, SCORING, wanted) == probe(model, data, attack, SCORING, wanted)
+    data, attack = label_as_predicted(model, 4), Attack("one", model, BUDGET)
+    expected = unmeasured(SEVERAL_DRAWS, FALLS, CHANCE, ITERATIVE.name)
+    assert probe(model, data, attack, SCORING, expected) == probe(model, data, attack, SCORING, expected)
 
 
 def test_what_gradients_through_the_survivors_cannot_see_is_measured() -> None:
@@ -300,8 +301,8 @@ def test_what_gradients_through_the_survivors_cannot_see_is_measured() -> None:
     middle = largest[:, model.encoder.top_t - 1 : model.encoder.top_t + 1].mean(1, keepdim=True)
     near = (exact - middle).abs() <= model.encoder.norms[:, None, None]
     assert cut.numbers["share"] == pytest.approx(float(near.float().mean()), abs=1e-6)
-    seen = selection_checks(model, block, SCORING, through_selection=True)
-    assert [check.verdict for check in seen] == ["pass", "pass"]
+    checks = selection_checks(model, block, SCORING, through_selection=True)
+    assert [check.verdict for check in checks] == ["pass", "pass"]
     nn.init.constant_(model.decoder.conv3.bias, 0.5)
     nn.init.zeros_(model.decoder.conv3.weight)
     model.encoder.epsilon = 1e-6

@@ -21,24 +21,26 @@ CLEAN_THREAT = Threat("clean", "clean")
 )
 def test_many_zero_gradients_are_told_with_their_rate(zero: int, verdict: str) -> None:
     counts = [zero // 10 + (image < zero % 10) for image in range(10)]
-    found = [record("pgd", image, True, zero=count) for image, count in enumerate(counts)]
-    check = zero_gradients({"clean": records("clean", [True] * 10), "pgd": found, "other": records("other", [True])})
+    attack_records = [record("pgd", image, True, zero=count) for image, count in enumerate(counts)]
+    check = zero_gradients(
+        {"clean": records("clean", [True] * 10), "pgd": attack_records, "other": records("other", [True])}
+    )
     assert check.verdict == verdict
     assert check.numbers == {"rate": zero / 100, "passes": 100, "blind": 0}
     assert "under pgd" in check.finding
 
 
 def test_an_image_without_any_gradient_is_a_warning_among_many_others() -> None:
-    found = [record("pgd", image, True, zero=10 * (image == 7)) for image in range(1000)]
-    check = zero_gradients({"pgd": found})
+    attack_records = [record("pgd", image, True, zero=10 * (image == 7)) for image in range(1000)]
+    check = zero_gradients({"pgd": attack_records})
     assert check.verdict == "warn"
     assert check.numbers["blind"] == 1
 
 
 @pytest.mark.parametrize(("invalid", "verdict"), [(0, "pass"), (1, "warn"), (10, "warn"), (11, "fail")])
 def test_gradients_that_are_not_finite_are_told(invalid: int, verdict: str) -> None:
-    found = [record("pgd", image, True, invalid=image < invalid) for image in range(100)]
-    assert invalid_gradients({"pgd": found}).verdict == verdict
+    attack_records = [record("pgd", image, True, invalid=image < invalid) for image in range(100)]
+    assert invalid_gradients({"pgd": attack_records}).verdict == verdict
 
 
 def test_without_gradients_their_rates_are_not_measured() -> None:
@@ -48,8 +50,8 @@ def test_without_gradients_their_rates_are_not_measured() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_flip_rate_is_that_of_all_pairs_of_draws(draws: list[list[int]]) -> None:
-    check = several_draws([record("clean", image, True, draws=tuple(own)) for image, own in enumerate(draws)])
-    pairs = [first != second for own in draws for first, second in combinations(own, 2)]
+    check = several_draws([record("clean", image, True, draws=tuple(answers)) for image, answers in enumerate(draws)])
+    pairs = [first != second for answers in draws for first, second in combinations(answers, 2)]
     assert check.numbers["flip rate"] == pytest.approx(sum(pairs) / len(pairs))
     assert check.verdict == "pass"
 
@@ -85,10 +87,10 @@ def everything() -> tuple[list[Record], list[Threat]]:
 def test_all_checks_are_made_of_one_evaluation() -> None:
     checks = checks_from_records(*everything())
     assert all(check.measured for check in checks)
-    found = {check.name: check.verdict for check in checks}
-    assert found.pop(TRANSFER.name) == "warn"
-    assert set(found.values()) == {"pass"}
-    assert len(found) == 7
+    by_check = {check.name: check.verdict for check in checks}
+    assert by_check.pop(TRANSFER.name) == "warn"
+    assert set(by_check.values()) == {"pass"}
+    assert len(by_check) == 7
 
 
 def test_fixed_masks_fail_and_no_records_are_refused() -> None:
@@ -99,5 +101,8 @@ def test_fixed_masks_fail_and_no_records_are_refused() -> None:
 
 
 def test_records_are_grouped_in_their_order() -> None:
-    found = records_of([record("b", 2, True), record("a", 1, True), record("b", 1, False)])
-    assert {name: [each.image for each in own] for name, own in found.items()} == {"b": [2, 1], "a": [1]}
+    by_attack = records_of([record("b", 2, True), record("a", 1, True), record("b", 1, False)])
+    assert {name: [each.image for each in attack_records] for name, attack_records in by_attack.items()} == {
+        "b": [2, 1],
+        "a": [1],
+    }

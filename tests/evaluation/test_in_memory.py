@@ -14,17 +14,17 @@ from small_evaluation import BUDGET, random_data
 
 def test_clean_evaluation_counts_the_ensembles_votes() -> None:
     model, data = small_defense(), random_data(10)
-    found = run_evaluation(Evaluation(model, data, [], Scoring(4, 1)))
-    assert list(found.records) == [CLEAN]
-    assert found.passes(CLEAN) == found.zero(CLEAN) == found.invalid(CLEAN) == 0
-    torch.testing.assert_close(found.images(CLEAN), data.pixels())
+    results = run_evaluation(Evaluation(model, data, [], Scoring(4, 1)))
+    assert list(results.records) == [CLEAN]
+    assert results.passes(CLEAN) == results.zero(CLEAN) == results.invalid(CLEAN) == 0
+    torch.testing.assert_close(results.images(CLEAN), data.pixels())
     probabilities = model.predict_proba(data.pixels(), 4, derive_seed(1, "scoring"), data.ids)
-    assert [record.vote for record in found.records[CLEAN]] == probabilities.argmax(-1).tolist()
+    assert [record.vote for record in results.records[CLEAN]] == probabilities.argmax(-1).tolist()
     each = model(data.pixels(), realizations=4, seed=derive_seed(1, "scoring"), image_ids=data.ids)
-    assert [list(record.draws) for record in found.records[CLEAN]] == each.argmax(-1).T.tolist()
-    assert found.accuracy(CLEAN) == Accuracy(int((probabilities.argmax(-1) == data.labels).sum()), 10)
+    assert [list(record.draws) for record in results.records[CLEAN]] == each.argmax(-1).T.tolist()
+    assert results.accuracy(CLEAN) == Accuracy(int((probabilities.argmax(-1) == data.labels).sum()), 10)
     expected = float((each.argmax(-1) == data.labels).double().mean())
-    assert found.draw_accuracy(CLEAN).value == pytest.approx(expected)
+    assert results.draw_accuracy(CLEAN).value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("attacked", [False, True])
@@ -59,9 +59,9 @@ def test_scoring_draws_masks_that_no_gradient_saw(monkeypatch: pytest.MonkeyPatc
 def test_blocks_hold_consecutive_images_and_cover_all() -> None:
     model, data, sizes = Linear(1, 8, 10).eval(), random_data(10), []
     model.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
-    found = run_evaluation(Evaluation(model, data, [], Scoring(1), 4))
+    results = run_evaluation(Evaluation(model, data, [], Scoring(1), 4))
     assert sizes == [4, 4, 4, 4, 2, 2]  # on the selection draws, and on the scoring draws
-    torch.testing.assert_close(found.images(CLEAN), data.pixels())
+    torch.testing.assert_close(results.images(CLEAN), data.pixels())
     with pytest.raises(ValueError, match="block is 0"):
         Evaluation(model, data, [], block=0)
 
@@ -72,18 +72,18 @@ def test_gradient_passes_and_their_failures_are_counted() -> None:
             return super().forward(images) * 0
 
     model, data = Flat(1, 8, 10).eval(), random_data(10)
-    found = run_evaluation(Evaluation(model, data, [Attack("one", model, BUDGET)], Scoring(1), 4))
-    assert found.passes("one") == found.zero("one") == 10 * BUDGET.steps * BUDGET.realizations
-    assert found.invalid("one") == 0
+    results = run_evaluation(Evaluation(model, data, [Attack("one", model, BUDGET)], Scoring(1), 4))
+    assert results.passes("one") == results.zero("one") == 10 * BUDGET.steps * BUDGET.realizations
+    assert results.invalid("one") == 0
 
 
 def test_bfloat16_crafts_and_float32_scores() -> None:
     model, data, dtypes = Linear(1, 8, 10).eval(), random_data(4), []
     model.layer.register_forward_hook(lambda _module, _inputs, output: dtypes.append(output.dtype))
-    found = run_evaluation(Evaluation(model, data, [Attack("one", model, BUDGET, "bfloat16")], Scoring(1)))
+    results = run_evaluation(Evaluation(model, data, [Attack("one", model, BUDGET, "bfloat16")], Scoring(1)))
     scored = [torch.float32] * 2  # on the selection draws, and on the scoring draws
     assert dtypes == scored + [torch.bfloat16] * (BUDGET.steps * BUDGET.realizations) + scored
-    assert found.images("one").dtype == torch.float32
+    assert results.images("one").dtype == torch.float32
 
 
 def test_scoring_is_in_float32_whatever_is_on_around_it() -> None:

@@ -28,21 +28,21 @@ def test_the_attacked_model_chooses_among_attempts_on_another(
     method: Callable[..., Perturbed], settings: AttackSettings
 ) -> None:
     source, attacked = Linear(1, 8, 10).eval(), Linear(1, 8, 10).eval()
-    found, block = crafted(source, attacked, settings, Scoring(seed=5))
-    chosen_by = partial(without_evaluation, method, source, block, settings)
-    assert torch.equal(found, chosen_by(attacked))
-    assert not torch.equal(found, chosen_by(None))
+    perturbed, block = crafted(source, attacked, settings, Scoring(seed=5))
+    choose = partial(without_evaluation, method, source, block, settings)
+    assert torch.equal(perturbed, choose(attacked))
+    assert not torch.equal(perturbed, choose(None))
 
 
 @METHODS
 def test_where_masks_are_fixed_the_judges_are_too(method: Callable[..., Perturbed], settings: AttackSettings) -> None:
     models = small_defense(), small_defense()
-    found, block = crafted(*models, settings, Scoring(1, 5, deterministic=True))
+    perturbed, block = crafted(*models, settings, Scoring(1, 5, deterministic=True))
     source, attacked = (FixedMasks(model, derive_seed(5, "fixed masks"), block.ids).eval() for model in models)
-    chosen_by = partial(without_evaluation, method, source, block, settings)
-    assert torch.equal(found, chosen_by(attacked))
-    assert not torch.equal(found, chosen_by(models[1]))
-    assert not torch.equal(found, chosen_by(None))
+    choose = partial(without_evaluation, method, source, block, settings)
+    assert torch.equal(perturbed, choose(attacked))
+    assert not torch.equal(perturbed, choose(models[1]))
+    assert not torch.equal(perturbed, choose(None))
 
 
 def crafted(

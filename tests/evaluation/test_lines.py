@@ -93,24 +93,24 @@ def in_earlier_lines(folder: Path) -> None:
 
 
 def test_a_folder_of_an_earlier_version_loads_and_goes_on(tmp_path: Path) -> None:
-    whole = run_evaluation(small_evaluation(), tmp_path)
+    complete = run_evaluation(small_evaluation(), tmp_path)
     in_earlier_lines(tmp_path)
-    assert load_evaluation(tmp_path).records == whole.records
+    assert load_evaluation(tmp_path).records == complete.records
     before = contents(tmp_path)
-    assert run_evaluation(small_evaluation(), tmp_path).records == whole.records
+    assert run_evaluation(small_evaluation(), tmp_path).records == complete.records
     assert contents(tmp_path) == before
     (tmp_path / "images" / "w-aiga" / "00001.safetensors").unlink()
-    assert run_evaluation(small_evaluation(), tmp_path).records == whole.records
+    assert run_evaluation(small_evaluation(), tmp_path).records == complete.records
 
 
 def test_pandas_reads_records_and_times(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     folder = write_evaluation(tmp_path, ATTACKS)
     frame = pandas.read_json(folder / "records.jsonl", lines=True)
-    found = load_evaluation(folder)
+    results = load_evaluation(folder)
     right = (frame.vote == frame.label).groupby(frame.attack).mean()
-    assert right.to_dict() == {name: found.accuracy(name).value for name in found.records}
+    assert right.to_dict() == {name: results.accuracy(name).value for name in results.records}
     assert frame.draws.map(tuple).tolist() == [
-        record.draws for name in found.records for record in found.records[name]
+        record.draws for name in results.records for record in results.records[name]
     ]
-    assert pandas.read_json(folder / "times.jsonl", lines=True).seconds.sum() == sum(found.seconds.values())
+    assert pandas.read_json(folder / "times.jsonl", lines=True).seconds.sum() == sum(results.seconds.values())

@@ -147,23 +147,23 @@ def test_masks_are_fixed_by_seed_and_image_id_alone() -> None:
 @pytest.mark.parametrize("kind", ["defense", "classifier"])
 def test_fingerprints_follow_weights_and_settings(kind: str) -> None:
     model = small_model(kind)
-    found = fingerprint(model)
-    assert fingerprint(model) == found
+    digest = fingerprint(model)
+    assert fingerprint(model) == digest
     with torch.no_grad():
         next(model.parameters()).mul_(1.001)
     changed = fingerprint(model)
-    assert changed != found
+    assert changed != digest
     classifier = model.classifier if kind == "defense" else model
     classifier.bn1.running_mean += 0.1
     statistics = fingerprint(model)
     classifier.mean += 0.1
-    assert len({found, changed, statistics, fingerprint(model)}) == 4
+    assert len({digest, changed, statistics, fingerprint(model)}) == 4
 
 
 def test_fingerprints_follow_the_gradient() -> None:
     model = small_defense()
-    found = {fingerprint(model.with_surrogate(name)) for name in ("identity", "smooth", "autoencoder-identity")}
-    assert len(found) == 3
+    digest = {fingerprint(model.with_surrogate(name)) for name in ("identity", "smooth", "autoencoder-identity")}
+    assert len(digest) == 3
 
 
 USERS = """
@@ -190,15 +190,15 @@ def test_fingerprints_of_unknown_models_follow_what_they_keep_and_run(
     """Numbers beside the weights, and the code of a class that the model's own comes from."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def found(factor: int, *noise: float) -> str:
+    def digest(factor: int, *noise: float) -> str:
         (tmp_path / "usersmodel.py").write_text(USERS.format(factor=factor))
         monkeypatch.delitem(sys.modules, "usersmodel", raising=False)
         linecache.clearcache()
         importlib.invalidate_caches()
         return fingerprint(importlib.import_module("usersmodel").Mine(*noise))
 
-    assert found(2, 0.1) == found(2, 0.1)
-    assert len({found(2, 0.1), found(2, 0.5), found(30, 0.1)}) == 3
+    assert digest(2, 0.1) == digest(2, 0.1)
+    assert len({digest(2, 0.1), digest(2, 0.5), digest(30, 0.1)}) == 3
 
 
 def negative(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
@@ -210,10 +210,10 @@ def halved(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 
 class Keeping(nn.Module):
-    def __init__(self, kept: object) -> None:
+    def __init__(self, value: object) -> None:
         super().__init__()
         self.linear = Linear(1, 8, 10)
-        self.kept = kept
+        self.value = value
 
 
 @pytest.mark.parametrize(
@@ -229,26 +229,26 @@ class Keeping(nn.Module):
     ],
 )
 def test_fingerprints_follow_what_a_module_keeps(first: object, second: object) -> None:
-    def found(kept: object) -> str:
+    def digest(value: object) -> str:
         torch.manual_seed(0)
-        return fingerprint(Keeping(kept))
+        return fingerprint(Keeping(value))
 
-    assert found(first) == found(first)
-    assert found(first) != found(second)
+    assert digest(first) == digest(first)
+    assert digest(first) != digest(second)
 
 
 @pytest.mark.parametrize("part", ["", "classifier"])
 def test_fingerprints_follow_hooks_and_assigned_forwards(part: str) -> None:
-    def made() -> Defense:
+    def make_model() -> Defense:
         torch.manual_seed(0)
         return small_model("defense")
 
     def hooked(hook: object) -> str:
-        model = made()
+        model = make_model()
         model.get_submodule(part).register_forward_pre_hook(hook)  # type: ignore[arg-type]
         return fingerprint(model)
 
-    model = made()
+    model = make_model()
     plain = fingerprint(model)
     model.get_submodule(part).forward = negative  # type: ignore[method-assign,assignment]
     assert hooked(negative) == hooked(negative)

@@ -92,8 +92,8 @@ def test_an_exported_normalization_by_the_batch_is_no_training() -> None:
 @pytest.mark.parametrize("size", [1, 4, 8])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_fixed_batch_is_attacked_as_any_other(size: int, name: str) -> None:
-    found = attacked(name, FixedBatch(exported(size), size))
-    torch.testing.assert_close(found, attacked(name, plain()), atol=1e-5, rtol=0)
+    results = attacked(name, FixedBatch(exported(size), size))
+    torch.testing.assert_close(results, attacked(name, plain()), atol=1e-5, rtol=0)
 
 
 class Seeded(Linear):

@@ -27,25 +27,25 @@ def images(data: ImageSet) -> Tensor:
 
 
 def test_ready_made_images_are_scored_like_an_attacks(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    made = run_evaluation(asked, tmp_path / "made")
-    save_tensors(tmp_path / "theirs.safetensors", {"images": made.images("W-AIGA"), "ids": asked.data.ids})
-    attack = load_ready_made(tmp_path / "theirs.safetensors", asked.data, epsilon=0.1)
-    found = run_evaluation(replace(asked, attacks=[attack]), tmp_path / "scored")
-    assert list(found.records) == ["clean", "theirs"]
-    for record, own in zip(found.records["theirs"], made.records["W-AIGA"], strict=True):
-        assert record == replace(own, attack="theirs", gradients=0)
-    assert found.attack("theirs")["settings"] == {"norm": "linf", "epsilon": 0.1}
-    assert found.attack("theirs")["access"] == "images"
+    evaluation = small_evaluation()
+    expected = run_evaluation(evaluation, tmp_path / "made")
+    save_tensors(tmp_path / "theirs.safetensors", {"images": expected.images("W-AIGA"), "ids": evaluation.data.ids})
+    attack = load_ready_made(tmp_path / "theirs.safetensors", evaluation.data, epsilon=0.1)
+    results = run_evaluation(replace(evaluation, attacks=[attack]), tmp_path / "scored")
+    assert list(results.records) == ["clean", "theirs"]
+    for record, expected_record in zip(results.records["theirs"], expected.records["W-AIGA"], strict=True):
+        assert record == replace(expected_record, attack="theirs", gradients=0)
+    assert results.attack("theirs")["settings"] == {"norm": "linf", "epsilon": 0.1}
+    assert results.attack("theirs")["access"] == "images"
 
 
 def test_images_are_found_by_their_ids(tmp_path: Path, data: ImageSet, images: Tensor) -> None:
     order = torch.randperm(10)
     save_tensors(tmp_path / "x.safetensors", {"images": images[order].double(), "ids": data.ids[order]})
     few = data.take(slice(3, 7))
-    found = load_ready_made(tmp_path / "x.safetensors", few, epsilon=EPSILON)
-    torch.testing.assert_close(found.images, images[3:7])
-    assert found.ids.tolist() == few.ids.tolist()
+    results = load_ready_made(tmp_path / "x.safetensors", few, epsilon=EPSILON)
+    torch.testing.assert_close(results.images, images[3:7])
+    assert results.ids.tolist() == few.ids.tolist()
 
 
 def test_without_ids_images_are_in_the_order_of_the_data(tmp_path: Path, data: ImageSet, images: Tensor) -> None:

@@ -98,7 +98,7 @@ def other_evaluation() -> Evaluation:
     return small_evaluation(seed=4)
 
 
-def at_block(number: int, then: Callable[[], object]) -> Callable[..., object]:
+def at_block(number: int, action: Callable[[], object]) -> Callable[..., object]:
     """Does something else before a block of an evaluation, and while none of its own is at work."""
     craft, calls = run.craft, []
 
@@ -106,30 +106,30 @@ def at_block(number: int, then: Callable[[], object]) -> Callable[..., object]:
         calls.append(arguments)
         if len(calls) == number:
             run.craft = craft
-            then()
+            action()
             run.craft = crafting
         return craft(*arguments)
 
     return crafting
 
 
-@pytest.mark.parametrize("asked", [other_evaluation, small_evaluation], ids=["other", "the same"])
+@pytest.mark.parametrize("evaluation", [other_evaluation, small_evaluation], ids=["other", "the same"])
 def test_an_orphaned_evaluation_leaves_anothers_records_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Callable[[], Evaluation]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: Callable[[], Evaluation]
 ) -> None:
     folder = tmp_path / "run"
-    there = []
+    left_contents = []
 
     def another() -> None:
         shutil.rmtree(folder)
-        run_evaluation(asked(), folder)
-        there.append(contents(folder))
+        run_evaluation(evaluation(), folder)
+        left_contents.append(contents(folder))
 
     monkeypatch.setattr(run, "craft", at_block(5, another))
     with pytest.raises(FolderReplacedError, match="start this"):
         run_evaluation(small_evaluation(), folder)
-    assert [contents(folder)] == there
-    assert load_evaluation(folder).manifest["identity"]["scoring"]["seed"] == asked().scoring.seed
+    assert [contents(folder)] == left_contents
+    assert load_evaluation(folder).manifest["identity"]["scoring"]["seed"] == evaluation().scoring.seed
 
 
 def test_an_evaluation_whose_manifest_is_gone_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_an_evaluation_whose_manifest_is_gone_ends(tmp_path: Path, monkeypatch: 
 
 def test_records_and_images_of_another_evaluation_are_made_again(tmp_path: Path) -> None:
     mine, others = tmp_path / "mine", tmp_path / "others"
-    whole = run_evaluation(small_evaluation(), mine)
+    complete = run_evaluation(small_evaluation(), mine)
     run_evaluation(other_evaluation(), others)
     lines = read_lines(others / "records.jsonl")
     assert {line["stamp"] for line in lines} == {load_json(others / "manifest.json")["stamp"]}
@@ -150,18 +150,18 @@ def test_records_and_images_of_another_evaluation_are_made_again(tmp_path: Path)
     (mine / "records.jsonl").unlink()
     image = "images/w-aiga/00001.safetensors"
     shutil.copy(others / image, mine / image)
-    assert load_partial(mine).records == whole.records
+    assert load_partial(mine).records == complete.records
     ids = load_tensors(mine / image)[0]["ids"]
     with pytest.raises(ValueError, match="holds images of another evaluation"):
-        load_images(mine / image, ids, whole.manifest["stamp"])
+        load_images(mine / image, ids, complete.manifest["stamp"])
     again = run_evaluation(small_evaluation(), mine)
-    assert again.records == whole.records
-    load_images(mine / image, ids, whole.manifest["stamp"])
+    assert again.records == complete.records
+    load_images(mine / image, ids, complete.manifest["stamp"])
 
 
 def test_folders_of_earlier_versions_stay_without_stamps(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    whole = run_evaluation(asked, tmp_path)
+    evaluation = small_evaluation()
+    complete = run_evaluation(evaluation, tmp_path)
     manifest = load_json(tmp_path / "manifest.json")
     del manifest["stamp"]
     save_json(tmp_path / "manifest.json", manifest)
@@ -175,13 +175,13 @@ def test_folders_of_earlier_versions_stay_without_stamps(tmp_path: Path) -> None
             tensors, metadata = load_tensors(path)
             save_tensors(path, tensors, {"crc32": metadata["of"]["crc32"]})
     before = contents(tmp_path)
-    found = run_evaluation(asked, tmp_path)
+    results = run_evaluation(evaluation, tmp_path)
     assert contents(tmp_path) == before
-    assert found.records == {
-        name: [replace(record, stamp="") for record in records] for name, records in whole.records.items()
+    assert results.records == {
+        name: [replace(record, stamp="") for record in records] for name, records in complete.records.items()
     }
     shutil.rmtree(tmp_path / "images" / "w-aiga")
-    assert run_evaluation(asked, tmp_path).records == found.records
+    assert run_evaluation(evaluation, tmp_path).records == results.records
 
 
 def test_probes_of_a_folder_that_another_evaluation_has_by_now_are_not_kept(
@@ -204,7 +204,7 @@ def test_an_orphaned_training_leaves_anothers_checkpoint_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    data, kept = random_data(32), []
+    data, probes = random_data(32), []
 
     def train(model: nn.Module, seed: int) -> None:
         train_plain(model, data, replace(SETTINGS, seed=seed), Run(folder))
@@ -213,7 +213,7 @@ def test_an_orphaned_training_leaves_anothers_checkpoint_alone(
         monkeypatch.setattr(loop, "finish_epoch", finish)
         shutil.rmtree(folder)
         train(untrained(), 9)
-        kept.append(contents(folder))
+        probes.append(contents(folder))
 
     finish = loop.finish_epoch
 
@@ -225,5 +225,5 @@ def test_an_orphaned_training_leaves_anothers_checkpoint_alone(
     monkeypatch.setattr(loop, "finish_epoch", finish_second)
     with pytest.raises(FolderReplacedError, match=r"checkpoint-classifier\.safetensors is not written"):
         train(untrained(), 3)
-    assert [contents(folder)] == kept
+    assert [contents(folder)] == probes
     assert load_tensors(folder / "checkpoint-classifier.safetensors")[1]["identity"]["settings"]["seed"] == 9

@@ -24,74 +24,74 @@ NAMES = ["clean", "W-AIGA", "W-NFGA smooth from other"]
 
 
 def test_records_come_by_attack_and_image(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    found = run_evaluation(asked, tmp_path)
-    assert list(found.records) == NAMES
-    for name, records in found.records.items():
+    evaluation = small_evaluation()
+    results = run_evaluation(evaluation, tmp_path)
+    assert list(results.records) == NAMES
+    for name, records in results.records.items():
         assert [record.attack for record in records] == [name] * 10
-        assert [record.image for record in records] == asked.data.ids.tolist()
-        assert [record.label for record in records] == asked.data.labels.tolist()
-        assert found.seconds[name] > 0
-    assert load_evaluation(tmp_path).records == found.records
+        assert [record.image for record in records] == evaluation.data.ids.tolist()
+        assert [record.label for record in records] == evaluation.data.labels.tolist()
+        assert results.seconds[name] > 0
+    assert load_evaluation(tmp_path).records == results.records
 
 
 def test_answers_are_the_models_on_the_saved_images(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    found = run_evaluation(asked, tmp_path)
-    scoring, selection = (derive_seed(asked.scoring.seed, purpose) for purpose in ("scoring", "selection"))
-    assert isinstance(asked.model, Defense)
-    for name, records in found.records.items():
-        images, ids = found.images(name), asked.data.ids
-        drawn = asked.model(images, realizations=4, seed=scoring, image_ids=ids)
-        votes = asked.model.predict_proba(images, 4, scoring, ids).argmax(-1)
+    evaluation = small_evaluation()
+    results = run_evaluation(evaluation, tmp_path)
+    scoring, selection = (derive_seed(evaluation.scoring.seed, purpose) for purpose in ("scoring", "selection"))
+    assert isinstance(evaluation.model, Defense)
+    for name, records in results.records.items():
+        images, ids = results.images(name), evaluation.data.ids
+        drawn = evaluation.model(images, realizations=4, seed=scoring, image_ids=ids)
+        votes = evaluation.model.predict_proba(images, 4, scoring, ids).argmax(-1)
         assert [record.draws for record in records] == [tuple(column) for column in drawn.argmax(-1).T.tolist()]
         assert [record.vote for record in records] == votes.tolist()
-        chosen = asked.model.predict_proba(images, 4, selection, ids).log()
-        for row, label, record in zip(chosen, asked.data.labels, records, strict=True):
+        log_probabilities = evaluation.model.predict_proba(images, 4, selection, ids).log()
+        for row, label, record in zip(log_probabilities, evaluation.data.labels, records, strict=True):
             others = torch.cat([row[:label], row[label + 1 :]]).max()
             assert record.selection == pytest.approx(float(others - row[label]), abs=1e-5)
 
 
 def test_norms_are_of_the_saved_images_in_double_precision(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    found = run_evaluation(asked, tmp_path)
-    clean = asked.data.pixels().double()
+    evaluation = small_evaluation()
+    results = run_evaluation(evaluation, tmp_path)
+    clean = evaluation.data.pixels().double()
     for name in NAMES:
-        offsets = found.images(name).double() - clean
-        assert [record.linf for record in found.records[name]] == [float(each.abs().max()) for each in offsets]
+        offsets = results.images(name).double() - clean
+        assert [record.linf for record in results.records[name]] == [float(each.abs().max()) for each in offsets]
         norms = [float(each.norm()) for each in offsets]
-        assert [record.l2 for record in found.records[name]] == pytest.approx(norms, rel=1e-12)
-    assert {record.linf for record in found.records["clean"]} == {0.0}
-    assert all(0 < record.linf <= BUDGET.epsilon + 2**-24 for record in found.records["W-AIGA"])
+        assert [record.l2 for record in results.records[name]] == pytest.approx(norms, rel=1e-12)
+    assert {record.linf for record in results.records["clean"]} == {0.0}
+    assert all(0 < record.linf <= BUDGET.epsilon + 2**-24 for record in results.records["W-AIGA"])
 
 
 def test_images_are_kept_in_blocks_with_their_ids(tmp_path: Path) -> None:
-    asked = small_evaluation(images=10, block=4)
-    run_evaluation(asked, tmp_path)
+    evaluation = small_evaluation(images=10, block=4)
+    run_evaluation(evaluation, tmp_path)
     files = sorted((tmp_path / "images" / "w-nfga-smooth-from-other").iterdir())
     blocks = [load_tensors(path)[0] for path in files]
     assert [path.name for path in files] == ["00000.safetensors", "00001.safetensors", "00002.safetensors"]
     assert [len(block["images"]) for block in blocks] == [4, 4, 2]
-    assert torch.cat([block["ids"] for block in blocks]).tolist() == asked.data.ids.tolist()
+    assert torch.cat([block["ids"] for block in blocks]).tolist() == evaluation.data.ids.tolist()
     assert {block["images"].dtype for block in blocks} == {torch.float32}
 
 
 def test_in_memory_and_in_a_folder_give_the_same(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    found = run_evaluation(asked, tmp_path)
-    in_memory = run_evaluation(asked)
+    evaluation = small_evaluation()
+    results = run_evaluation(evaluation, tmp_path)
+    in_memory = run_evaluation(evaluation)
     assert in_memory.folder is None
-    assert in_memory.records == found.records
+    assert in_memory.records == results.records
     assert (in_memory.model, in_memory.deterministic, in_memory.finished) == ("small", False, True)
-    assert in_memory.manifest["identity"] == found.manifest["identity"]
+    assert in_memory.manifest["identity"] == results.manifest["identity"]
     for name in NAMES:
-        assert torch.equal(in_memory.images(name), found.images(name))
-        assert in_memory.accuracy(name) == found.accuracy(name)
-        assert in_memory.draw_accuracy(name) == found.draw_accuracy(name)
+        assert torch.equal(in_memory.images(name), results.images(name))
+        assert in_memory.accuracy(name) == results.accuracy(name)
+        assert in_memory.draw_accuracy(name) == results.draw_accuracy(name)
         assert in_memory.seconds[name] > 0
         assert in_memory.budget(name) is None
         for count in ("passes", "zero", "invalid"):
-            assert getattr(in_memory, count)(name) == getattr(found, count)(name)
+            assert getattr(in_memory, count)(name) == getattr(results, count)(name)
 
 
 def test_gradients_selection_and_scoring_never_share_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,13 +102,15 @@ def test_gradients_selection_and_scoring_never_share_a_mask(tmp_path: Path, monk
         seeds["gradient" if torch.is_grad_enabled() else "forward"].add(int(seed))
         return realize(self, selection, seed, *rest)
 
-    asked = small_evaluation(images=3)
+    evaluation = small_evaluation(images=3)
     two = replace(BUDGET, restarts=2)
-    attacks = attacks_from(asked.model, two, ["w-aiga", "w-nfga-smooth"])
-    monkeypatch.setattr(run, "gradient_costs", lambda asked: dict.fromkeys(one.name for one in asked.all_attacks))
+    attacks = attacks_from(evaluation.model, two, ["w-aiga", "w-nfga-smooth"])
+    monkeypatch.setattr(
+        run, "gradient_costs", lambda evaluation: dict.fromkeys(one.name for one in evaluation.all_attacks)
+    )
     monkeypatch.setattr(run, "behaviors", lambda *_: {})
     monkeypatch.setattr(Defense, "realize", recorded)
-    run_evaluation(replace(asked, attacks=attacks), tmp_path)
+    run_evaluation(replace(evaluation, attacks=attacks), tmp_path)
     # A step of each attack; the choice among the restarts of each, the choice among attacks, and the scoring.
     assert len(seeds["gradient"]) == 2 * BUDGET.steps
     assert len(seeds["forward"]) == 2 + 1 + 1
@@ -116,14 +118,14 @@ def test_gradients_selection_and_scoring_never_share_a_mask(tmp_path: Path, monk
 
 
 def test_the_manifest_tells_what_was_asked_and_what_it_cost(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    found = run_evaluation(asked, tmp_path)
-    kept = load_json(tmp_path / "manifest.json")
-    assert kept["model"] == "small"
-    assert kept["classes"] == list(asked.data.classes)
-    assert kept["versions"][0]["torch"] == torch.__version__
-    identity = kept["identity"]
-    assert identity["data"]["fingerprint"] == asked.data.fingerprint()
+    evaluation = small_evaluation()
+    results = run_evaluation(evaluation, tmp_path)
+    manifest = load_json(tmp_path / "manifest.json")
+    assert manifest["model"] == "small"
+    assert manifest["classes"] == list(evaluation.data.classes)
+    assert manifest["versions"][0]["torch"] == torch.__version__
+    identity = manifest["identity"]
+    assert identity["data"]["fingerprint"] == evaluation.data.fingerprint()
     assert identity["scoring"] == {"draws": 4, "seed": 3, "deterministic": False, "precision": "float32"}
     assert (identity["block"], identity["threads"], identity["device"]) == (3, 1, "cpu")
     white, transfer = (identity["attacks"][name] for name in NAMES[1:])
@@ -132,11 +134,11 @@ def test_the_manifest_tells_what_was_asked_and_what_it_cost(tmp_path: Path) -> N
     assert white["source"]["fingerprint"] == identity["model"]["fingerprint"] != transfer["source"]["fingerprint"]
     assert white["settings"]["epsilon"] == BUDGET.epsilon
     assert white["gradients"] == BUDGET.steps * BUDGET.realizations
-    assert found.budget("clean") is None
-    cost = kept["costs"]["W-AIGA"]
+    assert results.budget("clean") is None
+    cost = manifest["costs"]["W-AIGA"]
     assert cost["K"] > 0
-    assert found.budget("W-AIGA") == cost["C"] == pytest.approx(cost["K"] * white["gradients"])
-    assert load_json(tmp_path / "manifest.json")["seconds"] == pytest.approx(sum(found.seconds.values()))
+    assert results.budget("W-AIGA") == cost["C"] == pytest.approx(cost["K"] * white["gradients"])
+    assert load_json(tmp_path / "manifest.json")["seconds"] == pytest.approx(sum(results.seconds.values()))
 
 
 @pytest.mark.parametrize(("variant", "rows"), [(None, 1), ("ensemble", 3)], ids=["realization", "ensemble"])
@@ -144,23 +146,23 @@ def test_a_gradient_is_set_beside_that_of_as_many_images_by_the_classifier(
     monkeypatch: pytest.MonkeyPatch, variant: Variant | None, rows: int
 ) -> None:
     """In the attack's precision; an ensemble of three shows the classifier three times as many."""
-    asked = small_evaluation()
-    seen: list[tuple[int, bool]] = []
-    asked.model.classifier.register_forward_pre_hook(
-        lambda _, given: seen.append((len(given[0]), torch.is_autocast_enabled("cpu")))
+    evaluation = small_evaluation()
+    passes: list[tuple[int, bool]] = []
+    evaluation.model.classifier.register_forward_pre_hook(
+        lambda _, inputs: passes.append((len(inputs[0]), torch.is_autocast_enabled("cpu")))
     )
 
     def rows_of(runs: Sequence[Callable[[], None]], device: torch.device) -> Iterator[float]:
         assert device == torch.device("cpu")
-        for once in runs:
-            seen.clear()
-            once()
-            assert all(rounded for _, rounded in seen)
-            yield sum(count for count, _ in seen)
+        for action in runs:
+            passes.clear()
+            action()
+            assert all(rounded for _, rounded in passes)
+            yield sum(count for count, _ in passes)
 
     monkeypatch.setattr("neuroae.evaluation.measurements.least_seconds", rows_of)
-    attack = Attack("one", asked.model, BUDGET, "bfloat16", "smooth", variant)
-    assert relative_cost(attack, asked.load(0), Scoring(3)) == rows
+    attack = Attack("one", evaluation.model, BUDGET, "bfloat16", "smooth", variant)
+    assert relative_cost(attack, evaluation.load(0), Scoring(3)) == rows
 
 
 def test_a_run_that_was_disturbed_does_not_count() -> None:
@@ -180,22 +182,22 @@ def test_a_classifier_costs_what_it_costs_and_a_search_has_no_gradients() -> Non
 
 def test_a_manifest_is_opened_without_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers come from measurements; what is there already needs none."""
-    asked = small_evaluation()
-    run_evaluation(asked, tmp_path)
+    evaluation = small_evaluation()
+    run_evaluation(evaluation, tmp_path)
     monkeypatch.setattr(torch.nn.Module, "__call__", None)
-    files, identity = Files(tmp_path), identity_of(asked)
-    kept = load_manifest(files)
-    require_identity(files, kept, asked, identity)
-    costs = {name: cost and cost["K"] for name, cost in kept["costs"].items()}
-    made = new_manifest(asked, identity, costs, kept["behavior"])
-    assert made == {name: value for name, value in kept.items() if name != "seconds"}
+    files, identity = Files(tmp_path), identity_of(evaluation)
+    manifest = load_manifest(files)
+    require_identity(files, manifest, evaluation, identity)
+    costs = {name: cost and cost["K"] for name, cost in manifest["costs"].items()}
+    renewed = new_manifest(evaluation, identity, costs, manifest["behavior"])
+    assert renewed == {name: value for name, value in manifest.items() if name != "seconds"}
 
 
 def test_other_versions_are_told_and_kept(tmp_path: Path) -> None:
     run_evaluation(small_evaluation(), tmp_path)
-    kept = load_json(tmp_path / "manifest.json")
-    earlier = kept["versions"][0] | {"torch": "2.0"}
-    save_json(tmp_path / "manifest.json", kept | {"versions": [earlier]})
+    manifest = load_json(tmp_path / "manifest.json")
+    earlier = manifest["versions"][0] | {"torch": "2.0"}
+    save_json(tmp_path / "manifest.json", manifest | {"versions": [earlier]})
     before = contents(tmp_path)
     run_evaluation(small_evaluation(), tmp_path)
     assert contents(tmp_path) == before
@@ -204,15 +206,15 @@ def test_other_versions_are_told_and_kept(tmp_path: Path) -> None:
         UserWarning, match=rf"other versions: versions\.torch is '2\.0' there and '{torch.__version__[:4]}"
     ):
         run_evaluation(small_evaluation(), tmp_path)
-    assert load_json(tmp_path / "manifest.json")["versions"] == [earlier, kept["versions"][0]]
+    assert load_json(tmp_path / "manifest.json")["versions"] == [earlier, manifest["versions"][0]]
 
 
 def test_an_evaluation_that_is_not_done_has_no_results(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
         load_evaluation(tmp_path)
     run_evaluation(small_evaluation(), tmp_path)
-    whole = (tmp_path / "records.jsonl").read_text()
-    (tmp_path / "records.jsonl").write_text(whole[:-5])
+    text = (tmp_path / "records.jsonl").read_text()
+    (tmp_path / "records.jsonl").write_text(text[:-5])
     with pytest.raises(ValueError, match=r"records\.jsonl is damaged"):
         load_evaluation(tmp_path)
     (tmp_path / "records.jsonl").unlink()
@@ -221,25 +223,25 @@ def test_an_evaluation_that_is_not_done_has_no_results(tmp_path: Path) -> None:
 
 
 def test_progress_counts_images_and_tells_the_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = run_evaluation(small_evaluation(), tmp_path)
-    shown = capsys.readouterr().err.splitlines()
-    for name, records in found.records.items():
+    results = run_evaluation(small_evaluation(), tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    for name, records in results.records.items():
         right = sum(record.vote == record.label for record in records)
-        last = [line for line in shown if f"small: {name}:" in line][-1]
+        last = [line for line in lines if f"small: {name}:" in line][-1]
         assert "| 10/10 [" in last
         assert f"accuracy={right / 10:.1%}" in last
 
 
 def test_fixed_masks_are_marked_and_the_same_in_every_draw(tmp_path: Path) -> None:
-    asked = small_evaluation()
-    attacks = attacks_from(asked.model, BUDGET, ["w-aiga"], random=False)
-    fixed = replace(asked, attacks=attacks, scoring=Scoring(1, 3, deterministic=True))
-    found = run_evaluation(fixed, tmp_path)
-    assert found.deterministic
+    evaluation = small_evaluation()
+    attacks = attacks_from(evaluation.model, BUDGET, ["w-aiga"], random=False)
+    fixed = replace(evaluation, attacks=attacks, scoring=Scoring(1, 3, deterministic=True))
+    results = run_evaluation(fixed, tmp_path)
+    assert results.deterministic
     assert attacks[0].settings == replace(BUDGET, realizations=1, selection=1)
     masks = derive_seed(3, "fixed masks")
-    for name, records in found.records.items():
-        logits = asked.model(found.images(name), seed=masks, image_ids=asked.data.ids).detach()
+    for name, records in results.records.items():
+        logits = evaluation.model(results.images(name), seed=masks, image_ids=evaluation.data.ids).detach()
         assert [record.vote for record in records] == logits.argmax(-1).tolist()
         assert [record.draws for record in records] == [(vote,) for vote in logits.argmax(-1).tolist()]
         for row, record in zip(logits.log_softmax(-1), records, strict=True):
@@ -248,10 +250,10 @@ def test_fixed_masks_are_marked_and_the_same_in_every_draw(tmp_path: Path) -> No
 
 
 def test_a_decoder_may_make_images_of_another_size() -> None:
-    asked = small_evaluation()
-    model = asked.model
+    evaluation = small_evaluation()
+    model = evaluation.model
     model.decoder.layer = torch.nn.ConvTranspose2d(20, 1, 4, 3)
     model.classifier = Linear(1, 10, 10)
-    cost = relative_cost(Attack("one", model.eval(), BUDGET, "float32", "smooth"), asked.load(0), Scoring(3))
+    cost = relative_cost(Attack("one", model.eval(), BUDGET, "float32", "smooth"), evaluation.load(0), Scoring(3))
     assert cost is not None
     assert cost > 0

@@ -19,40 +19,47 @@ from small_evaluation import BUDGET, contents, random_data, small_evaluation
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda asked: replace(asked, block=4), r"block is 3 there and 4 here"),
-        (lambda asked: replace(asked, scoring=Scoring(5, 3)), r"scoring\.draws is 4 there and 5 here"),
-        (lambda asked: replace(asked, scoring=Scoring(4, 2)), r"scoring\.seed is 3 there and 2 here"),
-        (lambda asked: replace(asked, data=random_data(9)), r"data\.images is 10 there and 9 here"),
-        (lambda asked: replace(asked, model=small_defense()), r"model\.fingerprint is"),
-        (lambda asked: replace(asked, attacks=asked.attacks[:1]), r"order is .*attacks\.W-NFGA smooth from other"),
-        (lambda asked: replace(asked, attacks=asked.attacks[::-1]), r"order is \['clean', 'W-AIGA'"),
+        (lambda evaluation: replace(evaluation, block=4), r"block is 3 there and 4 here"),
+        (lambda evaluation: replace(evaluation, scoring=Scoring(5, 3)), r"scoring\.draws is 4 there and 5 here"),
+        (lambda evaluation: replace(evaluation, scoring=Scoring(4, 2)), r"scoring\.seed is 3 there and 2 here"),
+        (lambda evaluation: replace(evaluation, data=random_data(9)), r"data\.images is 10 there and 9 here"),
+        (lambda evaluation: replace(evaluation, model=small_defense()), r"model\.fingerprint is"),
         (
-            lambda asked: replace(asked, attacks=[other_settings(asked.attacks[0]), asked.attacks[1]]),
+            lambda evaluation: replace(evaluation, attacks=evaluation.attacks[:1]),
+            r"order is .*attacks\.W-NFGA smooth from other",
+        ),
+        (lambda evaluation: replace(evaluation, attacks=evaluation.attacks[::-1]), r"order is \['clean', 'W-AIGA'"),
+        (
+            lambda evaluation: replace(
+                evaluation, attacks=[other_settings(evaluation.attacks[0]), evaluation.attacks[1]]
+            ),
             r"attacks\.W-AIGA\.settings\.epsilon is 0\.1 there and 0\.2 here",
         ),
         (
-            lambda asked: replace(asked, attacks=[replace(asked.attacks[0], precision="bfloat16"), asked.attacks[1]]),
+            lambda evaluation: replace(
+                evaluation, attacks=[replace(evaluation.attacks[0], precision="bfloat16"), evaluation.attacks[1]]
+            ),
             r"attacks\.W-AIGA\.precision is 'float32' there and 'bfloat16' here",
         ),
     ],
     ids=["block", "draws", "seed", "data", "model", "fewer attacks", "order", "epsilon", "precision"],
 )
 def test_other_settings_are_refused_by_name(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
-    asked = small_evaluation()
-    run_evaluation(asked, tmp_path)
+    evaluation = small_evaluation()
+    run_evaluation(evaluation, tmp_path)
     before = contents(tmp_path)
     with pytest.raises(ValueError, match=rf"manifest\.json belongs to another run: .*{message}"):
-        run_evaluation(change(asked), tmp_path)
+        run_evaluation(change(evaluation), tmp_path)
     assert contents(tmp_path) == before
 
 
 def test_a_folder_of_one_backend_is_not_continued_by_another(backend: ModuleType, tmp_path: Path) -> None:
     """Bits are those of a backend."""
     run_evaluation(small_evaluation(), tmp_path)
-    asked = small_evaluation()
-    asked.model.encoder.backend = "reference"
+    evaluation = small_evaluation()
+    evaluation.model.encoder.backend = "reference"
     with pytest.raises(ValueError, match=r"engine is '(cpu|triton)' there and 'reference' here"):
-        run_evaluation(asked, tmp_path)
+        run_evaluation(evaluation, tmp_path)
 
 
 def other_settings(attack: Attack) -> Attack:
@@ -77,12 +84,12 @@ def test_something_else_is_not_taken_for_a_manifest(tmp_path: Path, content: str
 @pytest.mark.parametrize("left", ["records.jsonl", "records", "images"], ids=["all", "parts", "images"])
 def test_records_of_nobody_knows_what_are_not_taken_for_done(tmp_path: Path, left: str) -> None:
     """Without the manifest, records of another epsilon would pass for those that are asked for."""
-    asked = small_evaluation()
-    run_evaluation(asked, tmp_path)
+    evaluation = small_evaluation()
+    run_evaluation(evaluation, tmp_path)
     for path in tmp_path.iterdir():
         if path.name != left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    other = replace(asked, attacks=[other_settings(asked.attacks[0]), asked.attacks[1]])
+    other = replace(evaluation, attacks=[other_settings(evaluation.attacks[0]), evaluation.attacks[1]])
     with pytest.raises(
         ValueError, match=rf"holds {left} and no manifest\.json.*Use another folder, or remove this one"
     ):
@@ -99,10 +106,10 @@ def test_what_was_measured_of_another_evaluation_is_not_taken_for_this_ones(tmp_
 def test_ensembles_and_many_draws_make_no_sense_where_masks_are_fixed() -> None:
     with pytest.raises(ValueError, match="draws is 10, expected 1 where masks are fixed"):
         Scoring(deterministic=True)
-    asked = small_evaluation()
-    attacks = attacks_from(asked.model, BUDGET, ["w-aiga"], variant="ensemble")
+    evaluation = small_evaluation()
+    attacks = attacks_from(evaluation.model, BUDGET, ["w-aiga"], variant="ensemble")
     with pytest.raises(ValueError, match="W-AIGA ensemble is on an ensemble"):
-        replace(asked, attacks=attacks, scoring=Scoring(1, deterministic=True))
+        replace(evaluation, attacks=attacks, scoring=Scoring(1, deterministic=True))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def run(*arguments: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an evaluation that was not stopped."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("whole")
@@ -45,28 +45,28 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_same(folder: Path, whole: Path) -> None:
+def assert_same(folder: Path, complete: Path) -> None:
     """Records, images and probes are equal to the bit, and no file lies about that does not belong there."""
-    assert (folder / "records.jsonl").read_bytes() == (whole / "records.jsonl").read_bytes()
+    assert (folder / "records.jsonl").read_bytes() == (complete / "records.jsonl").read_bytes()
     if (folder / "sanity.json").exists():
-        assert (folder / "sanity.json").read_bytes() == (whole / "sanity.json").read_bytes()
-    images = [path.relative_to(whole) for path in whole.glob("images/*/*")]
+        assert (folder / "sanity.json").read_bytes() == (complete / "sanity.json").read_bytes()
+    images = [path.relative_to(complete) for path in complete.glob("images/*/*")]
     assert len(images) == 12
     for path in images:
-        assert (folder / path).read_bytes() == (whole / path).read_bytes(), path
-    found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        assert (folder / path).read_bytes() == (complete / path).read_bytes(), path
+    paths = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     # A temporary file of the sanity report is left until it is old, since a report may be writing it.
-    found = {path for path in found if not path.name.startswith((".sanity-", "sanity.json"))}
-    parts = {path for path in found if path.parts[0] in ("records", "times")}
-    assert found - parts == {*images, *map(Path, (".lock", "manifest.json", "records.jsonl", "times.jsonl"))}
+    paths = {path for path in paths if not path.name.startswith((".sanity-", "sanity.json"))}
+    parts = {path for path in paths if path.parts[0] in ("records", "times")}
+    assert paths - parts == {*images, *map(Path, (".lock", "manifest.json", "records.jsonl", "times.jsonl"))}
 
 
-def test_a_kill_at_any_moment_costs_nothing(tmp_path: Path, whole: Path) -> None:
+def test_a_kill_at_any_moment_costs_nothing(tmp_path: Path, complete: Path) -> None:
     kills = int(run(killed_evaluation.__file__, tmp_path))
     assert kills >= 3
     for name in ("points", "moments"):
         assert (tmp_path / name / "sanity.json").exists()
-        assert_same(tmp_path / name, whole)
+        assert_same(tmp_path / name, complete)
 
 
 def test_the_papers_layers_in_bfloat16_go_on_to_the_same_bits(tmp_path: Path) -> None:
@@ -75,12 +75,12 @@ def test_the_papers_layers_in_bfloat16_go_on_to_the_same_bits(tmp_path: Path) ->
     model = small_cifar10_defense()
     data = load_dataset("cifar10", "test", cifar10_folder(tmp_path / "data"))
     attacks = attacks_from(model, BUDGET, ["w-nfga-smooth"], "bfloat16")
-    asked = Evaluation(model, data, attacks, Scoring(2), 2, "paper's")
-    run_evaluation(asked, tmp_path / "found")
+    evaluation = Evaluation(model, data, attacks, Scoring(2), 2, "paper's")
+    run_evaluation(evaluation, tmp_path / "found")
     before = contents(tmp_path / "found")
     images = tmp_path / "found" / "images" / "w-nfga-smooth" / "00001.safetensors"
     images.unlink()
-    run_evaluation(asked, tmp_path / "found")
+    run_evaluation(evaluation, tmp_path / "found")
     for name in (str(images.relative_to(tmp_path / "found")), "records.jsonl"):
         assert contents(tmp_path / "found")[name][1] == before[name][1]
 
@@ -88,15 +88,15 @@ def test_the_papers_layers_in_bfloat16_go_on_to_the_same_bits(tmp_path: Path) ->
 @pytest.fixture
 def crafted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Attack and first image of each block that is crafted from now on."""
-    made: list[tuple[str, int]] = []
+    blocks: list[tuple[str, int]] = []
     craft = evaluation_run.craft
 
     def recorded(attack: Perturbation, model, block, *rest):  # type: ignore[no-untyped-def]
-        made.append((attack.name, int(block.ids[0])))
+        blocks.append((attack.name, int(block.ids[0])))
         return craft(attack, model, block, *rest)
 
     monkeypatch.setattr(evaluation_run, "craft", recorded)
-    return made
+    return blocks
 
 
 def test_a_finished_evaluation_does_nothing(tmp_path: Path, crafted: list[tuple[str, int]]) -> None:
@@ -172,7 +172,7 @@ PART, IMAGES = "records/part-0.jsonl", "images/clean/00001.safetensors"
 )
 def test_what_is_damaged_is_made_again_and_nothing_else(
     tmp_path: Path,
-    whole: Path,
+    complete: Path,
     crafted: list[tuple[str, int]],
     file: str,
     damage: Callable[[Path], object],
@@ -185,16 +185,16 @@ def test_what_is_damaged_is_made_again_and_nothing_else(
     if not merged:
         (tmp_path / "records.jsonl").unlink()
         (tmp_path / "times.jsonl").unlink()
-    found = run_evaluation(small_evaluation(), tmp_path)
+    results = run_evaluation(small_evaluation(), tmp_path)
     # What was merged still has the records.
     assert crafted == ([] if merged and file == PART else redone)
-    assert_same(tmp_path, whole)
-    assert all(seconds > 0 for seconds in found.seconds.values())
+    assert_same(tmp_path, complete)
+    assert all(seconds > 0 for seconds in results.seconds.values())
 
 
 @pytest.mark.parametrize("file", ["records.jsonl", "times.jsonl"])
 def test_merged_files_are_mended_from_the_parts(
-    tmp_path: Path, whole: Path, crafted: list[tuple[str, int]], file: str
+    tmp_path: Path, complete: Path, crafted: list[tuple[str, int]], file: str
 ) -> None:
     run_evaluation(small_evaluation(), tmp_path)
     crafted.clear()
@@ -203,10 +203,10 @@ def test_merged_files_are_mended_from_the_parts(
     run_evaluation(small_evaluation(), tmp_path)
     assert crafted == []
     assert (tmp_path / file).read_bytes() == before
-    assert_same(tmp_path, whole)
+    assert_same(tmp_path, complete)
 
 
-def test_what_killed_writes_left_is_removed(tmp_path: Path, whole: Path) -> None:
+def test_what_killed_writes_left_is_removed(tmp_path: Path, complete: Path) -> None:
     run_evaluation(small_evaluation(), tmp_path)
     for leftover in (
         ".manifest-a1b2c3d4.json",
@@ -216,41 +216,41 @@ def test_what_killed_writes_left_is_removed(tmp_path: Path, whole: Path) -> None
     ):
         (tmp_path / leftover).write_bytes(b"half")
     run_evaluation(small_evaluation(), tmp_path)
-    assert_same(tmp_path, whole)
+    assert_same(tmp_path, complete)
 
 
 def test_records_that_have_not_arrived_are_told(tmp_path: Path) -> None:
-    asked = small_evaluation()
+    evaluation = small_evaluation()
     with pytest.raises(FileNotFoundError, match=r"lacks 30 records yet; start the evaluation again"):
-        evaluation_run.merge(evaluation_run.Files(tmp_path), asked)
+        evaluation_run.merge(evaluation_run.Files(tmp_path), evaluation)
 
 
-def begin(asked: Evaluation, folder: Path, blocks: int) -> None:
+def begin(evaluation: Evaluation, folder: Path, blocks: int) -> None:
     """Stops before a block, as a kill would."""
-    finish, done = evaluation_run.finish_block, []
+    finish, calls = evaluation_run.finish_block, []
 
     class Killed(Exception):
         pass
 
     def stopping(*arguments):  # type: ignore[no-untyped-def]
-        if len(done) == blocks:
+        if len(calls) == blocks:
             raise Killed
-        done.append(arguments)
+        calls.append(arguments)
         finish(*arguments)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluation_run, "finish_block", stopping)
         with pytest.raises(Killed):
-            run_evaluation(asked, folder)
+            run_evaluation(evaluation, folder)
 
 
-def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(tmp_path: Path, whole: Path) -> None:
+def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(tmp_path: Path, complete: Path) -> None:
     two, mixed = tmp_path / "two", tmp_path / "mixed"
     begin(small_evaluation(), mixed, blocks=5)
     run(*TORCHRUN, shared_evaluation.__file__, two, mixed)
     for folder in (two, mixed):
         assert (folder / "sanity.json").exists()
-        assert_same(folder, whole)
+        assert_same(folder, complete)
     counts = [len((two / "records" / f"part-{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
     assert sum(counts) == 30
     assert min(counts) >= 12
@@ -258,7 +258,7 @@ def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(tmp_path: P
         cut(part, 20)
     (two / "records.jsonl").unlink()
     run_evaluation(small_evaluation(), two)
-    assert_same(two, whole)
+    assert_same(two, complete)
     assert load_images(two / IMAGES, torch.tensor([14, 17, 20])).shape == (3, 1, 8, 8)
 
 
@@ -271,13 +271,13 @@ def test_times_of_what_is_made_again_are_forgotten(tmp_path: Path) -> None:
     append_lines(tmp_path / "times" / "part-7.jsonl", lines)
     shutil.rmtree(tmp_path / "images" / "w-aiga")
     run_evaluation(small_evaluation(), tmp_path)
-    kept, again = (
+    old_seconds, new_seconds = (
         [line["seconds"] for line in read_lines(tmp_path / "times.jsonl") if (line["attack"] == "W-AIGA") == other]
         for other in (False, True)
     )
-    assert set(kept) == {1000.0}
-    assert again
-    assert max(again) < 1000
+    assert set(old_seconds) == {1000.0}
+    assert new_seconds
+    assert max(new_seconds) < 1000
 
 
 def test_what_is_made_again_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,12 +289,12 @@ def test_what_is_made_again_is_what_counts(tmp_path: Path, monkeypatch: pytest.M
     craft = evaluation_run.craft
 
     def otherwise(*arguments):  # type: ignore[no-untyped-def]
-        found = craft(*arguments)
-        return found._replace(images=found.images * 0.99)
+        perturbed = craft(*arguments)
+        return perturbed._replace(images=perturbed.images * 0.99)
 
     monkeypatch.setattr(evaluation_run, "craft", otherwise)
-    found = run_evaluation(small_evaluation(), tmp_path)
+    results = run_evaluation(small_evaluation(), tmp_path)
     saved, clean = load_tensors(images)[0], small_evaluation().load(1)
     largest = (saved["images"].double() - clean.images.double()).abs().amax((1, 2, 3)).tolist()
-    told = {record.image: record.linf for record in found.records["W-AIGA"]}
-    assert [told[image] for image in clean.ids.tolist()] == pytest.approx(largest)
+    norms = {record.image: record.linf for record in results.records["W-AIGA"]}
+    assert [norms[image] for image in clean.ids.tolist()] == pytest.approx(largest)

@@ -58,9 +58,9 @@ FOUR = [
     ],
 )
 def test_a_persistent_attacker_needs_one_wrong_draw(tries: int, expected: float) -> None:
-    found = persistent_accuracy(FOUR, tries)
-    assert found.value == pytest.approx(expected)
-    assert found.low <= found.value <= found.high
+    estimate = persistent_accuracy(FOUR, tries)
+    assert estimate.value == pytest.approx(expected)
+    assert estimate.low <= estimate.value <= estimate.high
 
 
 def test_one_draw_is_the_mean_over_draws() -> None:
@@ -73,8 +73,12 @@ answers = st.lists(st.lists(st.integers(0, 2), min_size=5, max_size=5), min_size
 
 @given(answers, st.integers(1, 5))
 def test_persistence_is_the_share_of_sets_of_draws_that_are_all_right(draws: list[list[int]], tries: int) -> None:
-    records = [record(image, 0, tuple(found)) for image, found in enumerate(draws)]
-    sets = [all(answer == 0 for answer in chosen) for found in draws for chosen in combinations(found, tries)]
+    records = [record(image, 0, tuple(draws_of_image)) for image, draws_of_image in enumerate(draws)]
+    sets = [
+        all(answer == 0 for answer in subset)
+        for draws_of_image in draws
+        for subset in combinations(draws_of_image, tries)
+    ]
     assert persistent_accuracy(records, tries).value == pytest.approx(np.mean(sets))
 
 
@@ -97,11 +101,11 @@ def test_records_of_different_numbers_of_draws_are_refused() -> None:
 def test_the_bootstrap_is_over_images() -> None:
     """Of many images it comes to the normal interval of their mean; draws of one image count as one."""
     values = np.random.default_rng(5).uniform(size=2000)
-    found = mean_over_images(values)
+    estimate = mean_over_images(values)
     half = 1.96 * values.std() / len(values) ** 0.5
-    assert found.low == pytest.approx(values.mean() - half, abs=0.05 * half)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.05 * half)
-    assert mean_over_images(values) == found
+    assert estimate.low == pytest.approx(values.mean() - half, abs=0.05 * half)
+    assert estimate.high == pytest.approx(values.mean() + half, abs=0.05 * half)
+    assert mean_over_images(values) == estimate
 
 
 @given(st.integers(1, 50), st.integers(0, 50))
@@ -110,7 +114,7 @@ def test_clopper_pearsons_interval_is_that_of_shares_as_well(images: int, double
     correct = min(doubled, 2 * images) / 2
     low, high = clopper_pearson(correct, images)
     ends = [
-        binomtest(int(whole), images).proportion_ci(0.95, "exact") for whole in (np.floor(correct), np.ceil(correct))
+        binomtest(int(count), images).proportion_ci(0.95, "exact") for count in (np.floor(correct), np.ceil(correct))
     ]
     assert ends[0].low - 1e-9 <= low <= ends[1].low + 1e-9
     assert ends[0].high - 1e-9 <= high <= ends[1].high + 1e-9
@@ -118,25 +122,25 @@ def test_clopper_pearsons_interval_is_that_of_shares_as_well(images: int, double
 
 def test_equal_images_have_a_spread_all_the_same() -> None:
     """As much as if each were right or wrong: resampling finds none."""
-    found = mean_over_images(np.full(8, 0.5))
-    assert (found.low, found.high) == pytest.approx(Accuracy(4, 8).interval())
+    estimate = mean_over_images(np.full(8, 0.5))
+    assert (estimate.low, estimate.high) == pytest.approx(Accuracy(4, 8).interval())
 
 
 @pytest.mark.parametrize("images", [1, 7, 1000])
 @pytest.mark.parametrize("value", [0, 1])
 def test_where_no_image_or_every_one_stands_the_interval_is_clopper_pearsons(value: int, images: int) -> None:
     """Resampling gives the same again, as if 7 images were enough to know that there are no others."""
-    found = mean_over_images(np.full(images, float(value)))
-    assert (found.low, found.high) == Accuracy(value * images, images).interval()
-    assert found.high - found.low >= 0.0036
+    estimate = mean_over_images(np.full(images, float(value)))
+    assert (estimate.low, estimate.high) == Accuracy(value * images, images).interval()
+    assert estimate.high - estimate.low >= 0.0036
 
 
 def test_the_worst_attack_is_chosen_by_selection_and_scored_by_the_vote() -> None:
     first = [record(0, 1, (1,), vote=1, selection=0.3), record(1, 1, (1,), vote=0, selection=-0.2)]
     second = [record(0, 1, (1,), vote=0, selection=0.1), record(1, 1, (1,), vote=1, selection=-0.1)]
-    chosen = worst_case({"first": first, "second": second})
-    assert [one is other for one, other in zip(chosen, (first[0], second[1]), strict=True)] == [True, True]
-    assert vote_accuracy(chosen) == Accuracy(2, 2)
+    records = worst_case({"first": first, "second": second})
+    assert [one is other for one, other in zip(records, (first[0], second[1]), strict=True)] == [True, True]
+    assert vote_accuracy(records) == Accuracy(2, 2)
 
 
 def test_of_equal_attacks_the_first_is_the_worst() -> None:
@@ -157,26 +161,26 @@ def test_the_papers_rule_takes_the_lowest_accuracy() -> None:
 
 @given(st.lists(st.integers(0, 10), min_size=1, max_size=60))
 def test_the_bootstrap_stays_among_the_numbers_it_resamples(right: list[int]) -> None:
-    found = mean_over_images(np.array(right) / 10)
-    assert 0 <= found.low <= found.value + 1e-12
-    assert found.value - 1e-12 <= found.high <= 1
+    estimate = mean_over_images(np.array(right) / 10)
+    assert 0 <= estimate.low <= estimate.value + 1e-12
+    assert estimate.value - 1e-12 <= estimate.high <= 1
 
 
 def test_the_bootstrap_corrects_for_bias_and_skewness() -> None:
     """Three of 60 images stand, and not always: Efron's BCa, written out here, ends higher than percentiles."""
     values = np.zeros(60)
     values[:3] = 0.9, 0.5, 0.2
-    found = mean_over_images(values)
+    estimate = mean_over_images(values)
     means = np.random.default_rng(1).choice(values, (50_000, 60)).mean(1)
     below = (np.mean(means < values.mean()) + np.mean(means <= values.mean())) / 2
     bias, deviations = norm.ppf(below), values - values.mean()
     skewness = (deviations**3).sum() / (deviations**2).sum() ** 1.5 / 6
     shifted = [bias + (bias + z) / (1 - skewness * (bias + z)) for z in (-1.96, 1.96)]
     expected = np.percentile(means, 100 * norm.cdf(shifted))
-    assert (found.low, found.high) == pytest.approx(tuple(expected), rel=0.05)
-    assert found.high > 1.1 * np.percentile(means, 97.5)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), rel=0.05)
+    assert estimate.high > 1.1 * np.percentile(means, 97.5)
 
 
 def test_images_that_are_right_or_wrong_and_nothing_between_have_clopper_and_pearsons_interval() -> None:
-    found = mean_over_images(np.array([1.0, 0.0, 1.0, 1.0]))
-    assert found == Estimate(0.75, *Accuracy(3, 4).interval())
+    estimate = mean_over_images(np.array([1.0, 0.0, 1.0, 1.0]))
+    assert estimate == Estimate(0.75, *Accuracy(3, 4).interval())

@@ -24,9 +24,9 @@ def record(attack: str, image: int, right: bool, **fields: Any) -> Record:
     """An image of class 0 or 1 under an attack; all draws and the selection agree with the verdict unless told."""
     label = image % 2
     vote = label if right else 2
-    taken = 0 if attack == CLEAN else 10
-    shown = Record(attack, image, label, vote, (vote,) * DRAWS, -0.5 if right else 0.5, 0.0, 0.0, taken, 0, 0, 0)
-    return replace(shown, **fields)
+    passes = 0 if attack == CLEAN else 10
+    default = Record(attack, image, label, vote, (vote,) * DRAWS, -0.5 if right else 0.5, 0.0, 0.0, passes, 0, 0, 0)
+    return replace(default, **fields)
 
 
 def records(attack: str, right: Sequence[bool], **fields: Any) -> list[Record]:
@@ -63,7 +63,7 @@ CLEAN_IDENTITY = {"method": CLEAN, "family": CLEAN, "access": CLEAN, "gradients"
 
 
 @dataclass(frozen=True)
-class Asked:
+class AttackCase:
     """One attack of a folder.
 
     Attributes:
@@ -79,7 +79,7 @@ class Asked:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_evaluation(folder: Path, attacks: Mapping[str, Asked], deterministic: bool = False) -> Path:
+def write_evaluation(folder: Path, attacks: Mapping[str, AttackCase], deterministic: bool = False) -> Path:
     """Manifest, records, times and images. It is done where every attack has all of its images.
 
     Attacks move every pixel of the clean images, which are of 3 x 6 x 6 bytes, by epsilon up or down, or by 0.1.
@@ -87,15 +87,17 @@ def write_evaluation(folder: Path, attacks: Mapping[str, Asked], deterministic: 
     files, count = Files(folder), len(attacks[CLEAN].right)
     folder.mkdir(parents=True, exist_ok=True)
     files.manifest.write_text(json.dumps(manifest(attacks, count, deterministic)))
-    done = all(asked.images is None for asked in attacks.values())
+    is_finished = all(attack.images is None for attack in attacks.values())
     clean = clean_images(count)
-    for name, asked in attacks.items():
-        found = records(name, asked.right, **asked.fields)[: asked.images]
-        append_records(files.records if done else files.record_part(0), found)
-        append_lines(files.times if done else files.time_part(0), [{"attack": name, "block": 0, "seconds": 2.5}])
-        epsilon = (asked.identity.get("settings", {}).get("epsilon") or 0.1) * (name != CLEAN)
+    for name, attack in attacks.items():
+        attack_records = records(name, attack.right, **attack.fields)[: attack.images]
+        append_records(files.records if is_finished else files.record_part(0), attack_records)
+        append_lines(
+            files.times if is_finished else files.time_part(0), [{"attack": name, "block": 0, "seconds": 2.5}]
+        )
+        epsilon = (attack.identity.get("settings", {}).get("epsilon") or 0.1) * (name != CLEAN)
         perturbed = torch.where(clean > 0.5, clean - epsilon, clean + epsilon)
-        for block, ids in enumerate(torch.arange(count)[: asked.images].split(BLOCK)):
+        for block, ids in enumerate(torch.arange(count)[: attack.images].split(BLOCK)):
             save_images(files.images(name, block), perturbed[ids], ids)
     return folder
 
@@ -111,7 +113,7 @@ def clean_images(count: int) -> Tensor:
     return torch.randint(256, (count, 3, 6, 6), generator=generator).float() / 255
 
 
-def manifest(attacks: Mapping[str, Asked], count: int, deterministic: bool) -> dict[str, Any]:
+def manifest(attacks: Mapping[str, AttackCase], count: int, deterministic: bool) -> dict[str, Any]:
     return {
         "format": 2,
         "model": "small <model>",
@@ -120,7 +122,7 @@ def manifest(attacks: Mapping[str, Asked], count: int, deterministic: bool) -> d
             "model": {"kind": "Defense", "fingerprint": "a" * 64},
             "data": {"name": "pets test", "images": count, "fingerprint": "b" * 64},
             "order": list(attacks),
-            "attacks": {name: asked.identity for name, asked in attacks.items()},
+            "attacks": {name: attack.identity for name, attack in attacks.items()},
             "scoring": {"draws": DRAWS, "seed": 0, "deterministic": deterministic, "precision": "float32"},
             "block": BLOCK,
             "device": "cpu",
@@ -128,8 +130,8 @@ def manifest(attacks: Mapping[str, Asked], count: int, deterministic: bool) -> d
             "threads": 1,
         },
         "costs": {
-            name: {"K": 3.0, "C": 3.0 * asked.identity["gradients"]} if asked.identity["gradients"] else None
-            for name, asked in attacks.items()
+            name: {"K": 3.0, "C": 3.0 * attack.identity["gradients"]} if attack.identity["gradients"] else None
+            for name, attack in attacks.items()
         },
         "versions": [{"neuroae": "1.0", "torch": "2.6"}],
     }
@@ -137,8 +139,8 @@ def manifest(attacks: Mapping[str, Asked], count: int, deterministic: bool) -> d
 
 # With a transfer attack that beats the white box, and an attack in the ball that holds every image.
 ATTACKS = {
-    "clean": Asked(share(11, 12), CLEAN_IDENTITY),
-    "white <box>": Asked(share(8, 12), identity()),
-    "transfer": Asked(share(2, 12), identity("transfer")),
-    "white, $wide^$": Asked(share(1, 12), identity(epsilon=0.5)),
+    "clean": AttackCase(share(11, 12), CLEAN_IDENTITY),
+    "white <box>": AttackCase(share(8, 12), identity()),
+    "transfer": AttackCase(share(2, 12), identity("transfer")),
+    "white, $wide^$": AttackCase(share(1, 12), identity(epsilon=0.5)),
 }

@@ -29,10 +29,10 @@ def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def later(call: Callable[..., Any], then: Callable[..., Any]) -> Callable[..., Any]:
+def later(call: Callable[..., Any], action: Callable[..., Any]) -> Callable[..., Any]:
     """The function itself the first time, and another the second time."""
     calls = iter([call])
-    return lambda *arguments, **named: next(calls, then)(*arguments, **named)
+    return lambda *arguments, **named: next(calls, action)(*arguments, **named)
 
 
 def replacing_of(name: str) -> None:
@@ -53,8 +53,8 @@ def half_a_record(path: Path, records: list[Record]) -> None:
     die()
 
 
-def patch(module: Any, name: str, then: Callable[..., Any]) -> None:
-    setattr(module, name, later(getattr(module, name), then))
+def patch(module: Any, name: str, action: Callable[..., Any]) -> None:
+    setattr(module, name, later(getattr(module, name), action))
 
 
 POINTS: dict[str, Callable[[], None]] = {
@@ -101,9 +101,9 @@ def main(folder: Path) -> None:
         assert ended(child(folder / "points", prepare)) == -signal.SIGKILL, point
     assert ended(child(folder / "points", lambda: None)) == 0
     kills = 0
-    while (found := ended(child(folder / "moments", killed_after(0.01 * (kills + 1))))) == -signal.SIGALRM:
+    while (status := ended(child(folder / "moments", killed_after(0.01 * (kills + 1))))) == -signal.SIGALRM:
         kills += 1
-    assert found == 0
+    assert status == 0
     print(kills)
 
 

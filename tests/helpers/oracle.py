@@ -22,7 +22,7 @@ PROJECTION_ERROR = 3e-7
 
 
 def assert_close(
-    actual: Tensor, expected: Tensor, what: str, terms: Tensor | None = None, rounding: float = ROUNDING
+    actual: Tensor, expected: Tensor, name: str, terms: Tensor | None = None, rounding: float = ROUNDING
 ) -> None:
     """Compares to 1e-5 of the largest expected magnitude, so zeros only match zeros.
 
@@ -32,15 +32,15 @@ def assert_close(
             of ``rounding`` times the largest of these is allowed.
         rounding: Relative error, by default float32's.
     """
-    assert actual.dtype == expected.dtype, f"{what} has dtype {actual.dtype}, expected {expected.dtype}"
-    assert actual.shape == expected.shape, f"{what} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    assert actual.dtype == expected.dtype, f"{name} has dtype {actual.dtype}, expected {expected.dtype}"
+    assert actual.shape == expected.shape, f"{name} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
     if expected.numel() == 0:
         return
     allowed = slack(expected, terms, rounding)
     error = (actual.double() - expected.double()).abs()
     worst = int(error.argmax())
     assert error.flatten()[worst] <= allowed, (
-        f"{what} is {actual.flatten()[worst]:.9g} at {unravel(worst, expected)}, expected "
+        f"{name} is {actual.flatten()[worst]:.9g} at {unravel(worst, expected)}, expected "
         f"{expected.flatten()[worst]:.9g} to {allowed:.3g}"
     )
 
@@ -205,7 +205,7 @@ def members(index: Tensor, num_atoms: int) -> Tensor:
 
 
 def assert_rounds_to(
-    actual: Tensor, expected: Tensor, what: str, terms: Tensor | None = None, rounding: float = ROUNDING
+    actual: Tensor, expected: Tensor, name: str, terms: Tensor | None = None, rounding: float = ROUNDING
 ) -> None:
     """Requires ``actual`` to be a rounding, to its lower precision, of a number close to the float32 ``expected``."""
     assert actual.shape == expected.shape
@@ -215,7 +215,7 @@ def assert_rounds_to(
     low, high = (expected - allowed).to(actual.dtype), (expected + allowed).to(actual.dtype)
     outside = (actual < low) | (actual > high) | actual.isnan()
     assert not outside.any(), (
-        f"{what} is {actual[first(outside)]} at {first(outside)}, expected {expected[first(outside)]}"
+        f"{name} is {actual[first(outside)]} at {first(outside)}, expected {expected[first(outside)]}"
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from neuroae.kernels import is_interpreting
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 FILES = ("test_triton_encoder.py", "test_triton_selection.py", "test_triton_conv.py", "test_triton_philox.py")
 
 pytestmark = [
@@ -23,8 +23,8 @@ pytestmark = [
 
 def run(file: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(HERE / file)],
-        cwd=HERE.parents[1],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(FOLDER / file)],
+        cwd=FOLDER.parents[1],
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

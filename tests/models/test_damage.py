@@ -14,11 +14,11 @@ from neuroae.utils.files import load_json, load_tensors, save_tensors
 from saved_models import small_model
 
 
-def damage(folder: Path, how: str) -> None:
+def damage(folder: Path, kind: str) -> None:
     """Damages a saved defense."""
     weights, config = folder / "model.safetensors", folder / "config.json"
     content, fields = weights.read_bytes(), load_json(config)
-    match how:
+    match kind:
         case "truncated weights":
             weights.write_bytes(content[: len(content) // 2])
         case "weights are text":
@@ -43,7 +43,7 @@ def damage(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("kind", "message"),
     [
         ("truncated weights", r"model\.safetensors is not a whole safetensors file"),
         ("weights are text", r"model\.safetensors is not a whole safetensors file"),
@@ -59,9 +59,9 @@ def damage(folder: Path, how: str) -> None:
         ("config of another shape", r"model\.safetensors does not fit .*config\.json"),
     ],
 )
-def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, how: str, message: str) -> None:
+def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, kind: str, message: str) -> None:
     small_model("defense").save_pretrained(tmp_path)
-    damage(tmp_path, how)
+    damage(tmp_path, kind)
     with pytest.raises(ValueError, match=message):
         load_pretrained(tmp_path)
 

@@ -53,8 +53,8 @@ def test_models_that_ship_are_complete_and_small() -> None:
     check_models(SHIPPED)
 
 
-def spoil(shelf: Path, how: str) -> None:
-    match how.split():
+def spoil(shelf: Path, kind: str) -> None:
+    match kind.split():
         case ["no", name]:
             (shelf / "one" / name).unlink()
         case ["half", name]:
@@ -69,7 +69,7 @@ def spoil(shelf: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("kind", "message"),
     [
         pytest.param("no model.safetensors", r"one holds README\.md, config\.json\n", id="no weights"),
         pytest.param("no config.json", r"one holds README\.md, model\.safetensors\n", id="no configuration"),
@@ -80,9 +80,9 @@ def spoil(shelf: Path, how: str) -> None:
         pytest.param("ensemble of classifiers", r"two is scored with \[1, 10\]", id="an ensemble of classifiers"),
     ],
 )
-def test_models_that_must_not_ship_are_detected(shelf: Path, how: str, message: str) -> None:
+def test_models_that_must_not_ship_are_detected(shelf: Path, kind: str, message: str) -> None:
     check_models(shelf)
-    spoil(shelf, how)
+    spoil(shelf, kind)
     with pytest.raises((AssertionError, ValueError), match=message):
         check_models(shelf)
 

@@ -97,34 +97,34 @@ CONV_INPUTS = {"value": 2, "weight": 4, "bias": 5}
 
 
 @pytest.mark.parametrize(
-    "wanted", [("value",), ("weight",), ("bias",), ("value", "weight"), tuple(CONV_INPUTS)], ids=" and ".join
+    "names", [("value",), ("weight",), ("bias",), ("value", "weight"), tuple(CONV_INPUTS)], ids=" and ".join
 )
 @pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
 def test_transposed_convolution_gives_the_gradients_asked_for(
-    encoder: SparseEncoder, images: Tensor, wanted: tuple[str, ...], relu: bool
+    encoder: SparseEncoder, images: Tensor, names: tuple[str, ...], relu: bool
 ) -> None:
     layer = SparseConvTranspose2d(20, 6, 4, 3)
     code = encoder.encode(images.detach(), seed=1)
     inputs = {"value": code.value, "weight": layer.weight.detach(), "bias": torch.randn(6)}
-    for name in wanted:
+    for name in names:
         inputs[name].requires_grad_()
     output = conv(code, inputs, relu)
     grad = torch.randn(output.shape)
     output.backward(grad)
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
     dense = reference.to_dense(leaves["value"], code.index, 20)
-    expected = torch.nn.functional.conv_transpose2d(dense, leaves["weight"], leaves["bias"], 3)
-    (expected.relu() if relu else expected).backward(grad)
+    dense_output = torch.nn.functional.conv_transpose2d(dense, leaves["weight"], leaves["bias"], 3)
+    (dense_output.relu() if relu else dense_output).backward(grad)
     for name, tensor in inputs.items():
-        if name not in wanted:
+        if name not in names:
             assert tensor.grad is None
             continue
-        actual, wanted_grad = tensor.grad, leaves[name].grad
+        actual, expected = tensor.grad, leaves[name].grad
         assert actual is not None
-        assert wanted_grad is not None
+        assert expected is not None
         if name == "value":
-            wanted_grad = wanted_grad.where(code.index >= 0, 0.0)
-        oracle.assert_close(actual, wanted_grad, f"gradient to {name}")
+            expected = expected.where(code.index >= 0, 0.0)
+        oracle.assert_close(actual, expected, f"gradient to {name}")
 
 
 def conv(code: SparseCode, inputs: dict[str, Tensor], relu: bool) -> Tensor:
@@ -185,9 +185,9 @@ def test_gradients_that_keep_their_graph_are_the_same_and_may_be_changed(
         return encoder(images, seed=1).square().sum()
 
     (expected,) = torch.autograd.grad(loss(), images)
-    (kept,) = torch.autograd.grad(loss(), images, create_graph=True)
-    assert torch.equal(kept, expected)
-    assert torch.equal(kept.mul_(2), 2 * expected)
+    (gradient,) = torch.autograd.grad(loss(), images, create_graph=True)
+    assert torch.equal(gradient, expected)
+    assert torch.equal(gradient.mul_(2), 2 * expected)
 
 
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"linear": torch.sum, "squared": lambda output: output.square().sum()}

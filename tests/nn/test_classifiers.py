@@ -27,8 +27,8 @@ def test_published_weights_classify_as_published(
     model.load_state_dict(published_state, strict=True)
     with torch.no_grad():
         correct = sum(
-            int((model(some).argmax(1) == answers).sum())
-            for some, answers in zip(images.split(100), labels.split(100), strict=True)
+            int((model(batch).argmax(1) == answers).sum())
+            for batch, answers in zip(images.split(100), labels.split(100), strict=True)
         )
     assert len(images) == 1000
     assert correct == pytest.approx(811, abs=1)
@@ -104,10 +104,10 @@ def saved_and_loaded(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize("how", [saved_and_loaded, nn.Module.state_dict], ids=["file", "memory"])
-def test_loaded_weights_bring_their_constants(how) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("reload", [saved_and_loaded, nn.Module.state_dict], ids=["file", "memory"])
+def test_loaded_weights_bring_their_constants(reload) -> None:  # type: ignore[no-untyped-def]
     trained, model = resnet32(**OTHERS).eval(), resnet32().eval()
-    model.load_state_dict(how(trained))
+    model.load_state_dict(reload(trained))
     assert torch.equal(model(IMAGES), trained(IMAGES))
 
 

@@ -59,16 +59,16 @@ def named(layer: nn.Module, dense: nn.Module) -> list[tuple[str, Tensor, Tensor]
     ]
 
 
-@pytest.mark.parametrize("wants", ["input", "weight", "bias"])
-def test_only_tensors_that_require_a_gradient_get_one(backend: Any, wants: str) -> None:
+@pytest.mark.parametrize("receiver", ["input", "weight", "bias"])
+def test_only_tensors_that_require_a_gradient_get_one(backend: Any, receiver: str) -> None:
     layer, _ = twins(kernel_size=3)
     images = torch.randn(1, 30, 4, 4)
     tensors = {"input": images, "weight": layer.weight, "bias": layer.bias}
     for name, tensor in tensors.items():
         assert tensor is not None
-        tensor.requires_grad_(name == wants)
+        tensor.requires_grad_(name == receiver)
     layer(images).sum().backward()
-    assert {name for name, tensor in tensors.items() if tensor is not None and tensor.grad is not None} == {wants}
+    assert {name for name, tensor in tensors.items() if tensor is not None and tensor.grad is not None} == {receiver}
 
 
 @pytest.mark.parametrize("settings", OTHERS.values(), ids=list(OTHERS))

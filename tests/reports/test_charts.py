@@ -9,7 +9,7 @@ from neuroae.reports import charts
 from neuroae.reports.charts import Sweep, SweepPoint
 from neuroae.reports.tables import AttackRow
 
-FOUND = [Estimate(0.5, 0.2, 0.9), Estimate(0.3, 0.25, 0.6)]
+ESTIMATES = [Estimate(0.5, 0.2, 0.9), Estimate(0.3, 0.25, 0.6)]
 ENDS = [(0.2, 0.9), (0.25, 0.6)]
 
 
@@ -21,14 +21,14 @@ def _figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_intervals_go_from_low_to_high() -> None:
     axis = Figure().subplots()
-    charts.draw_intervals(axis, FOUND, [1.0, 2.0], "some", "black", "o")
+    charts.draw_intervals(axis, ESTIMATES, [1.0, 2.0], "some", "black", "o")
     (bars,) = axis.collections
     for segment, (low, high), height in zip(bars.get_segments(), ENDS, (1.0, 2.0), strict=True):
         np.testing.assert_allclose(segment, [(low, height), (high, height)])
 
 
 def test_a_sweep_has_each_accuracy_over_its_setting() -> None:
-    points = [SweepPoint(value, found) for value, found in zip((0.1, 0.4), FOUND, strict=True)]
+    points = [SweepPoint(value, estimate) for value, estimate in zip((0.1, 0.4), ESTIMATES, strict=True)]
     figure = charts.sweep_chart(Sweep("epsilon", {"PGD": points}))
     (axis,) = figure.axes
     np.testing.assert_allclose(axis.lines[0].get_xydata(), [(0.1, 0.5), (0.4, 0.3)])

@@ -10,24 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation_folder import CLEAN_IDENTITY, DRAWS, Asked, identity, record, share, write_evaluation
+from evaluation_folder import CLEAN_IDENTITY, DRAWS, AttackCase, identity, record, share, write_evaluation
 from neuroae.evaluation import Record
 from neuroae.evaluation.results import load_partial
 from neuroae.evaluation.statistics import Accuracy, vote_accuracy
 from neuroae.reports.charts import majority_curve, persistent_curve, sweeps
 from neuroae.reports.tables import AttackRow, attack_rows, columns, joint_rows, markdown, pairing, to_csv
 
-CLEAN = Asked([True] * 12, CLEAN_IDENTITY)
+CLEAN = AttackCase([True] * 12, CLEAN_IDENTITY)
 ANSWERS = st.lists(st.tuples(*[st.integers(0, 2)] * DRAWS), min_size=1, max_size=6)
 
 
-def answered(answers: list[tuple[int, ...]]) -> list[Record]:
-    return [record("pgd", image, True, draws=own) for image, own in enumerate(answers)]
+def make_records(answers: list[tuple[int, ...]]) -> list[Record]:
+    return [record("pgd", image, True, draws=draws) for image, draws in enumerate(answers)]
 
 
 def test_a_row_holds_what_the_records_say(tmp_path: Path) -> None:
     fields = {"linf": 0.1, "l2": 0.5, "zero": 1, "invalid": 2, "draws": (0, 1, 0, 1)}
-    results = load_partial(write_evaluation(tmp_path, {"clean": CLEAN, "pgd": Asked(share(3, 12), fields=fields)}))
+    results = load_partial(
+        write_evaluation(tmp_path, {"clean": CLEAN, "pgd": AttackCase(share(3, 12), fields=fields)})
+    )
     clean, row = attack_rows(results)
     assert (row.attack, row.images, row.draws, row.gradients, row.forwards) == ("pgd", 12, DRAWS, 10, 0)
     assert (row.vote.value, row.vote.low, row.vote.high) == (0.25, *vote_accuracy(results.records["pgd"]).interval())
@@ -42,11 +44,11 @@ def test_a_row_holds_what_the_records_say(tmp_path: Path) -> None:
 def test_attacks_of_a_budget_are_told_together(tmp_path: Path) -> None:
     attacks = {
         "clean": CLEAN,
-        "white": Asked(share(6, 12), identity()),
-        "first transfer": Asked(share(4, 12), identity("transfer")),
-        "second transfer": Asked(share(8, 12), identity("transfer")),
-        "wide": Asked(share(0, 12), identity(epsilon=0.5)),
-        "without": Asked(share(0, 12), identity("images", epsilon=None)),
+        "white": AttackCase(share(6, 12), identity()),
+        "first transfer": AttackCase(share(4, 12), identity("transfer")),
+        "second transfer": AttackCase(share(8, 12), identity("transfer")),
+        "wide": AttackCase(share(0, 12), identity(epsilon=0.5)),
+        "without": AttackCase(share(0, 12), identity("images", epsilon=None)),
     }
     rows = {row.attack: row for row in joint_rows(load_partial(write_evaluation(tmp_path, attacks)))}
     assert list(rows) == [
@@ -65,22 +67,22 @@ def test_attacks_are_paired_with_the_first_image_by_image(tmp_path: Path) -> Non
     """The p of three images against one is that of four tosses of a coin: 2 (1 + 4) / 2^4."""
     attacks = {
         "clean": CLEAN,
-        "default": Asked([True] * 9 + [False] * 3),
-        "other": Asked([False] * 3 + [True] * 7 + [False] * 2),
-        "same": Asked([True] * 9 + [False] * 3),
+        "default": AttackCase([True] * 9 + [False] * 3),
+        "other": AttackCase([False] * 3 + [True] * 7 + [False] * 2),
+        "same": AttackCase([True] * 9 + [False] * 3),
     }
-    found = pairing(load_partial(write_evaluation(tmp_path, attacks)))
-    assert found is not None
-    assert found.first == "default"
-    assert found.rows() == [("other", "12", "3", "1", "0.62"), ("same", "12", "0", "0", "1")]
+    pairs = pairing(load_partial(write_evaluation(tmp_path, attacks)))
+    assert pairs is not None
+    assert pairs.first == "default"
+    assert pairs.rows() == [("other", "12", "3", "1", "0.62"), ("same", "12", "0", "0", "1")]
 
 
 def test_one_attack_has_no_pair(tmp_path: Path) -> None:
-    assert pairing(load_partial(write_evaluation(tmp_path, {"clean": CLEAN, "pgd": Asked([True] * 12)}))) is None
+    assert pairing(load_partial(write_evaluation(tmp_path, {"clean": CLEAN, "pgd": AttackCase([True] * 12)}))) is None
 
 
 def test_transfers_alone_are_told_once(tmp_path: Path) -> None:
-    transfers = {name: Asked(share(4, 12), identity("transfer")) for name in ("first", "second")}
+    transfers = {name: AttackCase(share(4, 12), identity("transfer")) for name in ("first", "second")}
     rows = joint_rows(load_partial(write_evaluation(tmp_path, {"clean": CLEAN, **transfers})))
     assert [row.attack for row in rows] == ["linf 0.1, lowest of all: first", "linf 0.1, worst of each image"]
 
@@ -88,8 +90,8 @@ def test_transfers_alone_are_told_once(tmp_path: Path) -> None:
 def test_the_worst_of_an_image_is_chosen_by_selection_and_scored_by_votes(tmp_path: Path) -> None:
     attacks = {
         "clean": CLEAN,
-        "chosen": Asked(share(9, 12), fields={"selection": 0.4}),
-        "not chosen": Asked(share(3, 12), fields={"selection": 0.3}),
+        "chosen": AttackCase(share(9, 12), fields={"selection": 0.4}),
+        "not chosen": AttackCase(share(3, 12), fields={"selection": 0.3}),
     }
     lowest, worst = joint_rows(load_partial(write_evaluation(tmp_path, attacks)))
     assert lowest.attack == "linf 0.1, lowest of all: not chosen"
@@ -99,9 +101,9 @@ def test_the_worst_of_an_image_is_chosen_by_selection_and_scored_by_votes(tmp_pa
 def test_an_image_that_needs_no_attack_is_not_saved_by_one(tmp_path: Path) -> None:
     """Four images are answered wrongly as they are, and rightly under both attacks: no perturbation is in the ball."""
     attacks = {
-        "clean": Asked(share(8, 12), CLEAN_IDENTITY),
-        "first": Asked([image > 5 for image in range(12)]),
-        "second": Asked([image > 6 for image in range(12)]),
+        "clean": AttackCase(share(8, 12), CLEAN_IDENTITY),
+        "first": AttackCase([image > 5 for image in range(12)]),
+        "second": AttackCase([image > 6 for image in range(12)]),
     }
     lowest, worst = joint_rows(load_partial(write_evaluation(tmp_path, attacks)))
     assert (lowest.vote.value, worst.vote.value) == (5 / 12, 1 / 12)
@@ -110,9 +112,9 @@ def test_an_image_that_needs_no_attack_is_not_saved_by_one(tmp_path: Path) -> No
 
 def test_the_worst_of_each_image_waits_for_the_clean_ones(tmp_path: Path) -> None:
     attacks = {
-        "clean": Asked([True] * 12, CLEAN_IDENTITY, 0),
-        "first": Asked([True] * 12),
-        "second": Asked([True] * 12),
+        "clean": AttackCase([True] * 12, CLEAN_IDENTITY, 0),
+        "first": AttackCase([True] * 12),
+        "second": AttackCase([True] * 12),
     }
     rows = joint_rows(load_partial(write_evaluation(tmp_path, attacks)))
     assert [row.attack for row in rows] == ["linf 0.1, lowest of all: first"]
@@ -121,10 +123,10 @@ def test_the_worst_of_each_image_waits_for_the_clean_ones(tmp_path: Path) -> Non
 def test_of_unfinished_attacks_common_images_are_compared(tmp_path: Path) -> None:
     attacks = {
         "clean": CLEAN,
-        "first": Asked(share(2, 12)),
-        "second": Asked(share(12, 12), images=4),
-        "third": Asked(share(12, 12), identity(epsilon=0.3), images=4),
-        "not begun": Asked(share(12, 12), identity(epsilon=0.3), images=0),
+        "first": AttackCase(share(2, 12)),
+        "second": AttackCase(share(12, 12), images=4),
+        "third": AttackCase(share(12, 12), identity(epsilon=0.3), images=4),
+        "not begun": AttackCase(share(12, 12), identity(epsilon=0.3), images=0),
     }
     results = load_partial(write_evaluation(tmp_path, attacks))
     assert [(row.attack, row.images) for row in attack_rows(results)][-2:] == [("second", 4), ("third", 4)]
@@ -135,20 +137,22 @@ def test_of_unfinished_attacks_common_images_are_compared(tmp_path: Path) -> Non
 
 @given(ANSWERS)
 def test_the_persistent_curve_counts_all_sets_of_draws(answers: list[tuple[int, ...]]) -> None:
-    found = answered(answers)
-    for tries, value in enumerate(persistent_curve(found), 1):
+    records = make_records(answers)
+    for tries, value in enumerate(persistent_curve(records), 1):
         sets = [
-            all(answer == own.label for answer in some) for own in found for some in combinations(own.draws, tries)
+            all(answer == record.label for answer in draws)
+            for record in records
+            for draws in combinations(record.draws, tries)
         ]
         assert value == pytest.approx(fmean(sets))
 
 
 @given(ANSWERS)
 def test_the_majority_of_one_draw_is_that_draw(answers: list[tuple[int, ...]]) -> None:
-    found = answered(answers)
-    curve = majority_curve(found)
+    records = make_records(answers)
+    curve = majority_curve(records)
     assert len(curve) == DRAWS
-    assert curve[0] == pytest.approx(persistent_curve(found)[0])
+    assert curve[0] == pytest.approx(persistent_curve(records)[0])
 
 
 @pytest.mark.parametrize(
@@ -167,14 +171,14 @@ def test_majorities_of_draws_in_a_circle(draws: tuple[int, ...], expected: list[
 SQUARE = {**identity("gradient-free"), "method": "square", "surrogate": None, "gradients": 0, "forwards": 10}
 SWEPT = {
     "clean": CLEAN,
-    "PGD, epsilon 2": Asked(share(2, 12), identity(epsilon=0.2, step_size=0.02)),
-    "PGD, epsilon 1": Asked(share(4, 12), identity(epsilon=0.1)),
-    "PGD, 9 steps": Asked(share(1, 12), identity(epsilon=0.1, steps=9)),
-    "FGSM": Asked(share(7, 12), identity(epsilon=0.1, steps=1, step_size=0.1)),
-    "Square, draws 1": Asked(share(8, 12), SQUARE | {"settings": {"epsilon": 0.3, "draws": 1}}),
-    "Square, draws 5": Asked(share(3, 12), SQUARE | {"settings": {"epsilon": 0.3, "draws": 5}}),
-    "PGD from other": Asked(share(6, 12), identity("transfer", epsilon=0.3)),
-    "PGD in l2": Asked(share(6, 12), identity(epsilon=0.4, norm="l2")),
+    "PGD, epsilon 2": AttackCase(share(2, 12), identity(epsilon=0.2, step_size=0.02)),
+    "PGD, epsilon 1": AttackCase(share(4, 12), identity(epsilon=0.1)),
+    "PGD, 9 steps": AttackCase(share(1, 12), identity(epsilon=0.1, steps=9)),
+    "FGSM": AttackCase(share(7, 12), identity(epsilon=0.1, steps=1, step_size=0.1)),
+    "Square, draws 1": AttackCase(share(8, 12), SQUARE | {"settings": {"epsilon": 0.3, "draws": 1}}),
+    "Square, draws 5": AttackCase(share(3, 12), SQUARE | {"settings": {"epsilon": 0.3, "draws": 5}}),
+    "PGD from other": AttackCase(share(6, 12), identity("transfer", epsilon=0.3)),
+    "PGD in l2": AttackCase(share(6, 12), identity(epsilon=0.4, norm="l2")),
 }
 
 
@@ -182,42 +186,53 @@ def test_settings_that_vary_alone_make_sweeps(tmp_path: Path) -> None:
     results = load_partial(write_evaluation(tmp_path, SWEPT))
     by_epsilon, by_steps, by_draws = sweeps(results, attack_rows(results))
     assert (by_epsilon.setting, by_steps.setting) == ("epsilon", "steps")
-    points = {name: [(point.value, point.accuracy.value) for point in own] for name, own in by_epsilon.lines.items()}
+    points = {
+        name: [(point.value, point.accuracy.value) for point in points_of_line]
+        for name, points_of_line in by_epsilon.lines.items()
+    }
     assert points == {"W-NFGA smooth": [(0.0, 1.0), (0.1, 4 / 12), (0.2, 2 / 12)]}
-    points = {name: [(point.value, point.accuracy.value) for point in own] for name, own in by_steps.lines.items()}
+    points = {
+        name: [(point.value, point.accuracy.value) for point in points_of_line]
+        for name, points_of_line in by_steps.lines.items()
+    }
     assert points == {"W-NFGA smooth": [(5, 4 / 12), (9, 1 / 12)]}
-    points = {name: [(point.value, point.accuracy.value) for point in own] for name, own in by_draws.lines.items()}
+    points = {
+        name: [(point.value, point.accuracy.value) for point in points_of_line]
+        for name, points_of_line in by_draws.lines.items()
+    }
     assert points == {"Square": [(1, 8 / 12), (5, 3 / 12)]}
 
 
 def test_lines_of_one_label_have_the_names_of_their_ends(tmp_path: Path) -> None:
     """Here the families differ in their steps, which no label tells."""
     sizes = {"one": (0.1, 5), "two": (0.2, 5), "three": (0.1, 9), "four": (0.2, 9)}
-    asked = {name: Asked(share(2, 12), identity(epsilon=size, steps=steps)) for name, (size, steps) in sizes.items()}
-    results = load_partial(write_evaluation(tmp_path, {"clean": CLEAN} | asked))
+    attacks = {
+        name: AttackCase(share(2, 12), identity(epsilon=size, steps=steps)) for name, (size, steps) in sizes.items()
+    }
+    results = load_partial(write_evaluation(tmp_path, {"clean": CLEAN} | attacks))
     by_epsilon, _ = sweeps(results, attack_rows(results))
     assert list(by_epsilon.lines) == ["one to two", "three to four"]
 
 
 def test_labels_do_not_depend_on_names(tmp_path: Path) -> None:
     """An attack that somebody calls "clean images" is none, and one with another's name keeps its own label."""
-    asked = {
+    attacks = {
         "clean": CLEAN,
-        "W-AIGA, the first": Asked(share(2, 12), identity(epsilon=0.1)),
-        "W-AIGA, the second": Asked(share(1, 12), identity(epsilon=0.2)),
+        "W-AIGA, the first": AttackCase(share(2, 12), identity(epsilon=0.1)),
+        "W-AIGA, the second": AttackCase(share(1, 12), identity(epsilon=0.2)),
     }
-    results = load_partial(write_evaluation(tmp_path, asked))
+    results = load_partial(write_evaluation(tmp_path, attacks))
     (sweep,) = sweeps(results, attack_rows(results))
     assert list(sweep.lines) == ["W-NFGA smooth"]
 
 
-def rows_of(folder: Path, attacks: dict[str, Asked]) -> list[AttackRow]:
+def rows_of(folder: Path, attacks: dict[str, AttackCase]) -> list[AttackRow]:
     results = load_partial(write_evaluation(folder, attacks))
     return [*attack_rows(results), *joint_rows(results)]
 
 
 def test_the_table_shows_what_was_measured(tmp_path: Path) -> None:
-    rows = rows_of(tmp_path, {"clean": CLEAN, "pgd": Asked(share(3, 12), fields={"linf": 0.1, "zero": 1})})
+    rows = rows_of(tmp_path, {"clean": CLEAN, "pgd": AttackCase(share(3, 12), fields={"linf": 0.1, "zero": 1})})
     lines = markdown(rows).splitlines()
     header, _, clean, attacked = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
     assert header[:5] == ["attack", "accuracy, E = 4", "95% interval", "E = 1", "95% interval, E = 1"]
@@ -241,13 +256,16 @@ def test_the_table_shows_what_was_measured(tmp_path: Path) -> None:
 
 def test_one_draw_an_image_has_no_vote(tmp_path: Path) -> None:
     fields = {"draws": (0,)}
-    one = {"clean": Asked([True] * 12, CLEAN_IDENTITY, fields=fields), "pgd": Asked([True] * 12, fields=fields)}
+    one = {
+        "clean": AttackCase([True] * 12, CLEAN_IDENTITY, fields=fields),
+        "pgd": AttackCase([True] * 12, fields=fields),
+    }
     titles = [column.title for column in columns(rows_of(tmp_path, one))]
     assert titles[:4] == ["attack", "accuracy, E = 1", "95% interval", "images"]
 
 
 def test_csv_holds_all_digits(tmp_path: Path) -> None:
-    rows = rows_of(tmp_path, {"clean": CLEAN, "pgd, with a comma": Asked(share(7, 12))})
+    rows = rows_of(tmp_path, {"clean": CLEAN, "pgd, with a comma": AttackCase(share(7, 12))})
     clean, attacked = csv.DictReader(io.StringIO(to_csv(rows, deterministic=True, finished=False)))
     assert (clean["deterministic"], attacked["finished"]) == ("True", "False")
     assert attacked["attack"] == "pgd, with a comma"

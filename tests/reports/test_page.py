@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation_folder import ATTACKS, CLEAN_IDENTITY, Asked, share, write_evaluation
+from evaluation_folder import ATTACKS, CLEAN_IDENTITY, AttackCase, share, write_evaluation
 from neuroae.evaluation.results import load_partial
 from neuroae.reports import Report, write_report
 from neuroae.reports.pictures import SHOWN, choose, class_name, examples, png
@@ -83,8 +83,8 @@ def test_the_page_needs_nothing_else(reported: Path, page: Page) -> None:
 def test_the_page_says_what_was_found(reported: Path, page: Page) -> None:
     report = Report.of(reported)
     assert page.tags["tr"] == 1 + 4 + 2 + 1 + 2
-    for said in ("small <model>", "12 images of pets test", "white <box>", "66.7%", "fingerprint aaaaaaaaaaaaaaaa"):
-        assert said in page.text
+    for text in ("small <model>", "12 images of pets test", "white <box>", "66.7%", "fingerprint aaaaaaaaaaaaaaaa"):
+        assert text in page.text
     for check in report.checks:
         assert f"{check.verdict} {check.name} {check.finding}" in page.text
     for name in ("pass", "warn", "fail"):
@@ -118,16 +118,18 @@ def test_the_pages_pictures_are_pictures(page: Page) -> None:
 
 def test_examples_go_from_the_images_that_few_attacks_fool_to_those_that_most_do(reported: Path) -> None:
     results = load_partial(reported)
-    chosen = choose(results)
-    assert len(chosen) == len(set(chosen)) == SHOWN
-    fooled = [sum(own[image].vote != own[image].label for own in results.records.values()) for image in chosen]
+    numbers = choose(results)
+    assert len(numbers) == len(set(numbers)) == SHOWN
+    fooled = [
+        sum(records[image].vote != records[image].label for records in results.records.values()) for image in numbers
+    ]
     assert fooled == sorted(fooled)
     assert (fooled[0], fooled[-1]) == (0, 3)
     clean, white, *_ = examples(results)
     assert (clean.attack, clean.amplified, clean.side) == ("clean", 0, 6)
     assert white.amplified == pytest.approx(5, rel=1e-5)
     assert all(example.right and example.perturbation is None for example in clean.images)
-    assert [example.id for example in white.images] == chosen
+    assert [example.id for example in white.images] == numbers
     for example in white.images:
         assert (example.label, example.right) == (("cat", "dog")[example.id % 2], example.id < 8)
         assert example.answer == (example.label if example.right else "eel")
@@ -137,28 +139,28 @@ def test_examples_go_from_the_images_that_few_attacks_fool_to_those_that_most_do
 def test_pngs_hold_the_pixels(channels: int) -> None:
     image = torch.randint(256, (channels, 5, 7)).float() / 255
     content = png(image).removeprefix("data:image/png;base64,")
-    shown = Image.open(io.BytesIO(base64.b64decode(content)))
-    assert shown.size == (7, 5)
-    pixels = torch.from_numpy(np.array(shown)).reshape(5, 7, channels).movedim(-1, 0)
+    image = Image.open(io.BytesIO(base64.b64decode(content)))
+    assert image.size == (7, 5)
+    pixels = torch.from_numpy(np.array(image)).reshape(5, 7, channels).movedim(-1, 0)
     assert torch.equal(pixels, (image * 255).round().to(torch.uint8))
 
 
 def test_an_evaluation_of_clean_images_alone_is_reported(tmp_path: Path) -> None:
-    page = page_of(write_evaluation(tmp_path, {"clean": Asked(share(5, 6), CLEAN_IDENTITY)}))
+    page = page_of(write_evaluation(tmp_path, {"clean": AttackCase(share(5, 6), CLEAN_IDENTITY)}))
     assert page.tags["tr"] == 2
     assert "83.3%" in page.text
 
 
 def test_a_model_that_is_always_wrong_has_no_examples(tmp_path: Path) -> None:
-    page = page_of(write_evaluation(tmp_path, {"clean": Asked([False] * 6, CLEAN_IDENTITY)}))
+    page = page_of(write_evaluation(tmp_path, {"clean": AttackCase([False] * 6, CLEAN_IDENTITY)}))
     assert not [name for name in page.sources if name.startswith("Image")]
 
 
-@pytest.mark.parametrize(("channels", "shown"), [(1, "L"), (2, "L"), (3, "RGB"), (4, "RGB"), (5, "RGB")])
-def test_pictures_of_any_number_of_channels(channels: int, shown: str) -> None:
+@pytest.mark.parametrize(("channels", "expected"), [(1, "L"), (2, "L"), (3, "RGB"), (4, "RGB"), (5, "RGB")])
+def test_pictures_of_any_number_of_channels(channels: int, expected: str) -> None:
     data = base64.b64decode(png(torch.rand(channels, 4, 6)).partition(",")[2])
     with Image.open(io.BytesIO(data)) as image:
-        assert (image.mode, image.size) == (shown, (6, 4))
+        assert (image.mode, image.size) == (expected, (6, 4))
 
 
 def test_answers_beyond_the_classes_of_the_data_have_numbers() -> None:
@@ -169,6 +171,6 @@ def test_of_two_classes_of_one_name_the_wrong_one_is_wrong(tmp_path: Path) -> No
     """ImageNet has two kinds of cranes."""
     folder = write_evaluation(tmp_path, ATTACKS)
     save_json(folder / "manifest.json", load_json(folder / "manifest.json") | {"classes": ["crane"] * 3})
-    found = examples(load_partial(folder))[1].images
-    assert {(example.label, example.answer) for example in found} == {("crane", "crane")}
-    assert [example.right for example in found] == [example.id < 8 for example in found]
+    images = examples(load_partial(folder))[1].images
+    assert {(example.label, example.answer) for example in images} == {("crane", "crane")}
+    assert [example.right for example in images] == [example.id < 8 for example in images]

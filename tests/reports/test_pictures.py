@@ -49,7 +49,7 @@ def test_table_shows_accuracy_interval_and_cost(results: Results, capsys: pytest
 def test_stages_follow_the_encoder() -> None:
     encoder = small_defense(epsilon=0.1).encoder
     image, seed = torch.rand(1, 8, 8), 4
-    projections, selected, kept, quantized = stages(encoder, image, seed).values()
+    projections, selected, survivors, quantized = stages(encoder, image, seed).values()
     patches = image.unfold(1, 4, 2).unfold(2, 4, 2)
     expected = torch.einsum("cijab,lcab->lij", patches, encoder.atoms)
     torch.testing.assert_close(projections, expected)
@@ -57,10 +57,10 @@ def test_stages_follow_the_encoder() -> None:
     torch.testing.assert_close(selected[selected != 0], projections[selected != 0])
     smallest = selected.abs().masked_fill(selected == 0, torch.inf).amin(0)
     assert bool((projections.abs() <= smallest).masked_fill(selected != 0, True).all())
-    assert 0 < torch.count_nonzero(kept) < torch.count_nonzero(selected)
-    torch.testing.assert_close(kept[kept != 0], selected[kept != 0])
-    strong = kept.abs() >= encoder.dead_zone[:, None, None]
-    torch.testing.assert_close(quantized, torch.where(strong, kept.sign() * encoder.norms[:, None, None], 0.0))
+    assert 0 < torch.count_nonzero(survivors) < torch.count_nonzero(selected)
+    torch.testing.assert_close(survivors[survivors != 0], selected[survivors != 0])
+    strong = survivors.abs() >= encoder.dead_zone[:, None, None]
+    torch.testing.assert_close(quantized, torch.where(strong, survivors.sign() * encoder.norms[:, None, None], 0.0))
     torch.testing.assert_close(quantized, encoder(image[None], seed=seed)[0])
 
 
@@ -87,11 +87,11 @@ def test_picture_has_a_row_for_each_strip(tmp_path: Path, channels: int) -> None
 
 
 def test_captions_say_what_is_right() -> None:
-    found = Strip.of("some", torch.rand(2, 1, 8, 8), torch.tensor([1, 0, 2]), torch.tensor([1, 2, 2]), CLASSES)
-    assert found.captions == ["dog", "cat"]
-    assert found.right == [True, False]
+    strip = Strip.of("some", torch.rand(2, 1, 8, 8), torch.tensor([1, 0, 2]), torch.tensor([1, 2, 2]), CLASSES)
+    assert strip.captions == ["dog", "cat"]
+    assert strip.right == [True, False]
 
 
 def test_encoding_a_stage_needs_no_gradient() -> None:
-    shown: list[Tensor] = list(stages(small_defense().encoder, torch.rand(1, 8, 8), 0).values())
-    assert not any(stage.requires_grad for stage in shown)
+    images: list[Tensor] = list(stages(small_defense().encoder, torch.rand(1, 8, 8), 0).values())
+    assert not any(stage.requires_grad for stage in images)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from evaluation_folder import (
     ATTACKS,
     CLEAN_IDENTITY,
-    Asked,
+    AttackCase,
     clean_images,
     earlier_line,
     identity,
@@ -83,10 +83,10 @@ def test_a_report_is_files_that_agree(reported: Path) -> None:
 
 
 def test_a_transfer_that_beats_the_white_box_fails(reported: Path) -> None:
-    found = {check.name: check for check in Report.of(reported).checks}
-    assert found[TRANSFER.name].verdict == "fail"
-    assert "white <box> leaves 66.7% and transfer 16.7%" in found[TRANSFER.name].finding
-    assert found[BALL].verdict == "pass"
+    checks = {check.name: check for check in Report.of(reported).checks}
+    assert checks[TRANSFER.name].verdict == "fail"
+    assert "white <box> leaves 66.7% and transfer 16.7%" in checks[TRANSFER.name].finding
+    assert checks[BALL].verdict == "pass"
 
 
 def test_the_same_evaluation_gives_the_same_files(reported: Path, folder: Path) -> None:
@@ -104,7 +104,7 @@ def test_saved_images_are_paired_with_the_clean_ones(reported: Path) -> None:
 
 
 def test_an_evaluation_that_goes_on_is_reported_loudly(tmp_path: Path) -> None:
-    attacks = {**ATTACKS, "transfer": Asked(share(2, 12), identity("transfer"), images=4)}
+    attacks = {**ATTACKS, "transfer": AttackCase(share(2, 12), identity("transfer"), images=4)}
     folder = write_evaluation(tmp_path, attacks)
     write_report(folder)
     assert f'<p class="loud" role="alert">{UNFINISHED}</p>' in (folder / "report.html").read_text(encoding="utf-8")
@@ -116,8 +116,8 @@ def test_an_evaluation_that_goes_on_is_reported_loudly(tmp_path: Path) -> None:
 def test_fixed_masks_are_reported_loudly(tmp_path: Path) -> None:
     fields = {"draws": (0,)}
     attacks = {
-        "clean": Asked([True] * 6, CLEAN_IDENTITY, fields=fields),
-        "pgd": Asked([True, False] * 3, fields=fields),
+        "clean": AttackCase([True] * 6, CLEAN_IDENTITY, fields=fields),
+        "pgd": AttackCase([True, False] * 3, fields=fields),
     }
     folder = write_evaluation(tmp_path, attacks, deterministic=True)
     report = write_report(folder)
@@ -187,8 +187,8 @@ def test_missing_probes_of_an_earlier_version_are_missing(folder: Path) -> None:
 def test_an_attack_on_fixed_masks_of_an_earlier_version_is_reported(tmp_path: Path) -> None:
     """The variant is gone; folders that have it load and report as ever."""
     attacks = {
-        "clean": Asked(share(11, 12), CLEAN_IDENTITY),
-        "W-AIGA fixed-masks": Asked(share(8, 12), {**identity(), "variant": "fixed-masks"}),
+        "clean": AttackCase(share(11, 12), CLEAN_IDENTITY),
+        "W-AIGA fixed-masks": AttackCase(share(8, 12), {**identity(), "variant": "fixed-masks"}),
     }
     folder = write_evaluation(tmp_path, attacks)
     write_report(folder)
@@ -215,8 +215,8 @@ def test_without_images_a_page_says_so(folder: Path) -> None:
 
 
 def test_an_evaluation_that_is_being_mended_is_unfinished(folder: Path) -> None:
-    whole = folder / "records.jsonl"
-    whole.write_text("".join(whole.read_text().splitlines(keepends=True)[:-1]))
+    records = folder / "records.jsonl"
+    records.write_text("".join(records.read_text().splitlines(keepends=True)[:-1]))
     assert UNFINISHED in Report.of(folder).warnings
 
 
@@ -341,6 +341,6 @@ def test_the_command_prints_the_table_and_the_checks(folder: Path) -> None:
 def test_folders_without_an_evaluation_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
         write_report(tmp_path)
-    nothing_yet = {name: Asked(asked.right, asked.identity, images=0) for name, asked in ATTACKS.items()}
+    nothing_yet = {name: AttackCase(case.right, case.identity, images=0) for name, case in ATTACKS.items()}
     with pytest.raises(ValueError, match="holds no records yet"):
         write_report(write_evaluation(tmp_path / "begun", nothing_yet))

@@ -25,7 +25,7 @@ def latex(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         assert matplotlib.rcParams["text.usetex"]
 
 
-DRAWN = {
+CHARTS = {
     "curves.png": lambda folder: TrainingRecord(folder).update(EPOCHS),
     "atoms.png": lambda folder: draw_atoms(folder / "atoms.png", unit_atoms(6, 3, 4)),
     "strips.png": lambda folder: draw_picture(folder / "strips.png", [Strip("some", torch.rand(2, 3, 8, 8))]),
@@ -33,14 +33,14 @@ DRAWN = {
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", CHARTS)
 @pytest.mark.usefixtures("latex")
 def test_pictures_are_the_same_in_any_style(tmp_path: Path, name: str) -> None:
     for folder in (tmp_path / "own", tmp_path / "default"):
         folder.mkdir()
         torch.manual_seed(0)
         with matplotlib.rc_context({} if folder.name == "own" else matplotlib.rcParamsDefault.copy()):
-            DRAWN[name](folder)
+            CHARTS[name](folder)
     assert (tmp_path / "own" / name).read_bytes() == (tmp_path / "default" / name).read_bytes()
 
 

@@ -11,7 +11,7 @@ from neuroae.attacks import Perturbed, PGDSettings
 from neuroae.evaluation import Attack, Scoring
 from neuroae.evaluation.scoring import Block
 from neuroae.nn.encoder import SELECTION
-from results.attacks import FixedCut, StraightThrough, ablated, snapshots
+from results.attacks import FixedCut, StraightThrough, ablate, snapshots
 
 SETTINGS = PGDSettings(steps=5, realizations=2, momentum=0.75)
 
@@ -64,7 +64,7 @@ def test_only_pgd_of_one_restart_has_snapshots() -> None:
 def test_an_ablated_defense_answers_alike_and_sends_another_gradient(kind: type) -> None:
     model = small_defense()
     images, labels, ids = random_images(4)
-    other, full_run = ablated(model, kind), model.with_surrogate(SELECTION)
+    other, full_run = ablate(model, kind), model.with_surrogate(SELECTION)
     gradients = []
     for each in (full_run, other):
         leaf = images.clone().requires_grad_()

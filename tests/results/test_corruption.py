@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from evaluation_folder import CLEAN_IDENTITY, Asked, identity, share, write_evaluation
+from evaluation_folder import CLEAN_IDENTITY, AttackCase, identity, share, write_evaluation
 from models import random_images, small_defense
 from neuroae.evaluation import load_evaluation
 from results.corruption import corrupted_patches, histograms
@@ -44,12 +44,12 @@ def test_histograms_are_outlines() -> None:
 
 def test_pictures_show_the_papers_two_attacks(tmp_path: Path) -> None:
     attacks = {
-        "clean": Asked(share(12, 12), CLEAN_IDENTITY),
-        "W-NFGA identity": Asked(share(3, 12)),
-        "W-NFGA smooth": Asked(share(8, 12)),
-        "first": Asked(share(7, 12), identity("transfer")),
-        "second": Asked(share(4, 12), identity("transfer")),
-        "third": Asked(share(5, 12), identity("transfer")),
+        "clean": AttackCase(share(12, 12), CLEAN_IDENTITY),
+        "W-NFGA identity": AttackCase(share(3, 12)),
+        "W-NFGA smooth": AttackCase(share(8, 12)),
+        "first": AttackCase(share(7, 12), identity("transfer")),
+        "second": AttackCase(share(4, 12), identity("transfer")),
+        "third": AttackCase(share(5, 12), identity("transfer")),
     }
     assert attacks_to_draw(load_evaluation(write_evaluation(tmp_path / "both", attacks))) == [
         "W-NFGA smooth",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation_folder import CLEAN_IDENTITY, Asked, identity, write_evaluation
+from evaluation_folder import CLEAN_IDENTITY, AttackCase, identity, write_evaluation
 from neuroae.utils.files import load_json
 from results import cut
 from results_data import run, small_cifar10_defense
@@ -17,8 +17,8 @@ REALIZATIONS = ((10, 2), (40, 1))
 
 
 def evaluation(folder: Path, accuracies: dict[str, int], images: int = 4) -> None:
-    attacks = {"clean": Asked([True] * images, CLEAN_IDENTITY)}
-    attacks |= {name: Asked([i < right for i in range(images)], identity()) for name, right in accuracies.items()}
+    attacks = {"clean": AttackCase([True] * images, CLEAN_IDENTITY)}
+    attacks |= {name: AttackCase([i < right for i in range(images)], identity()) for name, right in accuracies.items()}
     write_evaluation(folder, attacks)
 
 

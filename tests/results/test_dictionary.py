@@ -49,7 +49,7 @@ def patches(inputs: dict[str, Path]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def written(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def outputs(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder that was written, and what was printed."""
     output = tmp_path_factory.mktemp("written")
     return output / "dictionary", compare(inputs, output)
@@ -61,9 +61,9 @@ def compare(files: Mapping[str, Path], output: Path) -> str:
 
 
 def test_numbers_are_those_of_the_same_patches(
-    inputs: dict[str, Path], patches: np.ndarray, written: tuple[Path, str]
+    inputs: dict[str, Path], patches: np.ndarray, outputs: tuple[Path, str]
 ) -> None:
-    folder, printed = written
+    folder, printed = outputs
     summary = load_json(folder / "results.json")
     objectives = {}
     for name, option in DICTIONARIES.items():
@@ -83,8 +83,8 @@ def test_numbers_are_those_of_the_same_patches(
     assert f"{100 * difference / objectives['published'].mean():.2f} ± " in printed
 
 
-def test_files_say_what_was_compared_on_what(inputs: dict[str, Path], written: tuple[Path, str]) -> None:
-    folder, printed = written
+def test_files_say_what_was_compared_on_what(inputs: dict[str, Path], outputs: tuple[Path, str]) -> None:
+    folder, printed = outputs
     summary = load_json(folder / "results.json")
     assert summary["data"]["fingerprint"] == load_dataset("cifar10", "test", inputs["data-dir"]).fingerprint()
     assert summary["patches"] == PATCHES
@@ -108,23 +108,25 @@ def test_figures_show_the_typical_patch_and_the_first_ten(
     with_classifier: bool,
 ) -> None:
     drawn: dict[str, tuple[Tensor, Any]] = {}
-    monkeypatch.setattr("results.dictionary.draw_histograms", lambda path, *shown: drawn.update({path.name: shown}))
+    monkeypatch.setattr(
+        "results.dictionary.draw_histograms", lambda path, *arguments: drawn.update({path.name: arguments})
+    )
     files = inputs if with_classifier else {name: path for name, path in inputs.items() if name != "classifier"}
     printed = compare(files, tmp_path)
     norms = np.linalg.norm(patches, axis=1)
     typical = int((norms == np.sort(norms)[PATCHES // 2]).argmax())
-    for name, chosen in {"figure2.png": [typical], "figure5.png": list(range(10))}.items():
-        shown, panels = drawn[name]
-        np.testing.assert_array_equal(shown.flatten(1).numpy(), patches[chosen])
+    for name, numbers in {"figure2.png": [typical], "figure5.png": list(range(10))}.items():
+        pictured, panels = drawn[name]
+        np.testing.assert_array_equal(pictured.flatten(1).numpy(), patches[numbers])
         first, *others = panels.values()
-        for which, option in DICTIONARIES.items():
-            expected = correlations(load_dictionary(inputs[option]), patches)[chosen]
-            np.testing.assert_allclose(first[which], expected)
+        for source, option in DICTIONARIES.items():
+            expected = correlations(load_dictionary(inputs[option]), patches)[numbers]
+            np.testing.assert_allclose(first[source], expected)
         assert len(others) == with_classifier
         for histograms in others:
             (gammas,) = histograms.values()
             model = resnet32().from_pretrained(inputs["classifier"])
-            np.testing.assert_allclose(gammas, activations(model, patches)[chosen])
+            np.testing.assert_allclose(gammas, activations(model, patches)[numbers])
     summary = load_json(tmp_path / "dictionary" / "results.json")
     assert (summary["found"]["activation"] is not None) == with_classifier
     assert (summary["classifier"] is not None) == with_classifier

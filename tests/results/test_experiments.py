@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evaluation_folder import CLEAN_IDENTITY, Asked, write_evaluation
+from evaluation_folder import CLEAN_IDENTITY, AttackCase, write_evaluation
 from models import random_images
 from neuroae import Defense, resnet32
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings, eot_gradient
@@ -62,12 +62,12 @@ def attacks_of(models: Models, experiment: str) -> dict[str, Attack]:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_can_be_evaluated(models: Models, experiment: str) -> None:
     """Names differ, and the attacked model is one that scoring accepts."""
-    chosen = EXPERIMENTS[experiment]
+    description = EXPERIMENTS[experiment]
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     data = ImageSet("some", images, torch.arange(2), torch.arange(2), tuple("abcdefghij"))
-    evaluation = Evaluation(models[chosen.attacked], data, chosen.attacks(models), block=chosen.block)
+    evaluation = Evaluation(models[description.attacked], data, description.attacks(models), block=description.block)
     assert isinstance(evaluation.model, ResNet32 if "table3" in experiment or experiment == "crosscheck" else Defense)
-    assert chosen.num_images in (100, 200, 1000)
+    assert description.num_images in (100, 200, 1000)
 
 
 def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Models) -> None:
@@ -111,10 +111,10 @@ def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
 def test_experiments_load_only_the_models_that_they_use(
     models: Models, experiment: str, roles: tuple[str, ...]
 ) -> None:
-    chosen = EXPERIMENTS[experiment]
-    assert chosen.roles == roles
+    description = EXPERIMENTS[experiment]
+    assert description.roles == roles
     few = {role: models[role] for role in roles}
-    assert [attack.name for attack in chosen.attacks(few)] == list(attacks_of(models, experiment))
+    assert [attack.name for attack in description.attacks(few)] == list(attacks_of(models, experiment))
 
 
 def test_precisions_differ_in_nothing_else(models: Models) -> None:
@@ -231,9 +231,9 @@ def test_every_row_of_the_tables_is_one_that_its_experiment_reports(
     models: Models, tmp_path: Path, experiment: str
 ) -> None:
     """The names are those of a report on records written by hand, of attacks with these identities."""
-    attacks = {"clean": Asked([True, True], CLEAN_IDENTITY)}
+    attacks = {"clean": AttackCase([True, True], CLEAN_IDENTITY)}
     attacks |= {
-        name: Asked([True, False], attack.identity()) for name, attack in attacks_of(models, experiment).items()
+        name: AttackCase([True, False], attack.identity()) for name, attack in attacks_of(models, experiment).items()
     }
     reported = Report.of(write_evaluation(tmp_path, attacks))
     measured = {row.attack: Measured(row.vote.value, 0, 1, 2) for row in [*reported.rows, *reported.joint]}

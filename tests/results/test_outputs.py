@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models import random_images
 from neuroae.data import ImageSet
-from results.outputs import SavedImages, without_commit
+from results.outputs import SavedImages, drop_commit
 
 
 class Stopped(Exception):
@@ -82,7 +82,7 @@ def test_blocks_of_nobody_knows_what_are_not_taken_for_done(tmp_path: Path) -> N
 
 def test_an_experiment_goes_on_under_another_commit_and_not_under_another_version(tmp_path: Path) -> None:
     def identity(**versions: str) -> dict[str, object]:
-        return without_commit({"model": "m", "versions": {"neuroae": "1", "commit": "a"} | versions})
+        return drop_commit({"model": "m", "versions": {"neuroae": "1", "commit": "a"} | versions})
 
     SavedImages(tmp_path, identity())
     SavedImages(tmp_path, identity(commit="b"))

@@ -43,7 +43,7 @@ def probed() -> Iterator[list[tuple[str, Path]]]:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A folder with models, images and the evaluation, and the output of the command."""
     torch.set_num_threads(1)  # as in the tests, which could not go on with it otherwise
     folder = tmp_path_factory.mktemp("done")
@@ -53,9 +53,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
 
 
 @pytest.fixture
-def folder(done: tuple[Path, Result], tmp_path: Path) -> Path:
+def folder(finished: tuple[Path, Result], tmp_path: Path) -> Path:
     """A copy, to go on with."""
-    return shutil.copytree(done[0], tmp_path / "copy")
+    return shutil.copytree(finished[0], tmp_path / "copy")
 
 
 def evaluate(folder: Path, *more: object, name: str = "table1", experiment: Experiment = TABLE1) -> Result:
@@ -68,9 +68,9 @@ def evaluate(folder: Path, *more: object, name: str = "table1", experiment: Expe
 
 
 def test_an_experiment_is_probed_and_published_without_its_images(
-    done: tuple[Path, Result], probed: list[tuple[str, Path]]
+    finished: tuple[Path, Result], probed: list[tuple[str, Path]]
 ) -> None:
-    folder, result = done
+    folder, result = finished
     assert result.exit_code == 0, result.output
     assert probed[0] == ("defense", folder / "work" / "table1")
     published = folder / "results" / "table1"
@@ -84,8 +84,8 @@ def test_an_experiment_is_probed_and_published_without_its_images(
 
 
 def test_what_is_published_keeps_its_seconds(folder: Path) -> None:
-    published, worked = (load_evaluation(folder / part / "table1").seconds for part in ("results", "work"))
-    assert published == worked
+    published, working = (load_evaluation(folder / part / "table1").seconds for part in ("results", "work"))
+    assert published == working
     assert all(published.values())
 
 
@@ -99,10 +99,10 @@ def test_a_classifier_answers_once(folder: Path) -> None:
     assert [len(record.draws) for record in records] == [1, 1]
 
 
-def test_an_experiment_that_is_done_is_left_alone(folder: Path, done: tuple[Path, Result]) -> None:
+def test_an_experiment_that_is_done_is_left_alone(folder: Path, finished: tuple[Path, Result]) -> None:
     images = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.safetensors")}
     assert images
-    assert evaluate(folder).stdout == done[1].stdout
+    assert evaluate(folder).stdout == finished[1].stdout
     assert {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.safetensors")} == images
 
 
@@ -150,8 +150,8 @@ def test_figures_are_drawn_of_the_images_that_were_attacked(folder: Path) -> Non
 
 def test_rounded_images_are_scored_as_numbers(folder: Path) -> None:
     work = folder / "work" / "table1"
-    where = ["--data-dir", folder / "data", "--model", folder / "defense", "--output", folder]
-    result = run("rounded", "--evaluation", work, *where)
+    options = ["--data-dir", folder / "data", "--model", folder / "defense", "--output", folder]
+    result = run("rounded", "--evaluation", work, *options)
     for row, (name, records) in zip(
         load_json(folder / "rounded" / "results.json")["rows"],
         list(load_evaluation(work).records.items())[1:],

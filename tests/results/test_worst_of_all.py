@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation_folder import CLEAN_IDENTITY, Asked, identity, write_evaluation
+from evaluation_folder import CLEAN_IDENTITY, AttackCase, identity, write_evaluation
 from neuroae.evaluation import Accuracy
 from neuroae.utils.files import load_json
 from results.tables import load_joined
@@ -17,20 +17,20 @@ RIGHT = [True] * 6
 ALL = ("table1", "table6", "beyond", "selection")
 
 
-def attacked(right: list[bool], **settings: Any) -> Asked:
-    return Asked(right, identity(**settings))
+def attacked(right: list[bool], **settings: Any) -> AttackCase:
+    return AttackCase(right, identity(**settings))
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """Table 1 on six images, and attacks beyond it on the first four; both have an attack of one name."""
-    first = {"clean": Asked([*RIGHT[:5], False], CLEAN_IDENTITY)}
+    first = {"clean": AttackCase([*RIGHT[:5], False], CLEAN_IDENTITY)}
     first |= {"one": attacked([False, *RIGHT[1:]]), "two": attacked([True, True, False, *RIGHT[3:]])}
-    second = {"clean": Asked(RIGHT[:4], CLEAN_IDENTITY), "one": attacked([True, False, True, True])}
+    second = {"clean": AttackCase(RIGHT[:4], CLEAN_IDENTITY), "one": attacked([True, False, True, True])}
     write_evaluation(tmp_path / "table1", first)
-    write_evaluation(tmp_path / "table6", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "none": attacked(RIGHT)})
+    write_evaluation(tmp_path / "table6", {"clean": AttackCase(RIGHT, CLEAN_IDENTITY), "none": attacked(RIGHT)})
     write_evaluation(tmp_path / "beyond", second)
-    write_evaluation(tmp_path / "selection", {"clean": Asked(RIGHT, CLEAN_IDENTITY), "through": attacked(RIGHT)})
+    write_evaluation(tmp_path / "selection", {"clean": AttackCase(RIGHT, CLEAN_IDENTITY), "through": attacked(RIGHT)})
     return tmp_path
 
 
@@ -84,7 +84,7 @@ def test_evaluations_that_differ_are_refused(work: Path, part: str, changed: dic
 
 
 def test_other_budgets_are_refused(work: Path) -> None:
-    wide = {"clean": Asked(RIGHT, CLEAN_IDENTITY), "wide": attacked(RIGHT, epsilon=0.5)}
+    wide = {"clean": AttackCase(RIGHT, CLEAN_IDENTITY), "wide": attacked(RIGHT, epsilon=0.5)}
     shutil.rmtree(work / "table6")
     write_evaluation(work / "table6", wide)
     with pytest.raises(ValueError, match=r"more than one budget.*table6 linf 0\.5"):

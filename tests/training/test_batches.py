@@ -66,13 +66,13 @@ def test_augmented_images_are_those_of_the_seed_and_the_epoch(digits: ImageSet, 
 def test_processes_share_every_step_out(
     digits: ImageSet, monkeypatch: pytest.MonkeyPatch, world: int, count: int
 ) -> None:
-    some = digits.take(slice(count))
-    full = list(batches(some, QUICK, "some", 0, CPU))
+    part = digits.take(slice(count))
+    full = list(batches(part, QUICK, "some", 0, CPU))
     shares = []
     for rank in range(world):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(distributed, "world_size", lambda: world)
-        shares.append(list(batches(some, QUICK, "some", 0, CPU)))
+        shares.append(list(batches(part, QUICK, "some", 0, CPU)))
     for step, expected in zip(zip(*shares, strict=True), full, strict=True):
         counted = [share for share in step if share.weight]
         assert torch.equal(torch.cat([share.ids for share in counted]).sort().values, expected.ids.sort().values)

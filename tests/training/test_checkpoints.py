@@ -36,17 +36,17 @@ class Killed(Exception):
 def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[list[TrainingState]]:
     """Trainings raise in the step after so many, before that changes anything; gives what each step changed."""
     step = training_loop.step
-    done: list[TrainingState] = []
+    states: list[TrainingState] = []
 
     def stopping(module: nn.Module, state: TrainingState, *arguments: object) -> None:
-        if len(done) == steps:
+        if len(states) == steps:
             raise Killed
-        done.append(state)
+        states.append(state)
         step(module, state, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(training_loop, "step", stopping)
-        yield done
+        yield states
 
 
 def assert_equal_states(first: nn.Module, second: nn.Module) -> None:
@@ -215,16 +215,16 @@ def test_a_run_goes_on_where_pytorch_prints_its_layers_otherwise(
     digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyTorch 2.14 says of batch normalization whether it has a bias, which 2.11 did not."""
-    done = train_plain(untrained(), digits, SETTINGS, Run(tmp_path))
+    history = train_plain(untrained(), digits, SETTINGS, Run(tmp_path))
     for kind in (nn.Conv2d, nn.BatchNorm2d, nn.Linear):
         monkeypatch.setattr(kind, "extra_repr", lambda _: "printed otherwise")
-    assert train_plain(untrained(), digits, SETTINGS, Run(tmp_path)) == done
+    assert train_plain(untrained(), digits, SETTINGS, Run(tmp_path)) == history
 
 
-def damaged(path: Path, how: str) -> None:
+def damaged(path: Path, kind: str) -> None:
     content = path.read_bytes()
     tensors, metadata = load_tensors(path)
-    match how:
+    match kind:
         case "truncated":
             path.write_bytes(content[:-100])
         case "text":
@@ -241,7 +241,7 @@ def damaged(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("kind", "message"),
     [
         ("truncated", "is not a whole safetensors file"),
         ("text", "is not a whole safetensors file"),
@@ -251,10 +251,10 @@ def damaged(path: Path, how: str) -> None:
         ("position missing", "does not hold the state of this run"),
     ],
 )
-def test_a_damaged_checkpoint_is_refused_by_name(digits: ImageSet, tmp_path: Path, how: str, message: str) -> None:
+def test_a_damaged_checkpoint_is_refused_by_name(digits: ImageSet, tmp_path: Path, kind: str, message: str) -> None:
     run = Run(tmp_path)
     train_plain(untrained(), digits, SETTINGS, run)
-    damaged(tmp_path / "checkpoint-classifier.safetensors", how)
+    damaged(tmp_path / "checkpoint-classifier.safetensors", kind)
     with pytest.raises(ValueError, match=rf"checkpoint-classifier\.safetensors {message}"):
         train_plain(untrained(), digits, SETTINGS, run)
 

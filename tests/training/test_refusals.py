@@ -60,19 +60,19 @@ def test_a_model_that_does_not_fit_the_images(  # type: ignore[no-untyped-def]
 def test_the_check_leaves_statistics_alone_and_the_training_torchs_draws(
     digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Tensor] = []
+    batches: list[Tensor] = []
     forward = NoisyClassifier.forward
 
     def recorded(self: NoisyClassifier, images: Tensor) -> Tensor:
         if self.training:
-            seen.append(self.layers[1].running_mean.clone())
+            batches.append(self.layers[1].running_mean.clone())
         return forward(self, images)
 
     monkeypatch.setattr(NoisyClassifier, "forward", recorded)
     model = untrained()
     before = torch.get_rng_state()
     train_plain(model, digits, SETTINGS)
-    assert not seen[0].any()
+    assert not batches[0].any()
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -36,8 +36,8 @@ def test_classifying_is_judged_by_the_mean_negative_logarithm_of_the_labels_prob
     expected = answer(model, images, ids).detach()
     assert torch.equal(logits, expected)
     assert not logits.requires_grad
-    chosen = expected.double().softmax(1)[torch.arange(len(labels)), labels]
-    assert loss.item() == pytest.approx(-chosen.log().mean().item(), rel=1e-5)
+    probabilities = expected.double().softmax(1)[torch.arange(len(labels)), labels]
+    assert loss.item() == pytest.approx(-probabilities.log().mean().item(), rel=1e-5)
 
 
 def test_regression_is_judged_by_the_mean_squared_difference_to_the_image() -> None:

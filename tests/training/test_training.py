@@ -126,20 +126,20 @@ def test_validation_images_are_scored_and_not_learned_from(digits: ImageSet) -> 
 
 
 def test_masks_differ_at_every_step(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = small_defense(), []
+    model, calls = small_defense(), []
     encode = SparseEncoder.encode
 
     def recorded(self, images, realizations=1, seed=None, image_ids=None):  # type: ignore[no-untyped-def]
-        seen.append((seed, image_ids))
+        calls.append((seed, image_ids))
         return encode(self, images, realizations, seed, image_ids)
 
     monkeypatch.setattr(SparseEncoder, "encode", recorded)
     train_supervised(model, digits, QUICK)
-    seeds = [seed for seed, _ in seen]
+    seeds = [seed for seed, _ in calls]
     assert None not in seeds
     # The first is of the check before the first step.
     assert len(set(seeds)) == len(seeds) == 1 + 2 * 4
-    assert torch.cat([ids for _, ids in seen[1:5]]).sort().values.tolist() == list(range(len(digits)))
+    assert torch.cat([ids for _, ids in calls[1:5]]).sort().values.tolist() == list(range(len(digits)))
 
 
 def test_what_a_model_draws_follows_from_the_step_and_the_process(
@@ -151,10 +151,10 @@ def test_what_a_model_draws_follows_from_the_step_and_the_process(
         with model_draws(batch):
             return torch.rand(3).tolist()
 
-    here = drawn(first)
-    assert drawn(first) == here != drawn(second)
+    first_draws = drawn(first)
+    assert drawn(first) == first_draws != drawn(second)
     monkeypatch.setattr("neuroae.utils.distributed.rank", lambda: 1)
-    assert drawn(first) != here
+    assert drawn(first) != first_draws
 
 
 def test_supervised_training_learns_decoder_and_classifier(digits: ImageSet) -> None:

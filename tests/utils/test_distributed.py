@@ -108,7 +108,7 @@ def test_several_processes_validate_the_model_that_is_saved(command: list[object
     """Each has statistics of batch normalization that follow from its own images."""
     model, notes = load_pretrained(str(command[-1]))
     assert isinstance(model, Defense)
-    _, held = load_dataset("digits", "train").limited(48).hold_out(8, seed=0)
-    expected = score(Supervised(model), held, TrainingSettings(), "defense", epoch=0)
+    _, held_out = load_dataset("digits", "train").limited(48).hold_out(8, seed=0)
+    expected = score(Supervised(model), held_out, TrainingSettings(), "defense", epoch=0)
     assert notes["epochs"][0]["validation_loss"] == pytest.approx(expected.mean_loss, rel=1e-5)
     assert notes["epochs"][0]["validation_accuracy"] == expected.accuracy

@@ -287,29 +287,29 @@ def test_a_claim_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
 
 def test_a_kill_while_tensors_are_written_leaves_nothing_that_is_not_removed(tmp_path: Path) -> None:
     """Whatever the library does beside the file: every name that is seen is one that is removed."""
-    path, seen = tmp_path / "some.safetensors", set[str]()
-    with watched(tmp_path, seen):
+    path, names = tmp_path / "some.safetensors", set[str]()
+    with watched(tmp_path, names):
         for _ in range(5):
             save_tensors(path, {"numbers": torch.zeros(2_000_000)})
-    for name in seen - {path.name}:
+    for name in names - {path.name}:
         (tmp_path / name).touch()
     remove_leftovers(path)
     assert [left.name for left in tmp_path.iterdir()] == [path.name]
 
 
 @contextmanager
-def watched(folder: Path, seen: set[str]) -> Iterator[None]:
+def watched(folder: Path, names: set[str]) -> Iterator[None]:
     """Adds the names of the files that come and go in the meantime."""
-    done = threading.Event()
+    end = threading.Event()
 
     def watch() -> None:
-        while not done.is_set():
-            seen.update(os.listdir(folder))
+        while not end.is_set():
+            names.update(os.listdir(folder))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         yield
     finally:
-        done.set()
+        end.set()
         watcher.join()

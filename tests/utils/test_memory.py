@@ -50,24 +50,26 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glib
 
 @glibc
 @pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="needs transparent huge pages")
-@pytest.mark.parametrize(("how", "expected"), [("kept", "True"), ("default", "False"), ("limited", "False")])
-def test_large_pages_are_asked_for_under_what_is_kept(how: str, expected: str) -> None:
+@pytest.mark.parametrize(("setting", "expected"), [("kept", "True"), ("default", "False"), ("limited", "False")])
+def test_large_pages_are_asked_for_under_what_is_kept(setting: str, expected: str) -> None:
     """Not where a limit on addresses would count what is only reserved."""
 
     def limit() -> None:
-        if how == "limited":
+        if setting == "limited":
             resource.setrlimit(resource.RLIMIT_DATA, (2**40, 2**40))
 
-    command = [sys.executable, "-c", PAGES, how]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=limit)
-    assert done.stdout.split() == [expected]
+    command = [sys.executable, "-c", PAGES, setting]
+    process = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=limit)
+    assert process.stdout.split() == [expected]
 
 
 @glibc
 def test_a_freed_block_stays_with_the_process() -> None:
     reserved, default = (
-        subprocess.run([sys.executable, "-c", SCRIPT, how], check=True, capture_output=True, text=True).stdout.split()
-        for how in ("kept", "default")
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, setting], check=True, capture_output=True, text=True
+        ).stdout.split()
+        for setting in ("kept", "default")
     )
     assert reserved[0] == "1"
     assert int(reserved[1]) > 200 * MEBIBYTE

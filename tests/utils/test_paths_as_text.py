@@ -24,10 +24,10 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_of_evaluations_and_their_reports() -> None:
     evaluation = small_evaluation(images=4)
-    done = run_evaluation(evaluation, "folder/attacked")
+    results = run_evaluation(evaluation, "folder/attacked")
     write_report("folder/attacked")
     assert Path("folder/attacked/report.html").exists()
-    assert load_evaluation("folder/attacked").records == done.records
+    assert load_evaluation("folder/attacked").records == results.records
 
 
 def test_of_adversarial_images() -> None:

@@ -51,8 +51,8 @@ def test_manual_seed_governs_the_default_seed() -> None:
 
 @pytest.mark.parametrize("seed", [0, -1, -(2**63), 2**63 - 1])
 def test_integers_and_tensors_are_the_same_seed(seed: int) -> None:
-    for given_seed in (seed, torch.tensor(seed), torch.tensor([seed])):
-        tensor = seed_tensor(given_seed, CPU)
+    for value in (seed, torch.tensor(seed), torch.tensor([seed])):
+        tensor = seed_tensor(value, CPU)
         assert tensor.dtype == torch.int64
         assert tensor.shape == ()
         assert int(tensor) == seed

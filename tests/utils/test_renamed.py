@@ -26,5 +26,5 @@ def test_the_package_itself_uses_no_old_name() -> None:
         "for part in pkgutil.walk_packages(neuroae.__path__, 'neuroae.'):\n"
         "    if part.name.count('.') < 2 and part.name != 'neuroae.__main__': importlib.import_module(part.name)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr

@@ -16,8 +16,8 @@ from neuroae.utils.versions import git_commit, versions
 
 
 def git(folder: Path, *arguments: str) -> None:
-    who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
-    subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True)
+    author = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    subprocess.run(["git", "-C", str(folder), *author, *arguments], check=True, capture_output=True)
 
 
 def test_the_commit_is_that_of_the_package_and_not_of_a_repository_around_it(tmp_path: Path) -> None:

@@ -363,8 +363,8 @@ def run_suite(
                 curve[:, rows.cpu()] = torch.stack(trace).cpu()
                 losses[stage.name] = curve
         margins.append(margin.clone())
-    taken = int(gradients.sum(0).max()), int(forwards.sum(0).max()) + draws
-    perturbed = Perturbed(best, *taken, zero, invalid)
+    most_passes = int(gradients.sum(0).max()), int(forwards.sum(0).max()) + draws
+    perturbed = Perturbed(best, *most_passes, zero, invalid)
     return Outcome(perturbed, torch.stack(margins).cpu(), left.cpu(), gradients, forwards, losses)
 
 

@@ -57,8 +57,8 @@ def main(
             )
         )
         print(table(COLUMNS, rows[-1:]))
-    made = {"epsilons": EPSILONS, "images": images, "suites": list(EFFORTS), "versions": versions()}
-    save_json(output / "results.json", made | {"defenses": numbers})
+    settings = {"epsilons": EPSILONS, "images": images, "suites": list(EFFORTS), "versions": versions()}
+    save_json(output / "results.json", settings | {"defenses": numbers})
     command = f"Made by `PYTHONPATH=tests python -m gallery --data-dir DIR --images {images}`."
     with replacing(output / "README.md") as temporary:
         temporary.write_text("\n".join((TITLE, table(COLUMNS, rows), "", command, "")), encoding="utf-8")

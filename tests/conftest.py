@@ -55,7 +55,7 @@ def backend(request: pytest.FixtureRequest) -> ModuleType:
 
 @pytest.fixture(params=[torch.float64, torch.bfloat16], ids=str)
 def default_dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
-    """What PyTorch makes where nothing else is asked for, from now to the end of the test."""
+    """Sets PyTorch's default dtype until the end of the test."""
     torch.set_default_dtype(request.param)
     yield request.param
     torch.set_default_dtype(torch.float32)

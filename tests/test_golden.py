@@ -1,4 +1,4 @@
-"""Numbers that a change of layout or of words must leave alone: the same bits as when they were kept.
+"""Numbers that a change of layout or of words must not change by a bit.
 
     python tests/test_golden.py
 
@@ -35,7 +35,7 @@ BUDGET = {"epsilon": 0.1, "steps": 2, "realizations": 2}
 
 
 def machine() -> str:
-    """What decides the last bits, as far as it is known."""
+    """Returns the names of everything known to affect the last bits."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "scikit-learn"))
     described = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
     keys = ("cpu family", "model", "stepping")
@@ -54,7 +54,7 @@ def digest_of(module: nn.Module) -> str:
 
 
 def attacks(defense: Defense, other: Defense, classifier: nn.Module) -> list[Any]:
-    """Every method and mode, white-box and by transfer, each variant once."""
+    """Returns attacks by every method and mode, white-box and by transfer, and with each variant."""
     pgd, apgd = PGDSettings(**BUDGET, restarts=2), APGDSettings(**BUDGET)
     methods = attacks_from(defense, pgd, MODES) + attacks_from(other, pgd, ["w-aiga"], transfer="other")
     methods += attacks_from(classifier, pgd, transfer="plain", random=False)
@@ -67,7 +67,7 @@ def attacks(defense: Defense, other: Defense, classifier: nn.Module) -> list[Any
 
 
 def measure() -> dict[str, str]:
-    """Digests of weights, of the dictionary, and of what an evaluation finds."""
+    """Returns digests of weights, dictionary, records and report."""
     torch.set_num_threads(1)
     models = train_models(load_dataset("digits", "train").take(slice(96)), TINY, seed=0)
     numbers = {name: digest_of(getattr(models, name)) for name in ("defense", "unsupervised", "undefended")}

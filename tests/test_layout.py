@@ -29,7 +29,7 @@ LATE = {("neuroae.nn.pretrained_model", "neuroae.models")}
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package by its name; kernels/ is neuroae.kernels."""
+    """Returns every module of the package by its name; kernels/ is neuroae.kernels."""
     modules = {}
     for folder, prefix in ((ROOT / "neuroae", ("neuroae",)), (ROOT / "kernels", ("neuroae", "kernels"))):
         for path in folder.rglob("*.py"):
@@ -43,7 +43,7 @@ MODULES = modules()
 
 
 def imports(name: str) -> Iterator[str]:
-    """The package's modules that a module imports, by their names."""
+    """Yields the names of the package's modules that a module imports."""
     path = MODULES[name]
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -58,7 +58,7 @@ def imports(name: str) -> Iterator[str]:
 
 
 def is_module(package: str, name: str) -> bool:
-    """Whether the package gives its module by this name, and not a function that is called like it."""
+    """Returns whether this name of the package is a module, and not a function of the same name."""
     tree = ast.parse(MODULES[package].read_text(encoding="utf-8"))
     exported = (
         alias.name for node in tree.body if isinstance(node, ast.ImportFrom) and node.module for alias in node.names
@@ -92,13 +92,13 @@ def test_no_import_goes_upwards(name: str) -> None:
 
 
 def test_attacks_do_not_know_our_layers() -> None:
-    """They know a model by what it offers (``attacks/protocol.py``)."""
+    """Attacks use only what a model offers by the protocol (``attacks/protocol.py``)."""
     ours = {name: [target for target in GRAPH[name] if folder(target) in ("nn", "models")] for name in GRAPH}
     assert not {name: targets for name, targets in ours.items() if folder(name) == "attacks" and targets}
 
 
 def test_no_import_goes_in_a_circle() -> None:
-    """A package's ``__init__`` only hands on what its modules define, so it stands in no circle of its own."""
+    """A package's ``__init__`` only re-exports names of its modules, and is left out."""
     visited: set[str] = set()
 
     def follow(name: str, path: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The Python examples of the README and the documents run as they stand there, one after the other."""
+"""The Python examples of the README and the documents run as printed, one after the other."""
 
 import re
 from pathlib import Path

@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def without_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sanity report's own attacks take longer than those that are tested here."""
+    """Turns off the probes of the sanity report, whose attacks take longer than the tested ones."""
     monkeypatch.setattr("neuroae.evaluation.run.probe_evaluation", lambda *_: None)
 
 

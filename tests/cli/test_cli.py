@@ -167,7 +167,7 @@ def test_mistakes_end_with_one_line(
 
 
 def test_atoms_of_other_settings_are_not_taken_over(tmp_path: Path) -> None:
-    """A run that was stopped between its atoms and its first checkpoint has left nothing else that tells."""
+    """A run that was stopped after saving its atoms, before its first checkpoint, has left no other trace."""
     few = ["--top-t", 6, "--epochs", 1, "--limit", 32, "--hold-out", 8]
     common = ["train", "--dataset", "digits", *few, "--output", tmp_path / "model"]
     neuroae(*common, "--atoms", 12)

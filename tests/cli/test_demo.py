@@ -1,4 +1,4 @@
-"""The demonstration, made small."""
+"""The demonstration, at a small size."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -51,7 +51,7 @@ def test_command_keeps_settings_data_and_versions_with_the_atoms(tmp_path: Path)
 def test_atoms_learn_nothing_from_images_that_training_holds_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether the command learns them, or the training itself."""
+    """The same atoms are learned by the command and by the training itself."""
     preset = replace(PRESETS["digits"], iterations=3)
     monkeypatch.setitem(PRESETS, "digits", preset)
     few = ["--dataset", "digits", "--atoms", "12", "--limit", "40", "--hold-out", "8", "--seed", "5"]

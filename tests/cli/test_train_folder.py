@@ -1,4 +1,4 @@
-"""The folder of ``neuroae train``: whose it is, from the first moment on, and what made the weights in it."""
+"""The folder of ``neuroae train``: it belongs to one training from the start, and says what made its weights."""
 
 import importlib
 from dataclasses import replace
@@ -35,14 +35,14 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def train(folder: Path, command: str) -> str:
-    """What it prints."""
+    """Returns what the command prints."""
     common = ["train", "--dataset", "digits", "--limit", 40, "--hold-out", 8, "--epochs", 1, "--output", folder]
     words = [str(word) for word in (*common, *COMMANDS[command])]
     return CliRunner().invoke(app, words, catch_exceptions=False).stdout
 
 
 def kill(folder: Path, command: str, module: ModuleType, step: str) -> None:
-    """A command that is stopped as it calls this function of the module."""
+    """Runs a command that is stopped when it calls this function of the module."""
 
     def killed(*_: object) -> None:
         raise Killed
@@ -85,7 +85,7 @@ def test_a_folder_of_an_earlier_version_goes_on_and_is_guarded_by_its_checkpoint
 def test_atoms_that_were_given_and_atoms_that_are_learned_are_two_trainings(
     tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the first checkpoint, and when it is finished."""
+    """The training is refused before the first checkpoint, and when it is finished."""
     kill(tmp_path / "first", "supervised", module, "learn")
     monkeypatch.setitem(COMMANDS, "given", [*SMALL, "--dictionary", tmp_path / "first/dictionary.safetensors"])
     kill(tmp_path / "second", "given", module, "learn")

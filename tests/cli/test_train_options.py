@@ -1,4 +1,4 @@
-"""Options of ``neuroae train`` and ``neuroae dictionary``: what they change, what they need, which change nothing."""
+"""Options of ``neuroae train`` and ``neuroae dictionary``: their effects and requirements, and refusals."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ from photos import load, write_photos
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of training images, without any to test on."""
+    """Returns a folder of training images, without test images."""
     monkeypatch.setenv("NEUROAE_CACHE", str(tmp_path / "cache"))
     write_photos(tmp_path / "photos")
     shutil.rmtree(tmp_path / "photos" / "val")
@@ -66,7 +66,7 @@ class Stopped(Exception):
 
 
 def about_to_learn(*words: object) -> tuple[TrainingSettings, Run]:
-    """What a command would learn a classifier with, which is stopped there."""
+    """Returns the settings and the run with which a command would train; it stops before training."""
     recorded: list[Any] = []
 
     def stopped(*arguments: object) -> None:

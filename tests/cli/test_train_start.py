@@ -1,4 +1,4 @@
-"""Training that starts at a saved model: whose weights it has, what it keeps of the past, and what it refuses."""
+"""Training that starts from a saved model: its weights, the notes on earlier trainings, and refusals."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def train(output: str, *options: str, epochs: int = 1) -> tuple[torch.nn.Module,
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the atoms, the defense "first" and the classifier "plain"."""
+    """Returns a folder with the atoms, the defense "first" and the classifier "plain"."""
     folder = tmp_path_factory.mktemp("start")
     arguments = ["dictionary", "--dataset", "digits", "--atoms", "20", "--iterations", "3"]
     CliRunner().invoke(app, [*arguments, "--output", str(folder / "atoms.safetensors")], catch_exceptions=False)

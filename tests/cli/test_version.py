@@ -1,4 +1,4 @@
-"""The version that the command line tells."""
+"""The version that the command line prints."""
 
 from typer.testing import CliRunner
 

@@ -1,4 +1,4 @@
-"""Arrays in the cache folder: made once, whole, and safe from what is done to them in memory."""
+"""Arrays in the cache folder: computed once, complete, and not changed by writes to the mapped array."""
 
 import resource
 import time
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Rows:
-    """Row i is full of i; counts how many were asked for."""
+    """Yields rows, of which row i holds the number i, and counts them."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.num_made = 0
@@ -72,7 +72,7 @@ def test_rows_that_fail_leave_no_file(folder: Path) -> None:
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(folder: Path) -> None:
-    """A limit on the size of files stands for the disk."""
+    """A limit on the size of files acts as a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     megabyte = np.zeros((1, 1024, 1024), np.uint8)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, hard))

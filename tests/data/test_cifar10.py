@@ -44,7 +44,7 @@ def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def training_folder(cifar10_folder: Path, alike: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Holds links to a training set as well, which passes for the official one."""
+    """Also holds links to a training set, whose MD5 sums are accepted as the official ones."""
     digest = hashlib.md5(alike.read_bytes()).hexdigest()
     for name in BINARY_FILES["train"]:
         (cifar10_folder / BINARY_FOLDER / name).symlink_to(alike)
@@ -139,7 +139,7 @@ def md5(path: Path) -> str:
 
 
 def write_torchvision_folder(parent: Path) -> np.ndarray:
-    """torchvision's layout with one test file; returns its records."""
+    """Writes torchvision's layout with one test file, and returns its records."""
     folder = parent / PICKLED_FOLDER
     folder.mkdir()
     with (folder / "batches.meta").open("wb") as file:
@@ -149,7 +149,7 @@ def write_torchvision_folder(parent: Path) -> np.ndarray:
 
 @pytest.fixture
 def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """torchvision's, which takes the files of ``write_torchvision_folder`` for the official ones."""
+    """Makes torchvision accept the files of ``write_torchvision_folder`` as the official ones."""
     datasets = pytest.importorskip("torchvision.datasets")
     (tmp_path / "model").mkdir()
     write_torchvision_folder(tmp_path / "model")
@@ -192,7 +192,7 @@ def test_foreign_pickles_are_refused_before_they_are_opened(tmp_path: Path, monk
 
 @pytest.fixture
 def downloads(tmp_path: Path, datasets: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Where torchvision downloaded to; its downloader only copies."""
+    """Returns the folders that torchvision downloaded into; its downloader is replaced by a copy."""
     monkeypatch.setenv("NEUROAE_CACHE", str(tmp_path / "cache"))
     folders: list[Path] = []
 
@@ -259,7 +259,7 @@ def test_a_damaged_or_missing_file_of_torchvisions_layout_is_named(
 def test_each_split_is_taken_from_the_folder_that_has_it(
     cifar10_folder: Path, datasets: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The binary version with the test images alone, beside torchvision's with those of training."""
+    """The binary version has only test images, and torchvision's version beside it only training images."""
     write_torchvision_folder(cifar10_folder)
     folder = cifar10_folder / PICKLED_FOLDER
     (folder / "test_batch").rename(folder / "data_batch_1")

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images: the error names it."""
+"""Errors in a folder of images, and the messages that name them."""
 
 import shutil
 import struct
@@ -21,7 +21,7 @@ pytest.importorskip("torchvision")
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that ``write_photos`` makes; the cache folder is empty."""
+    """Returns the folder that ``write_photos`` writes; the cache folder is empty."""
     monkeypatch.setenv("NEUROAE_CACHE", str(tmp_path / "cache"))
     write_photos(tmp_path / "photos")
     return tmp_path / "photos"
@@ -76,7 +76,7 @@ def test_a_strip_of_pixels_is_refused_before_it_is_resized(photos: Path, size: t
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(photos: Path) -> None:
-    """The header alone says 12,000 x 10,000; there are no pixels behind it."""
+    """The header says 12,000 x 10,000 pixels, and none follow."""
     (photos / "train/dog/0.ppm").write_bytes(b"P6 12000 10000 255 ")
     message = r"dog/0\.ppm cannot be read as an image: it is 12,000 x 10,000, expected at most 100,000,000 pixels"
     with pytest.raises(ValueError, match=message):

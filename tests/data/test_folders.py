@@ -1,4 +1,4 @@
-"""Folders of images: what becomes of an image, and when it is decoded again."""
+"""Folders of images: how an image is decoded, and when it is decoded again."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ datasets = pytest.importorskip("torchvision").datasets
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that ``write_photos`` makes; the cache folder is empty."""
+    """Returns the folder that ``write_photos`` writes; the cache folder is empty."""
     monkeypatch.setenv("NEUROAE_CACHE", str(tmp_path / "cache"))
     write_photos(tmp_path / "photos")
     return tmp_path / "photos"
@@ -51,7 +51,7 @@ def test_an_image_becomes_a_square_of_rgb_bytes(photos: Path, width: int, height
 
 @pytest.mark.parametrize("number", range(10))
 def test_an_image_is_turned_upright(photos: Path, number: int) -> None:
-    """Where the first row and column of the stored image belong, by the EXIF standard."""
+    """The EXIF standard says where the first row and column of the stored image belong."""
     stored = np.random.default_rng(0).integers(256, size=(SIDE, SIDE, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = number
@@ -133,7 +133,7 @@ def test_images_are_decoded_once(photos: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_folders_of_the_same_names_lengths_and_times_are_told_apart(photos: Path) -> None:
-    """As an archive without times of its own leaves them."""
+    """All files have the same time, as after unpacking an archive that stores no times."""
     other = photos.parent / "other" / "photos"
     shutil.copytree(photos, other)
     for seed, folder in enumerate((photos, other), start=40):
@@ -144,7 +144,7 @@ def test_folders_of_the_same_names_lengths_and_times_are_told_apart(photos: Path
 
 
 def warned(photos: Path) -> tuple[ImageSet, list[str]]:
-    """The training images, and the notices."""
+    """Returns the training images and the warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         return load(photos), [str(warning.message) for warning in caught]
@@ -206,7 +206,7 @@ def test_linked_folders_elsewhere_are_followed(photos: Path) -> None:
 
 
 def test_images_come_in_the_order_of_torchvision(photos: Path) -> None:
-    """So that ids stay those of earlier versions."""
+    """The order gives images the same ids as in earlier versions."""
     for name in ("b/0.png", "a-b/0.png", "a/c/0.png", "a/0.png", "A.png", "z.png"):
         write_image(photos / "train/cat" / name, 60)
     expected = datasets.ImageFolder(photos / "train").samples
@@ -214,13 +214,13 @@ def test_images_come_in_the_order_of_torchvision(photos: Path) -> None:
 
 
 def repaint(folder: Path) -> None:
-    """Another image in a file of the same length."""
+    """The file holds another image of the same length."""
     write_image(folder / "cat/a.bmp", 30)
     os.utime(folder / "cat/a.bmp", ns=(0, 1))
 
 
 def reorder(folder: Path) -> None:
-    """The first of two files of the same length and time comes after the other."""
+    """After renaming, the first of two files of the same length and time comes second."""
     (folder / "cat/a.bmp").rename(folder / "cat/c.bmp")
 
 

@@ -1,4 +1,4 @@
-"""Imagenette: its classes, its download, and the real one where it lies beside the project."""
+"""Imagenette: its classes, its download, and the real images if they lie beside the project."""
 
 import shutil
 from pathlib import Path
@@ -33,7 +33,7 @@ def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_imagenette(parent: Path) -> None:
-    """A gray image a class and split; the gray is a number of the class."""
+    """Writes a gray image for each class and split; the gray level is the class's number."""
     for split in ("train", "val"):
         for number, folder in enumerate(NAMES):
             path = parent / FOLDER / split / folder / "image.JPEG"
@@ -75,7 +75,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The archives that torchvision downloaded; its downloader only copies."""
+    """Returns the archives that torchvision downloaded; its downloader is replaced by a copy."""
     write_imagenette(tmp_path / "archive")
     archives: list[str] = []
 

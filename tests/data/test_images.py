@@ -19,7 +19,7 @@ from neuroae.data import ImageSet, load_dataset
 
 
 def numbered(count: int, first_id: int = 100) -> ImageSet:
-    """Images that say which they are: all bytes of image i are i, and its id is ``first_id`` + i."""
+    """Returns images that can be told apart: all bytes of image i are i, and its id is ``first_id`` + i."""
     positions = torch.arange(count)
     images = positions.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
     return ImageSet("some train", images, positions % 3, positions + first_id, ("a", "b", "c"))
@@ -99,7 +99,7 @@ def test_image_sets_take_the_last_class_and_number_and_no_images_at_all() -> Non
 
 
 def test_taken_images_are_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every training step takes some."""
+    """Every training step calls ``take``."""
     data = numbered(10)
     monkeypatch.setattr(ImageSet, "__post_init__", lambda _: pytest.fail("checked again"))
     part = data.take(torch.tensor([3, 3]))
@@ -124,7 +124,7 @@ def test_fingerprint_is_of_shape_white_images_labels_and_ids(count: int, step: i
 
 
 def map_of_zeros(path: Path, rows: int) -> ImageSet:
-    """Images of a megabyte each, mapped from a file that has holes in place of bytes."""
+    """Returns images of a megabyte each, mapped from a sparse file."""
     np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows, 1, 1024, 1024)).flush()
     positions = torch.arange(rows)
     images = torch.from_numpy(np.load(path, mmap_mode="c"))

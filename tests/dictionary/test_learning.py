@@ -31,7 +31,7 @@ def image_set(images: torch.Tensor, name: str = "some") -> ImageSet:
 
 
 def colour_images(count: int, height: int, width: int) -> ImageSet:
-    """Noise without black pixels."""
+    """Returns noise without black pixels."""
     return image_set(torch.randint(1, 256, (count, 3, height, width), dtype=torch.uint8))
 
 
@@ -72,7 +72,7 @@ def test_a_dictionary_of_bright_images_is_no_warning() -> None:
 
 
 def test_one_bright_pixel_among_black_images_is_reached() -> None:
-    """Drawing at random until a patch has it would take a million draws for each."""
+    """Random drawing would take a million draws for each patch with the only bright pixel."""
     images = torch.zeros(2000, 1, 32, 32, dtype=torch.uint8)
     images[1234, 0, 5, 31] = 9
     started = time.monotonic()
@@ -90,7 +90,7 @@ def test_black_images_have_no_patches_to_draw() -> None:
 
 
 def lasso(patches: np.ndarray, dictionary: np.ndarray, weight: float) -> np.ndarray:
-    """The codes of least 0.5 ||x - D a||_2^2 + weight ||a||_1, by coordinate descent."""
+    """Returns the codes that minimize 0.5 ||x - D a||_2^2 + weight ||a||_1, by coordinate descent."""
     codes = np.zeros((len(patches), len(dictionary)))
     for _ in range(500):
         for atom, direction in enumerate(dictionary):
@@ -101,7 +101,7 @@ def lasso(patches: np.ndarray, dictionary: np.ndarray, weight: float) -> np.ndar
 
 
 def test_iterations_are_those_of_mairal_and_others(digits: ImageSet) -> None:
-    """Their algorithms 1 and 2 with the minibatches of section 3.4: what is past counts less in the first of them."""
+    """Algorithms 1 and 2 of Mairal et al. with the minibatches of section 3.4, which weight the past less at first."""
     count, size, weight = 5, 12, 0.3
     learned = learn_dictionary(digits, num_atoms=count, patch=3, regularization=weight, iterations=3, batch_size=size)
     generator = np.random.default_rng(derive_seed(0, "dictionary"))

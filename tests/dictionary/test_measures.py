@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def objective(patches: np.ndarray, codes: np.ndarray, atoms: np.ndarray, regularization: float) -> np.ndarray:
-    """(K,) terms of eq. 1 for any codes."""
+    """Returns the terms of eq. 1 for any codes, (K,)."""
     squares = [0.5 * sum((patch - code @ atoms) ** 2) for patch, code in zip(patches, codes, strict=True)]
     return np.array(squares) + regularization * np.array([sum(abs(code)) for code in codes])
 

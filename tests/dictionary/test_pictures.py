@@ -31,7 +31,7 @@ def test_atoms_stand_in_a_grid_around_gray(count: int, columns: int, channels: i
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, method: str) -> list[tuple[Any, ...]]:
-    """What is given to a method of matplotlib's axes from now on: positional arguments and weights."""
+    """Records the calls of a method of matplotlib's axes from now on: positional arguments and weights."""
     calls: list[tuple[Any, ...]] = []
     original = getattr(Axes, method)
 

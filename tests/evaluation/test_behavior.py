@@ -1,4 +1,4 @@
-"""Which changes of a model an evaluation's folder refuses: those of what it answers, wherever they hide."""
+"""An evaluation's folder refuses a model whose answers have changed, wherever the change is."""
 
 import importlib
 import linecache
@@ -62,7 +62,7 @@ def with_gradient(factor: float) -> nn.Module:
 
 
 class Boxed(Linear):
-    """Keeps a number where no fingerprint looks."""
+    """Stores a number where no fingerprint finds it."""
 
     def __init__(self, number: float) -> None:
         super().__init__(1, 8, 10)
@@ -150,7 +150,7 @@ def test_a_comment_refuses_nothing_and_other_code_does(tmp_path: Path, monkeypat
 
 
 class Restless(Linear):
-    """Draws what nobody can hold."""
+    """Draws from the operating system, so that no seed fixes the draws."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) + float(np.random.default_rng().normal())
@@ -179,7 +179,7 @@ def test_a_model_that_changes_its_images_is_evaluated(tmp_path: Path) -> None:
 
 
 def write_earlier_manifest(folder: Path, evaluation: Evaluation, sources: dict[str, nn.Module]) -> None:
-    """The manifest as versions wrote it that kept no answers."""
+    """Rewrites the manifest in the form of versions that stored no answers."""
     manifest = load_json(folder / "manifest.json")
     del manifest["behavior"]
     manifest["identity"]["model"]["fingerprint"] = fingerprint(evaluation.model)

@@ -1,4 +1,4 @@
-"""Whether answers depend on the batch, and what of a model still trains."""
+"""Checks of whether answers depend on the batch, and of layers that still train."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ SCORING = Scoring(draws=2, seed=4)
 
 
 def of_the_batch() -> nn.Module:
-    """Batch normalization that takes the statistics of the batch in evaluation mode, too."""
+    """Batch normalization that uses the statistics of the batch in evaluation mode, too."""
     torch.manual_seed(0)
     return nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Conv2d(1, 4, 3), Linear(4, 6, 10)).eval()
 
@@ -36,7 +36,7 @@ def check(model: nn.Module, count: int = 16) -> Check:
 
 
 class Ranked(nn.Module):
-    """Draws noise, and answers by an image's place among those beside it."""
+    """Draws noise, and answers by an image's place in the batch."""
 
     def __init__(self, coupled: bool) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ def test_of_blocks_of_one_image_the_report_says_nothing(tmp_path: Path) -> None:
 
 
 class Hiding(nn.Module):
-    """Keeps a layer where ``eval()`` does not find it."""
+    """Stores a layer where ``eval()`` does not find it."""
 
     def __init__(self, hide: Callable[[nn.Module], object], layer: nn.Module) -> None:
         super().__init__()

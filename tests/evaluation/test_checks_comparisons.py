@@ -74,7 +74,7 @@ def test_a_stronger_attack_that_does_worse_is_told(
     ("clean", "verdict"), [([True] * 8, "pass"), ([True] * 6 + [False] * 2, "warn")], ids=["all-right", "two-wrong"]
 )
 def test_attacks_that_fool_nothing_are_not_told_apart(clean: list[bool], verdict: str) -> None:
-    """An image that is wrong when clean is no attack's doing."""
+    """An image that is misclassified when clean is not counted as fooled."""
     attacks = [threat("strong"), threat("weak", "transfer")]
     left = [True] * 6 + [False] * 2
     check = compare(TRANSFER, attacks, verdicts(clean=clean, strong=left, weak=left))
@@ -84,7 +84,7 @@ def test_attacks_that_fool_nothing_are_not_told_apart(clean: list[bool], verdict
 
 
 def test_advice_is_that_of_every_budget() -> None:
-    """Nothing is fooled at one, and a transfer does more at the other."""
+    """At one budget nothing is fooled, and at the other the transfer fools more."""
     budgets = [
         (0.1, "white-box", "none"),
         (0.1, "transfer", "no"),
@@ -189,7 +189,7 @@ def test_attacks_that_differ_in_more_than_epsilon_are_no_sweep(differing: dict[s
     [(0.5, 0, "pass"), (0.5, 20, "pass"), (1.0, 23, "warn"), (0.5, 35, "fail"), (0.4, 0, "warn")],
 )
 def test_a_large_epsilon_leaves_chance(epsilon: float, right: int, verdict: str) -> None:
-    """Half of the images are of either class."""
+    """Each class has half of the images."""
     attacked = [
         threat("pgd", epsilon=epsilon),
         threat("l2", epsilon=0.6, norm="l2"),
@@ -204,7 +204,7 @@ def test_a_large_epsilon_leaves_chance(epsilon: float, right: int, verdict: str)
 
 
 def test_attacks_of_other_relative_steps_are_no_larger_balls_of_one_another() -> None:
-    """Nor are two of one ball; the family that a step size beside epsilon makes is judged."""
+    """Two attacks in the same ball are not a family either. A family with step sizes in proportion to epsilon is."""
     threats = [
         threat(f"{name} {epsilon}", epsilon=epsilon, step_size=share * epsilon)
         for name, share in {"long": 0.25, "short": 0.02}.items()

@@ -1,4 +1,4 @@
-"""Checks that ask the model."""
+"""Checks that run the model."""
 
 import re
 from dataclasses import replace
@@ -27,7 +27,7 @@ SCORING = Scoring(draws=2, seed=4)
 
 
 class Bright(nn.Module):
-    """Tells dark images from bright ones, after it has brought them to a scale."""
+    """Distinguishes dark and bright images, after rescaling them."""
 
     def __init__(self, scale: float = 1, shift: float = 0, threshold: float = 0.5, clean_only: bool = False) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Bright(nn.Module):
 
 
 class NoisyGradient(nn.Module):
-    """A linear model whose gradient, not its answer, is drowned in noise."""
+    """A linear model with noise in its gradient, but not in its answers."""
 
     def __init__(self, noise: float) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def dark_and_bright(count: int = 40) -> Block:
 
 
 def balanced_linear() -> Linear:
-    """Its answers to random images are of many classes."""
+    """Returns a linear model that predicts many classes for random images."""
     model = Linear(1, 8, 10).eval()
     with torch.no_grad():
         model.layer.weight -= model.layer.weight.mean(1, keepdim=True)
@@ -71,7 +71,7 @@ def balanced_linear() -> Linear:
 
 
 def label_as_predicted(model: nn.Module, count: int = 20) -> ImageSet:
-    """Random images with the model's own answers for labels."""
+    """Returns random images labeled with the model's predictions."""
     images = torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8)
     labels = model(images.float() / 255).argmax(-1)
     return ImageSet("some", images, labels, torch.arange(count) + 3, tuple("abcdefghij"))
@@ -139,7 +139,7 @@ def test_noise_in_gradients_is_told_from_signal(noise: float, verdict: str) -> N
 
 
 def test_small_gradients_agree_as_large_ones_do() -> None:
-    """Those of a confident model, whose norms PyTorch's cosine takes for none."""
+    """The gradients of a confident model are so small that PyTorch's cosine treats their norms as 0."""
     model = Linear(1, 8, 10).eval()
     with torch.no_grad():
         model.layer.bias += 30 * torch.eye(10)[3]
@@ -228,7 +228,7 @@ def test_only_what_is_not_known_is_probed() -> None:
 
 
 def test_images_sorted_by_class_are_probed_from_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One class alone would make chance of everything."""
+    """With images of one class only, every accuracy would look like chance."""
     labels_of_blocks: list[Tensor] = []
     monkeypatch.setattr(
         "neuroae.evaluation.checks.sanity.attack_a_few",

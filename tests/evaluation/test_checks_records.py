@@ -1,4 +1,4 @@
-"""Checks that are made of records alone."""
+"""Checks that need only the records."""
 
 from itertools import combinations
 

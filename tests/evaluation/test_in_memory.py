@@ -1,4 +1,4 @@
-"""Evaluation in memory: votes, blocks, fresh draws, and what is counted."""
+"""Evaluation in memory: votes, blocks, fresh draws and counts."""
 
 import pytest
 import torch

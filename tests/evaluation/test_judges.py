@@ -1,4 +1,4 @@
-"""The judge of an attack that is crafted on another model: the attacked one, with its masks fixed where all are."""
+"""Attacks crafted on another model are judged by the attacked one, with fixed masks if all masks are fixed."""
 
 from collections.abc import Callable
 from functools import partial
@@ -48,7 +48,7 @@ def test_where_masks_are_fixed_the_judges_are_too(method: Callable[..., Perturbe
 def crafted(
     source: nn.Module, attacked: nn.Module, settings: AttackSettings, scoring: Scoring
 ) -> tuple[Tensor, Block]:
-    """What an evaluation of the attacked model crafts on the source, and of which images."""
+    """Returns the images that an evaluation of the attacked model crafts on the source, and their block."""
     block = Block.of(random_data(6), torch.device("cpu"))
     return craft(Attack("some", source, settings, transfer="other"), attacked, block, scoring).images, block
 
@@ -60,6 +60,6 @@ def without_evaluation(
     settings: AttackSettings,
     judge: nn.Module | None,
 ) -> Tensor:
-    """The same attack by itself, its seed spelled out."""
+    """Runs the same attack without an evaluation, with its seed written out."""
     seed = derive_seed(5, "craft some")
     return method(source, block.images, block.labels, settings, seed=seed, image_ids=block.ids, judge=judge).images

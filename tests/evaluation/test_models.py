@@ -1,4 +1,4 @@
-"""Models to evaluate: folders, shipped names, and functions of the user's."""
+"""Models to evaluate: folders, shipped names, and functions of the user."""
 
 import importlib
 import linecache
@@ -42,7 +42,7 @@ constant = 5
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module in the current folder, with a name of its own."""
+    """Writes a module with an unused name into the current folder."""
     name = f"mine_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(MODULE)
     (tmp_path / f"{name}_broken.py").write_text("import no_such_library")
@@ -92,7 +92,7 @@ class Noisy(Linear):
 
 
 class InPlace(Linear):
-    """Normalizes the images that it is given."""
+    """Normalizes its input."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images.sub_(0.5))
@@ -187,7 +187,7 @@ class Mine(Base):
 def test_fingerprints_of_unknown_models_follow_what_they_keep_and_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Numbers beside the weights, and the code of a class that the model's own comes from."""
+    """Fingerprints include attributes beside the weights, and the code of base classes."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def digest(factor: int, *noise: float) -> str:

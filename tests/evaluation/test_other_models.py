@@ -38,7 +38,7 @@ def plain(seed: int = 0) -> nn.Module:
 
 
 def exported(batch: int | None = None, model: nn.Module | None = None) -> nn.Module:
-    """Of a fixed batch, or of any."""
+    """Returns a model exported for a fixed batch size, or for any."""
     shapes = None if batch else ({0: torch.export.Dim("batch")},)
     images = torch.rand(batch or 2, 1, 8, 8)
     module: nn.Module = torch.export.export(model or plain(), (images,), dynamic_shapes=shapes).module()
@@ -163,7 +163,7 @@ QUICK = ["--dataset", "digits", "--limit", "4", "--steps", "2"]
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module in the current folder, with a name of its own."""
+    """Writes a module with an unused name into the current folder."""
     name = f"others_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Runs whose folder was removed or replaced while they were at work: nothing of theirs gets into another's."""
+"""Runs whose folder is removed or replaced while they work: they write nothing into another run's folder."""
 
 import shutil
 from collections.abc import Callable
@@ -99,7 +99,7 @@ def other_evaluation() -> Evaluation:
 
 
 def at_block(number: int, action: Callable[[], object]) -> Callable[..., object]:
-    """Does something else before a block of an evaluation, and while none of its own is at work."""
+    """Returns a ``craft`` that performs the action before a certain block."""
     craft, calls = run.craft, []
 
     def crafting(*arguments):  # type: ignore[no-untyped-def]
@@ -133,7 +133,7 @@ def test_an_orphaned_evaluation_leaves_anothers_records_alone(
 
 
 def test_an_evaluation_whose_manifest_is_gone_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after `rm -r FOLDER/*`, which leaves the lock."""
+    """The lock file is left, as by `rm -r FOLDER/*`."""
     monkeypatch.setattr(run, "craft", at_block(5, (tmp_path / "manifest.json").unlink))
     with pytest.raises(FolderReplacedError, match=r"manifest\.json is gone"):
         run_evaluation(small_evaluation(), tmp_path)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder, and what it takes for another evaluation."""
+"""The files of an evaluation's folder, and how it recognizes its own evaluation."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -145,7 +145,7 @@ def test_the_manifest_tells_what_was_asked_and_what_it_cost(tmp_path: Path) -> N
 def test_a_gradient_is_set_beside_that_of_as_many_images_by_the_classifier(
     monkeypatch: pytest.MonkeyPatch, variant: Variant | None, rows: int
 ) -> None:
-    """In the attack's precision; an ensemble of three shows the classifier three times as many."""
+    """Costs are measured in the attack's precision. An ensemble of three has three times the images."""
     evaluation = small_evaluation()
     passes: list[tuple[int, bool]] = []
     evaluation.model.classifier.register_forward_pre_hook(
@@ -181,7 +181,7 @@ def test_a_classifier_costs_what_it_costs_and_a_search_has_no_gradients() -> Non
 
 
 def test_a_manifest_is_opened_without_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers come from measurements; what is there already needs none."""
+    """The numbers in a manifest are measured once and then read."""
     evaluation = small_evaluation()
     run_evaluation(evaluation, tmp_path)
     monkeypatch.setattr(torch.nn.Module, "__call__", None)

@@ -1,4 +1,4 @@
-"""What an evaluation refuses: other settings in a folder that is taken, and what makes no evaluation at all."""
+"""Refusals of an evaluation: other settings than the folder's, and settings that are unusable."""
 
 import shutil
 from dataclasses import replace
@@ -54,7 +54,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change, message: str
 
 
 def test_a_folder_of_one_backend_is_not_continued_by_another(backend: ModuleType, tmp_path: Path) -> None:
-    """Bits are those of a backend."""
+    """Another backend would give other bits."""
     run_evaluation(small_evaluation(), tmp_path)
     evaluation = small_evaluation()
     evaluation.model.encoder.backend = "reference"
@@ -83,7 +83,7 @@ def test_something_else_is_not_taken_for_a_manifest(tmp_path: Path, content: str
 
 @pytest.mark.parametrize("left", ["records.jsonl", "records", "images"], ids=["all", "parts", "images"])
 def test_records_of_nobody_knows_what_are_not_taken_for_done(tmp_path: Path, left: str) -> None:
-    """Without the manifest, records of another epsilon would pass for those that are asked for."""
+    """Without the manifest, records of another epsilon would be accepted as this evaluation's."""
     evaluation = small_evaluation()
     run_evaluation(evaluation, tmp_path)
     for path in tmp_path.iterdir():

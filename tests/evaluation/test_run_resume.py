@@ -1,4 +1,4 @@
-"""Stopping and going on, and several processes: the records are always those of one run that was not stopped."""
+"""Stops, resumes and several processes: the records are always those of an uninterrupted run."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
 def run(*arguments: object) -> str:
-    """Runs Python on the arguments with one thread a process; returns what it printed."""
+    """Runs Python on the arguments with one thread for each process, and returns its output."""
     command = [sys.executable, *(str(argument) for argument in arguments)]
     finished = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
@@ -36,7 +36,7 @@ def run(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an evaluation that was not stopped."""
+    """Returns the folder of an uninterrupted evaluation."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
@@ -46,7 +46,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same(folder: Path, complete: Path) -> None:
-    """Records, images and probes are equal to the bit, and no file lies about that does not belong there."""
+    """Requires equal bits in records, images and probes, and no other files."""
     assert (folder / "records.jsonl").read_bytes() == (complete / "records.jsonl").read_bytes()
     if (folder / "sanity.json").exists():
         assert (folder / "sanity.json").read_bytes() == (complete / "sanity.json").read_bytes()
@@ -70,7 +70,7 @@ def test_a_kill_at_any_moment_costs_nothing(tmp_path: Path, complete: Path) -> N
 
 
 def test_the_papers_layers_in_bfloat16_go_on_to_the_same_bits(tmp_path: Path) -> None:
-    """A block that is made again alone is that of the run that made all."""
+    """A block that is crafted again has the same bits as in the first run."""
     torch.manual_seed(2)
     model = small_cifar10_defense()
     data = load_dataset("cifar10", "test", cifar10_folder(tmp_path / "data"))
@@ -87,7 +87,7 @@ def test_the_papers_layers_in_bfloat16_go_on_to_the_same_bits(tmp_path: Path) ->
 
 @pytest.fixture
 def crafted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Attack and first image of each block that is crafted from now on."""
+    """Records attack and first image of each block that is crafted from now on."""
     blocks: list[tuple[str, int]] = []
     craft = evaluation_run.craft
 
@@ -226,7 +226,7 @@ def test_records_that_have_not_arrived_are_told(tmp_path: Path) -> None:
 
 
 def begin(evaluation: Evaluation, folder: Path, blocks: int) -> None:
-    """Stops before a block, as a kill would."""
+    """Runs an evaluation that stops after so many blocks, as if it were killed."""
     finish, calls = evaluation_run.finish_block, []
 
     class Killed(Exception):
@@ -263,7 +263,7 @@ def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(tmp_path: P
 
 
 def test_times_of_what_is_made_again_are_forgotten(tmp_path: Path) -> None:
-    """Also where another process made it first, whose file of times comes later in the alphabet."""
+    """This includes a block that was first crafted by a process whose file of times comes later in the alphabet."""
     run_evaluation(small_evaluation(), tmp_path)
     part = tmp_path / "times" / "part-0.jsonl"
     lines = [line | {"seconds": 1000.0} for line in read_lines(part)]
@@ -281,7 +281,7 @@ def test_times_of_what_is_made_again_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_what_is_made_again_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where another process made it first, whose file of records comes later in the alphabet."""
+    """This includes a block that was first crafted by a process whose file of records comes later in the alphabet."""
     run_evaluation(small_evaluation(), tmp_path)
     (tmp_path / "records" / "part-0.jsonl").rename(tmp_path / "records" / "part-7.jsonl")
     images = tmp_path / "images" / "w-aiga" / "00001.safetensors"

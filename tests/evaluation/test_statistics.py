@@ -99,7 +99,7 @@ def test_records_of_different_numbers_of_draws_are_refused() -> None:
 
 
 def test_the_bootstrap_is_over_images() -> None:
-    """Of many images it comes to the normal interval of their mean; draws of one image count as one."""
+    """For many images it approaches the normal interval of their mean. The draws of an image count as one number."""
     values = np.random.default_rng(5).uniform(size=2000)
     estimate = mean_over_images(values)
     half = 1.96 * values.std() / len(values) ** 0.5
@@ -110,7 +110,7 @@ def test_the_bootstrap_is_over_images() -> None:
 
 @given(st.integers(1, 50), st.integers(0, 50))
 def test_clopper_pearsons_interval_is_that_of_shares_as_well(images: int, doubled: int) -> None:
-    """Of whole numbers it is scipy's, and it grows with the share in between."""
+    """For integers it is scipy's interval, and in between it grows with the share."""
     correct = min(doubled, 2 * images) / 2
     low, high = clopper_pearson(correct, images)
     ends = [
@@ -121,7 +121,7 @@ def test_clopper_pearsons_interval_is_that_of_shares_as_well(images: int, double
 
 
 def test_equal_images_have_a_spread_all_the_same() -> None:
-    """As much as if each were right or wrong: resampling finds none."""
+    """Resampling finds no uncertainty; the interval is as wide as if each image were right or wrong."""
     estimate = mean_over_images(np.full(8, 0.5))
     assert (estimate.low, estimate.high) == pytest.approx(Accuracy(4, 8).interval())
 
@@ -129,7 +129,7 @@ def test_equal_images_have_a_spread_all_the_same() -> None:
 @pytest.mark.parametrize("images", [1, 7, 1000])
 @pytest.mark.parametrize("value", [0, 1])
 def test_where_no_image_or_every_one_stands_the_interval_is_clopper_pearsons(value: int, images: int) -> None:
-    """Resampling gives the same again, as if 7 images were enough to know that there are no others."""
+    """Resampling finds no uncertainty, as if 7 images were enough to be certain."""
     estimate = mean_over_images(np.full(images, float(value)))
     assert (estimate.low, estimate.high) == Accuracy(value * images, images).interval()
     assert estimate.high - estimate.low >= 0.0036
@@ -167,7 +167,7 @@ def test_the_bootstrap_stays_among_the_numbers_it_resamples(right: list[int]) ->
 
 
 def test_the_bootstrap_corrects_for_bias_and_skewness() -> None:
-    """Three of 60 images stand, and not always: Efron's BCa, written out here, ends higher than percentiles."""
+    """Three of 60 images are sometimes right. Efron's BCa interval, written out here, ends higher than percentiles."""
     values = np.zeros(60)
     values[:3] = 0.9, 0.5, 0.2
     estimate = mean_over_images(values)

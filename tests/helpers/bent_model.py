@@ -14,7 +14,7 @@ def bent_model() -> torch.nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def some_data(model: torch.nn.Module, count: int = 40) -> ImageSet:
+def label_by_model(model: torch.nn.Module, count: int = 40) -> ImageSet:
     """Returns images of which the model classifies all but the first correctly."""
     images = torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8)
     labels = model(images.float() / 255).argmax(-1)

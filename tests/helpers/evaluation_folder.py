@@ -1,4 +1,4 @@
-"""Folders as an evaluation leaves them, written by hand, for the tests of reports and checks."""
+"""Evaluation folders written by hand, for the tests of reports and checks."""
 
 import json
 import zlib
@@ -21,7 +21,7 @@ BLOCK = 4
 
 
 def record(attack: str, image: int, right: bool, **fields: Any) -> Record:
-    """An image of class 0 or 1 under an attack; all draws and the selection agree with the verdict unless told."""
+    """Returns the record of an image of class 0 or 1. Draws and selection agree with the verdict by default."""
     label = image % 2
     vote = label if right else 2
     passes = 0 if attack == CLEAN else 10
@@ -30,17 +30,17 @@ def record(attack: str, image: int, right: bool, **fields: Any) -> Record:
 
 
 def records(attack: str, right: Sequence[bool], **fields: Any) -> list[Record]:
-    """Of images 0, 1, 2, ..."""
+    """Returns the records of images 0, 1, 2, ..."""
     return [record(attack, image, verdict, **fields) for image, verdict in enumerate(right)]
 
 
 def share(right: int, images: int) -> list[bool]:
-    """The last ones are fooled."""
+    """Returns verdicts: the first ``right`` images are right, the others are fooled."""
     return [image < right for image in range(images)]
 
 
 def identity(access: str = "white-box", epsilon: float | None = 0.1, **settings: Any) -> dict[str, Any]:
-    """What a manifest says of an attack."""
+    """Returns an attack's identity in a manifest."""
     return {
         "method": "pgd",
         "family": "PW-T" if access == "transfer" else access,
@@ -67,10 +67,10 @@ class AttackCase:
     """One attack of a folder.
 
     Attributes:
-        right: of each image, whether it is answered rightly.
-        identity: what the manifest says of the attack.
-        images: how far the attack is: so many images are saved and recorded; None is all.
-        fields: of the records, where they are not as ``record`` makes them.
+        right: Whether each image is classified correctly.
+        identity: The attack's identity in the manifest.
+        images: The number of images that are saved and recorded so far; None is all.
+        fields: Fields of the records that replace those of ``record``.
     """
 
     right: Sequence[bool]
@@ -80,9 +80,9 @@ class AttackCase:
 
 
 def write_evaluation(folder: Path, attacks: Mapping[str, AttackCase], deterministic: bool = False) -> Path:
-    """Manifest, records, times and images. It is done where every attack has all of its images.
+    """Writes manifest, records, times and images. The evaluation is finished if every attack has all of its images.
 
-    Attacks move every pixel of the clean images, which are of 3 x 6 x 6 bytes, by epsilon up or down, or by 0.1.
+    Attacks move every pixel of the clean images (3 x 6 x 6 bytes) up or down by epsilon, or by 0.1 without one.
     """
     files, count = Files(folder), len(attacks[CLEAN].right)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def write_evaluation(folder: Path, attacks: Mapping[str, AttackCase], determinis
 
 
 def earlier_line(value: Any) -> str:
-    """A line as earlier versions wrote it: the checksum before the JSON."""
+    """Returns a line in the form of earlier versions: the checksum before the JSON."""
     text = json.dumps(value, separators=(",", ":"))
     return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
@@ -137,7 +137,7 @@ def manifest(attacks: Mapping[str, AttackCase], count: int, deterministic: bool)
     }
 
 
-# With a transfer attack that beats the white box, and an attack in the ball that holds every image.
+# They include a transfer attack that beats the white-box one, and an attack in a ball that holds every image.
 ATTACKS = {
     "clean": AttackCase(share(11, 12), CLEAN_IDENTITY),
     "white <box>": AttackCase(share(8, 12), identity()),

@@ -1,8 +1,8 @@
 """Evaluations that are killed again and again: killed_evaluation.py FOLDER.
 
-They run in children of this process, which itself never computes, so that a child starts in no time. FOLDER/points is
-killed once at each of the points below, FOLDER/moments after delays that grow, until a child gets to the end. Delays
-are by the child's own timer, whose SIGALRM ends it: as with SIGKILL, no handler and no clean-up runs.
+They run in children of this process, which itself never computes, so that a child starts at once. The evaluation in
+FOLDER/points is killed once at each of the points below. The one in FOLDER/moments is killed after growing delays,
+until a child completes it. The child's own timer kills it by SIGALRM, which runs no handler and no clean-up either.
 """
 
 import os
@@ -21,7 +21,7 @@ from neuroae.evaluation.folder import to_line
 from neuroae.evaluation.records import Record, record_fields
 from small_evaluation import small_evaluation
 
-# Of the probes' attacks, to make them quick.
+# The number of steps of the probes' attacks, few so that they are quick.
 FEW_STEPS = 2
 
 
@@ -30,7 +30,7 @@ def die(*_: object, **__: object) -> None:
 
 
 def later(call: Callable[..., Any], action: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself the first time, and another the second time."""
+    """Returns a function that calls the first one in its first call, and the other in the second."""
     calls = iter([call])
     return lambda *arguments, **named: next(calls, action)(*arguments, **named)
 
@@ -91,7 +91,7 @@ def child(folder: Path, prepare: Callable[[], object]) -> int:
 
 
 def ended(process: int) -> int:
-    """0 where it came to its end, and the signal's number, negative, where it was killed."""
+    """Returns a child's exit status: 0, or the negative number of the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 

@@ -17,7 +17,7 @@ from strategies import Case, Code
 
 TOLERANCE = 1e-5
 ROUNDING = 2.0**-23
-# Of a projection in float32.
+# The relative error of a projection in float32.
 PROJECTION_ERROR = 3e-7
 
 
@@ -27,7 +27,7 @@ def assert_close(
     """Compares to 1e-5 of the largest expected magnitude, so zeros only match zeros.
 
     Args:
-        what: Name of the tensor in messages.
+        name: The tensor's name in messages.
         terms: The same sums with all terms positive. Where even the largest number is small by cancellation, an error
             of ``rounding`` times the largest of these is allowed.
         rounding: Relative error, by default float32's.
@@ -175,7 +175,7 @@ def assert_differences_near_boundary(differs: Tensor, case: Case) -> None:
     allowed = tolerance(case, terms).where(differs, 0.0).amax(-1, keepdim=True)
     unexplained = differs & ((magnitude - boundary).abs() > allowed)
     if case.top_t == case.atoms.shape[0]:
-        unexplained = differs  # nothing is cut
+        unexplained = differs  # all atoms are selected
     if unexplained.any():
         place = first(unexplained)
         raise AssertionError(

@@ -1,6 +1,6 @@
-"""Evaluations that two processes share, as torchrun starts them: shared_evaluation.py FOLDER...
+"""Evaluations that two processes of torchrun share: shared_evaluation.py FOLDER...
 
-At the end, each comes with an evaluation of its own, which must be refused.
+At the end, the processes start different evaluations, which must be refused.
 """
 
 import sys

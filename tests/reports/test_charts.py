@@ -1,4 +1,4 @@
-"""What the charts of a report show: the numbers that they are given, each in its place."""
+"""The charts of a report show the numbers that they are made from."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ ENDS = [(0.2, 0.9), (0.25, 0.6)]
 
 @pytest.fixture(autouse=True)
 def _figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charts come as figures, before they become SVG."""
+    """Makes charts return figures instead of SVG."""
     monkeypatch.setattr(charts, "svg", lambda figure: figure)
 
 

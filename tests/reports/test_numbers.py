@@ -1,4 +1,4 @@
-"""Rows, sweeps and curves that are made of an evaluation's records."""
+"""Rows, sweeps and curves computed from an evaluation's records."""
 
 import csv
 import io
@@ -64,7 +64,7 @@ def test_attacks_of_a_budget_are_told_together(tmp_path: Path) -> None:
 
 
 def test_attacks_are_paired_with_the_first_image_by_image(tmp_path: Path) -> None:
-    """The p of three images against one is that of four tosses of a coin: 2 (1 + 4) / 2^4."""
+    """For three images against one, p is that of four tosses of a coin: 2 (1 + 4) / 2^4."""
     attacks = {
         "clean": CLEAN,
         "default": AttackCase([True] * 9 + [False] * 3),
@@ -99,7 +99,7 @@ def test_the_worst_of_an_image_is_chosen_by_selection_and_scored_by_votes(tmp_pa
 
 
 def test_an_image_that_needs_no_attack_is_not_saved_by_one(tmp_path: Path) -> None:
-    """Four images are answered wrongly as they are, and rightly under both attacks: no perturbation is in the ball."""
+    """Four images are misclassified when clean and right under both attacks. The clean image is in the ball, too."""
     attacks = {
         "clean": AttackCase(share(8, 12), CLEAN_IDENTITY),
         "first": AttackCase([image > 5 for image in range(12)]),
@@ -204,7 +204,7 @@ def test_settings_that_vary_alone_make_sweeps(tmp_path: Path) -> None:
 
 
 def test_lines_of_one_label_have_the_names_of_their_ends(tmp_path: Path) -> None:
-    """Here the families differ in their steps, which no label tells."""
+    """The families differ in their steps, which are not part of a label."""
     sizes = {"one": (0.1, 5), "two": (0.2, 5), "three": (0.1, 9), "four": (0.2, 9)}
     attacks = {
         name: AttackCase(share(2, 12), identity(epsilon=size, steps=steps)) for name, (size, steps) in sizes.items()
@@ -215,7 +215,7 @@ def test_lines_of_one_label_have_the_names_of_their_ends(tmp_path: Path) -> None
 
 
 def test_labels_do_not_depend_on_names(tmp_path: Path) -> None:
-    """An attack that somebody calls "clean images" is none, and one with another's name keeps its own label."""
+    """A user's names for attacks, even misleading ones, do not change the labels."""
     attacks = {
         "clean": CLEAN,
         "W-AIGA, the first": AttackCase(share(2, 12), identity(epsilon=0.1)),

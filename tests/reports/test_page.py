@@ -21,7 +21,7 @@ from neuroae.utils.files import load_json, save_json
 
 
 class Page(HTMLParser):
-    """What a test asks of a page: its words, its elements, and pictures with what stands for them."""
+    """Collects a page's words, its elements, and its pictures with their alternative texts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a report, to be read only."""
+    """Returns a folder with a report, which tests must not change."""
     folder = write_evaluation(tmp_path_factory.mktemp("reported"), ATTACKS)
     write_report(folder)
     return folder
@@ -139,9 +139,9 @@ def test_examples_go_from_the_images_that_few_attacks_fool_to_those_that_most_do
 def test_pngs_hold_the_pixels(channels: int) -> None:
     image = torch.randint(256, (channels, 5, 7)).float() / 255
     content = png(image).removeprefix("data:image/png;base64,")
-    image = Image.open(io.BytesIO(base64.b64decode(content)))
-    assert image.size == (7, 5)
-    pixels = torch.from_numpy(np.array(image)).reshape(5, 7, channels).movedim(-1, 0)
+    picture = Image.open(io.BytesIO(base64.b64decode(content)))
+    assert picture.size == (7, 5)
+    pixels = torch.from_numpy(np.array(picture)).reshape(5, 7, channels).movedim(-1, 0)
     assert torch.equal(pixels, (image * 255).round().to(torch.uint8))
 
 

@@ -22,7 +22,7 @@ def data() -> ImageSet:
 
 
 def records(data: ImageSet, attack: str, votes: list[int], *counts: int) -> list[Record]:
-    """With so many gradients, and zero and invalid ones, of each image."""
+    """Returns records in which each image has so many gradients, and so many zero and invalid ones."""
     gradients, zero, invalid = counts
     return [
         Record(attack, image, label, vote, (vote,), 0.0, 0.0, 0.0, gradients, 0, zero, invalid)

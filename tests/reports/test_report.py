@@ -1,4 +1,4 @@
-"""The report of an evaluation: its files, and what it says of evaluations that are not done."""
+"""The report of an evaluation: its files, and its warnings for unfinished evaluations."""
 
 import csv
 import os
@@ -45,13 +45,13 @@ FILES = ("summary.json", "results.csv", "results.md", "sanity.json", "report.htm
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of an evaluation without a report."""
+    """Returns the folder of an evaluation without a report."""
     return write_evaluation(tmp_path / "evaluation", ATTACKS)
 
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a report, to be read only."""
+    """Returns a folder with a report, which tests must not change."""
     folder = write_evaluation(tmp_path_factory.mktemp("reported"), ATTACKS)
     write_report(folder)
     return folder
@@ -185,7 +185,7 @@ def test_missing_probes_of_an_earlier_version_are_missing(folder: Path) -> None:
 
 
 def test_an_attack_on_fixed_masks_of_an_earlier_version_is_reported(tmp_path: Path) -> None:
-    """The variant is gone; folders that have it load and report as ever."""
+    """The variant no longer exists; folders with it still load and report."""
     attacks = {
         "clean": AttackCase(share(11, 12), CLEAN_IDENTITY),
         "W-AIGA fixed-masks": AttackCase(share(8, 12), {**identity(), "variant": "fixed-masks"}),
@@ -287,7 +287,7 @@ write_report(sys.argv[1])
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_a_killed_report_left_is_removed_when_it_is_old(folder: Path, name: str) -> None:
-    """A temporary file that is new may be of a report that is being written."""
+    """A new temporary file may belong to a report that is being written."""
     before = set(folder.iterdir())
     assert subprocess.run([sys.executable, "-c", KILLED, folder, name]).returncode == -signal.SIGKILL
     left = {path for path in folder.iterdir() if path.name.startswith(f".{Path(name).stem}-")}

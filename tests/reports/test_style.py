@@ -1,4 +1,4 @@
-"""Pictures do not follow the user's style, and one that fails costs nothing but itself."""
+"""Pictures do not follow the user's style, and a picture that fails does not stop the report."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ EPOCHS = [Epoch("decoder", number, 0.1, 1 / number, 0.5, 100.0) for number in (1
 
 @pytest.fixture
 def latex(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user's style that asks for LaTeX, which is not to be found."""
+    """Sets a user's style that needs LaTeX, which is missing."""
     monkeypatch.setenv("PATH", "/nowhere")
     with matplotlib.rc_context({"text.usetex": True, "font.size": 40}):
         yield

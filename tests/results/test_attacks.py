@@ -1,4 +1,4 @@
-"""Attacks that only the experiments use: snapshots of one run, and the selection gradient with a part left out."""
+"""Attacks that only the experiments use: snapshots of one run, and ablations of the selection gradient."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def attack(model: nn.Module) -> Attack:
 
 
 def test_a_snapshot_is_the_attack_of_so_many_steps() -> None:
-    """On the draws that follow from the attack's name, to the bit."""
+    """The draws, which depend on the attack's name, are the same to the bit."""
     model, block, scoring = small_defense(), Block(*random_images(4)), Scoring(2)
     full_run = attack(model)
     shots = snapshots(full_run, (1, 3, 5))

@@ -29,7 +29,7 @@ def test_first_realization_and_mean_are_those_of_the_model(block: int) -> None:
 
 
 def gray(*levels: int) -> ImageSet:
-    """Images of one level each."""
+    """Returns images of one gray level each."""
     images = torch.tensor(levels, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
     return ImageSet("gray", images, torch.zeros(len(levels)).long(), torch.arange(len(levels)) + 5, ("cat",))
 
@@ -39,7 +39,7 @@ def shifted(data: ImageSet, *shifts: float) -> Tensor:
 
 
 def test_distortion_is_measured_per_image_and_over_all() -> None:
-    """Against the images that were encoded, which an attack may have moved away from the clean ones."""
+    """Errors are measured against the encoded images, which may be attacked ones."""
     data = gray(0, 51, 102)
     decoded = {ONE: shifted(data, 0.15, 0.25, 0.35), MEAN: shifted(data, 0.15, 0.05, 0.05)}
     measured = Decoded.of(data, shifted(data, 0.05, 0.05, 0.05), decoded)

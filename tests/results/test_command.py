@@ -1,4 +1,4 @@
-"""The command line of the experiments: what it lists, what each experiment takes, and what it says of mistakes."""
+"""The command line of the experiments: its list, each experiment's options, and its errors."""
 
 import runpy
 import sys
@@ -14,7 +14,7 @@ NAMES = [*EXPERIMENTS, *(function.__name__ for functions in COMMANDS.values() fo
 
 
 def test_every_experiment_is_listed_in_one_line() -> None:
-    """Under its name, which no other has."""
+    """The names are unique."""
     assert len(set(NAMES)) == len(NAMES)
     listed, without_help = (CliRunner().invoke(app, arguments).output for arguments in (["--help"], []))
     assert without_help.strip() == listed.strip()

@@ -1,4 +1,4 @@
-"""Corrupted patches: the closed form against drawn dropout."""
+"""Corrupted patches: the closed form compared with drawn dropout."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The comparison of two dictionaries, on noise in the place of CIFAR-10."""
+"""The comparison of two dictionaries, on noise instead of CIFAR-10."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,14 +43,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def patches(inputs: dict[str, Path]) -> np.ndarray:
-    """(PATCHES, 48) those that are measured."""
+    """Returns the measured patches, (PATCHES, 48)."""
     data = load_dataset("cifar10", "test", inputs["data-dir"])
     return random_patches(data, 4, PATCHES, np.random.default_rng(derive_seed(0, "dictionary results"))).values
 
 
 @pytest.fixture(scope="module")
 def outputs(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder that was written, and what was printed."""
+    """Returns the written folder and the printed text."""
     output = tmp_path_factory.mktemp("written")
     return output / "dictionary", compare(inputs, output)
 
@@ -142,7 +142,7 @@ def test_dictionaries_of_different_patches_are_refused(inputs: dict[str, Path], 
 
 
 def test_our_dictionary_is_no_worse_than_the_published_one_by_two_percent() -> None:
-    """As it was measured when it was learned, on the same held-out patches."""
+    """The dictionary was measured when it was learned, on the same held-out patches."""
     comparison = load_json(Path(results.__file__).parent / "dictionary" / "results.json")["found"]
     worst = comparison["difference"]["value"] + 2 * comparison["difference"]["error"]
     assert worst <= 0.02 * comparison["measures"]["published"]["objective"]["value"]

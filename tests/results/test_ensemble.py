@@ -1,4 +1,4 @@
-"""The curve over ensemble sizes: the answers of evaluations in one pass, and what is written of them."""
+"""The curve over ensemble sizes: it has the answers of evaluations, and is written to files."""
 
 from pathlib import Path
 

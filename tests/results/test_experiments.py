@@ -40,7 +40,7 @@ Models = Mapping[str, nn.Module]
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Where small models are, by their role."""
+    """Returns the folders of small models by their role."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
     for name in ("defense", "unsupervised", "unquantized"):
@@ -61,7 +61,7 @@ def attacks_of(models: Models, experiment: str) -> dict[str, Attack]:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_can_be_evaluated(models: Models, experiment: str) -> None:
-    """Names differ, and the attacked model is one that scoring accepts."""
+    """The names are unique, and scoring accepts the attacked model."""
     description = EXPERIMENTS[experiment]
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     data = ImageSet("some", images, torch.arange(2), torch.arange(2), tuple("abcdefghij"))
@@ -84,7 +84,7 @@ def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Model
 
 @pytest.mark.parametrize("source", ["unsupervised", "unquantized"])
 def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
-    """Gradients of the crafting models on the same draws: no two agree, and none that differs is left out."""
+    """On the same draws, no two attacks have the same gradient, and no different gradient is left out."""
     images, labels, ids = random_images(3, channels=3, size=32)
 
     def gradient(model: nn.Module) -> Tensor:
@@ -185,7 +185,7 @@ def test_foreign_weights_are_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def shipped() -> Models:
-    """The models that ship, and a classifier in the place of the one whose weights do not."""
+    """Returns the shipped models, and a classifier instead of the one whose weights do not ship."""
     return {role: load_pretrained(name)[0] for role, name in SHIPPED_MODELS.items()} | {
         "adversarial": resnet32().eval()
     }

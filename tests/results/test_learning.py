@@ -1,4 +1,4 @@
-"""The curves of a model's trainings, of what its config.json keeps."""
+"""The curves of a model's trainings, from its config.json."""
 
 import csv
 from dataclasses import asdict

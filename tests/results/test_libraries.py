@@ -1,4 +1,4 @@
-"""The comparison with other libraries: what each attack does, and what is written about it."""
+"""The comparison with other libraries: the attacks, and the page."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attacked_models import distance
-from bent_model import bent_model, some_data
+from bent_model import bent_model, label_by_model
 from models import Linear, random_images
 from neuroae import resnet32
 from neuroae.attacks import APGDSettings, Perturbed, PGDSettings
@@ -26,7 +26,7 @@ SCORING = Scoring(draws=1)
 
 
 def attacks(model: nn.Module) -> dict[str, Perturbation]:
-    """The attacks of the cross-check, on another model."""
+    """Returns the attacks of the cross-check, on another model."""
     placed = []
     for attack in crosscheck(resnet32().eval()):
         placed.append(attack if isinstance(attack, LibraryAttack) else replace(attack, source=model))
@@ -96,10 +96,10 @@ def test_an_attack_that_a_library_lacks_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cross-check of a small model."""
+    """Returns the folder of a small model's cross-check."""
     torch.manual_seed(0)
     model, path = bent_model(), tmp_path_factory.mktemp("crosscheck") / "done"
-    evaluation = Evaluation(model, some_data(model), list(attacks(model).values()), SCORING, 50, "bent")
+    evaluation = Evaluation(model, label_by_model(model), list(attacks(model).values()), SCORING, 50, "bent")
     run_evaluation(evaluation, path)
     return path
 

@@ -1,4 +1,4 @@
-"""What measurements write: images saved on the way, what is crafted again after a stop and what is not."""
+"""The outputs of measurements: saved images are not crafted again after a stop."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from results.outputs import SavedImages, drop_commit
 
 
 class Stopped(Exception):
-    """Raised in place of a kill."""
+    """Raised instead of a kill."""
 
 
 def data(count: int = 7) -> ImageSet:
@@ -21,7 +21,7 @@ def data(count: int = 7) -> ImageSet:
 
 
 class Attack:
-    """Inverts images, notes whose, and stops before one of them."""
+    """Inverts images, records their ids, and stops before one of them."""
 
     def __init__(self, last: int | None = None) -> None:
         self.last = last
@@ -58,7 +58,7 @@ def test_attacks_of_other_names_have_files_of_their_own(tmp_path: Path) -> None:
 
 
 def test_blocks_of_other_images_are_refused(tmp_path: Path) -> None:
-    """The images that go on to more restarts follow from verdicts, which may be others after a stop."""
+    """Which images get more restarts depends on verdicts, which may change after a stop."""
     images = data()
     SavedImages(tmp_path, {}).images("the others", images, Attack(), 2)
     with pytest.raises(ValueError, match=r"2\.safetensors holds other images than expected"):

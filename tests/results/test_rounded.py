@@ -1,4 +1,4 @@
-"""Rounded images: what changes is counted against the images as they are, on the draws of the records."""
+"""Rounded images are compared with the unrounded ones, on the draws of the records."""
 
 from pathlib import Path
 

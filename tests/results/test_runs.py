@@ -1,4 +1,4 @@
-"""Evaluations by the command line: they are scored and reported, they continue, and what is small is kept."""
+"""Evaluations by the command line: they are scored and reported, resumed, and their small files published."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ TABLE1 = Experiment("Two attacks.", two_attacks, IMAGES, block=4)
 
 @pytest.fixture(scope="module", autouse=True)
 def probed() -> Iterator[list[tuple[str, Path]]]:
-    """Only notes the probes for the sanity report, which take longer than the rest."""
+    """Records the probes of the sanity report instead of running them, since they take long."""
     probes: list[tuple[str, Path]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -44,7 +44,7 @@ def probed() -> Iterator[list[tuple[str, Path]]]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A folder with models, images and the evaluation, and the output of the command."""
+    """Returns a folder with models, images and the evaluation, and the command's result."""
     torch.set_num_threads(1)  # as in the tests, which could not go on with it otherwise
     folder = tmp_path_factory.mktemp("done")
     small_cifar10_defense().save_pretrained(folder / "defense")
@@ -54,7 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
 
 @pytest.fixture
 def folder(finished: tuple[Path, Result], tmp_path: Path) -> Path:
-    """A copy, to go on with."""
+    """Returns a copy of the folder that a test may change."""
     return shutil.copytree(finished[0], tmp_path / "copy")
 
 
@@ -90,7 +90,7 @@ def test_what_is_published_keeps_its_seconds(folder: Path) -> None:
 
 
 def test_a_classifier_answers_once(folder: Path) -> None:
-    """It draws nothing, so 10 answers would be the same."""
+    """It is deterministic, so 10 answers would be the same."""
     resnet32().eval().save_pretrained(folder / "undefended")
     only_clean = Experiment("Clean images.", lambda: [], 2, "undefended")
     result = evaluate(folder, name="table3-undefended", experiment=only_clean)

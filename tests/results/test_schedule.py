@@ -14,7 +14,7 @@ from results_data import run, small_cifar10_defense
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the command writes of 16 images, 4 of which are held out."""
+    """Returns the command's output for 16 images, of which 4 are held out."""
     images = torch.randint(256, (16, 3, 32, 32), dtype=torch.uint8)
     data = ImageSet("some", images, torch.arange(16) % 10, torch.arange(16), tuple("abcdefghij"))
     weights = small_cifar10_defense().state_dict()

@@ -1,4 +1,4 @@
-"""The models that ship: float16 where it does no harm, scores, and the card, with what attacks leave."""
+"""The models that ship: float16 if it is harmless, scores, and the card with accuracies under attacks."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def data(tmp_path: Path) -> ImageSet:
 
 
 def scored(votes: Tensor, draws: Tensor) -> CleanScores:
-    """Of images of class 0: (N,) votes and (E, N) draws."""
+    """Returns the records of images of class 0 with these votes, (N,), and draws, (E, N)."""
     pairs = enumerate(zip(votes.tolist(), draws.T.tolist(), strict=True))
     return CleanScores(
         [Record(CLEAN, image, 0, vote, tuple(each), 0.0, 0.0, 0.0, 0, 0, 0, 0) for image, (vote, each) in pairs], 0.0
@@ -64,7 +64,7 @@ def test_float16_may_move_the_accuracy_by_three_tenths_of_a_point(
 
 
 def test_one_draw_is_the_mean_over_the_draws() -> None:
-    """Ten draws of 100 images, each with other mistakes; their vote is right throughout."""
+    """Ten draws make different mistakes on 100 images; their vote is always right."""
     votes = torch.zeros(100, dtype=torch.long)
     draws = torch.eye(10, dtype=torch.long).repeat(1, 10)
     trained = scored(votes, draws)

@@ -1,4 +1,4 @@
-"""The paper's numbers beside ours: which are shown, which are missing, and which must not be mixed."""
+"""The paper's numbers beside ours: shown numbers, missing ones, and numbers that must not be mixed."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def summary(folder: Path, attacks: dict[str, float], together: dict[str, float],
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Table 1 and the worst case of the adversarially trained classifier."""
+    """Returns a folder with Table 1 and the worst case of the adversarially trained classifier."""
     attacks = {"clean": 0.8, "W-NFGA identity": 0.6, "W-NFGA smooth": 0.5, "W-AIGA from unquantized": 0.4}
     attacks |= {"W-NFGA smooth from unquantized": 0.45, "PGD from adversarially trained": 0.55}
     together = {"linf 8/255, lowest of PW-T: W-AIGA from unquantized": 0.4, "linf 8/255, lowest of all: x": 0.4}
@@ -35,7 +35,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def page(results: Path) -> dict[tuple[str, str], list[str]]:
-    """The cells of each row by table and attack."""
+    """Returns the cells of each row by table and attack."""
     result = run("tables", "--output", results)
     text = (results / "README.md").read_text()
     assert result.stdout.strip() in text

@@ -1,11 +1,11 @@
-"""The worst case of a classifier: what more starting points do, and what is written of it."""
+"""The worst case of a classifier: the effect of more starting points, and the page."""
 
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
-from bent_model import bent_model, some_data
+from bent_model import bent_model, label_by_model
 from neuroae import resnet32
 from neuroae.utils.files import load_json, save_tensors
 from results.outputs import SavedImages
@@ -14,9 +14,9 @@ from results_data import cifar10_folder, run
 
 
 def test_more_starts_leave_fewer_right_answers(tmp_path: Path) -> None:
-    """The others attack only what the first left, and what they do not fool stays right."""
+    """The other starts attack only images that the first start did not fool."""
     model = bent_model()
-    data = some_data(model, 200)
+    data = label_by_model(model, 200)
     counts = {}
     for restarts in (1, 2, 8):
         rows = attack_from_starts(SavedImages(tmp_path / str(restarts), {}), model, data, restarts)

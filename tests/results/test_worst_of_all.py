@@ -1,4 +1,4 @@
-"""The worst of each image over several evaluations: what is joined, what is chosen, and what must not be mixed."""
+"""The worst of each image over several evaluations: the joined records, the choice, and refusals to mix."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def attacked(right: list[bool], **settings: Any) -> AttackCase:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """Table 1 on six images, and attacks beyond it on the first four; both have an attack of one name."""
+    """Returns a folder with Table 1 on six images and other attacks on the first four. One name occurs in both."""
     first = {"clean": AttackCase([*RIGHT[:5], False], CLEAN_IDENTITY)}
     first |= {"one": attacked([False, *RIGHT[1:]]), "two": attacked([True, True, False, *RIGHT[3:]])}
     second = {"clean": AttackCase(RIGHT[:4], CLEAN_IDENTITY), "one": attacked([True, False, True, True])}

@@ -1,4 +1,4 @@
-"""Stopping and going on: a run that was killed ends with the weights of one that was not."""
+"""Stops and resumes: a killed run ends with the weights of an uninterrupted one."""
 
 import copy
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Killed(Exception):
 
 @contextmanager
 def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[list[TrainingState]]:
-    """Trainings raise in the step after so many, before that changes anything; gives what each step changed."""
+    """Makes trainings raise after so many steps, and yields the list of the states that steps changed."""
     step = training_loop.step
     states: list[TrainingState] = []
 
@@ -89,7 +89,7 @@ def test_both_stages_of_an_unsupervised_training_go_on(
 
 
 def momenta(steps: list[TrainingState]) -> list[tuple[Tensor, Tensor]]:
-    """Each parameter with its momentum."""
+    """Returns each parameter with its momentum."""
     optimizer = steps[-1].optimizer
     parameters = optimizer.param_groups[0]["params"]
     return [(parameter, optimizer.state[parameter]["momentum_buffer"]) for parameter in parameters]
@@ -98,7 +98,7 @@ def momenta(steps: list[TrainingState]) -> list[tuple[Tensor, Tensor]]:
 def test_the_real_decoder_and_classifier_go_on_bit_for_bit(
     digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their weights lie in memory as channels_last, of which a file keeps nothing."""
+    """Weights are channels_last in memory, which a file does not store."""
     settings, few = replace(SETTINGS, epochs=1, batch_size=2), digits.take(slice(6))
     uninterrupted = small_model("defense")
     first, second = copy.deepcopy(uninterrupted), copy.deepcopy(uninterrupted)
@@ -130,7 +130,7 @@ def test_checkpoints_are_so_many_seconds_apart(
     seconds: dict[str, Any],
     steps: list[int],
 ) -> None:
-    """Of a clock on which steps take 25 seconds, and nothing else takes any."""
+    """The clock is replaced: steps take 25 seconds, and all else takes none."""
     clock, saved = [0.0], []
     step = training_loop.step
 
@@ -187,7 +187,7 @@ def test_another_run_is_not_continued(digits: ImageSet, tmp_path: Path, change: 
 
 
 def test_a_run_goes_on_with_its_own_atoms_and_validation_alone(digits: ImageSet, tmp_path: Path) -> None:
-    """The checkpoint's atoms would take the place of the model's."""
+    """The checkpoint's atoms would replace the model's."""
     train_supervised(small_defense(), digits, SETTINGS, Run(tmp_path))
     other = small_defense()
     atoms = other.encoder.atoms.clone()

@@ -18,7 +18,7 @@ def run_until(folder: Path, seconds: float) -> int:
 
 
 def test_a_kill_at_any_moment_costs_nothing(tmp_path: Path) -> None:
-    """Kills land in steps and in writes alike, since every step writes; each run gets a little further."""
+    """Every step writes a checkpoint, so kills happen in steps and in writes; each run gets a little further."""
     checkpoint = tmp_path / "killed" / "checkpoint-classifier.safetensors"
     steps = []
     for seconds in (0.02, 0.04, 0.06):

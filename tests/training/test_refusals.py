@@ -1,4 +1,4 @@
-"""What a training refuses before it learns, or writes, anything."""
+"""Refusals of a training before it learns or writes anything."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from neuroae.training import Run, train_plain, train_supervised, train_unsupervi
 
 
 class Chatty(Linear):
-    """Answers with its logits and more."""
+    """Returns a tuple of logits and more."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images), 3  # type: ignore[return-value]
@@ -26,7 +26,7 @@ def digits() -> ImageSet:
 
 
 class Flat(nn.Module):
-    """Answers with the pixels of all images in one row, times a weight."""
+    """Returns the pixels of all images in one row, times a weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def test_no_images(digits: ImageSet, part: str) -> None:
 
 
 def test_validation_images_that_do_not_fit_the_model(digits: ImageSet, tmp_path: Path) -> None:
-    """Before the first epoch, not at its end."""
+    """The error comes before the first epoch, not at its end."""
     validation = replace(digits, name="others", classes=(*digits.classes, "eleventh"))
     with pytest.raises(ValueError, match="model answers with 10 classes, expected the 11 of others"):
         train_plain(untrained(), digits, SETTINGS, Run(tmp_path / "run"), validation)

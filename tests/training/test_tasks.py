@@ -1,4 +1,4 @@
-"""What is minimized: each task's loss, written out, for the masks of a seed."""
+"""Each task's loss, compared with the formula written out, for the masks of a seed."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Training: the schedule, the steps, fresh masks, scores, and what each method touches."""
+"""Training: the schedule, the steps, fresh masks, scores, and the parameters that each method trains."""
 
 from dataclasses import replace
 from itertools import islice
@@ -185,7 +185,7 @@ def test_unsupervised_training_regresses_first_and_then_leaves_the_decoder(digit
 
 
 def test_a_frozen_decoder_keeps_its_statistics(digits: ImageSet) -> None:
-    """In evaluation mode, as it answers when the defense is used, while the classifier learns."""
+    """The autoencoder is in evaluation mode while the classifier learns, as when the defense is used."""
     model = small_defense()
     model.decoder.layer = nn.Sequential(model.decoder.layer, nn.BatchNorm2d(1))
     model.classifier.layer = nn.Sequential(model.classifier.layer, nn.BatchNorm1d(10))

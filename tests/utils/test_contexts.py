@@ -1,4 +1,4 @@
-"""Settings that are lent: inside they hold, and nobody else notices."""
+"""Settings for a block: they hold inside, and are restored afterwards."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -25,7 +25,7 @@ def test_draws_follow_from_the_seed_and_leave_the_generator_as_it_was() -> None:
 
 
 def test_models_are_made_without_a_look_at_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To save their states would start CUDA, and take memory on each of them."""
+    """Saving the states of other devices would start CUDA and take memory on each of them."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name in ("manual_seed_all", "get_rng_state", "set_rng_state"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: pytest.fail("touched a GPU"))

@@ -9,7 +9,7 @@ from neuroae.utils.devices import choose_device
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that takes tensors on any device."""
+    """Simulates a machine with two GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name in ("LOCAL_WORLD_SIZE", *devices.ISOLATION_VARIABLES):

@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them."""
+"""Several processes started by torchrun."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
 def run(*arguments: object) -> str:
-    """Runs Python on the arguments with one thread a process; returns what it printed."""
+    """Runs Python on the arguments with one thread for each process, and returns its output."""
     command = [sys.executable, *(str(argument) for argument in arguments)]
     finished = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
@@ -50,7 +50,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, images: int) -> None:
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_go_on_bit_for_bit(tmp_path: Path, processes: int) -> None:
-    """In the middle of an epoch, when each has running statistics of its own. Sums of three depend on their order."""
+    """It stops in mid-epoch, when processes' running statistics differ. Sums of three depend on their order."""
     starter = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
     run("-m", *starter, parallel_resume.__file__, tmp_path)
     (uninterrupted, notes), (resumed, _) = (
@@ -80,7 +80,7 @@ print([path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are listed where Linux has them")
 def test_a_group_leaves_no_threads(tmp_path: Path) -> None:
-    """One that outlives the group may abort the process when that ends."""
+    """A thread that outlives the group may abort the process at its end."""
     script = tmp_path / "script.py"
     script.write_text(LEFT_THREADS)
     printed = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", script)
@@ -90,7 +90,7 @@ def test_a_group_leaves_no_threads(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    """Of a training that two processes have done; its model is in the folder that comes last."""
+    """Returns the command of a training in two processes; its last argument is the model's folder."""
     few = ["--atoms", 12, "--top-t", 6, "--epochs", 1, "--limit", 48, "--hold-out", 8, "--batch-size", 8]
     folder = tmp_path_factory.mktemp("trained") / "model"
     command = ["-m", *TORCHRUN, "-m", "neuroae", "train", "--dataset", "digits", *few, "--output", folder]
@@ -105,7 +105,7 @@ def test_torchrun_trains_a_model_and_writes_it_once(command: list[object]) -> No
 
 
 def test_several_processes_validate_the_model_that_is_saved(command: list[object]) -> None:
-    """Each has statistics of batch normalization that follow from its own images."""
+    """Each process has its own statistics of batch normalization, from its own images."""
     model, notes = load_pretrained(str(command[-1]))
     assert isinstance(model, Defense)
     _, held_out = load_dataset("digits", "train").limited(48).hold_out(8, seed=0)

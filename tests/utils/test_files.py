@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and folders have one run at a time."""
+"""Files are written completely or not at all, and folders have one run at a time."""
 
 import errno
 import json
@@ -127,7 +127,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, existing: bool
 
 
 def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(tmp_path: Path) -> None:
-    """A limit on the length of files stands for it."""
+    """A limit on the length of files acts as a full disk."""
     resource = pytest.importorskip("resource")
     path = tmp_path / "file.safetensors"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -286,7 +286,7 @@ def test_a_claim_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
 
 
 def test_a_kill_while_tensors_are_written_leaves_nothing_that_is_not_removed(tmp_path: Path) -> None:
-    """Whatever the library does beside the file: every name that is seen is one that is removed."""
+    """Every temporary name that appears during a write is one that ``remove_leftovers`` removes."""
     path, names = tmp_path / "some.safetensors", set[str]()
     with watched(tmp_path, names):
         for _ in range(5):
@@ -299,7 +299,7 @@ def test_a_kill_while_tensors_are_written_leaves_nothing_that_is_not_removed(tmp
 
 @contextmanager
 def watched(folder: Path, names: set[str]) -> Iterator[None]:
-    """Adds the names of the files that come and go in the meantime."""
+    """Collects the names of all files that exist at some time during the block."""
     end = threading.Event()
 
     def watch() -> None:

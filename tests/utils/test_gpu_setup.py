@@ -1,4 +1,4 @@
-"""What is set up before work on a GPU, as far as a machine without one can tell."""
+"""Set-up before work on a GPU, as far as it can be tested without one."""
 
 from contextlib import suppress
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from neuroae.utils import distributed
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What torch is told by a process that ``torchrun`` started, in order."""
+    """Records the calls of torch by a process that ``torchrun`` started, in order."""
     log: list[object] = []
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     monkeypatch.setattr(torch.cuda, "set_device", log.append)

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process where that was asked for, and large pages are asked for under it."""
+"""``keep_freed_memory``: freed memory stays with the process, in large pages."""
 
 import platform
 import resource
@@ -52,7 +52,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glib
 @pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="needs transparent huge pages")
 @pytest.mark.parametrize(("setting", "expected"), [("kept", "True"), ("default", "False"), ("limited", "False")])
 def test_large_pages_are_asked_for_under_what_is_kept(setting: str, expected: str) -> None:
-    """Not where a limit on addresses would count what is only reserved."""
+    """Not under a limit on addresses, which would count reserved ones."""
 
     def limit() -> None:
         if setting == "limited":

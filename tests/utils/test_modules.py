@@ -1,4 +1,4 @@
-"""Words for what a model is made of: other for another model, the same in every process and version of PyTorch."""
+"""Descriptions of a model: different for different models, the same in every process and version of PyTorch."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def mixed(dropout: float = 0.1) -> nn.Module:
 
 
 def test_addresses_are_left_out() -> None:
-    """The activation is a function, whose address differs from process to process."""
+    """The activation is a function, whose address differs between processes."""
     assert structure(mixed()) == structure(mixed())
     assert "0x" not in str(structure(mixed()))
 

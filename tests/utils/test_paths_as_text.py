@@ -1,4 +1,4 @@
-"""Folders and files may be named by text wherever the interface takes them."""
+"""Functions that take folders and files accept them as text."""
 
 from pathlib import Path
 

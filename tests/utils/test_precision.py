@@ -1,4 +1,4 @@
-"""Precisions: what is refused, and what is said where bfloat16 is slow."""
+"""Precisions: refusals, and the warning where bfloat16 is slow."""
 
 import warnings
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_slow_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch, precision: str, 
 
 
 def test_a_processor_with_avx512_has_fast_bfloat16() -> None:
-    """oneDNN asks for AVX-512; whether the processor has it is read where PyTorch does not."""
+    """oneDNN needs AVX-512. The test reads from /proc/cpuinfo whether the processor has it."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text().splitlines() if described.exists() else []
     flags = next((line for line in lines if line.startswith("flags")), None)

@@ -1,4 +1,4 @@
-"""Progress, where the standard error is something else than a file."""
+"""Progress bars when the standard error is not a file."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from neuroae.utils.progress import progress_bar
 
 
 class Writer:
-    """What logging frameworks put in the place of the standard error."""
+    """A replacement for the standard error, as logging frameworks install it."""
 
     def __init__(self) -> None:
         self.text = ""

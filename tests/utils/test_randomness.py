@@ -36,7 +36,7 @@ def test_derived_seeds_are_seeds(seed: int, purpose: str, position: list[int]) -
 
 
 def test_derived_seeds_are_the_same_in_every_version() -> None:
-    """Records can be reproduced only as long as the derivation stays."""
+    """A change of the derivation would make records irreproducible."""
     assert derive_seed(5, "scoring", 1, 2) == 6884130339146989181
 
 

@@ -1,4 +1,4 @@
-"""Names of version 0.1: each still imports the module that it was, and says what it is called now."""
+"""Names of version 0.1: each still imports its module, and a warning gives the new name."""
 
 import importlib
 import subprocess

@@ -1,4 +1,4 @@
-"""What a result says that it was made with."""
+"""The versions that a result records."""
 
 import hashlib
 import subprocess

@@ -25,4 +25,4 @@ def test_examples_of_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """The second attacks the model that the first trains."""
     monkeypatch.chdir(tmp_path)
     run_examples("docs/training.md", 1)
-    run_examples("docs/evaluation.md", 3)
+    run_examples("docs/evaluation.md", 4)

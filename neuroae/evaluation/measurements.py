@@ -94,8 +94,8 @@ def least_seconds(runs: Sequence[Callable[[], None]], device: torch.device) -> l
 ANSWERED_IMAGES = 4
 # A gradient of any size is kept as its products with so many vectors of random signs: they differ if gradients do.
 PRODUCTS = 64
-# In shares of the largest logit or product: other processors round the last bits otherwise, and a ReLU at 0 passes
-# them on.
+# In shares of the largest logit or product. Processors differ in the last bits, and a ReLU whose input is near 0 may
+# then be on here and off there.
 TOLERANCE = {"logits": 1e-3, "gradient": 1e-2}
 
 
@@ -127,7 +127,7 @@ class Behavior(NamedTuple):
 def behaviors(evaluation: Evaluation) -> dict[str, Any]:
     """Returns the behavior of the attacked model and of each source as JSON values, by the model's name.
 
-    A model that occurs again is kept as the name under which it occurred first.
+    A model that has several names is stored once; its other names refer to the first.
     """
     block = evaluation.load(0)
     seed = derive_seed(evaluation.scoring.seed, "behavior")

@@ -49,7 +49,7 @@ class Bar:
         attack: The attack whose passes move the bar within a block.
         images: The number of images, finished ones included.
         done: Images that were finished before.
-        right: How many of the finished images were answered rightly.
+        right: How many of the finished images were classified correctly.
     """
 
     def __init__(self, title: str, attack: Perturbation, images: int, done: int = 0, right: int = 0) -> None:
@@ -70,7 +70,7 @@ class Bar:
         self.bar.update(passes / self.passes)
 
     def scored(self, images: int, right: int) -> None:
-        """Moves the bar to the end of a block of so many images, ``right`` of them answered rightly."""
+        """Moves the bar to the end of a block of so many images, ``right`` of them classified correctly."""
         self.done += images
         self.right += right
         self.show()
@@ -232,7 +232,7 @@ def missing_blocks(files: Files, evaluation: Evaluation, records: dict[Key, Reco
 
 
 def forget(files: Files, evaluation: Evaluation, missing: Tensor, records: dict[Key, Record]) -> None:
-    """Removes records and times of blocks that will be made again: nothing would tell old records from new ones."""
+    """Removes records and times of blocks that will be made again, lest two records of one image differ."""
     blocks = {(evaluation.all_attacks[row].name, block) for row, block in missing.nonzero().tolist()}
     images = {(attack, image) for attack, block in blocks for image in evaluation.part(block).ids.tolist()}
     if images.intersection(records):

@@ -21,7 +21,7 @@ class Accuracy:
     """A number of right answers.
 
     Attributes:
-        correct: Images that are answered rightly.
+        correct: Images that are classified correctly.
         images: All images.
     """
 

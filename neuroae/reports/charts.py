@@ -116,7 +116,7 @@ def sweep_lines(
 
 
 def persistent_curve(records: Sequence[Record]) -> list[float]:
-    """Returns the share of images that k draws all answer rightly, for k = 1 to E, as a mean over all sets of k."""
+    """Returns the share of images that k draws all classify correctly, for k = 1 to E: the mean over all sets."""
     draws = len(records[0].draws)
     right = [sum(answer == record.label for answer in record.draws) for record in records]
     return [fmean(comb(count, k) / comb(draws, k) for count in right) for k in range(1, draws + 1)]

@@ -272,7 +272,7 @@ class Examples:
 
 
 def examples(results: Results) -> list[Examples]:
-    """Returns a few images that are answered rightly when clean, under each attack that has them."""
+    """Returns a few images that are classified correctly when clean, under each attack that has them."""
     ids = choose(results)
     every = (examples_of(results, attack, ids) for attack in results.records)
     return [each for each in every if each.images]

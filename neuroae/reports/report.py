@@ -50,11 +50,12 @@ from .tables import (
 
 FIXED_MASKS = "FIXED MASKS, for debugging: these results say nothing about the random model."
 BATCH_DEPENDENT = (
-    "NOT ROBUSTNESS: the model answers an image by the images beside it, so these accuracies hold for these batches "
-    "alone; see the sanity report."
+    "NOT ROBUSTNESS: the answer to an image depends on the other images in its batch, so these accuracies hold for "
+    "these batches alone; see the sanity report."
 )
 UNFINISHED = (
-    "UNFINISHED: the evaluation is not done. Accuracies are of the images that are, which may differ among attacks."
+    "UNFINISHED: the evaluation is not done. Accuracies are of the images that are finished, which may differ among "
+    "attacks."
 )
 
 

@@ -260,11 +260,11 @@ def pairing(results: Results) -> Pairing | None:
 NOTES = """\
 Accuracies are upper bounds: other attacks, or larger budgets, may leave less. Intervals are at 95%. With E draws, E
 realizations vote on each image (Clopper-Pearson interval over images). E = 1 is the accuracy of a single draw, as the
-mean over these draws (bootstrap over images). "All draws right" counts images that every draw answers rightly: only
-these hold against an attacker who may ask again until an answer is wrong. No attack and no selection saw the scoring
-draws. For several attacks at one budget, the worst of each image is chosen on other draws, and the lowest accuracy,
-which is the paper's rule, on the scoring draws themselves. For an attack on the ensemble as deployed, one gradient is
-that of all members together."""
+mean over these draws (bootstrap over images). "All draws right" counts images that every draw classifies correctly:
+only these hold against an attacker who may ask again until an answer is wrong. No attack and no selection saw the
+scoring draws. For several attacks at one budget, the worst of each image is chosen on other draws, and the lowest
+accuracy, which is the paper's rule, on the scoring draws themselves. For an attack on the ensemble as deployed, one
+gradient is that of all members together."""
 
 
 class Column(NamedTuple):

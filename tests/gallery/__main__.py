@@ -28,8 +28,8 @@ TITLE = """\
 Front ends before the CIFAR-10 classifier that ships (epsilon 8/255), and classifiers of handwritten digits (0.2), all
 known to be worth nothing; their parameters stand in `tests/gallery/defenses.py`. "Falls without it" counts the images
 that a plain attack, the quick suite, breaks without the defense; what the suites leave is the share of these images
-that the defense still answers rightly, by a vote of 10 draws where it is random. "Fell to" is the stage of `standard`
-that took most.
+that the defense still classifies correctly, by a vote of 10 draws where it is random. "Fell to" is the stage of
+`standard` that took most.
 """
 
 

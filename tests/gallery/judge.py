@@ -18,7 +18,7 @@ EPSILONS = {"cifar10": 8 / 255, "digits": 0.2}
 class Judged:
     """
     Attributes:
-        clean: Share of all images that the defense answers rightly.
+        clean: Share of all images that the defense classifies correctly.
         falling: Images that a plain attack breaks without the defense.
         left: Of these, the images that the suite leaves.
         stage: The stage that took most.
@@ -58,5 +58,5 @@ def judge(broken: Broken, data: ImageSet, suite: str, block: int = 64) -> Judged
 
 
 def right_answers(verdict: Verdict) -> Mapping[int, bool]:
-    """Which images the vote of the scoring draws answers rightly under the suite, by id."""
+    """Which images the vote of the scoring draws classifies correctly under the suite, by id."""
     return {record.image: record.vote == record.label for record in verdict.results.records[verdict.attack]}

@@ -115,7 +115,7 @@ def grouped(points: Iterable[SettingPoint], key: Callable[[SettingPoint], object
 
 
 class Verdicts:
-    """Which images of an attack are answered rightly.
+    """Which images of an attack are classified correctly.
 
     Attributes:
         attack: The attack's name.
@@ -127,7 +127,7 @@ class Verdicts:
         records = list(records)
         self.attack = attack
         self.right = {record.image: record.vote == record.label for record in records}
-        self.held = sum(record.selection <= 0 for record in records) / len(records)
+        self.selection_accuracy = sum(record.selection <= 0 for record in records) / len(records)
 
     @property
     def accuracy(self) -> Accuracy:
@@ -194,7 +194,7 @@ def records_of(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def strongest(attacks: Iterable[Verdicts]) -> Verdicts:
     """Returns the attack that fools most on the selection draws, so that scoring draws choose nothing."""
-    return min(attacks, key=lambda attack: attack.held)
+    return min(attacks, key=lambda attack: attack.selection_accuracy)
 
 
 Kind = Callable[[Threat], bool]
@@ -264,14 +264,14 @@ GRADIENT_FREE = Comparison(
     is_white_box,
     is_gradient_free,
     "a white-box attack and a gradient-free attack at the same budget",
-    "A gradient tells more than a search that only compares answers. If it does worse, it leads nowhere.",
+    "A gradient tells more than a search that only compares answers. A gradient that does worse leads nowhere.",
     "Report the accuracy under the gradient-free attack, and look for a better surrogate gradient.",
 )
 COMPARISONS = (ITERATIVE, TRANSFER, GRADIENT_FREE)
 NOTHING_FOOLED = "Compare attacks that fool some images: use more images, more steps or a larger epsilon."
 
 
-class Meeting(NamedTuple):
+class Matchup(NamedTuple):
     """The strongest attacks of two kinds at one budget, on the images that both have.
 
     Attributes:
@@ -279,7 +279,7 @@ class Meeting(NamedTuple):
         stronger: The attack that should be no weaker.
         weaker: The attack that it is compared with.
         pairs: The two on the same images, the stronger first.
-        fooled: Images that one of them or both fool, of those that are answered rightly when clean.
+        fooled: Images that one of them or both fool, of those that are classified correctly when clean.
     """
 
     budget: Budget
@@ -305,28 +305,30 @@ class Meeting(NamedTuple):
 def compare(comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> Check:
     """Compares the strongest attacks of two kinds at every budget.
 
-    Passes where, at every budget, at least as many images are fooled only by the attack that should be stronger as
-    only by the other one. Each strongest attack is chosen on the selection draws.
+    One of the two should fool more images. The check passes where it does at every budget: where it alone fools at
+    least as many images as the other alone. Each strongest attack is chosen on the selection draws.
     """
-    met = list(meetings(comparison, threats, verdicts))
-    if not met:
+    matchups = list(find_matchups(comparison, threats, verdicts))
+    if not matchups:
         reason, advice = f"needs {comparison.missing}", f"Evaluate {comparison.missing}."
         return unmeasured(comparison.name, reason, comparison.meaning, advice)
-    verdict = worst(meeting.verdict for meeting in met)
-    comparable = [meeting.pairs.verdict for meeting in met if meeting.fooled]
+    verdict = worst(meeting.verdict for meeting in matchups)
+    comparable = [meeting.pairs.verdict for meeting in matchups if meeting.fooled]
     advice_parts = [comparison.advice] if worst(comparable) != "pass" else []
-    advice_parts += [NOTHING_FOOLED] if len(comparable) < len(met) else []
+    advice_parts += [NOTHING_FOOLED] if len(comparable) < len(matchups) else []
     return Check(
         comparison.name,
         verdict,
-        "; ".join(map(str, met)),
+        "; ".join(map(str, matchups)),
         comparison.meaning,
         " ".join(advice_parts),
-        {f"{one.budget}: {name}": value for one in met for name, value in one.pairs._asdict().items()},
+        {f"{one.budget}: {name}": value for one in matchups for name, value in one.pairs._asdict().items()},
     )
 
 
-def meetings(comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]) -> Iterator[Meeting]:
+def find_matchups(
+    comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]
+) -> Iterator[Matchup]:
     """Yields a meeting for every budget at which there are attacks of both kinds on common images."""
     for budget, attacks in by_budget(threats, verdicts).items():
         stronger = [verdicts[threat.name] for threat in attacks if comparison.stronger(threat)]
@@ -335,11 +337,11 @@ def meetings(comparison: Comparison, threats: Iterable[Threat], verdicts: Mappin
             first, second = strongest(stronger), strongest(weaker)
             pairs = Pairs.of(first.right, second.right)
             if pairs is not None:
-                yield Meeting(budget, first, second, pairs, count_fooled(first, second, verdicts.get(CLEAN)))
+                yield Matchup(budget, first, second, pairs, count_fooled(first, second, verdicts.get(CLEAN)))
 
 
 def count_fooled(first: Verdicts, second: Verdicts, clean: Verdicts | None) -> int:
-    """Counts images that either attack fools, of those that are answered rightly when clean where that is recorded."""
+    """Counts images that either attack fools, without those that are known to be misclassified when clean."""
     common = first.right.keys() & second.right.keys()
     wrong = {image for image in common if not (first.right[image] and second.right[image])}
     return len(wrong if clean is None else {image for image in wrong if clean.right.get(image, True)})

@@ -92,7 +92,7 @@ def reaches_chance(threats: Iterable[Threat], verdicts: Mapping[str, Verdicts], 
 
     Args:
         threats: The attacks of the evaluation.
-        verdicts: Which images are answered rightly under each of them.
+        verdicts: Which images are classified correctly under each of them.
         labels: The true classes of the images.
     """
     large = [
@@ -309,7 +309,7 @@ def in_ball(measured: Sequence[Measured]) -> Check:
 def in_ball_as_bytes(measured: Sequence[Measured]) -> Check:
     """Passes where no perturbation is larger than epsilon after rounding to 8 bits.
 
-    Rounding moves a pixel by up to half a level: images that leave the ball by that alone are a warning.
+    Rounding moves a pixel by up to half a level. Images that leave the ball only because of it are a warning.
     """
     most = max(measured, key=lambda each: each.rounded_excess)
     over = most.rounded_excess > most.tolerance

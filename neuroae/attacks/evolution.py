@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..utils.contexts import autocast
@@ -115,7 +114,12 @@ def evolution(
 
 def coarse_noise(images: Tensor, coarseness: int, seed: int, image_ids: Tensor) -> Tensor:
     """Normal deviates (B, C, H, W), the same on squares of ``coarseness`` pixels."""
+    return torch.special.ndtri(coarse_uniform(images, coarseness, seed, image_ids).clamp(min=2**-25))
+
+
+def coarse_uniform(images: Tensor, coarseness: int, seed: int, image_ids: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1), (B, C, H, W), the same on squares of ``coarseness`` pixels."""
     _, channels, height, width = images.shape
     shape = (channels, -(-height // coarseness), -(-width // coarseness))
-    deviates = torch.special.ndtri(random_uniform(seed, image_ids, shape).clamp(min=2**-25))
-    return F.interpolate(deviates, scale_factor=coarseness, mode="nearest")[..., :height, :width]
+    numbers = random_uniform(seed, image_ids, shape)
+    return numbers.repeat_interleave(coarseness, 2).repeat_interleave(coarseness, 3)[..., :height, :width]

@@ -1,6 +1,7 @@
 """The losses that attacks raise, and the predictions of random models (paper, eq. 8)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Literal, get_args
 
 import torch
@@ -105,13 +106,10 @@ def mean_margin(
         labels: (B,) int64.
         targets: (B,) int64, the target classes; None is untargeted.
     """
-    log_sum: Tensor | None = None
-    for logits in drawn_logits(model, images, draws, seed, image_ids):
-        if log_sum is None:
-            check_logits(logits, len(images), highest_class(labels, targets))
-        log_sum = add_log_probabilities(log_sum, logits.log_softmax(-1))
-    assert log_sum is not None
-    return vote_margin(log_sum, labels, targets)
+    drawn = drawn_logits(model, images, draws, seed, image_ids)
+    first = next(drawn)
+    check_logits(first, len(images), highest_class(labels, targets))
+    return vote_margin(sum_log_probabilities(chain([first], drawn)), labels, targets)
 
 
 def mean_loss(
@@ -161,6 +159,15 @@ def drawn_logits(model: nn.Module, images: Tensor, draws: int, seed: int, image_
             logits = realize(first, count, images.repeat(count, 1, 1, 1)).float()
         check_logits(logits, count * len(images), 0)
         yield from logits.split(len(images))
+
+
+def sum_log_probabilities(draws: Iterable[Tensor]) -> Tensor:
+    """Returns the log of the sum of the softmax outputs of draws, at least one, from their logits (B, classes)."""
+    log_sum: Tensor | None = None
+    for logits in draws:
+        log_sum = add_log_probabilities(log_sum, logits.log_softmax(-1))
+    assert log_sum is not None
+    return log_sum
 
 
 def add_log_probabilities(log_sum: Tensor | None, log_probabilities: Tensor) -> Tensor:

@@ -15,10 +15,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ..utils.contexts import frozen
 from ..utils.modules import takes_seeds
-from ..utils.randomness import derive_seed, random_uniform
+from ..utils.randomness import derive_seed
 from .bpda import LogProbabilities
 from .checks import check_inputs
 from .eot import eot_gradient
+from .evolution import coarse_uniform
 from .losses import drawn_logits, margin
 from .protocol import batch_seed, realizer
 from .straight_through import StraightThrough
@@ -161,7 +162,7 @@ def examine_gradient(
             average="mean",
             loss="margin",
         )
-    except (RuntimeError, NotImplementedError):  # of torch, where something has no derivative
+    except (RuntimeError, NotImplementedError):  # torch raises them where an operation has no derivative
         return Examination("none", 1.0, 0.0, 0.0, 0.0)
     zero, broken = (float(count.sum()) / (draws * len(images)) for count in (estimate.zero, estimate.invalid))
     predicted, measured = [], []
@@ -193,10 +194,7 @@ def is_connected(model: nn.Module, images: Tensor) -> bool:
 
 def coarse_signs(images: Tensor, seed: int, image_ids: Tensor) -> Tensor:
     """Random signs (B, C, H, W), the same on squares of ``COARSENESS`` pixels: finer noise hardly moves a model."""
-    _, channels, height, width = images.shape
-    shape = (channels, -(-height // COARSENESS), -(-width // COARSENESS))
-    signs = 1 - 2 * (random_uniform(seed, image_ids, shape) < 0.5).to(images.dtype)
-    return signs.repeat_interleave(COARSENESS, 2).repeat_interleave(COARSENESS, 3)[..., :height, :width]
+    return 1 - 2 * (coarse_uniform(images, COARSENESS, seed, image_ids) < 0.5).to(images.dtype)
 
 
 def mean_of_margins(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..utils.contexts import autocast
 from ..utils.randomness import derive_seed, random_uniform
-from .balls import BALLS, broadcast, norms_l2, project_l2, project_linf
+from .balls import BALLS, broadcast, norms_l2, project_l2, project_linf, unit_l2
 from .checks import check_inputs, check_settings
 from .losses import mean_margin
 from .protocol import batch_seed
@@ -142,10 +142,10 @@ def move_bump(perturbed: Tensor, images: Tensor, epsilon: float, side: int, seed
     swap = uniform[:, 4:5] < 0.5
     shape = torch.where(swap, bump(x, y, side), bump(y, x, side))
     pattern = torch.where(target, shape, 0) * random_signs(uniform[:, 5:])
-    mixed = unit(torch.where(target, offset, 0)) + unit(pattern)
+    mixed = unit_l2(torch.where(target, offset, 0)) + unit_l2(pattern)
     unused = (epsilon**2 - norms_l2(offset) ** 2).clamp(min=0)
     energy = (norms_l2(torch.where(target | source, offset, 0)) ** 2 + unused).sqrt()
-    moved = torch.where(target | source, 0, offset) + broadcast(energy, images) * unit(mixed)
+    moved = torch.where(target | source, 0, offset) + broadcast(energy, images) * unit_l2(mixed)
     return project_l2(images + moved, images, epsilon)
 
 
@@ -163,8 +163,3 @@ def bump(along: Tensor, across: Tensor, side: int) -> Tensor:
     distance = torch.maximum(2 * (along - middle).abs(), (across - (side - 1) / 2).abs()).round().long()
     falling = (1 / torch.arange(1, side + 3, device=along.device, dtype=torch.float32) ** 2).flip(0).cumsum(0).flip(0)
     return falling[distance.clamp(0, side + 1)] * torch.where(first, 1, -1)
-
-
-def unit(images: Tensor) -> Tensor:
-    """Divided by their l2 norms; zero stays zero."""
-    return images / broadcast(norms_l2(images).clamp(min=1e-12), images)

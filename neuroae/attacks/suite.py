@@ -7,7 +7,7 @@ gradients, transfer from other models, and search by answers alone. A probe of t
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from .bpda import LogProbabilities, Smoothed
 from .checks import check_inputs
 from .evolution import EvolutionSettings, evolution
 from .joint import JointSources
-from .losses import add_log_probabilities, drawn_logits, pick, vote_margin
+from .losses import drawn_logits, pick, sum_log_probabilities, vote_margin
 from .pgd import pgd
 from .probe import Probe
 from .protocol import batch_seed, call_optional
@@ -172,6 +172,16 @@ class Planner:
         """The model with logits, or with log-probabilities in the place of probabilities."""
         return LogProbabilities(self.model) if self.probe.probabilities else self.model
 
+    @property
+    def sigma(self) -> float:
+        """The standard deviation of noise and differences, on the scale of pixels."""
+        return self.epsilon / 2 if self.norm == "linf" else L2_SIGMA
+
+    @property
+    def no_repair(self) -> str:
+        """Why the gradient needs no stand-in; "" where it does."""
+        return "gradients agree with differences of the loss" if self.probe.gradient == "usable" else ""
+
     def offers(self) -> Iterator[Stage]:
         """Gradients that the model offers itself."""
         for name, view in (call_optional(self.model, "attack_gradients") or {}).items():
@@ -206,12 +216,11 @@ class Planner:
 
     def repairs(self) -> Iterator[Stage]:
         """Stand-ins for gradients that are dead or disagree with differences of the loss."""
-        believed = "gradients agree with differences of the loss" if self.probe.gradient == "usable" else ""
         settings = self.apgd("margin", max(self.probe.realizations, self.effort.realizations))
         other_loss = "" if self.effort.targets > 2 else "left out of the quick suite"
         views = self.repaired()
         for name, (view, reason) in views.items():
-            skipped = believed or ("" if view is not None else reason)
+            skipped = self.no_repair or ("" if view is not None else reason)
             crafting = view or self.model
             yield Stage(f"{name}, margin", crafting, settings, skipped=skipped)
             second = replace(settings, loss="cross-entropy")
@@ -219,9 +228,9 @@ class Planner:
         repaired = [view for view, _ in views.values() if view is not None]
         alive = [self.attacked] if self.probe.gradient == "misleading" else []
         base = next(iter([*repaired[::-1], *alive]), None)
-        smoothed = Smoothed(base or self.attacked, self.epsilon / 2 if self.norm == "linf" else L2_SIGMA)
+        smoothed = Smoothed(base or self.attacked, self.sigma)
         settings = self.apgd("margin", self.effort.realizations, draws=True)
-        skipped = believed or ("" if base is not None else "there is no gradient to smooth")
+        skipped = self.no_repair or ("" if base is not None else "there is no gradient to smooth")
         yield Stage("smoothed gradient, margin", smoothed, settings, from_best=True, skipped=skipped)
 
     def repaired(self) -> dict[str, tuple[nn.Module | None, str]]:
@@ -260,20 +269,19 @@ class Planner:
             0,
             True,
         )
-        believed = "gradients agree with differences of the loss" if self.probe.gradient == "usable" else ""
         settings = EvolutionSettings(
             self.epsilon,
             self.epsilon / 4,
             effort.evolution_steps,
             effort.evolution_pairs,
-            self.epsilon / 2 if self.norm == "linf" else L2_SIGMA,
+            self.sigma,
             draws=draws,
             norm=self.norm,
         )
-        yield Stage("evolution strategy", self.attacked, settings, 0, True, skipped=believed)
+        yield Stage("evolution strategy", self.attacked, settings, 0, True, skipped=self.no_repair)
 
 
-class Vote:
+class Vote(NamedTuple):
     """What realizations of the model say to images: the margin of their vote, and whether it is beyond luck.
 
     Attributes:
@@ -281,17 +289,18 @@ class Vote:
         fooled: (B,) bool, whether it is so by more than ``ERRORS_BEYOND_LUCK`` standard errors of a scoring vote.
     """
 
-    def __init__(self, logits: Sequence[Tensor], labels: Tensor, scoring_draws: int) -> None:
-        total: Tensor | None = None
-        for each in logits:
-            total = add_log_probabilities(total, each.log_softmax(-1))
-        assert total is not None
-        self.margin = vote_margin(total, labels, None)
+    margin: Tensor
+    fooled: Tensor
+
+    @classmethod
+    def of(cls, logits: Sequence[Tensor], labels: Tensor, scoring_draws: int) -> "Vote":
+        """Counts the vote of realizations by their logits (B, classes), with the bound for this many scoring draws."""
+        margin = vote_margin(sum_log_probabilities(logits), labels, None)
         probabilities = torch.stack([each.softmax(-1) for each in logits])
         rivals = probabilities.mean(0).scatter(-1, labels[:, None], -1).argmax(-1)
         leads = torch.stack([pick(each, rivals) - pick(each, labels) for each in probabilities])
-        error = leads.std(0) / scoring_draws**0.5 if len(leads) > 1 else torch.zeros_like(self.margin)
-        self.fooled = (self.margin > 0) & ~(leads.mean(0) < ERRORS_BEYOND_LUCK * error)
+        error = leads.std(0) / scoring_draws**0.5 if len(leads) > 1 else torch.zeros_like(margin)
+        return cls(margin, (margin > 0) & ~(leads.mean(0) < ERRORS_BEYOND_LUCK * error))
 
 
 def run_suite(
@@ -329,7 +338,8 @@ def run_suite(
     def vote(shown: Tensor, rows: Tensor, name: str) -> Vote:
         judged = derive_seed(batch_seed(model, seed, image_ids[rows]), f"suite {name}")
         with autocast("float32", shown.device):
-            return Vote(list(drawn_logits(judge, shown, draws, judged, image_ids[rows])), labels[rows], scoring_draws)
+            logits = list(drawn_logits(judge, shown, draws, judged, image_ids[rows]))
+        return Vote.of(logits, labels[rows], scoring_draws)
 
     everything = torch.arange(len(images), device=images.device)
     first = vote(images, everything, CLEAN)
@@ -348,14 +358,14 @@ def run_suite(
             attempt, trace = run_stage(stage, model, images, labels, best, rows, order, seed, image_ids, progress)
             shown = attempt.images.float().clamp(0, 1)
             new = vote(shown, rows, stage.name)
-            old = vote(best[rows], rows, stage.name) if draws > 1 else None
-            better = new.margin > (margin[rows] if old is None else old.margin)
-            margin[rows] = torch.where(better, new.margin, margin[rows] if old is None else old.margin)
+            # A deterministic model would answer as before: the image stands.
+            old = vote(best[rows], rows, stage.name) if draws > 1 else Vote(margin[rows], torch.zeros_like(rows) > 0)
+            better = new.margin > old.margin
+            margin[rows] = torch.where(better, new.margin, old.margin)
             best[rows[better]] = shown[better]
-            fooled = new.fooled & better if old is None else torch.where(better, new.fooled, old.fooled)
-            left[rows[fooled]] = number + 1
+            left[rows[torch.where(better, new.fooled, old.fooled)]] = number + 1
             gradients[number, rows.cpu()] = attempt.gradients
-            forwards[number, rows.cpu()] = attempt.forwards + draws * (1 if old is None else 2)
+            forwards[number, rows.cpu()] = attempt.forwards + draws * (2 if draws > 1 else 1)
             zero[rows] += attempt.zero
             invalid[rows] += attempt.invalid
             if trace:
@@ -404,8 +414,5 @@ def wrong_classes(
     model: nn.Module, images: Tensor, labels: Tensor, draws: int, seed: int, image_ids: Tensor
 ) -> Tensor:
     """(B, classes - 1) int64, the wrong classes of each image, the likeliest first."""
-    total: Tensor | None = None
-    for logits in drawn_logits(model, images, draws, seed, image_ids):
-        total = add_log_probabilities(total, logits.log_softmax(-1))
-    assert total is not None
+    total = sum_log_probabilities(drawn_logits(model, images, draws, seed, image_ids))
     return total.scatter(-1, labels[:, None], -torch.inf).argsort(-1, descending=True)[:, :-1]

@@ -27,7 +27,6 @@ from ..utils.markdown import table
 from ..utils.randomness import derive_seed
 from .attack import Progress
 from .folder import MANIFEST
-from .models import is_random
 from .plan import Evaluation, device_of
 from .results import Results
 from .run import run_evaluation
@@ -429,7 +428,7 @@ def evaluate(
     attack = suite_attack(
         module, data, epsilon=epsilon, norm=norm, suite=suite, sources=sources, seed=seed, folder=folder
     )
-    draws = DRAWS if is_random(module, data) else 1
+    draws = DRAWS if attack.probe.random else 1
     evaluation = Evaluation(module, data, [attack], Scoring(draws, seed), block, name)
     return Verdict.of(run_evaluation(evaluation, folder))
 

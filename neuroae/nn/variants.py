@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.contexts import drawing_from
-from ..utils.modules import takes_seeds
+from ..utils.modules import Wrapper, takes_seeds
 from ..utils.validation import check_integer
 from .defense import Defense, is_plain, share
 
@@ -111,7 +111,7 @@ class FixedMasks(nn.Module):
         return logits
 
 
-class FixedBatch(nn.Module):
+class FixedBatch(Wrapper):
     """Classifies any number of images with a model that takes batches of one size only.
 
     A batch is split into parts of that size. The last part is filled up with images of the batch, and their logits are
@@ -123,11 +123,9 @@ class FixedBatch(nn.Module):
     """
 
     def __init__(self, model: nn.Module, size: int) -> None:
-        super().__init__()
+        super().__init__(model)
         check_integer("size", size, 1)
-        self.model, self.size = model, size
-        # An assignment, since eval() would fail on models with a fixed mode.
-        self.training = False
+        self.size = size
 
     def forward(self, images: Tensor, **arguments: object) -> Tensor:
         """Returns logits (B, classes) of images (B, C, H, W). Splits arguments with an entry for each image, too."""

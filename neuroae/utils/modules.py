@@ -18,7 +18,6 @@ WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",
-    "FixedBatch": "model",
 }
 TORCH_ATTRIBUTES = vars(nn.Module()).keys()
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")

@@ -1,4 +1,4 @@
-"""Attacks on unusual models: those that work, and those that are refused."""
+"""Attacks on unusual models: which work, and which are refused."""
 
 from collections.abc import Callable
 

@@ -132,18 +132,18 @@ def test_a_lucky_vote_does_not_end_the_attack() -> None:
     logits = torch.where(torch.rand(20, 1) < 0.5, 3.0, -3.0) * torch.tensor([1.0, -1.0])
     draws = [each[None] for each in logits]
     labels = torch.tensor([int(sum(draw.softmax(-1) for draw in draws).argmin())])
-    vote = Vote(draws, labels, 10)
+    vote = Vote.of(draws, labels, 10)
     assert vote.margin > 0
     assert not vote.fooled
 
 
 def test_a_clear_vote_ends_it() -> None:
-    vote = Vote([torch.tensor([[0.0, 2.0]])] * 5, torch.tensor([0]), 10)
+    vote = Vote.of([torch.tensor([[0.0, 2.0]])] * 5, torch.tensor([0]), 10)
     assert vote.fooled
 
 
 def test_a_deterministic_answer_needs_no_bound() -> None:
-    assert Vote([torch.tensor([[0.0, 1e-3]])], torch.tensor([0]), 10).fooled
+    assert Vote.of([torch.tensor([[0.0, 1e-3]])], torch.tensor([0]), 10).fooled
 
 
 def test_targets_that_do_not_exist_are_passed_by() -> None:

@@ -1,10 +1,11 @@
 """A part of the gallery under the quick suite; ``python -m gallery`` judges all of it under both suites."""
 
 import pytest
+import torch
 
 from gallery.defenses import GALLERY
 from gallery.judge import first_images, judge
-from shared_data import SHARED, existing
+from neuroae.data import ImageSet
 
 # Quick to judge, and each broken by another stage. Those on digits need no data from elsewhere.
 PART = {"one-hot quantization": 30, "winners-take-all": 30, "stochastic activation pruning": 30}
@@ -22,11 +23,6 @@ def test_a_broken_defense_of_digits_falls(name: str, images: int) -> None:
 @pytest.fixture(scope="session")
 def cifar10_set(cifar10_test):  # type: ignore[no-untyped-def]
     """The first test images as a set."""
-    import torch
-
-    from neuroae.data import ImageSet
-
-    existing(SHARED)
     images, labels = cifar10_test
     return ImageSet("cifar10 test", images, labels, torch.arange(len(images)), tuple("0123456789"))
 

@@ -279,7 +279,7 @@ class Matchup(NamedTuple):
         stronger: The attack that should be no weaker.
         weaker: The attack that it is compared with.
         pairs: The two on the same images, the stronger first.
-        fooled: Images that one of them or both fool, of those that are classified correctly when clean.
+        fooled: Images that at least one of them fools and that are classified correctly when clean.
     """
 
     budget: Budget
@@ -341,7 +341,7 @@ def find_matchups(
 
 
 def count_fooled(first: Verdicts, second: Verdicts, clean: Verdicts | None) -> int:
-    """Counts images that either attack fools, without those that are known to be misclassified when clean."""
+    """Counts the images that at least one attack fools, except images that are misclassified when clean."""
     common = first.right.keys() & second.right.keys()
     wrong = {image for image in common if not (first.right[image] and second.right[image])}
     return len(wrong if clean is None else {image for image in wrong if clean.right.get(image, True)})

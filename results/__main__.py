@@ -28,11 +28,13 @@ from results.rounded import rounded
 from results.runs import run
 from results.schedule import schedule
 from results.shipping import cards, ship
+from results.suite import autoattack, suite
 from results.tables import tables, worst_of_1000, worst_of_all
 from results.worst_case import worst_case
 
 COMMANDS = {
     "Measurements": (
+        autoattack,
         autoencoder,
         corruption,
         curves,
@@ -42,6 +44,7 @@ COMMANDS = {
         learning,
         rounded,
         schedule,
+        suite,
         worst_case,
     ),
     "Tables": (tables, worst_of_all, worst_of_1000),

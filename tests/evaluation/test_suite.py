@@ -9,7 +9,8 @@ from torch import Tensor, nn
 import neuroae
 from neuroae.data import ImageSet
 from neuroae.evaluation import Verdict, load_evaluation
-from neuroae.evaluation.suite import AnswersOnly, shown_epsilon, suite_attack
+from neuroae.evaluation.suite import AnswersOnly, suite_attack
+from neuroae.evaluation.verdict import shown_epsilon
 from neuroae.reports import write_report
 
 EPSILON = 0.1

@@ -28,10 +28,10 @@ Made by `python -m results suite --data-dir DIR`; `report.html` holds the evalua
 
 AUTOATTACK_NOTE = """\
 The PGD adversarially trained ResNet-32 whose weights were published with the paper, the first {images:,} test images
-of CIFAR-10, epsilon 8/255. AutoAttack is the version "standard" of Croce and Hein (2020), put together from torchattacks'
-APGD, targeted APGD, targeted FAB and Square with the published 100 steps and 5,000 queries; torchattacks' own default
-is 10 steps. Passes are means over all images, those included that were wrong already. A gradient pass includes its
-forward pass. Seconds are those of crafting and scoring on {threads} threads.
+of CIFAR-10, epsilon 8/255. AutoAttack is the version "standard" of Croce and Hein (2020), put together from
+torchattacks' APGD, targeted APGD, targeted FAB and Square with the published 100 steps and 5,000 queries;
+torchattacks' own default is 10 steps. Passes are means over all images, those included that were wrong already. A
+gradient pass includes its forward pass. Seconds are those of crafting and scoring on {threads} threads.
 
 Made by `python -m results autoattack --data-dir DIR --weights FILE`; `report.html` holds the evaluation in full."""
 

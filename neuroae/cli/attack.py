@@ -1,6 +1,7 @@
 """``neuroae attack``: attack a model, or score adversarial images from elsewhere."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -14,18 +15,20 @@ from ..attacks import Average, LossName
 from ..attacks.balls import Norm
 from ..attacks.settings import Schedule
 from ..attacks.suite import SuiteName
-from ..data import DatasetName, ImageSet, load_dataset
+from ..data import DATASETS, ImageSet, load_dataset, own_dataset
 from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation, suite_attack
 from ..evaluation.attack import Perturbation, Variant, Widths, check_modes
-from ..evaluation.models import for_any_batch, is_function, is_random, load_model, require_fixable
+from ..evaluation.models import for_any_batch, is_random, load_model, require_fixable
+from ..evaluation.own_attack import load_own_attack
 from ..evaluation.ready_made import load_ready_made
 from ..models import pretrained_classes, shipped_names
-from ..models.presets import PRESETS
+from ..models.presets import PRESETS, Preset
 from ..nn.defense import Defense
 from ..reports.report import PAGE, write_report
 from ..utils import distributed
 from ..utils.contexts import Precision
 from ..utils.devices import choose_device
+from ..utils.functions import is_function
 from .methods import GRADIENT_FREE, TITLES, Budget, name_by_settings
 from .options import DataDir, Device, Download, ImageSize, Limit, Seed, parse_folder, parse_fraction, preset_option
 
@@ -38,7 +41,13 @@ def attack(
             "MODULE:FUNCTION, a function of yours that returns a torch.nn.Module from images in [0, 1] to logits."
         ),
     ],
-    dataset: Annotated[DatasetName, typer.Option(help="The data set whose images are attacked.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help=f"The data set whose images are attacked: {', '.join(DATASETS)}, or MODULE:FUNCTION, a function of "
+            "yours that returns images in [0, 1] and labels."
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -69,7 +78,9 @@ def attack(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Attack method: {', '.join(TITLES)}. Repeat for several.", show_default="pgd; none with --images"
+            help=f"Attack method: {', '.join(TITLES)}, or MODULE:FUNCTION, a function of yours from model, images, "
+            "labels and epsilon to perturbed images. Repeat for several.",
+            show_default="pgd; none with --images",
         ),
     ] = None,
     mode: Annotated[
@@ -97,6 +108,10 @@ def attack(
         LossName | None,
         typer.Option(help="Loss that attacks maximize.", show_default="cross-entropy; --mode selection: margin"),
     ] = None,
+    targeted: Annotated[
+        bool,
+        typer.Option("--targeted", help="Aim at the wrong class that MODEL finds likeliest in the clean image."),
+    ] = False,
     norm: Annotated[
         Norm, typer.Option(help="Norm of the perturbation. l2 needs --epsilon, and --attack pgd --step-size too.")
     ] = "linf",
@@ -217,6 +232,7 @@ def attack(
             "mode": mode,
             "variant": variant,
             "loss": loss,
+            "targeted": targeted or None,
             "step-size": step_size,
             "steps": steps,
             "realizations": realizations,
@@ -232,7 +248,9 @@ def attack(
     if suite is not None and single:
         raise ValueError(f"suite is {suite!r}, expected no option of single attacks beside it: --{next(iter(single))}")
     chosen_suite = suite or ("" if single else "standard")
-    methods = [] if chosen_suite else attack or ([] if images else ["pgd"])
+    named = [] if chosen_suite else attack or ([] if images else ["pgd"])
+    methods = [name for name in named if not is_function(name)]
+    functions = [name for name in named if is_function(name)]
     modes = mode or list(MODES)
     check_modes(modes)
     if norm == "l2" and methods and (not epsilon or (step_size is None and "pgd" in methods)):
@@ -241,7 +259,9 @@ def attack(
         raise ValueError(f"epsilon has {len(epsilon)} values, expected one with images, which must be within it")
     if chosen_suite and norm == "l2" and not epsilon:
         raise ValueError("norm is 'l2', which has no usual budget: give epsilon too")
-    preset = PRESETS[dataset]
+    preset = preset_of(dataset)
+    if is_function(dataset) and not epsilon:
+        raise ValueError(f"dataset is {dataset!r}, which has no usual budget: give epsilon too")
     budgets = [
         Budget(
             epsilon=size,
@@ -286,7 +306,13 @@ def attack(
                 Widths(selection_width, clamp_width),
             )
         ]
+        if targeted:
+            crafted = [replace(attack, name=f"{attack.name}, targeted", targeted=True) for attack in crafted]
         attacks += name_by_settings(crafted, epsilon=epsilon, steps=steps, realizations=realizations)
+    for function, size in product(functions, epsilon or [preset.epsilon]):
+        several = f", epsilon {size:g}" if epsilon and len(epsilon) > 1 else ""
+        own = load_own_attack(function, size, norm)
+        attacks.append(replace(own, name=own.name + several))
     if chosen_suite:
         others = {name: each for name, each in sources.items() if name} or shipped_sources(
             dataset, model, torch_device
@@ -305,14 +331,27 @@ def attack(
         print(f"\npage: {output / PAGE}")
 
 
-def shipped_sources(dataset: DatasetName, model: str, device: torch.device) -> dict[str, nn.Module]:
+def preset_of(dataset: str) -> Preset:
+    """Returns the settings that suit a data set; those of CIFAR-10 for a user's function, which has none of its own.
+
+    Raises:
+        ValueError: There is no such data set.
+    """
+    if is_function(dataset):
+        return PRESETS["cifar10"]
+    if dataset not in PRESETS:
+        raise ValueError(f"dataset is {dataset!r}, expected one of {', '.join(PRESETS)}, or MODULE:FUNCTION")
+    return PRESETS[dataset]
+
+
+def shipped_sources(dataset: str, model: str, device: torch.device) -> dict[str, nn.Module]:
     """Returns the classifier that ships for a data set, from which suites transfer attacks, unless it is the model."""
     name = f"{dataset}-undefended"
     return {name: load_model(name).to(device)} if name in shipped_names() and model != name else {}
 
 
 def load_images(
-    dataset: DatasetName,
+    dataset: str,
     hold_out: int,
     data_dir: Path | None,
     download: bool,
@@ -320,7 +359,17 @@ def load_images(
     limit: int | None,
     seed: int,
 ) -> ImageSet:
-    """Returns the test images, or the training images that a training held out."""
+    """Returns the test images, or the training images that a training held out.
+
+    Raises:
+        ValueError: The data set is a user's function, and an option is given that it does not have.
+    """
+    if is_function(dataset):
+        unfit = {"data-dir": data_dir, "download": download, "image-size": image_size, "hold-out": hold_out}
+        given = [name for name, value in unfit.items() if value]
+        if given:
+            raise ValueError(f"dataset is {dataset!r}, which takes no --{given[0]}")
+        return own_dataset(dataset).limited(limit)
     data = load_dataset(dataset, "train" if hold_out else "test", data_dir, download, image_size).limited(limit)
     return data.hold_out(hold_out, seed)[1] if hold_out else data
 

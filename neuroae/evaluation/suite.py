@@ -19,7 +19,7 @@ from ..attacks.balls import NORMS, Norm
 from ..attacks.checks import check_choice
 from ..attacks.settings import check_epsilon
 from ..attacks.suite import EFFORTS, Outcome, Stage, run_suite, suite_stages
-from ..data import ImageSet
+from ..data import ImageSet, image_set
 from ..models.fingerprints import state_fingerprint
 from ..utils.contexts import autocast, repeatable
 from ..utils.files import load_json
@@ -234,11 +234,3 @@ def evaluate(
     draws = DRAWS if attack.probe.random else 1
     evaluation = Evaluation(module, data, [attack], Scoring(draws, seed), block, name)
     return Verdict.of(run_evaluation(evaluation, folder))
-
-
-def image_set(images: Tensor, labels: Tensor | None) -> ImageSet:
-    """Returns images (N, C, H, W) float32 in [0, 1] with their labels (N,) int64 and positions as ids."""
-    if labels is None:
-        raise TypeError("labels is None, expected (N,) int64 with images in a tensor")
-    classes = tuple(str(number) for number in range(int(labels.max()) + 1)) if len(labels) else ()
-    return ImageSet("images", images, labels.cpu(), torch.arange(len(images)), classes)

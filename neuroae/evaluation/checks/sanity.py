@@ -105,9 +105,13 @@ def measure_images(folder: Path, threats: list[Threat]) -> list[Measured]:
     ]
 
 
+# Methods whose images other code made.
+FROM_ELSEWHERE = ("images", "function")
+
+
 def image_tolerance(threat: Threat) -> float:
     """Returns by how much a perturbation may exceed epsilon; images from elsewhere were accepted with more."""
-    if threat.budget is None or threat.crafting["method"] != "images":
+    if threat.budget is None or threat.crafting["method"] not in FROM_ELSEWHERE:
         return TOLERANCE
     return ball_tolerance(threat.budget.epsilon)
 

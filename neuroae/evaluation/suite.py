@@ -8,6 +8,7 @@ counted on draws that no attack saw.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ from torch import Tensor, nn
 from ..attacks import Perturbed, Probe, probe
 from ..attacks.balls import NORMS, Norm
 from ..attacks.checks import check_choice
-from ..attacks.settings import check_epsilon
+from ..attacks.settings import GradientSettings, check_epsilon
 from ..attacks.suite import EFFORTS, Outcome, Stage, run_suite, suite_stages
 from ..data import ImageSet, image_set
 from ..models.fingerprints import state_fingerprint
 from ..utils.contexts import autocast, repeatable
 from ..utils.files import load_json
 from ..utils.randomness import derive_seed
-from .attack import Progress
+from .attack import Attack, Progress
 from .folder import MANIFEST
+from .models import for_any_batch
 from .plan import Evaluation, device_of
 from .run import run_evaluation
 from .scoring import Block, Scoring
@@ -96,6 +98,11 @@ class SuiteAttack:
                 progress=progress,
             )
         return outcome.perturbed._replace(details=details_of(outcome, self.stages))
+
+    def gradient_attacks(self) -> list[Attack]:
+        """Returns the first stage that follows a gradient of the model as an attack of its own; none without one."""
+        stages = (stage for stage in self.stages if not stage.skipped and isinstance(stage.settings, GradientSettings))
+        return [Attack(stage.name, stage.model, stage.settings) for stage in islice(stages, 1)]
 
     def identity(self) -> dict[str, Any]:
         stages = [
@@ -227,7 +234,7 @@ def evaluate(
         TypeError, ValueError: An argument does not fit; the message names it.
     """
     data = images if isinstance(images, ImageSet) else image_set(images, labels)
-    module = model if isinstance(model, nn.Module) else AnswersOnly(model)
+    module = for_any_batch(name, model if isinstance(model, nn.Module) else AnswersOnly(model), data, block)
     attack = suite_attack(
         module, data, epsilon=epsilon, norm=norm, suite=suite, sources=sources, seed=seed, folder=folder
     )

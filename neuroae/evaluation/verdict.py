@@ -5,18 +5,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..attacks import Probe
 from ..attacks.suite import LARGER
 from ..utils.markdown import table
 from .checks.outcomes import Budget, Threat
+from .checks.stages import STANDS, stage_counts
 from .records import CLEAN, Record
 from .results import Results, load_evaluation
 from .statistics import Accuracy, vote_accuracy, worst_case
 
-STANDS, WRONG = -1, 0
+WRONG = 0
 COLUMNS = ("stage", "images taken", "left", "gradient passes an image", "forward passes an image", "")
 PART_COLUMNS = ("evaluation", "attack", "accuracy alone", "images that fell to it", "gradient passes an image")
 
@@ -206,20 +206,16 @@ def suite_names(results: Results) -> list[str]:
 
 def stage_results(results: Results, name: str) -> list[StageResult]:
     """Counts what each stage did, from records and from what is kept beside the images where it is still there."""
-    stages = results.attack(name)["stages"]
-    left_in = torch.tensor([STANDS if record.stage is None else record.stage for record in results.records[name]])
     details = results.details(name)
     rows = []
-    for number, stage in enumerate(stages):
-        entered = int(((left_in == STANDS) | (left_in > number)).sum())
-        fooled = int((left_in == number + 1).sum())
-        worked = 0 if stage["skipped"] else entered
+    for number, count in enumerate(stage_counts(results.attack(name), results.records[name])):
+        worked = 0 if count.skipped else count.entered
         gradients, forwards = (
             float(details[kind][:, number].sum()) / max(worked, 1) if kind in details else 0.0
             for kind in ("gradients", "forwards")
         )
-        left = entered - fooled
-        rows.append(StageResult(stage["name"], worked, fooled, left, gradients, forwards, stage["skipped"]))
+        left = count.entered - count.fooled
+        rows.append(StageResult(count.name, worked, count.fooled, left, gradients, forwards, count.skipped))
     return rows
 
 

@@ -15,11 +15,6 @@ from neuroae.evaluation.own_attack import OwnAttack
 SETTINGS = PGDSettings(epsilon=0.1, step_size=0.05, steps=2, realizations=1)
 
 
-@pytest.fixture(autouse=True)
-def without_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuroae.evaluation.run.probe_evaluation", lambda *_: None)
-
-
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval()

@@ -8,6 +8,7 @@ import typer
 from gallery.defenses import GALLERY
 from gallery.judge import EPSILONS, first_images, judge
 from neuroae.attacks.suite import EFFORTS
+from neuroae.evaluation.folder import slug
 from neuroae.utils.files import replacing, save_json
 from neuroae.utils.markdown import table
 from neuroae.utils.versions import versions
@@ -37,12 +38,14 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="Folder with CIFAR-10.")],
     images: Annotated[int, typer.Option(min=1, help="Test images, from the front.")] = 40,
     output: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("results/gallery"),
+    work: Annotated[Path, typer.Option(help="Folder for unfinished work.")] = Path("runs/gallery"),
 ) -> None:
     """Judge every defense of the gallery by both suites."""
     rows, numbers = [], {}
     for name, broken in GALLERY.items():
         data = first_images(broken.dataset, images, data_dir)
-        quick, standard = (judge(broken, data, suite) for suite in ("quick", "standard"))
+        folder = work / slug(name)
+        quick, standard = (judge(broken, data, suite, work=folder) for suite in ("quick", "standard"))
         numbers[name] = {"quick": vars(quick), "standard": vars(standard), "allowed": broken.allowed}
         rows.append(
             (

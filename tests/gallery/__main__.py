@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from gallery.defenses import GALLERY
-from gallery.judge import EPSILONS, first_images, judge
+from gallery.defenses import GALLERY, Broken
+from gallery.judge import EPSILONS, Judged, first_images, judge
 from neuroae.attacks.suite import EFFORTS
+from neuroae.data import ImageSet
 from neuroae.evaluation.folder import slug
-from neuroae.utils.files import replacing, save_json
+from neuroae.utils.files import load_json, replacing, save_json
 from neuroae.utils.markdown import table
 from neuroae.utils.versions import versions
 
@@ -44,8 +45,8 @@ def main(
     rows, numbers = [], {}
     for name, broken in GALLERY.items():
         data = first_images(broken.dataset, images, data_dir)
-        folder = work / slug(name)
-        quick, standard = (judge(broken, data, suite, work=folder) for suite in ("quick", "standard"))
+        files = (work / f"{slug(name)}-{suite}-{images}.json" for suite in EFFORTS)
+        standard, quick = (resumed(file, broken, data, suite) for file, suite in zip(files, EFFORTS, strict=True))
         numbers[name] = {"quick": vars(quick), "standard": vars(standard), "allowed": broken.allowed}
         rows.append(
             (
@@ -65,6 +66,13 @@ def main(
     command = f"Made by `PYTHONPATH=tests python -m gallery --data-dir DIR --images {images}`."
     with replacing(output / "README.md") as temporary:
         temporary.write_text("\n".join((TITLE, table(COLUMNS, rows), "", command, "")), encoding="utf-8")
+
+
+def resumed(path: Path, broken: Broken, data: ImageSet, suite: str) -> Judged:
+    """Returns what a run that was stopped found already, or judges the defense and keeps that in the file."""
+    if not path.exists():
+        save_json(path, vars(judge(broken, data, suite)))
+    return Judged(**load_json(path))
 
 
 if __name__ == "__main__":

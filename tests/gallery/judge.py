@@ -41,23 +41,14 @@ def first_images(dataset: str, count: int, data_dir: Path | None) -> ImageSet:
     return load_dataset(dataset, "test", data_dir if dataset == "cifar10" else None).limited(count)
 
 
-def judge(broken: Broken, data: ImageSet, suite: str, block: int = 64, work: Path | None = None) -> Judged:
-    """Runs the suite on a defense, and the quick suite on the model without it.
-
-    Args:
-        broken: The defense.
-        data: The images.
-        suite: "standard" or "quick".
-        block: Images in a batch.
-        work: A folder from which a run that was stopped goes on; None keeps everything in memory.
-    """
+def judge(broken: Broken, data: ImageSet, suite: str, block: int = 64) -> Judged:
+    """Runs the suite on a defense, and the quick suite on the model without it."""
     epsilon = EPSILONS[broken.dataset]
 
-    def run(model: nn.Module, suite: str, name: str) -> Verdict:
-        folder = None if work is None else work / name
-        return neuroae.evaluate(model, data, epsilon=epsilon, suite=suite, block=block, folder=folder, name=name)
+    def run(model: nn.Module, suite: str) -> Verdict:
+        return neuroae.evaluate(model, data, epsilon=epsilon, suite=suite, block=block)
 
-    plain, verdict = run(broken.plain(), "quick", "plain"), run(broken.build(), suite, suite)
+    plain, verdict = run(broken.plain(), "quick"), run(broken.build(), suite)
     falling = {image for image, right in right_answers(plain).items() if not right}
     right = right_answers(verdict)
     results = verdict.results

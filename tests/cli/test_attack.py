@@ -98,6 +98,13 @@ def test_steps_are_as_long_beside_every_epsilon(models: Path, tmp_path: Path) ->
     assert other.attack("PGD")["settings"]["step_size"] == 0.2
 
 
+def test_square_searches_the_l2_ball(models: Path, tmp_path: Path) -> None:
+    options = ["--dataset", "digits", "--limit", 4, "--norm", "l2", "--epsilon", 0.5, "--queries", 5]
+    results = attacked(models / "plain", *options, "--attack", "square", output=tmp_path)
+    assert results.attack("Square")["settings"]["norm"] == "l2"
+    assert all(0 < record.l2 <= 0.5 + 1e-6 for record in results.records["Square"])
+
+
 def test_a_classifier_beside_a_defense_has_no_variant(models: Path, tmp_path: Path) -> None:
     sources = ["--source", models / "plain", "--variant", "mean-field", "--restarts", 2]
     results = attacked(models / "defense", *QUICK, "--mode", "w-aiga", *sources, output=tmp_path)
@@ -329,10 +336,6 @@ def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
         (["defense", "--attack", "pgd", "--norm", "l2", "--epsilon", "1"], "norm is 'l2', which has no usual budget"),
         (["defense", "--norm", "l2"], "norm is 'l2', which has no usual budget: give epsilon too"),
         (["defense", "--suite", "quick", "--steps", "2"], "suite is 'quick', expected no option of single attacks"),
-        (
-            ["defense", "--norm", "l2", "--attack", "square", "--epsilon", "1"],
-            "expected 'linf' for the attack 'square'",
-        ),
         (["defense", "--epsilon", "8"], "epsilon is 8.0, expected in [0, 1]"),
         (["defense", "--step-size", "0"], "step_size is 0.0, expected above 0"),
         (["plain", "--variant", "mean-field"], "source is a ResNet32, expected a Defense"),

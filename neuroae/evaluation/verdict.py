@@ -8,10 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from ..attacks import Probe
-from ..attacks.suite import LARGER
 from ..utils.markdown import table
 from .checks.outcomes import Budget, Threat
-from .checks.stages import STANDS, stage_counts
+from .checks.stages import STANDS, larger_budgets, stage_counts, what_larger_budgets_took
 from .records import CLEAN, Record
 from .results import Results, load_evaluation
 from .statistics import Accuracy, vote_accuracy, worst_case
@@ -123,11 +122,8 @@ class Verdict:
     @property
     def larger_budgets(self) -> str:
         """What the stages with larger budgets changed, in one sentence; "" where the suite has none or none ran."""
-        ran = [stage for stage in self.stages if stage.name.startswith(LARGER) and stage.images]
-        if not ran:
-            return ""
-        changes = ", ".join(f"{stage.name.removeprefix(LARGER)} took {stage.fooled:,}" for stage in ran)
-        return f"Of the {ran[0].images:,} images that stood in the end, {changes}."
+        ran = larger_budgets(stage_counts(self.results.attack(self.attack), self.results.records[self.attack]))
+        return f"{what_larger_budgets_took(ran).capitalize()}." if ran else ""
 
     @property
     def decisive(self) -> str:

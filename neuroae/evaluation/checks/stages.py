@@ -95,16 +95,25 @@ def stages_take_little(
     return Check(comparison.name, "warn" if taken else "pass", finding, comparison.meaning, advice, numbers)
 
 
+def larger_budgets(counts: Sequence[StageCount]) -> list[StageCount]:
+    """Returns the stages with larger budgets that ran on an image."""
+    return [count for count in counts if count.name.startswith(LARGER) and not count.skipped and count.entered]
+
+
+def what_larger_budgets_took(ran: Sequence[StageCount]) -> str:
+    """Returns what these stages took, in words."""
+    changes = ", ".join(f"{count.name.removeprefix(LARGER)} took {count.fooled:,}" for count in ran)
+    return f"of {ran[0].entered:,} images that stood in the end, {changes}"
+
+
 def converged(counts: Sequence[StageCount], images: int) -> Check:
     """Judges what the stages with larger budgets took: passes up to 1% of all images, fails above 5%."""
-    ran = [count for count in counts if count.name.startswith(LARGER) and not count.skipped and count.entered]
+    ran = larger_budgets(counts)
     if not ran:
         reason = "no image stood, or the suite has no stage with a larger budget"
         return unmeasured(CONVERGED, reason, CONVERGED_MEANING, "The suite `standard` has such stages.")
     taken = sum(count.fooled for count in ran)
     verdict = graded(taken / images, LITTLE, MUCH)
-    changes = ", ".join(f"{count.name.removeprefix(LARGER)} took {count.fooled:,}" for count in ran)
-    finding = f"of {ran[0].entered:,} images that stood in the end, {changes}"
     numbers = {"stood": ran[0].entered, "taken": taken, "images": images}
     advice = "" if verdict == "pass" else "Attack with single attacks of larger budgets, too."
-    return Check(CONVERGED, verdict, finding, CONVERGED_MEANING, advice, numbers)
+    return Check(CONVERGED, verdict, what_larger_budgets_took(ran), CONVERGED_MEANING, advice, numbers)

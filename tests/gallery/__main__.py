@@ -10,6 +10,7 @@ from gallery.judge import EPSILONS, Judged, first_images, judge
 from neuroae.attacks.suite import EFFORTS
 from neuroae.data import ImageSet
 from neuroae.evaluation.folder import slug
+from neuroae.evaluation.statistics import clopper_pearson
 from neuroae.utils.files import load_json, replacing, save_json
 from neuroae.utils.markdown import table
 from neuroae.utils.versions import versions
@@ -63,9 +64,11 @@ def main(
         print(table(COLUMNS, rows[-1:]))
     settings = {"epsilons": EPSILONS, "images": images, "suites": list(EFFORTS), "versions": versions()}
     save_json(output / "results.json", settings | {"defenses": numbers})
+    none, one = (" to ".join(f"{end:.1%}" for end in clopper_pearson(left, images)) for left in (0, 1))
+    intervals = f"Of {images} images, none left has the 95% interval {none}, and one left {one}."
     command = f"Made by `PYTHONPATH=tests python -m gallery --data-dir DIR --images {images}`."
     with replacing(output / "README.md") as temporary:
-        temporary.write_text("\n".join((TITLE, table(COLUMNS, rows), "", command, "")), encoding="utf-8")
+        temporary.write_text("\n".join((TITLE, table(COLUMNS, rows), "", intervals, command, "")), encoding="utf-8")
 
 
 def resumed(path: Path, broken: Broken, data: ImageSet, suite: str) -> Judged:

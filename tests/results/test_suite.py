@@ -1,4 +1,4 @@
-"""The suite beside AutoAttack, and beside single attacks of other evaluations: the attack, its costs, and the pages."""
+"""The suite beside AutoAttack and beside single attacks: the attack, what it costs, and the pages."""
 
 from pathlib import Path
 

@@ -54,7 +54,7 @@ def test_every_option_reaches_the_model_and_what_is_noted_of_it(
     expected = replace(preset, atoms=9, decoder_epochs=2, epochs=1, learning_rate=0.015, **encoder)
     settings = TrainingSettings(1, 6, 0.015, "constant", precision="bfloat16", seed=4)
     run = notes["run"]
-    assert run["preset"] == json.loads(json.dumps(asdict(expected)))
+    assert run["preset"] == json.loads(json.dumps(expected.identity()))
     assert run["training"] == asdict(settings)
     assert (run["method"], run["dataset"], run["images"]) == ("unsupervised", "digits", 9)
     assert [epoch["stage"] for epoch in notes["epochs"]] == ["decoder", "decoder", "classifier"]
@@ -157,6 +157,8 @@ UNUSED = {
     "beta": ("plain", ["--beta", 3]),
     "quantize": ("plain", ["--no-quantize"]),
     "decoder-epochs": ("supervised", ["--decoder-epochs", 3]),
+    "resize": ("plain", ["--resize"]),
+    "top-t ": ("trades", ["--top-t", 50]),
 }
 
 
@@ -165,7 +167,7 @@ def test_options_that_would_change_nothing_are_refused(
     tmp_path: Path, option: str, method: str, words: list[object]
 ) -> None:
     with pytest.raises(
-        ValueError, match=rf"^--{option} needs (a defense|--method unsupervised), but --method is {method}"
+        ValueError, match=rf"^--{option.strip()} needs (a defense|--method unsupervised), but --method is {method}"
     ):
         neuroae("train", "--dataset", "digits", "--method", method, *words, "--output", tmp_path / "model")
     assert not (tmp_path / "model").exists()

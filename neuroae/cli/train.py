@@ -232,7 +232,7 @@ def recipe_of(method: Method, dataset: str) -> Recipe | None:
 
     The schedules are for photographs. The digits keep their short one.
     """
-    return RECIPES[method] if method in RECIPES and dataset != "digits" else None  # type: ignore[index]
+    return RECIPES[method] if method in RECIPES and dataset != "digits" else None
 
 
 def refuse_unused(
@@ -403,7 +403,7 @@ def learn(plan: Plan, model: nn.Module, run: Run) -> list[Epoch]:
             model,
             plan.images,
             plan.settings,
-            plan.method,  # type: ignore[arg-type]
+            plan.method,
             run,
             plan.validation,
             plan.preset.epsilon,

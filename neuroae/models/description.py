@@ -197,7 +197,7 @@ def check_classifier_layers(classifier: nn.Module) -> None:
             f"classifier is a {type(classifier).__name__}, expected a ResNet-32 or another classifier of neuroae"
         )
     tensors = dict(classifier.named_parameters())
-    for name, _ in CLASSIFIER_SIZES[classifier.NAME].values():  # type: ignore[union-attr, index]
+    for name, _ in CLASSIFIER_SIZES[classifier.NAME].values():  # type: ignore[index]
         if name not in tensors:
             raise TypeError(f"classifier has other layers than a {type(classifier).__name__}: {name} is missing")
 

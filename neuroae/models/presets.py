@@ -1,5 +1,6 @@
 """Default settings for each data set, and models with these settings."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -159,7 +160,8 @@ def make_dictionary(preset: Preset, data: ImageSet, seed: int) -> Tensor:
 def make_classifier(preset: Preset, classes: int, seed: int) -> NormalizingClassifier:
     """Returns an untrained classifier with weights drawn by the seed."""
     with drawing_from(derive_seed(seed, "classifier weights")):
-        return CLASSIFIERS[preset.classifier](classes, len(preset.mean), preset.mean, preset.std)
+        kind: Callable[..., NormalizingClassifier] = CLASSIFIERS[preset.classifier]
+        return kind(classes, len(preset.mean), preset.mean, preset.std)
 
 
 def make_undefended(preset: Preset, image_size: tuple[int, int], classes: int, seed: int) -> nn.Module:

@@ -59,7 +59,7 @@ class Defense(PretrainedModel):
         return {
             "encoder": self.encoder.config() | {"surrogate": surrogate},
             "decoder": self.decoder.config(),
-            "classifier": self.classifier.config(),
+            "classifier": self.classifier.config(),  # type: ignore[operator]
         }
 
     @classmethod

@@ -55,7 +55,7 @@ class EfficientNetB0(NormalizingClassifier):
     @property
     def num_classes(self) -> int:
         """The number of classes."""
-        features: int = self.network.classifier[-1].out_features  # type: ignore[index, union-attr, assignment]
+        features: int = self.network.classifier[-1].out_features  # type: ignore[index, union-attr]
         return features
 
 

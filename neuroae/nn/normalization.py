@@ -82,7 +82,9 @@ class NormalizingClassifier(PretrainedModel):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Returns an untrained classifier with the arguments that ``config`` returned."""
-        return cls(config["num_classes"], config["in_channels"], tuple(config["mean"]), tuple(config["std"]))
+        # Subclasses take the number of classes first.
+        arguments = config["num_classes"], config["in_channels"], tuple(config["mean"]), tuple(config["std"])
+        return cls(*arguments)  # type: ignore[call-arg]
 
     def normalization(self) -> dict[str, Tensor]:
         """Returns ``mean`` and ``std``: the buffers, or the arguments if the buffers are on the meta device."""

@@ -7,8 +7,8 @@ from ..attacks.checks import check_logits, is_training, no_training_normalizatio
 from ..attacks.protocol import realizer
 from ..data import ImageSet
 from ..models import load_pretrained
-from ..nn.classifiers import ResNet32
 from ..nn.defense import Defense
+from ..nn.normalization import NormalizingClassifier
 from ..nn.variants import FixedBatch
 from ..utils.contexts import repeatable
 from ..utils.functions import current_folder_first, is_function, load_function
@@ -58,7 +58,7 @@ def for_any_batch(name: str, model: nn.Module, data: ImageSet, block: int) -> nn
     Raises:
         ValueError: The model takes neither any number of images nor ``block`` images.
     """
-    if isinstance(model, Defense | ResNet32):
+    if isinstance(model, Defense | NormalizingClassifier):
         return model
     errors = (refusal(model, data, count) for count in (1, 2, PROBED))
     error = next((error for error in errors if error is not None), None)

@@ -32,6 +32,8 @@ class SparseCode:
         backend: The backend that computed the code and that computes the next layer.
         membership: Zeros of shape (rows, L, m_h, m_w) under the surrogate "selection", None under the others. They
             take no memory, and carry the gradient of the dense code to the images.
+        survivors: The expected number of survivors in a patch, T (1 - p); None where it is not known. Layers choose
+            between sparse and dense computation by it.
     """
 
     index: Tensor
@@ -41,6 +43,7 @@ class SparseCode:
     atoms: int
     backend: str = "auto"
     membership: Tensor | None = None
+    survivors: float | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -132,12 +132,7 @@ def require_value(value: Tensor, index: Tensor) -> None:
 def require_code_and_weight(
     index: Tensor, count: Tensor, weight: Tensor, stride: list[int], padding: list[int]
 ) -> None:
-    require_slots(index)
-    require_tensor("count", count, torch.int32, 3)
-    require(
-        count.shape == index.shape[:3],
-        f"count has shape {tuple(count.shape)}, expected {tuple(index.shape[:3])} as index has",
-    )
+    require_slots(index, count)
     shape = tuple(weight.shape)
     require(
         weight.dim() == 4 and min(shape) > 0,

@@ -91,6 +91,7 @@ def encode_backward(
     grad_value: Tensor,
     index: Tensor,
     projection: Tensor,
+    count: Tensor,
     atoms: Tensor,
     norms: Tensor,
     dead_zone: Tensor,
@@ -114,7 +115,7 @@ def encode_backward(
     require_tensor("grad_value", grad_value, torch.float32, 4)
     require_tensor("projection", projection, torch.float32, 4)
     require_atoms(atoms)
-    require_slots(index)
+    require_slots(index, count)
     require(
         grad_value.shape == index.shape == projection.shape,
         f"grad_value, index and projection have shapes {tuple(grad_value.shape)}, {tuple(index.shape)} and "
@@ -201,6 +202,11 @@ def empty_code(like: Tensor, shape: Sequence[int]) -> Code:
     )
 
 
+def used_slots(count: Tensor, num_slots: int) -> Tensor:
+    """Returns which slots of a code hold survivors, (rows, m_h, m_w, num_slots) bool."""
+    return torch.arange(num_slots, device=count.device) < count.unsqueeze(-1)
+
+
 def covered_size(atoms: Tensor, stride: int, patches_h: int, patches_w: int) -> tuple[int, int]:
     """Returns height and width of the part of an image that patches cover."""
     patch = atoms.shape[2]
@@ -215,10 +221,15 @@ def require_atoms(atoms: Tensor) -> None:
     )
 
 
-def require_slots(index: Tensor) -> None:
+def require_slots(index: Tensor, count: Tensor) -> None:
     require_tensor("index", index, torch.int16, 4)
     require(
         min(index.shape[1:]) > 0, f"index has shape {tuple(index.shape)}, expected at least one patch and one slot"
+    )
+    require_tensor("count", count, torch.int32, 3)
+    require(
+        count.shape == index.shape[:3],
+        f"count has shape {tuple(count.shape)}, expected {tuple(index.shape[:3])} as index has",
     )
 
 

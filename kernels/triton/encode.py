@@ -15,7 +15,7 @@ from .draw import code_arguments, draw
 from .launch import Launch
 from .philox import all_survivors
 from .select import dictionary_constants, patch_arguments, select
-from .steps import halves, next_slots, patch_origins, project, row_count, top_t, write_survivors, write_unused
+from .steps import halves, next_slots, patch_origins, project, row_count, top_t, write_survivors
 
 
 @triton.jit(do_not_specialize=["drop_threshold", "realization", "height", "width", "patches_w", "patches", "total"])
@@ -77,7 +77,6 @@ def encode_kernel(
     write_survivors(index, value, projection, offset_even, keep_even != 0, even, a_even, norm, dead, QUANTIZE, SIGNED)
     norm, dead = load_levels(norms, dead_zone, even + 1, ATOMS)
     write_survivors(index, value, projection, offset_odd, keep_odd != 0, even + 1, a_odd, norm, dead, QUANTIZE, SIGNED)
-    write_unused(index, value, projection, row, num_used, live, TOP_T, SLOT_TILE)
 
 
 @triton.jit

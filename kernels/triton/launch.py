@@ -1,9 +1,9 @@
 """A launch of a kernel, and the checks of values before it.
 
 The number of an atom that does not exist would make a kernel read outside of its tensors. On the CPU, under the
-interpreter, the checks raise ``ValueError``. On an NVIDIA GPU they are device-side assertions, which end the process
-with the same message, as PyTorch's indexing operations do, because reading the values would make every realization of
-an attack wait for the GPU. ROCm has no device-side assertions, so the checks read the values there, and wait.
+interpreter, the checks raise ``ValueError``. On an NVIDIA GPU the kernels hold device-side assertions, which end the
+process with a message at the next wait, as PyTorch's indexing operations do, because reading the values would make
+every realization of an attack wait for the GPU. ROCm has no such assertions, so the checks read the values there.
 """
 
 import contextlib
@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import check_image_ids, check_selection, is_unreadable
-from ..ops import require
+from ..checks import check_code, check_image_ids, check_selection
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,18 @@ class Launch:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The compiler's options. Multiply-adds are fused; versions of Triton differ in their default."""
-        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+        """The compiler's options.
+
+        Multiply-adds are fused; versions of Triton differ in their default. ``debug`` turns device-side assertions on;
+        without ``sanitize_overflow=False`` it would also check every integer operation for overflow.
+        """
+        return {
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+            "enable_fp_fusion": True,
+            "debug": True,
+            "sanitize_overflow": False,
+        }
 
     def device(self) -> torch.device:
         """Returns the device of all tensors.
@@ -64,30 +73,21 @@ class Launch:
             self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
 
 
-def check_index(index: Tensor, num_atoms: int) -> None:
-    """Refuses a code with atoms that do not exist."""
+def check_index(index: Tensor, count: Tensor, num_atoms: int) -> None:
+    """Refuses a code with atoms that do not exist, where the kernel does not do it by a device-side assertion."""
     if not has_device_assertions(index):
-        highest = -1 if is_unreadable(index) else int(index.max())
-        require(highest < num_atoms, f"index names atom {highest}, expected -1 to {num_atoms - 1}")
-    elif index.numel():
-        torch._assert_async(index.max() < num_atoms, f"index names an atom beyond {num_atoms - 1}, the last")
+        check_code(index, count, num_atoms)
 
 
 def check_draw(atom: Tensor, num_atoms: int, image_ids: Tensor) -> None:
-    """Refuses a selection with atoms that do not exist, and ids that do not fit a 32-bit word of the counter."""
+    """Refuses a selection with atoms that do not exist, and ids that do not fit a 32-bit word of the counter.
+
+    Like ``check_index`` it leaves this to the kernel's assertions where there are any.
+    """
     if not has_device_assertions(atom):
         check_image_ids(image_ids)
         check_selection(atom, num_atoms)
-    elif atom.numel():
-        torch._assert_async(are_within(image_ids, 2**32), "image_ids holds numbers outside [0, 2^32)")
-        torch._assert_async(are_within(atom, num_atoms), f"atom names atoms outside [0, {num_atoms - 1}]")
 
 
 def has_device_assertions(tensor: Tensor) -> bool:
     return tensor.is_cuda and torch.version.hip is None
-
-
-def are_within(numbers: Tensor, limit: int) -> Tensor:
-    """Returns whether all numbers are in [0, limit), as a bool tensor of one element."""
-    low, high = numbers.aminmax()
-    return (low >= 0) & (high < limit)

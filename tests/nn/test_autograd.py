@@ -42,8 +42,8 @@ def test_encode_passes_the_surrogate_gradient(
     code = encoder.encode(images, seed=1)
     grad = torch.randn(code.value.shape)
     expected = reference.encode_backward(
-        grad, code.index, code.projection, atoms, encoder.norms, encoder.dead_zone, 11, 14, 3, 2, surrogate, 0.3,
-        quantize, signed,
+        grad, code.index, code.projection, code.count, atoms, encoder.norms, encoder.dead_zone, 11, 14, 3, 2,
+        surrogate, 0.3, quantize, signed,
     )  # fmt: skip
     oracle.assert_close(image_gradient(code, grad, images), expected, "image gradient")
 
@@ -112,7 +112,7 @@ def test_transposed_convolution_gives_the_gradients_asked_for(
     grad = torch.randn(output.shape)
     output.backward(grad)
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
-    dense = reference.to_dense(leaves["value"], code.index, 20)
+    dense = reference.to_dense(leaves["value"], code.index, code.count, 20)
     dense_output = torch.nn.functional.conv_transpose2d(dense, leaves["weight"], leaves["bias"], 3)
     (dense_output.relu() if relu else dense_output).backward(grad)
     for name, tensor in inputs.items():

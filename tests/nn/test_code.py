@@ -1,7 +1,5 @@
 """SparseCode and TopT: the dense tensor, the order of realizations, and refusals."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,7 +63,7 @@ def test_values_in_unused_slots_have_no_effect(encoder: SparseEncoder, images: T
         code.to_dense().detach(),
     )
     dense.load_state_dict(layer.state_dict())
-    shifted = dataclasses.replace(code, value=code.value.where(code.index >= 0, 0.7))
+    shifted = code.with_value(code.value.where(code.index >= 0, 0.7), None)
     assert torch.equal(shifted.to_dense(), expected)
     oracle.assert_close(layer(shifted).detach(), dense(expected).detach(), "output")
     (gradient,) = torch.autograd.grad(shifted.to_dense().sum(), shifted.value)

@@ -96,16 +96,15 @@ def conv_transpose_kernel(
 
 
 @triton.jit
-def load_run(
-    grad_output, output, start, offset, inside, width, CHANNELS: tl.constexpr, EDGES: tl.constexpr, RELU: tl.constexpr
-):
-    """Loads the gradient at ``offset`` in the line of the output that begins at ``start``; 0 where ReLU gave 0.
+def within_line(x, run, width, CHANNELS: tl.constexpr):
+    """Returns which numbers of a run of pixels from column ``x`` on are in a line of the output."""
+    offset = x * CHANNELS + run
+    return (offset >= 0) & (offset < width * CHANNELS)
 
-    With ``EDGES`` patches may reach beyond the line, where the gradient is 0.
-    """
-    if EDGES:
-        inside &= (offset >= 0) & (offset < width * CHANNELS)
-    place = start + offset
+
+@triton.jit
+def load_gradient(grad_output, output, place, inside, RELU: tl.constexpr):
+    """Loads the gradient to the output; 0 where ``inside`` is False, and where ReLU gave 0."""
     grad = tl.load(grad_output + place, mask=inside, other=0.0).to(tl.float32)
     if RELU:
         grad = tl.where(tl.load(output + place, mask=inside, other=0.0).to(tl.float32) > 0, grad, 0.0)
@@ -143,7 +142,7 @@ def value_kernel(
     patch = tl.program_id(0)
     y = patch // patches_w % patches_h * STRIDE_H - PADDING_H
     x = patch % patches_w * STRIDE_W - PADDING_W
-    line = patch // (patches_h * patches_w) * height + y
+    pixel = (patch // (patches_h * patches_w) * height + y) * width + x
     survivors = tl.minimum(tl.load(count + patch), TOP_T)
     first_slot = patch.to(tl.int64) * TOP_T
     all_exist = True
@@ -155,15 +154,14 @@ def value_kernel(
         if first < survivors:
             all_exist &= tl.sum(exists.to(tl.int32)) == tl.minimum(survivors - first, SLOT_TILE)
             for ky in range(0, KERNEL_H):
-                start = (line + ky).to(tl.int64) * (width * CHANNELS)
+                place = (pixel + ky * width).to(tl.int64) * CHANNELS
                 for begin in range(0, RUN, RUN_TILE):
                     run = begin + tl.arange(0, RUN_TILE)
                     inside = run < RUN
                     if EDGES:
+                        inside &= within_line(x, run, width, CHANNELS)
                         inside = only_if((y + ky >= 0) & (y + ky < height), inside)
-                    grad = load_run(
-                        grad_output, output, start, x * CHANNELS + run, inside, width, CHANNELS, EDGES, RELU
-                    )
+                    grad = load_gradient(grad_output, output, place + run, inside, RELU)
                     entry = (atom.to(tl.int64)[:, None] * KERNEL_H + ky) * RUN + run[None, :]
                     w = tl.load(weight + entry, mask=exists[:, None] & (run < RUN)[None, :], other=0.0)
                     result += w.to(tl.float32) * grad[None, :]
@@ -177,7 +175,7 @@ def weight_kernel(
     grad_output,
     output,
     ends,
-    line,
+    pixel,
     top,
     left,
     value,
@@ -195,7 +193,7 @@ def weight_kernel(
 ):
     """One program for each atom, kernel row and chunk. It adds up the atom's occurrences in the order of the patches.
 
-    ``ends``, ``line``, ``top``, ``left`` and ``value`` are ``Occurrences``.
+    ``ends``, ``pixel``, ``top``, ``left`` and ``value`` are ``Occurrences``.
     """
     RUN: tl.constexpr = KERNEL_W * CHANNELS
     CHUNKS: tl.constexpr = (RUN + RUN_TILE - 1) // RUN_TILE
@@ -208,23 +206,16 @@ def weight_kernel(
         occurrence = first + tl.arange(0, SLOT_TILE)
         exists = occurrence < end
         v = tl.load(value + occurrence, mask=exists, other=0.0)
-        x = tl.load(left + occurrence, mask=exists, other=0)
-        start = (tl.load(line + occurrence, mask=exists, other=0).to(tl.int64) + ky) * (width * CHANNELS)
+        place = (tl.load(pixel + occurrence, mask=exists, other=0) + ky * width).to(tl.int64) * CHANNELS
+        inside = (run < RUN)[None, :]
         if EDGES:
             y = tl.load(top + occurrence, mask=exists, other=0) + ky
             exists &= (y >= 0) & (y < height)
-        inside = exists[:, None] & (run < RUN)[None, :]
-        grad = load_run(
-            grad_output,
-            output,
-            start[:, None],
-            x[:, None] * CHANNELS + run[None, :],
-            inside,
-            width,
-            CHANNELS,
-            EDGES,
-            RELU,
-        )
+            inside &= within_line(
+                tl.load(left + occurrence, mask=exists, other=0)[:, None], run[None, :], width, CHANNELS
+            )
+        inside &= exists[:, None]
+        grad = load_gradient(grad_output, output, place[:, None] + run[None, :], inside, RELU)
         result += v[:, None] * grad
     entry = (atom * KERNEL_H + ky) * RUN + run
     tl.store(grad_weight + entry, tl.sum(result, axis=0), mask=run < RUN)
@@ -278,7 +269,7 @@ def conv_transpose_backward_weight(
     num_atoms = weight.shape[0]
     check_index(index, count, num_atoms)
     code = (index.contiguous(), value.contiguous(), count.contiguous())
-    occurrences = group_by_atom(*code, num_atoms, grad_output.shape[2], stride, padding)
+    occurrences = group_by_atom(*code, num_atoms, grad_output.shape[2:], stride, padding)
     weight_launch(grad_output, output, occurrences, grad_weight, padding).run()
     return grad_weight, relu_gradient(grad_output, output).sum((0, 2, 3), dtype=torch.float32)
 
@@ -357,7 +348,7 @@ def weight_launch(
     arguments = gradient_arguments(grad_output, output) | {
         **occurrences._asdict(),
         "grad_weight": grad_weight,
-        "blocks": occurrences.ends.shape[1],
+        "blocks": len(occurrences.ends) // num_atoms,
     }
     constants = run_constants(output, grad_weight, padding) | {
         "CHANNELS": channels,

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import oracle
 from neuroae.kernels import reference
+from neuroae.kernels.ops import used_slots
 from strategies import ConvCase, conv_cases, poisoned, random_code
-from triton_device import MARKS, ON_GPU, run
+from triton_device import MARKS, ON_GPU, run, to_device
 
 pytestmark = MARKS
 
@@ -63,6 +64,23 @@ def test_gradient_to_weight_and_bias(dtype: torch.dtype, data: st.DataObject, re
     oracle.assert_close(weight, expected_weight, "gradient to the weight")
     oracle.assert_close(bias, expected_bias, "gradient to the bias")
     assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_survivors_are_grouped_by_atom_in_the_order_of_the_patches() -> None:
+    """50 patches are four blocks; 40 slots are two tiles."""
+    from neuroae.kernels.triton.occurrences import group_by_atom
+
+    index, value, count = poisoned(*random_code((2, 5, 5, 40), 60, torch.Generator().manual_seed(3)))
+    places = group_by_atom(*(to_device(part, "cuda") for part in (index, value, count)), 60, (9, 11), [2, 2], [1, 0])
+    used = used_slots(count, 40)
+    atoms, order = index[used].sort(stable=True)
+    row, i, j, _ = used.nonzero()[order].unbind(1)
+    top, left = 2 * i - 1, 2 * j
+    expected = {"pixel": (9 * row + top) * 11 + left, "top": top, "left": left, "value": value[used][order]}
+    for name, numbers in expected.items():
+        assert torch.equal(getattr(places, name)[: len(atoms)].cpu(), numbers.to(getattr(places, name).dtype)), name
+    ends = places.ends[:-1].reshape(60, -1)[:, -1].cpu()
+    assert torch.equal(ends.long(), torch.bincount(atoms.long(), minlength=60).cumsum(0))
 
 
 def test_gradients_are_float32_under_another_default_dtype(default_dtype: torch.dtype) -> None:

@@ -241,8 +241,9 @@ def to_dense(value: Tensor, index: Tensor, count: Tensor, num_atoms: int) -> Ten
     """Returns a code as a dense tensor, (rows, L, m_h, m_w), differentiable in ``value``. Ignores unused slots."""
     rows, patches_h, patches_w, num_slots = index.shape
     dense = value.new_zeros(rows, patches_h, patches_w, num_atoms)
-    values = value.where(ops.used_slots(count, num_slots), value.new_zeros(()))
-    return dense.scatter_add(-1, used_atoms(index, count), values).permute(0, 3, 1, 2)
+    used = ops.used_slots(count, num_slots)
+    atoms, values = index.where(used, index.new_zeros(())), value.where(used, value.new_zeros(()))
+    return dense.scatter_add(-1, atoms.long(), values).permute(0, 3, 1, 2)
 
 
 def conv_transpose(

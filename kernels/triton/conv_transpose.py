@@ -16,7 +16,8 @@ from torch import Tensor
 from .. import ops
 from ..reference import relu_gradient
 from . import tiles
-from .launch import Launch, check_index
+from .checks import check_index
+from .launch import Launch
 from .occurrences import Occurrences, group_by_atom
 from .tiles import only_if
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from .. import ops
 from ..philox import drop_threshold
 from . import tiles
-from .launch import Launch, check_draw
+from .checks import check_draw
+from .launch import Launch
 from .philox import survives
 from .steps import next_slots, row_count, write_survivors
 

@@ -9,8 +9,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import ops
-from ..checks import check_image_ids, check_images
 from . import tiles
+from .checks import check_image_ids, check_images
 from .draw import code_arguments, draw
 from .launch import Launch
 from .philox import all_survivors
@@ -58,6 +58,7 @@ def encode_kernel(
     atom = tl.arange(0, ATOM_TILE)[None, :]
     keep = top_t(a, atom < ATOMS, TOP_T)
     image_id = tl.load(image_ids + patch // patches, mask=live, other=0)
+    tl.device_assert((image_id >= 0) & (image_id < 2**32), "image_ids holds numbers outside [0, 2^32)")
     keep &= all_survivors(patch % patches, realization.to(tl.uint32), image_id, seed, drop_threshold, ATOM_TILE)
     num_used = row_count(keep)
     tl.store(count + patch, num_used, mask=live)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .. import ops
 from . import tiles
-from .launch import Launch, check_index
+from .checks import check_index
+from .launch import Launch
 
 
 @triton.jit

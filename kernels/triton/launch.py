@@ -1,10 +1,4 @@
-"""A launch of a kernel, and the checks of values before it.
-
-The number of an atom that does not exist would make a kernel read outside of its tensors. On the CPU, under the
-interpreter, the checks raise ``ValueError``. On an NVIDIA GPU the kernels hold device-side assertions, which end the
-process with a message at the next wait, as PyTorch's indexing operations do, because reading the values would make
-every realization of an attack wait for the GPU. ROCm has no such assertions, so the checks read the values there.
-"""
+"""A launch of a kernel."""
 
 import contextlib
 from collections.abc import Mapping
@@ -13,8 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from ..checks import check_code, check_image_ids, check_selection
 
 
 @dataclass(frozen=True)
@@ -71,23 +63,3 @@ class Launch:
         device = self.device()
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
             self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
-
-
-def check_index(index: Tensor, count: Tensor, num_atoms: int) -> None:
-    """Refuses a code with atoms that do not exist, where the kernel does not do it by a device-side assertion."""
-    if not has_device_assertions(index):
-        check_code(index, count, num_atoms)
-
-
-def check_draw(atom: Tensor, num_atoms: int, image_ids: Tensor) -> None:
-    """Refuses a selection with atoms that do not exist, and ids that do not fit a 32-bit word of the counter.
-
-    Like ``check_index`` it leaves this to the kernel's assertions where there are any.
-    """
-    if not has_device_assertions(atom):
-        check_image_ids(image_ids)
-        check_selection(atom, num_atoms)
-
-
-def has_device_assertions(tensor: Tensor) -> bool:
-    return tensor.is_cuda and torch.version.hip is None

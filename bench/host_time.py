@@ -2,9 +2,9 @@
 
     python -m bench.host_time
 
-Triton gets a stand-in driver, which compiles for sm_90 and launches nothing, and the operations run on a small image on
-the CPU: what remains is the dispatcher, the checks, the allocation of outputs and the preparation of launches.
-The call of CUDA's driver itself, about 3 microseconds a launch, comes on top. ``torch.add`` shows what an operation of
+Triton gets a stand-in driver, which compiles for sm_90 and launches nothing, and the operations run on a small image
+on the CPU: what remains is the dispatcher, the checks, the allocation of outputs and the preparation of launches. The
+call of CUDA's driver itself, about 3 microseconds a launch, comes on top. ``torch.add`` shows what an operation of
 PyTorch takes on this machine. The aim is 20 microseconds an operation; nothing fails above it.
 """
 
@@ -72,7 +72,7 @@ def pretend_to_have_a_gpu() -> None:
 
 
 def operations() -> dict[str, Action]:
-    """Returns calls of the operations in the CIFAR-10 settings, on an image so small that PyTorch's own work is little."""
+    """Returns calls of the operations in the CIFAR-10 settings, on an image for which PyTorch's own work is little."""
     layer_of = encoder(CIFAR10)
     atoms, (norms, dead_zone, _) = layer_of.atoms, layer_of.levels()
     x = images(CIFAR10)[:1, :, :8, :8].contiguous()

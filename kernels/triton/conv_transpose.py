@@ -307,7 +307,7 @@ def conv_transpose_launch(
         "cells_h": cells_h,
         "cells_w": cells_w,
     }
-    pixel_tile = triton.next_power_of_2(stride[0] * stride[1])
+    pixel_tile = tiles.next_power_of_2(stride[0] * stride[1])
     channel_tile = min(tiles.channel_tile(channels), max(1, tiles.LARGEST_TILE // pixel_tile))
     constants = window_constants(index, weight, stride, padding) | {
         "BIAS": bias is not None,

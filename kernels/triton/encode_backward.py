@@ -169,7 +169,7 @@ def encode_backward_launch(
         "num_images": num_images,
         "realizations": rows // max(num_images, 1),
     }
-    channel_tile = triton.next_power_of_2(channels)
+    channel_tile = tiles.next_power_of_2(channels)
     constants = {
         "CHANNELS": channels,
         "PATCH": dictionary[0].shape[2],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from neuroae.kernels import is_interpreting
 
@@ -94,10 +95,22 @@ def test_bfloat16_output_is_rounded_to_nearest(budgets: Any) -> None:
 
 
 def test_philox_may_overflow_where_overflows_are_asserted(budgets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRITON_DEBUG=1 asserts that no 32-bit sum overflows. Sums of Philox's keys do, and have no assertion."""
+    """With ``sanitize_overflow`` no 32-bit sum may overflow. Sums of Philox's keys do, and have no assertion."""
     launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["draw"]
-    options = launch.options | {"debug": True}
+    options = launch.options | {"sanitize_overflow": True}
     monkeypatch.setattr(budgets.Launch, "options", options)
     code = budgets.compile_launch(launch, "sm_90").asm["ttir"]
     assert "overflow detected" in code
     assert not [key for key in (0x9E3779B9, 0xBB67AE85) if f"{key} : i64" in code]
+
+
+def test_numbers_are_not_specialized(budgets: Any) -> None:
+    """So the compiled kernel depends on what ``Launch.key`` holds; constants come last."""
+    for setting in budgets.SETTINGS.values():
+        for name, launch in budgets.launches(setting):
+            kinds = [parameter.is_constexpr for parameter in launch.kernel.params]
+            assert kinds == sorted(kinds), name
+            for parameter in launch.kernel.params:
+                if not parameter.is_constexpr and not torch.is_tensor(launch.arguments[parameter.name]):
+                    assert parameter.do_not_specialize, f"{name}: {parameter.name}"
+                    assert parameter.annotation_type, f"{name}: {parameter.name}"

@@ -80,7 +80,7 @@ def test_resident_warps(budgets: Any, target: str, usage: tuple[int, ...], expec
 @pytest.mark.parametrize("setting", ["cifar10", "imagenette", "odd"])
 def test_projections_are_ieee(budgets: Any, setting: str) -> None:
     """Tensor cores would round them to TF32."""
-    launches = dict(budgets.launches(budgets.SETTINGS[setting]))
+    launches = dict(budgets.launches(budgets.meta_workload(budgets.SETTINGS[setting])))
     for kernel in ("encode", "selection_backward: cut", "selection_backward: back projection"):
         code = budgets.compile_launch(launches[kernel], "sm_90").asm["ptx"]
         assert "fma.rn.f32" in code
@@ -89,13 +89,13 @@ def test_projections_are_ieee(budgets: Any, setting: str) -> None:
 
 
 def test_bfloat16_output_is_rounded_to_nearest(budgets: Any) -> None:
-    launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["conv_transpose bfloat16"]
+    launch = dict(budgets.launches(budgets.meta_workload(budgets.SETTINGS["odd"])))["conv_transpose bfloat16"]
     assert "cvt.rn.bf16" in budgets.compile_launch(launch, "sm_90").asm["ptx"]
 
 
 def test_philox_may_overflow_where_overflows_are_asserted(budgets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """TRITON_DEBUG=1 asserts that no 32-bit sum overflows. Sums of Philox's keys do, and have no assertion."""
-    launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["draw"]
+    launch = dict(budgets.launches(budgets.meta_workload(budgets.SETTINGS["odd"])))["draw"]
     options = launch.options | {"debug": True}
     monkeypatch.setattr(budgets.Launch, "options", options)
     code = budgets.compile_launch(launch, "sm_90").asm["ttir"]

@@ -2,7 +2,7 @@
 
 import copy
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +44,14 @@ def our_step(precision: str, device: str = "cpu") -> Action:
     return lambda: step(task, state, batch, precision, meter)
 
 
-def eager_step(channels_last: bool, device: str = "cpu", precision: str = "float32") -> Action:
-    model = trainable(eager(CIFAR10, channels_last, device))
+def eager_step(
+    channels_last: bool,
+    device: str = "cpu",
+    precision: str = "float32",
+    prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
+) -> Action:
+    """Returns a training step of the dense model, which ``prepare`` may compile."""
+    model = prepare(trainable(eager(CIFAR10, channels_last, device)))
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = images(CIFAR10).to(device).contiguous(memory_format=layout)
     labels = torch.arange(CIFAR10.batch, device=device) % 10

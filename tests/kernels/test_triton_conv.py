@@ -12,11 +12,11 @@ import oracle
 from neuroae.kernels import reference
 from neuroae.kernels.ops import used_slots
 from strategies import ConvCase, conv_cases, poisoned, random_code
-from triton_device import MARKS, ON_GPU, run, to_device
+from triton_device import MARKS, ON_GPU, examples, run, to_device
 
 pytestmark = MARKS
 
-EXAMPLES = 150 if ON_GPU else 6
+EXAMPLES = examples(6)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 
 

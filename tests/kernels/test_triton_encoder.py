@@ -15,13 +15,13 @@ from dictionaries import unit_atoms
 from neuroae.kernels import reference
 from neuroae.kernels.ops import SURROGATES
 from strategies import Case, Code, cases, exact_cases, generators, image_shapes, pictures, with_settings
-from triton_device import MARKS, ON_GPU, run
+from triton_device import MARKS, examples, run
 
 pytestmark = MARKS
 
 SELECTION = ("atom", "projection")
 SIGMA = 0.4
-EXAMPLES = 150 if ON_GPU else 10
+EXAMPLES = examples(10)
 
 
 @settings(max_examples=EXAMPLES)

@@ -16,6 +16,7 @@ from bench.settings import CIFAR10, FASTEST, PRECISIONS, eager, images, ours
 from neuroae.data import ImageSet
 from neuroae.training import TrainingSettings
 from neuroae.training.batches import Batch, batches
+from neuroae.training.gradients import Gradients
 from neuroae.training.history import Meter
 from neuroae.training.loop import make_state, step
 from neuroae.training.methods import Supervised
@@ -41,7 +42,8 @@ def our_step(precision: str, device: str = "cpu") -> Action:
     task = Supervised(trainable(ours(CIFAR10, device)))  # type: ignore[arg-type]
     state, meter = make_state(task, settings, STEPS), Meter()
     batch = next(batches(data(), settings, "benchmark", 0, torch.device(device)))
-    return lambda: step(task, state, batch, precision, meter)
+    gradients = Gradients(task, precision)
+    return lambda: step(gradients, state, batch, meter)
 
 
 def eager_step(

@@ -14,6 +14,7 @@ from neuroae.attacks.eot import estimate_gradient
 from neuroae.kernels import OPERATIONS, registration
 from neuroae.training import TrainingSettings
 from neuroae.training.batches import Batch
+from neuroae.training.gradients import Gradients
 from neuroae.training.history import Meter
 from neuroae.training.loop import make_state, step
 from neuroae.training.methods import Supervised
@@ -48,8 +49,9 @@ def test_a_training_step(model: Defense) -> None:
     task = Supervised(model).train()
     state, meter = make_state(task, TrainingSettings(), 100), Meter()
     batch = Batch(torch.rand(4, 3, 32, 32), torch.arange(4), torch.arange(4), 1, 1.0)
+    gradients = Gradients(task, "float32")
     with no_waits():
-        step(task, state, batch, "float32", meter)
+        step(gradients, state, batch, meter)
 
 
 @pytest.mark.parametrize("surrogate", ["smooth", "selection", "autoencoder-identity"])

@@ -4,6 +4,7 @@ A step of 64 images is some hundred launches, which take Python longer than a GP
 launches all of them at once, and computes the same bits. The optimizer stays outside, since its learning rate changes.
 """
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +68,7 @@ class Gradients:
     def record(self, inputs: tuple[Tensor, ...]) -> None:
         """Records the graph for the shape of these inputs, or goes on without graphs."""
         try:
-            self.graph = StepGraph(lambda *tensors: self.compute(*tensors, 1.0), inputs, self.parameters)
+            self.graph = StepGraph(functools.partial(self.compute, weight=1.0), inputs, self.parameters)
         except RuntimeError as error:
             self.can_record = False
             reason = str(error).partition("\n")[0]

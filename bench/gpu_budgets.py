@@ -8,9 +8,14 @@ For each setting the backend's functions prepare the launches from meta tensors,
 into a signature and constants, so the compiled kernels are those that would run. A kernel is within its budget if it
 spills nothing, takes at most 101,376 bytes of shared memory (the limit of sm_86 and sm_89; 65,536 on gfx942), and has
 at least 8 warps resident on an SM. The command prints a table, and fails if a kernel is over its budget.
+
+Where ``bench/gpu_trips.py`` has counted the loops, the kernel is disassembled too. The table then shows its warp
+instructions a patch, barriers and divisions inside its loops, and the longest of the times that issue slots,
+multiply-adds, memory and the L2 cache imply for the launch on an A100 and an H100. No kernel runs.
 """
 
 import argparse
+import json
 import math
 import multiprocessing
 import os
@@ -18,12 +23,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
 import triton
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -31,41 +35,14 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
-from neuroae.kernels.ops import empty_code
-from neuroae.kernels.triton.conv_transpose import conv_transpose_launch, value_launch, weight_launch
-from neuroae.kernels.triton.draw import draw_launch
-from neuroae.kernels.triton.encode import encode_launch
-from neuroae.kernels.triton.encode_backward import encode_backward_launch
+from bench.gpu_code import RATES, Cost, MachineCode, Trips, cost, disassemble
+from bench.gpu_launches import SETTINGS, Workload, launches, meta_workload
 from neuroae.kernels.triton.launch import Launch
-from neuroae.kernels.triton.select import select_launches
-from neuroae.kernels.triton.selection_backward import selection_backward_launches
-from neuroae.kernels.triton.tiles import fits_registers
 
+TRIPS_FILE = Path(__file__).with_name("gpu_trips.json")
+GPUS = {"sm_80": "A100", "sm_90": "H100"}
 LEAST_WARPS = 8
 ENOUGH_WARPS = 16
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An encoder and the first layer of its decoder (output channels, kernel, stride)."""
-
-    channels: int
-    image_size: int
-    patch: int
-    stride: int
-    num_atoms: int
-    top_t: int
-    layer: tuple[int, int, int]
-
-
-SETTINGS = {
-    "cifar10": Setting(3, 32, patch=4, stride=2, num_atoms=500, top_t=50, layer=(300, 4, 2)),
-    "imagenette": Setting(3, 160, patch=8, stride=4, num_atoms=1000, top_t=50, layer=(300, 3, 1)),
-    "odd": Setting(1, 8, patch=3, stride=2, num_atoms=7, top_t=1, layer=(5, 3, 3)),
-    "large": Setting(3, 160, patch=8, stride=4, num_atoms=5000, top_t=100, layer=(300, 3, 1)),
-}
-BATCH = 64
-REALIZATIONS = 8
 
 
 @dataclass(frozen=True)
@@ -106,6 +83,27 @@ QUICK_TARGETS = ("sm_80", "sm_90")
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a kernel's machine code does.
+
+    Attributes:
+        loop_barriers: Block barriers inside loops, without those around the tiles of a product.
+        division_calls: Calls, and conversions from integer to float, inside loops.
+        cost: Of the whole launch.
+        patches: Patches of the launch.
+    """
+
+    loop_barriers: int
+    division_calls: int
+    cost: Cost
+    patches: int
+
+    def warp_instructions(self) -> float:
+        """Returns the warp instructions a patch."""
+        return self.cost.warp_instructions / self.patches
+
+
+@dataclass(frozen=True)
 class Row:
     """One compiled kernel.
 
@@ -113,6 +111,7 @@ class Row:
         spill: Bytes of stack and local memory; on gfx942 spilled registers plus bytes of private memory.
         resident: Warps resident on an SM; None on gfx942.
         limit: What limits the resident warps.
+        work: What the machine code does; None on gfx942, and for settings whose loops were not counted.
     """
 
     target: str
@@ -124,6 +123,7 @@ class Row:
     shared: int
     resident: int | None
     limit: str
+    work: "Work | None" = None
 
     def faults(self) -> list[str]:
         """Returns the reasons why the kernel is over its budget."""
@@ -142,80 +142,6 @@ class Row:
         return self.limit if self.resident is not None and self.resident < ENOUGH_WARPS else ""
 
 
-def launches(setting: Setting) -> Iterator[tuple[str, Launch]]:
-    """Yields all kernels that the backend launches in this setting, by name."""
-    images = meta(BATCH, setting.channels, setting.image_size, setting.image_size)
-    atoms = meta(setting.num_atoms, setting.channels, setting.patch, setting.patch)
-    levels = meta(setting.num_atoms), meta(setting.num_atoms)
-    randomness = meta(1, dtype=torch.int64), meta(BATCH, dtype=torch.int64)
-    side = (setting.image_size - setting.patch) // setting.stride + 1
-    index, value, projection, count = code = empty_code(images, (BATCH, side, side, setting.top_t))
-    draws = empty_code(images, (REALIZATIONS * BATCH, side, side, setting.top_t))
-
-    selection_launches = select_launches(images, atoms, index, projection, setting.stride)
-    if fits_registers(setting.num_atoms):
-        yield (
-            "encode",
-            encode_launch(
-                images, atoms, levels, randomness, code, setting.stride, 0, 0.95, quantize=True, signed=True
-            ),
-        )
-        yield "select", next(selection_launches)
-    else:
-        yield "select: projections", next(selection_launches)
-        yield "select: search", next(selection_launches)
-    yield (
-        "draw",
-        draw_launch((index, projection), levels, randomness, draws, 0, REALIZATIONS, 0.95, quantize=True, signed=True),
-    )
-    for surrogate in ("identity", "smooth"):
-        yield (
-            f"encode_backward {surrogate}",
-            encode_backward_launch(
-                (value, index, projection), (atoms, *levels), images, setting.stride, surrogate, 0.25, True, True
-            ),
-        )
-    grad_code = meta(BATCH, side, side, setting.num_atoms)
-    *_, cut, back_projection, fold = selection_backward_launches(
-        grad_code, images, (atoms, *levels), images, setting.stride, setting.top_t, 0.02, quantize=True, signed=True
-    )
-    yield "selection_backward: cut", cut
-    yield "selection_backward: back projection", back_projection
-    yield "selection_backward: fold", fold
-    for dtype in (torch.float32, torch.bfloat16):
-        yield from layer_launches(setting, (index, value, count), dtype)
-
-
-def layer_launches(
-    setting: Setting, code: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype
-) -> Iterator[tuple[str, Launch]]:
-    """Yields the kernels of the decoder's first layer with ReLU, forward and backward."""
-    index, value, count = code
-    channels, kernel, step = setting.layer
-    stride, padding = [step, step], [0, 0]
-    weight = meta(setting.num_atoms, channels, kernel, kernel, dtype=dtype)
-    size = (index.shape[1] - 1) * step + kernel
-    output = meta(BATCH, channels, size, size, dtype=dtype)
-    name = str(dtype).removeprefix("torch.")
-    yield (
-        f"conv_transpose {name}",
-        conv_transpose_launch(code, weight, meta(channels, dtype=dtype), output, stride, padding, relu=True),
-    )
-    yield (
-        f"conv_transpose_backward_value {name}",
-        value_launch(output, output, index, count, weight, value, stride, padding),
-    )
-    yield (
-        f"conv_transpose_backward_weight {name}",
-        weight_launch(output, output, index, value, weight.float(), stride, padding),
-    )
-
-
-def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Returns a tensor without memory."""
-    return torch.empty(shape, dtype=dtype, device="meta")
-
-
 def compile_launch(launch: Launch, target: str) -> Any:
     """Compiles a kernel as Triton's just-in-time compiler would on this target."""
     gpu = GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target[3:]), 32)
@@ -231,17 +157,29 @@ def compile_launch(launch: Launch, target: str) -> Any:
 def measure(target: str, setting: str) -> list[Row]:
     """Compiles the kernels of one setting for one target."""
     rows = []
-    for name, launch in launches(SETTINGS[setting]):
+    workload = meta_workload(SETTINGS[setting])
+    trips = json.loads(TRIPS_FILE.read_text()).get(setting)
+    for name, launch in launches(workload):
         compiled = compile_launch(launch, target)
         shared = compiled.metadata.shared
+        work = None
         if target == "gfx942":
             registers, spill = amd_usage(compiled.asm["amdgcn"])
             resident, limit = None, ""
         else:
             registers, spill = nvidia_usage(compiled.asm["cubin"])
             resident, limit = MULTIPROCESSORS[target].resident_warps(launch.num_warps, registers, shared)
-        rows.append(Row(target, setting, name, launch.num_warps, registers, spill, shared, resident, limit))
+            if trips is not None:
+                work = measure_work(disassemble(compiled.asm["cubin"]), launch, trips[name], workload)
+        rows.append(Row(target, setting, name, launch.num_warps, registers, spill, shared, resident, limit, work))
     return rows
+
+
+def measure_work(code: MachineCode, launch: Launch, trips: Trips, workload: Workload) -> Work:
+    tensors = {id(value): value for value in launch.arguments.values() if isinstance(value, Tensor)}
+    moved_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    total = cost(code, trips, launch.programs * launch.num_warps, moved_bytes)
+    return Work(code.loop_barriers(), code.division_calls(), total, workload.code[3].numel())
 
 
 def nvidia_usage(cubin: bytes) -> tuple[int, int]:
@@ -275,21 +213,58 @@ def measure_all(targets: tuple[str, ...]) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    head = ("target", "setting", "kernel", "warps", "registers", "spill", "shared", "resident warps", "note")
-    lines = [head] + [
-        (
-            row.target,
-            row.setting,
-            row.kernel,
-            *(str(number) for number in (row.num_warps, row.registers, row.spill, row.shared)),
-            "-" if row.resident is None else str(row.resident),
-            row.note(),
+    head = ("target", "setting", "kernel", "warps", "registers", "spill", "shared", "resident warps")
+    head += ("instructions a patch", "barriers", "divisions", "bound", "note")
+    lines = [head]
+    for row in rows:
+        work = ["-"] * 4
+        if row.work is not None:
+            counts = (row.work.loop_barriers, row.work.division_calls)
+            times = " / ".join(f"{gpu} {time:.0f} us {bound}" for gpu, (bound, time) in bounds(row.work).items())
+            work = [f"{row.work.warp_instructions():.0f}", *map(str, counts), times]
+        lines.append(
+            (
+                row.target,
+                row.setting,
+                row.kernel,
+                *(str(number) for number in (row.num_warps, row.registers, row.spill, row.shared)),
+                "-" if row.resident is None else str(row.resident),
+                *work,
+                row.note(),
+            )
         )
-        for row in rows
-    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
     return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def bounds(work: Work) -> dict[str, tuple[str, float]]:
+    """Returns, for each GPU, the resource that implies the longest time, and that time in microseconds."""
+    times = {gpu: work.cost.microseconds(gpu) for gpu in RATES}
+    return {gpu: max(table.items(), key=lambda item: item[1]) for gpu, table in times.items()}
+
+
+def json_row(row: Row) -> dict[str, Any]:
+    """Returns a row of the JSON file; numbers that are not known are null. Times are those of the whole launch."""
+    work = row.work
+    gpu = GPUS.get(row.target)
+    bound, microseconds = bounds(work)[gpu] if work is not None and gpu is not None else (None, None)
+    return {
+        "target": row.target,
+        "setting": row.setting,
+        "kernel": row.kernel,
+        "registers": row.registers,
+        "spill": row.spill,
+        "shared": row.shared,
+        "resident_warps": row.resident,
+        "loop_barriers": work and work.loop_barriers,
+        "division_calls": work and work.division_calls,
+        "warp_instructions": work and work.warp_instructions(),
+        "memory_instructions": work and work.cost.memory_instructions / work.patches,
+        "bound": bound,
+        "microseconds": microseconds,
+        "microseconds_by_resource": work and {gpu: work.cost.microseconds(gpu) for gpu in RATES},
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -297,9 +272,12 @@ def main(arguments: list[str] | None = None) -> int:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--targets", nargs="+", choices=TARGETS, default=QUICK_TARGETS, help="default: %(default)s")
     group.add_argument("--all", action="store_true", help=f"all of {', '.join(TARGETS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
     options = parser.parse_args(arguments)
     rows = measure_all(TARGETS if options.all else tuple(options.targets))
     print(table(rows))
+    if options.json:
+        options.json.write_text(json.dumps([json_row(row) for row in rows], indent=1) + "\n")
     faults = [row for row in rows if row.faults()]
     print(f"{len(rows)} kernels compiled, {len(faults)} over budget")
     return 1 if faults else 0

@@ -1,14 +1,19 @@
-"""The comparisons on a GPU, with the dense model in eager PyTorch by default and at its best.
+"""The comparisons on a GPU, with the dense model in eager PyTorch by default, at its best, and compiled.
 
 By default its convolutions run in TF32, those of encoder and decoder in the default layout. At its best it runs in
-channels_last, and in bfloat16 where ours does. Batches of 64 are the published size; batches of 512 fill the GPU.
+channels_last, and in bfloat16 where ours does; ``torch.compile`` takes it from there. Batches of 64 are the published
+size; batches of 512 and 2,048 fill the GPU. cuDNN tries out its algorithms, for all.
+
+``DEVICE=cpu`` runs the same comparisons with tiny batches and without a compiler, to test them where there is no GPU.
 """
 
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.conftest import Compare
 from bench.eager import EagerDefense
@@ -23,10 +28,13 @@ from bench.test_training import our_step as our_training_step
 from neuroae.kernels import backend_name
 from neuroae.utils.contexts import autocast
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPU = os.environ.get("DEVICE", "cuda")
+pytestmark = pytest.mark.skipif(GPU == "cuda" and not torch.cuda.is_available(), reason="needs a GPU")
 
-GPU = "cuda"
-FULL = replace(CIFAR10, batch=512)
+BATCHES = (64, 512, 2048) if GPU == "cuda" else (2, 3, 4)
+SMALL, FULL, LARGE = (replace(CIFAR10, batch=batch) for batch in BATCHES)
+PHOTOS = replace(IMAGENETTE, batch=64 if GPU == "cuda" else 1)
+EVERY_BATCH = pytest.mark.parametrize("setting", [SMALL, FULL, LARGE], ids=lambda setting: f"{setting.batch}")
 PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 
 
@@ -35,16 +43,30 @@ def synchronized(action: Action) -> Action:
 
     def run() -> None:
         action()
-        torch.cuda.synchronize()
+        if GPU == "cuda":
+            torch.cuda.synchronize()
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _tuned_convolutions() -> Iterator[None]:
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    yield
+    torch.backends.cudnn.benchmark = before
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """Returns the compiled model. Without a GPU it is only traced, since compiling takes minutes there."""
+    return torch.compile(model) if GPU == "cuda" else torch.compile(model, backend="eager")
 
 
 @pytest.fixture
 def compare_on_gpu(compare: Compare, report: Report) -> Compare:
     def run(title: str, count: int, mine: Action, alternatives: dict[str, Action]) -> Comparison:
         timed = {name: synchronized(action) for name, action in alternatives.items()}
-        report.note(f"GPU: {torch.cuda.get_device_name()}, {backend_name(GPU)} backend")
+        name = torch.cuda.get_device_name() if GPU == "cuda" else "a stand-in on the CPU"
+        report.note(f"GPU: {name}, {backend_name(GPU)} backend")
         return compare(f"GPU: {title}", count, synchronized(mine), timed, device=GPU)
 
     return run
@@ -64,13 +86,18 @@ def in_precision(precision: str, action: Action) -> Action:
     return run
 
 
-@pytest.mark.parametrize("setting", [CIFAR10, FULL, IMAGENETTE], ids=lambda s: f"{s.name} {s.batch}")
+@pytest.mark.parametrize("setting", [SMALL, FULL, LARGE, PHOTOS], ids=lambda s: f"{s.name} {s.batch}")
 @torch.no_grad()
 def test_encode(compare_on_gpu: Compare, setting: Setting) -> None:
     x, last = pixels(setting)
     encoder = ours(setting, GPU).encoder
     default, best = (eager(setting, layout, GPU).encoder for layout in (False, True))
-    alternatives = {"eager": lambda: default(x), "channels_last": lambda: best(last)}
+    fastest = compiled(best)
+    alternatives = {
+        "eager": lambda: default(x),
+        "channels_last": lambda: best(last),
+        "compiled": lambda: fastest(last),
+    }
     compare_on_gpu(f"encode, {setting.name}, batch {setting.batch}", len(x), lambda: encoder.encode(x), alternatives)
 
 
@@ -93,12 +120,16 @@ def eager_models() -> tuple[EagerDefense, EagerDefense]:
     return eager(CIFAR10, False, GPU), eager(CIFAR10, True, GPU)
 
 
-@pytest.mark.parametrize("setting", [CIFAR10, FULL], ids=lambda setting: f"{setting.batch}")
+@EVERY_BATCH
 @PRECISIONS
 def test_defense(compare_on_gpu: Compare, precision: str, setting: Setting) -> None:
     x, last = pixels(setting)
     default, best = eager_models()
-    alternatives = {"eager": image_gradient(default, x), "best": image_gradient(best, last, precision)}
+    alternatives = {
+        "eager": image_gradient(default, x),
+        "best": image_gradient(best, last, precision),
+        "compiled": image_gradient(compiled(best), last, precision),
+    }
     mine = image_gradient(ours(CIFAR10, GPU), x, precision)
     title = f"whole defense and image gradient, {precision}, batch {setting.batch}"
     compare_on_gpu(title, len(x), mine, alternatives)
@@ -116,7 +147,7 @@ def test_cost_of_an_attack_step(compare_on_gpu: Compare, precision: str) -> None
 
 @PRECISIONS
 def test_eot_step(compare_on_gpu: Compare, precision: str) -> None:
-    x, last = pixels(replace(CIFAR10, batch=16))
+    x, last = pixels(replace(CIFAR10, batch=16 if GPU == "cuda" else 1))
     labels = torch.arange(len(x), device=GPU) % 10
     default, best = eager_models()
     alternatives = {
@@ -129,6 +160,10 @@ def test_eot_step(compare_on_gpu: Compare, precision: str) -> None:
 
 @PRECISIONS
 def test_training_step(compare_on_gpu: Compare, precision: str) -> None:
-    alternatives = {"eager": eager_step(False, GPU), "best": eager_step(True, GPU, precision)}
+    alternatives = {
+        "eager": eager_step(False, GPU),
+        "best": eager_step(True, GPU, precision),
+        "compiled": eager_step(True, GPU, precision, compiled),
+    }
     title = f"training step, {precision}, batch {CIFAR10.batch}"
     compare_on_gpu(title, CIFAR10.batch, our_training_step(precision, GPU), alternatives)

@@ -2,7 +2,7 @@
 
 import copy
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from bench.settings import CIFAR10, FASTEST, PRECISIONS, eager, images, ours
 from neuroae.data import ImageSet
 from neuroae.training import TrainingSettings
 from neuroae.training.batches import Batch, batches
+from neuroae.training.gradients import Gradients
 from neuroae.training.history import Meter
 from neuroae.training.loop import make_state, step
 from neuroae.training.methods import Supervised
@@ -41,11 +42,18 @@ def our_step(precision: str, device: str = "cpu") -> Action:
     task = Supervised(trainable(ours(CIFAR10, device)))  # type: ignore[arg-type]
     state, meter = make_state(task, settings, STEPS), Meter()
     batch = next(batches(data(), settings, "benchmark", 0, torch.device(device)))
-    return lambda: step(task, state, batch, precision, meter)
+    gradients = Gradients(task, precision)
+    return lambda: step(gradients, state, batch, meter)
 
 
-def eager_step(channels_last: bool, device: str = "cpu", precision: str = "float32") -> Action:
-    model = trainable(eager(CIFAR10, channels_last, device))
+def eager_step(
+    channels_last: bool,
+    device: str = "cpu",
+    precision: str = "float32",
+    prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
+) -> Action:
+    """Returns a training step of the dense model, which ``prepare`` may compile."""
+    model = prepare(trainable(eager(CIFAR10, channels_last, device)))
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = images(CIFAR10).to(device).contiguous(memory_format=layout)
     labels = torch.arange(CIFAR10.batch, device=device) % 10

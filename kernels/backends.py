@@ -18,6 +18,7 @@ from . import reference
 from .errors import BackendMissing
 
 
+@functools.cache
 def load_backend(name: str) -> ModuleType:
     """Returns the module of a backend: "reference", "cpu" or "triton".
 

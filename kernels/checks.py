@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .ops import require
+from .ops import require, used_slots
 
 # Rounding may take pixels this far outside [0, 1].
 RANGE_TOLERANCE = 1e-6
@@ -41,3 +41,13 @@ def check_selection(atom: Tensor, num_atoms: int) -> None:
     require(
         low >= 0 and high < num_atoms, f"atom names atoms from {low} to {high}, expected them in [0, {num_atoms - 1}]"
     )
+
+
+def check_code(index: Tensor, count: Tensor, num_atoms: int) -> None:
+    """Raises ``ValueError`` for a code whose survivors are atoms that the dictionary does not have."""
+    if is_unreadable(index):
+        return
+    atoms = index.where(used_slots(count, index.shape[-1]), index.new_zeros(()))
+    low, high = torch.stack(atoms.aminmax()).tolist()
+    wrong = low if low < 0 else high
+    require(0 <= wrong < num_atoms, f"index names atom {wrong}, expected 0 to {num_atoms - 1} in the used slots")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from . import ops
-from .checks import check_image_ids, check_images, check_selection
+from .checks import check_code, check_image_ids, check_images, check_selection
 from .float32 import full_float32
 from .philox import drop_threshold, philox4x32, split_seed
 
@@ -124,6 +124,7 @@ def encode_backward(
     grad_value: Tensor,
     index: Tensor,
     projection: Tensor,
+    count: Tensor,
     atoms: Tensor,
     norms: Tensor,
     dead_zone: Tensor,
@@ -141,18 +142,18 @@ def encode_backward(
     This is the gradient of W-NFGA, the white-box near-full gradient approximation.
     """
     ops.encode_backward(
-        grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, num_images, surrogate, sigma,
-        quantize, signed,
+        grad_value, index, projection, count, atoms, norms, dead_zone, height, width, stride, num_images, surrogate,
+        sigma, quantize, signed,
     )  # fmt: skip
-    slot = index.long().clamp_min(0)
+    check_code(index, count, atoms.shape[0])
+    slot = used_atoms(index, count)
     grad = grad_value.double()
     a = projection.double()
     if quantize:
         grad = grad * surrogate_derivative(a, norms.double()[slot], dead_zone.double()[slot], surrogate, sigma)
     if not signed:
         grad = grad * a.sign()
-    grad = grad.where(index >= 0, grad.new_zeros(()))
-    dense = to_dense(grad, index, atoms.shape[0])
+    dense = to_dense(grad, index, count, atoms.shape[0])
     covered_h, covered_w = ops.covered_size(atoms, stride, index.shape[1], index.shape[2])
     rows = F.conv_transpose2d(dense, atoms.double(), stride=stride)
     rows = F.pad(rows, (0, width - covered_w, 0, height - covered_h))
@@ -231,12 +232,18 @@ def membership_gradient(
     return signs * grad / width
 
 
-def to_dense(value: Tensor, index: Tensor, num_atoms: int) -> Tensor:
+def used_atoms(index: Tensor, count: Tensor) -> Tensor:
+    """Returns the atoms of a code's survivors as int64, and 0 in unused slots, whatever these hold."""
+    return index.where(ops.used_slots(count, index.shape[-1]), index.new_zeros(())).long()
+
+
+def to_dense(value: Tensor, index: Tensor, count: Tensor, num_atoms: int) -> Tensor:
     """Returns a code as a dense tensor, (rows, L, m_h, m_w), differentiable in ``value``. Ignores unused slots."""
-    rows, patches_h, patches_w, _ = index.shape
+    rows, patches_h, patches_w, num_slots = index.shape
     dense = value.new_zeros(rows, patches_h, patches_w, num_atoms)
-    values = value.where(index >= 0, value.new_zeros(()))
-    return dense.scatter_add(-1, index.long().clamp_min(0), values).permute(0, 3, 1, 2)
+    used = ops.used_slots(count, num_slots)
+    atoms, values = index.where(used, index.new_zeros(())), value.where(used, value.new_zeros(()))
+    return dense.scatter_add(-1, atoms.long(), values).permute(0, 3, 1, 2)
 
 
 def conv_transpose(
@@ -252,7 +259,8 @@ def conv_transpose(
 ) -> Tensor:
     """Computes the transposed convolution of the dense code."""
     output = ops.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding, relu)
-    dense = to_dense(value, index, weight.shape[0])
+    check_code(index, count, weight.shape[0])
+    dense = to_dense(value, index, count, weight.shape[0])
     with full_precision(weight.device):
         result = F.conv_transpose2d(
             dense, weight.float(), None if bias is None else bias.float(), stride, padding, output_padding
@@ -271,12 +279,13 @@ def conv_transpose_backward_value(
 ) -> Tensor:
     """Returns the gradient to the code's values: the gradient to the dense code, read at the survivors."""
     ops.conv_transpose_backward_value(grad_output, output, index, count, weight, stride, padding)
+    check_code(index, count, weight.shape[0])
     grad = unambiguous(relu_gradient(grad_output, output).float())
     with full_precision(weight.device):
         dense = F.conv2d(grad, weight.float(), stride=stride, padding=padding)
     dense = dense[..., : index.shape[1], : index.shape[2]].permute(0, 2, 3, 1)
-    grad_value = dense.gather(-1, index.long().clamp_min(0).contiguous())
-    return grad_value.where(index >= 0, grad_value.new_zeros(()))
+    grad_value = dense.gather(-1, used_atoms(index, count))
+    return grad_value.where(ops.used_slots(count, index.shape[-1]), grad_value.new_zeros(()))
 
 
 def unambiguous(maps: Tensor) -> Tensor:
@@ -303,7 +312,8 @@ def conv_transpose_backward_weight(
         grad_output, output, index, value, count, weight, stride, padding
     )
     grad = unambiguous(relu_gradient(grad_output, output).float())
-    dense = to_dense(value, index, weight.shape[0])
+    check_code(index, count, weight.shape[0])
+    dense = to_dense(value, index, count, weight.shape[0])
     with full_precision(weight.device):
         grad_weight.copy_(conv2d_weight(grad, weight.shape, dense, stride, padding))
     return grad_weight, grad.sum((0, 2, 3))

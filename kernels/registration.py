@@ -31,10 +31,15 @@ def require_one_device(declaration: Function, function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*arguments: Any) -> Any:
-        if len({value.device for value in arguments if isinstance(value, Tensor)}) > 1:
-            named = zip(names, arguments, strict=True)
-            places = ", ".join(f"{name} on {value.device}" for name, value in named if isinstance(value, Tensor))
-            raise ValueError(f"{declaration.__name__} has {places}, expected all tensors on one device")
+        device = None
+        for value in arguments:
+            if isinstance(value, Tensor):
+                if device is None:
+                    device = value.device
+                elif value.device != device:
+                    named = zip(names, arguments, strict=True)
+                    places = ", ".join(f"{name} on {part.device}" for name, part in named if isinstance(part, Tensor))
+                    raise ValueError(f"{declaration.__name__} has {places}, expected all tensors on one device")
         return function(*arguments)
 
     return run

@@ -54,7 +54,9 @@ class AblatedEncoder(SparseEncoder, ABC):
         rows, patches_h, patches_w, _ = index.shape
         num_atoms = len(self.atoms)
         membership = PatchGradient.apply(receiver, self, (rows, num_atoms, patches_h, patches_w))
-        return SparseCode(index, value.detach(), projection, count, num_atoms, self.backend, membership)
+        return SparseCode(
+            index, value.detach(), projection, count, num_atoms, self.backend, membership, complete=False
+        )
 
     @abstractmethod
     def gradient(self, projections: Tensor, grad_code: Tensor) -> Tensor:

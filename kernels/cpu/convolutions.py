@@ -72,11 +72,11 @@ def conv_transpose(
 ) -> Tensor:
     dtype = weight.dtype
     output = to_library(ops.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding, relu))
-    index, value, weight = index.contiguous(), value.contiguous(), to_library(weight)
+    index, value, count, weight = index.contiguous(), value.contiguous(), count.contiguous(), to_library(weight)
     bias = None if bias is None else bias.float().contiguous()
     layer = layer_struct(weight, weight.dtype, bias, stride, padding, output.shape[2:], relu)
-    status = run("conv_transpose", code_struct(index, value, None, None), layer, output.data_ptr())
-    refuse_bad_index(status, index, weight.shape[0])
+    status = run("conv_transpose", code_struct(index, value, None, count), layer, output.data_ptr())
+    refuse_bad_index(status, index, count, weight.shape[0])
     return output.to(dtype)
 
 
@@ -90,17 +90,18 @@ def conv_transpose_backward_value(
     padding: list[int],
 ) -> Tensor:
     grad_value = ops.conv_transpose_backward_value(grad_output, output, index, count, weight, stride, padding)
-    index, weight, grad_output = index.contiguous(), to_library(weight), to_library(grad_output)
+    index, count, weight = index.contiguous(), count.contiguous(), to_library(weight)
+    grad_output = to_library(grad_output)
     output = None if output is None else to_library(output)
     status = run(
         "conv_transpose_backward_value",
         grad_output.data_ptr(),
         pointer(output),
-        code_struct(index, None, None, None),
+        code_struct(index, None, None, count),
         layer_struct(weight, weight.dtype, None, stride, padding, grad_output.shape[2:], False),
         grad_value.data_ptr(),
     )
-    refuse_bad_index(status, index, weight.shape[0])
+    refuse_bad_index(status, index, count, weight.shape[0])
     return grad_value
 
 
@@ -117,19 +118,20 @@ def conv_transpose_backward_weight(
     grad_weight, grad_bias = ops.conv_transpose_backward_weight(
         grad_output, output, index, value, count, weight, stride, padding
     )
-    index, value, grad_output = index.contiguous(), value.contiguous(), to_library(grad_output)
+    index, value, count = index.contiguous(), value.contiguous(), count.contiguous()
+    grad_output = to_library(grad_output)
     output = None if output is None else to_library(output)
     layer = layer_struct(weight, grad_output.dtype, None, stride, padding, grad_output.shape[2:], False)
     status = run(
         "conv_transpose_backward_weight",
         grad_output.data_ptr(),
         pointer(output),
-        code_struct(index, value, None, None),
+        code_struct(index, value, None, count),
         layer,
         grad_weight.data_ptr(),
         grad_bias.data_ptr(),
     )
-    refuse_bad_index(status, index, weight.shape[0])
+    refuse_bad_index(status, index, count, weight.shape[0])
     return grad_weight, grad_bias
 
 

@@ -103,6 +103,7 @@ def encode_backward(
     grad_value: Tensor,
     index: Tensor,
     projection: Tensor,
+    count: Tensor,
     atoms: Tensor,
     norms: Tensor,
     dead_zone: Tensor,
@@ -116,20 +117,21 @@ def encode_backward(
     signed: bool,
 ) -> Tensor:
     grad_images = ops.encode_backward(
-        grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, num_images, surrogate, sigma,
-        quantize, signed,
+        grad_value, index, projection, count, atoms, norms, dead_zone, height, width, stride, num_images, surrogate,
+        sigma, quantize, signed,
     )  # fmt: skip
     grad_value, index, projection = grad_value.contiguous(), index.contiguous(), projection.contiguous()
+    count = count.contiguous()
     atoms, norms, dead_zone = atoms.contiguous(), norms.contiguous(), dead_zone.contiguous()
     status = run(
         "encode_backward",
         grad_value.data_ptr(),
-        code_struct(index, None, projection, None),
+        code_struct(index, None, projection, count),
         dictionary_struct(atoms, norms, dead_zone, stride),
         Gradient(num_images, height, width, ops.SURROGATES.index(surrogate), quantize, signed, sigma),
         grad_images.data_ptr(),
     )
-    refuse_bad_index(status, index, atoms.shape[0])
+    refuse_bad_index(status, index, count, atoms.shape[0])
     return grad_images
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_code
 from ..errors import BackendMissing
 
 FOLDER = Path(__file__).parent
@@ -229,11 +230,11 @@ def pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def code_struct(index: Tensor, value: Tensor | None, projection: Tensor | None, count: Tensor | None) -> Code:
+def code_struct(index: Tensor, value: Tensor | None, projection: Tensor | None, count: Tensor) -> Code:
     return Code(pointer(index), pointer(value), pointer(projection), pointer(count), *index.shape)
 
 
-def refuse_bad_index(status: int, index: Tensor, num_atoms: int) -> None:
+def refuse_bad_index(status: int, index: Tensor, count: Tensor, num_atoms: int) -> None:
     """Raises ``ValueError`` if the library met an atom that does not exist."""
     if status == BAD_INDEX:
-        raise ValueError(f"index names atom {int(index.max())}, expected -1 to {num_atoms - 1}")
+        check_code(index, count, num_atoms)

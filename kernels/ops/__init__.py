@@ -9,8 +9,8 @@ Declarations look at types and shapes. Checks of values are in ``checks.py``, si
 Shapes: B images, R realizations, rows = R * B with row r * B + b, m_h x m_w patches in an image (numbered
 i * m_w + j), L atoms, T coefficients selected in each patch. The outputs of ``draw`` and ``encode`` are a code, with
 room for T survivors in each patch: index (rows, m_h, m_w, T) int16, value and projection of the same shape in float32,
-and count (rows, m_h, m_w) int32. Slots fill from the front in ascending order of atoms; an unused slot has index -1,
-value 0 and projection 0.
+and count (rows, m_h, m_w) int32. Slots fill from the front in ascending order of atoms. Slots from ``count`` on are
+unused: no backend needs to write them, and none reads them.
 """
 
 from .convolutions import (
@@ -34,6 +34,7 @@ from .encoder import (
     encode_backward,
     select,
     selection_backward,
+    used_slots,
 )
 
 __all__ = [
@@ -56,4 +57,5 @@ __all__ = [
     "require",
     "select",
     "selection_backward",
+    "used_slots",
 ]

@@ -38,11 +38,13 @@ def conv_transpose(
             raise TypeError(f"bias has dtype {bias.dtype}, expected {weight.dtype} as the weight has")
     require(
         all(0 <= extra < step for extra, step in zip(output_padding, stride, strict=True)),
-        f"output_padding is {output_padding}, expected 0 to stride - 1, with stride {stride}",
+        "output_padding is {}, expected 0 to stride - 1, with stride {}",
+        output_padding,
+        stride,
     )
     minimum = minimum_output_size(index, weight, stride, padding)
     height, width = (size + extra for size, extra in zip(minimum, output_padding, strict=True))
-    require(min(height, width) > 0, f"the output would be {height} x {width}, expected at least 1 x 1")
+    require(min(height, width) > 0, "the output would be {} x {}, expected at least 1 x 1", height, width)
     return empty_channels_last(weight, (index.shape[0], weight.shape[1], height, width))
 
 
@@ -101,13 +103,20 @@ def require_conv_gradient(
     require_tensor("grad_output", grad_output, weight.dtype, 4)
     require(
         grad_output.shape[:2] == (index.shape[0], weight.shape[1]),
-        f"grad_output has shape {tuple(grad_output.shape)}, expected ({index.shape[0]}, {weight.shape[1]}, H, W)",
+        "grad_output has shape {}, expected ({}, {}, H, W)",
+        grad_output.shape,
+        index.shape[0],
+        weight.shape[1],
     )
     for i, size in enumerate(minimum_output_size(index, weight, stride, padding)):
         least, most = max(1, size), size + stride[i] - 1
         require(
             least <= grad_output.shape[2 + i] <= most,
-            f"grad_output has shape {tuple(grad_output.shape)}, expected a dimension {2 + i} of {least} to {most}",
+            "grad_output has shape {}, expected a dimension {} of {} to {}",
+            grad_output.shape,
+            2 + i,
+            least,
+            most,
         )
     require_relu_output(output, grad_output)
 
@@ -123,35 +132,30 @@ def empty_channels_last(like: Tensor, shape: Sequence[int], dtype: torch.dtype |
 
 def require_value(value: Tensor, index: Tensor) -> None:
     require_tensor("value", value, torch.float32, 4)
-    require(
-        value.shape == index.shape,
-        f"value has shape {tuple(value.shape)}, expected {tuple(index.shape)} as index has",
-    )
+    require(value.shape == index.shape, "value has shape {}, expected {} as index has", value.shape, index.shape)
 
 
 def require_code_and_weight(
     index: Tensor, count: Tensor, weight: Tensor, stride: list[int], padding: list[int]
 ) -> None:
-    require_slots(index)
-    require_tensor("count", count, torch.int32, 3)
-    require(
-        count.shape == index.shape[:3],
-        f"count has shape {tuple(count.shape)}, expected {tuple(index.shape[:3])} as index has",
-    )
+    require_slots(index, count)
     shape = tuple(weight.shape)
     require(
         weight.dim() == 4 and min(shape) > 0,
-        f"weight has shape {shape}, expected 4 dimensions (L, C_out, k_h, k_w) of at least 1",
+        "weight has shape {}, expected 4 dimensions (L, C_out, k_h, k_w) of at least 1",
+        shape,
     )
     require_float("weight", weight)
-    require(min(stride) >= 1, f"stride is {stride}, expected at least 1")
-    require(min(padding) >= 0, f"padding is {padding}, expected at least 0")
+    require(min(stride) >= 1, "stride is {}, expected at least 1", stride)
+    require(min(padding) >= 0, "padding is {}, expected at least 0", padding)
 
 
 def require_bias(bias: Tensor, weight: Tensor) -> None:
     require(
         bias.shape == weight.shape[1:2],
-        f"bias has shape {tuple(bias.shape)}, expected ({weight.shape[1]},), a number for each output channel",
+        "bias has shape {}, expected ({},), a number for each output channel",
+        bias.shape,
+        weight.shape[1],
     )
 
 
@@ -166,7 +170,9 @@ def require_relu_output(output: Tensor | None, grad_output: Tensor) -> None:
         require_tensor("output", output, grad_output.dtype, 4)
         require(
             output.shape == grad_output.shape,
-            f"output has shape {tuple(output.shape)}, expected {tuple(grad_output.shape)} as grad_output has",
+            "output has shape {}, expected {} as grad_output has",
+            output.shape,
+            grad_output.shape,
         )
 
 
@@ -196,7 +202,7 @@ def dense_conv_transpose_backward_input(grad_output: Tensor, output: Tensor | No
     require_filters(weight)
     require_dense("grad_output", grad_output, weight.shape[1])
     height, width = grad_output.shape[2:]
-    require(min(height, width) > 2, f"grad_output is {height} x {width}, expected at least 3 x 3")
+    require(min(height, width) > 2, "grad_output is {} x {}, expected at least 3 x 3", height, width)
     require_relu_output(output, grad_output)
     return empty_channels_last(grad_output, (grad_output.shape[0], weight.shape[0], height - 2, width - 2))
 
@@ -214,7 +220,10 @@ def dense_conv_transpose_backward_weight(
     expected = (input.shape[0], grad_output.shape[1], input.shape[2] + 2, input.shape[3] + 2)
     require(
         grad_output.shape == expected,
-        f"grad_output has shape {tuple(grad_output.shape)}, expected {expected} with an input of {tuple(input.shape)}",
+        "grad_output has shape {}, expected {} with an input of {}",
+        grad_output.shape,
+        expected,
+        input.shape,
     )
     require_tensor("grad_output", grad_output, input.dtype, 4)
     require_relu_output(output, grad_output)
@@ -227,7 +236,8 @@ def require_filters(weight: Tensor) -> None:
     shape = tuple(weight.shape)
     require(
         shape[2:] == (3, 3) and min(shape[:2]) > 0,
-        f"weight has shape {shape}, expected (C_in, C_out, 3, 3) with at least one channel of each kind",
+        "weight has shape {}, expected (C_in, C_out, 3, 3) with at least one channel of each kind",
+        shape,
     )
 
 
@@ -237,7 +247,12 @@ def require_dense(name: str, tensor: Tensor, channels: int | None) -> None:
     require_tensor(name, tensor, tensor.dtype, 4)
     require(
         channels is None or tensor.shape[1] == channels,
-        f"{name} has {tensor.shape[1]} channels, expected {channels} as the weight has",
+        "{} has {} channels, expected {} as the weight has",
+        name,
+        tensor.shape[1],
+        channels,
     )
-    require(tensor.shape[1] > 0, f"{name} has no channels, expected at least 1")
-    require(min(tensor.shape[2:]) > 0, f"{name} is {tensor.shape[2]} x {tensor.shape[3]}, expected at least 1 x 1")
+    require(tensor.shape[1] > 0, "{} has no channels, expected at least 1", name)
+    require(
+        min(tensor.shape[2:]) > 0, "{} is {} x {}, expected at least 1 x 1", name, tensor.shape[2], tensor.shape[3]
+    )

@@ -17,10 +17,18 @@ def operation(declaration: Declaration) -> Declaration:
     return declaration
 
 
-def require(condition: bool, message: str) -> None:
-    """Raises ``ValueError`` with this message unless the condition holds."""
+def require(condition: bool, message: str, *values: object) -> None:
+    """Raises ``ValueError`` unless the condition holds.
+
+    Args:
+        condition: The condition.
+        message: The error's message, with ``{}`` for each of ``values`` if there are any.
+        values: They are formatted for an error only; formatting would take longer than the checks of an operation. A
+            shape is shown as a tuple.
+    """
     if not condition:
-        raise ValueError(message)
+        shown = (tuple(value) if isinstance(value, torch.Size) else value for value in values)
+        raise ValueError(message.format(*shown) if values else message)
 
 
 def require_tensor(name: str, tensor: Tensor, dtype: torch.dtype, dims: int) -> None:
@@ -32,4 +40,4 @@ def require_tensor(name: str, tensor: Tensor, dtype: torch.dtype, dims: int) -> 
     """
     if tensor.dtype != dtype:
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected {dtype}")
-    require(tensor.dim() == dims, f"{name} has shape {tuple(tensor.shape)}, expected {dims} dimensions")
+    require(tensor.dim() == dims, "{} has shape {}, expected {} dimensions", name, tensor.shape, dims)

@@ -51,14 +51,18 @@ def draw(
     require_tensor("projection", projection, torch.float32, 4)
     require(
         atom.shape == projection.shape,
-        f"projection has shape {tuple(projection.shape)}, expected {tuple(atom.shape)} as atom has",
+        "projection has shape {}, expected {} as atom has",
+        projection.shape,
+        atom.shape,
     )
     require_levels(norms, dead_zone, norms.shape[0])
     require_randomness(seed, image_ids, dropout_p, atom.shape[0])
-    require(count >= 0, f"count is {count}, expected at least 0")
+    require(count >= 0, "count is {}, expected at least 0", count)
     require(
         start >= 0 and start + count <= 2**32,
-        f"start is {start} and count is {count}, expected realizations in [0, 2^32)",
+        "start is {} and count is {}, expected realizations in [0, 2^32)",
+        start,
+        count,
     )
     return empty_code(atom, (count * atom.shape[0], *atom.shape[1:]))
 
@@ -82,7 +86,7 @@ def encode(
     shape = selection_shape(images, atoms, stride, top_t)
     require_levels(norms, dead_zone, atoms.shape[0])
     require_randomness(seed, image_ids, dropout_p, images.shape[0])
-    require(0 <= realization < 2**32, f"realization is {realization}, expected in [0, 2^32)")
+    require(0 <= realization < 2**32, "realization is {}, expected in [0, 2^32)", realization)
     return empty_code(images, shape)
 
 
@@ -91,6 +95,7 @@ def encode_backward(
     grad_value: Tensor,
     index: Tensor,
     projection: Tensor,
+    count: Tensor,
     atoms: Tensor,
     norms: Tensor,
     dead_zone: Tensor,
@@ -114,26 +119,34 @@ def encode_backward(
     require_tensor("grad_value", grad_value, torch.float32, 4)
     require_tensor("projection", projection, torch.float32, 4)
     require_atoms(atoms)
-    require_slots(index)
+    require_slots(index, count)
     require(
         grad_value.shape == index.shape == projection.shape,
-        f"grad_value, index and projection have shapes {tuple(grad_value.shape)}, {tuple(index.shape)} and "
-        f"{tuple(projection.shape)}, expected the same shape",
+        "grad_value, index and projection have shapes {}, {} and {}, expected the same shape",
+        grad_value.shape,
+        index.shape,
+        projection.shape,
     )
     require_levels(norms, dead_zone, atoms.shape[0])
     covered_h, covered_w = covered_size(atoms, stride, index.shape[1], index.shape[2])
     require(
         0 <= height - covered_h < stride and 0 <= width - covered_w < stride,
-        f"an image of {height} x {width} does not give {index.shape[1]} x {index.shape[2]} patches",
+        "an image of {} x {} does not give {} x {} patches",
+        height,
+        width,
+        index.shape[1],
+        index.shape[2],
     )
-    require(num_images >= 0, f"num_images is {num_images}, expected at least 0")
+    require(num_images >= 0, "num_images is {}, expected at least 0", num_images)
     rows = index.shape[0]
     require(
         rows % num_images == 0 if num_images else rows == 0,
-        f"the code has {rows} rows, expected a multiple of num_images, {num_images}",
+        "the code has {} rows, expected a multiple of num_images, {}",
+        rows,
+        num_images,
     )
-    require(surrogate in SURROGATES, f"surrogate is {surrogate!r}, expected one of {', '.join(SURROGATES)}")
-    require(sigma > 0, f"sigma is {sigma}, expected above 0")
+    require(surrogate in SURROGATES, "surrogate is {!r}, expected one of {}", surrogate, ", ".join(SURROGATES))
+    require(sigma > 0, "sigma is {}, expected above 0", sigma)
     return grad_value.new_empty(num_images, atoms.shape[1], height, width)
 
 
@@ -166,9 +179,11 @@ def selection_backward(
     expected = (batch, patches_h, patches_w, atoms.shape[0])
     require(
         grad_code.shape == expected,
-        f"grad_code has shape {tuple(grad_code.shape)}, expected {expected}, a number for each patch and atom",
+        "grad_code has shape {}, expected {}, a number for each patch and atom",
+        grad_code.shape,
+        expected,
     )
-    require(0 < selection_width < math.inf, f"selection_width is {selection_width}, expected above 0 and finite")
+    require(0 < selection_width < math.inf, "selection_width is {}, expected above 0 and finite", selection_width)
     return images.new_empty(images.shape)
 
 
@@ -177,16 +192,20 @@ def selection_shape(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> t
     require_tensor("images", images, torch.float32, 4)
     require_atoms(atoms)
     num_atoms, channels, patch, _ = atoms.shape
-    require(1 <= num_atoms <= MAX_ATOMS, f"atoms holds {num_atoms} atoms, expected 1 to {MAX_ATOMS}")
-    require(stride >= 1, f"stride is {stride}, expected at least 1")
-    require(1 <= top_t <= num_atoms, f"top_t is {top_t}, expected 1 to {num_atoms}, the number of atoms")
+    require(1 <= num_atoms <= MAX_ATOMS, "atoms holds {} atoms, expected 1 to {}", num_atoms, MAX_ATOMS)
+    require(stride >= 1, "stride is {}, expected at least 1", stride)
+    require(1 <= top_t <= num_atoms, "top_t is {}, expected 1 to {}, the number of atoms", top_t, num_atoms)
     require(
-        images.shape[1] == channels, f"images has {images.shape[1]} channels, expected {channels} as the atoms have"
+        images.shape[1] == channels, "images has {} channels, expected {} as the atoms have", images.shape[1], channels
     )
     height, width = images.shape[2:]
     require(
         height >= patch and width >= patch,
-        f"images are {height} x {width}, expected at least one patch, {patch} x {patch}",
+        "images are {} x {}, expected at least one patch, {} x {}",
+        height,
+        width,
+        patch,
+        patch,
     )
     return images.shape[0], (height - patch) // stride + 1, (width - patch) // stride + 1, top_t
 
@@ -201,6 +220,11 @@ def empty_code(like: Tensor, shape: Sequence[int]) -> Code:
     )
 
 
+def used_slots(count: Tensor, num_slots: int) -> Tensor:
+    """Returns which slots of a code hold survivors, (rows, m_h, m_w, num_slots) bool."""
+    return torch.arange(num_slots, device=count.device) < count.unsqueeze(-1)
+
+
 def covered_size(atoms: Tensor, stride: int, patches_h: int, patches_w: int) -> tuple[int, int]:
     """Returns height and width of the part of an image that patches cover."""
     patch = atoms.shape[2]
@@ -211,14 +235,16 @@ def require_atoms(atoms: Tensor) -> None:
     require_tensor("atoms", atoms, torch.float32, 4)
     shape = tuple(atoms.shape)
     require(
-        shape[2] == shape[3] and min(shape[1:]) > 0, f"atoms has shape {shape}, expected square patches (L, C, n, n)"
+        shape[2] == shape[3] and min(shape[1:]) > 0, "atoms has shape {}, expected square patches (L, C, n, n)", shape
     )
 
 
-def require_slots(index: Tensor) -> None:
+def require_slots(index: Tensor, count: Tensor) -> None:
     require_tensor("index", index, torch.int16, 4)
+    require(min(index.shape[1:]) > 0, "index has shape {}, expected at least one patch and one slot", index.shape)
+    require_tensor("count", count, torch.int32, 3)
     require(
-        min(index.shape[1:]) > 0, f"index has shape {tuple(index.shape)}, expected at least one patch and one slot"
+        count.shape == index.shape[:3], "count has shape {}, expected {} as index has", count.shape, index.shape[:3]
     )
 
 
@@ -227,16 +253,22 @@ def require_levels(norms: Tensor, dead_zone: Tensor, num_atoms: int) -> None:
     require_tensor("dead_zone", dead_zone, torch.float32, 1)
     require(
         norms.shape[0] == dead_zone.shape[0] == num_atoms,
-        f"norms and dead_zone hold {norms.shape[0]} and {dead_zone.shape[0]} numbers, expected {num_atoms} each",
+        "norms and dead_zone hold {} and {} numbers, expected {} each",
+        norms.shape[0],
+        dead_zone.shape[0],
+        num_atoms,
     )
 
 
 def require_randomness(seed: Tensor, image_ids: Tensor, dropout_p: float, batch: int) -> None:
     if seed.dtype != torch.int64:
         raise TypeError(f"seed has dtype {seed.dtype}, expected torch.int64")
-    require(seed.numel() == 1, f"seed holds {seed.numel()} numbers, expected 1")
+    require(seed.numel() == 1, "seed holds {} numbers, expected 1", seed.numel())
     require_tensor("image_ids", image_ids, torch.int64, 1)
     require(
-        image_ids.shape[0] == batch, f"image_ids holds {image_ids.shape[0]} ids, expected {batch}, one for each image"
+        image_ids.shape[0] == batch,
+        "image_ids holds {} ids, expected {}, one for each image",
+        image_ids.shape[0],
+        batch,
     )
-    require(0.0 <= dropout_p < 1.0, f"dropout_p is {dropout_p}, expected in [0, 1)")
+    require(0.0 <= dropout_p < 1.0, "dropout_p is {}, expected in [0, 1)", dropout_p)

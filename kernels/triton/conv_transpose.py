@@ -16,11 +16,13 @@ from torch import Tensor
 from .. import ops
 from ..reference import relu_gradient
 from . import tiles
-from .launch import Launch, check_index
+from .checks import check_index
+from .launch import Launch
+from .occurrences import Occurrences, group_by_atom
 from .tiles import only_if
 
 
-@triton.jit(do_not_specialize=["patches_h", "patches_w", "height", "width", "cells_h", "cells_w"])
+@triton.jit(do_not_specialize=["atoms", "patches_h", "patches_w", "height", "width", "cells_h", "cells_w"])
 def conv_transpose_kernel(
     index,
     value,
@@ -28,6 +30,7 @@ def conv_transpose_kernel(
     weight,
     bias,
     output,
+    atoms: tl.int32,
     patches_h: tl.int32,
     patches_w: tl.int32,
     height: tl.int32,
@@ -63,6 +66,7 @@ def conv_transpose_kernel(
     result = tl.zeros((PIXEL_TILE, CHANNEL_TILE), tl.float32)
     if BIAS:
         result += tl.load(bias + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32)
+    all_exist = True
     for covering in range(0, COVERING_H * COVERING_W):
         back_h = covering // COVERING_W
         back_w = covering % COVERING_W
@@ -78,9 +82,11 @@ def conv_transpose_kernel(
         for slot in range(0, survivors):
             atom = tl.load(index + patch * TOP_T + slot).to(tl.int64)
             v = tl.load(value + patch * TOP_T + slot)
-            exists = only_if(atom >= 0, mask)
-            w = tl.load(weight + atom * (KERNEL_H * KERNEL_W * CHANNELS) + entry, mask=exists, other=0.0)
-            result += v * w.to(tl.float32)
+            exists = (atom >= 0) & (atom < atoms)
+            all_exist &= exists
+            start = weight + atom * (KERNEL_H * KERNEL_W * CHANNELS)
+            result += v * tl.load(start + entry, mask=only_if(exists, mask), other=0.0).to(tl.float32)
+    tl.device_assert(all_exist, "index names an atom that the layer does not have")
 
     if RELU:
         result = tl.maximum(result, 0.0, propagate_nan=tl.PropagateNan.ALL)
@@ -91,18 +97,22 @@ def conv_transpose_kernel(
 
 
 @triton.jit
-def load_run(grad_output, output, row, y, x, height, width, run, inside, CHANNELS: tl.constexpr, RELU: tl.constexpr):
-    """Loads the gradient at offsets ``run`` from pixel (y, x) in its image row; 0 outside, and where ReLU gave 0."""
+def within_line(x, run, width, CHANNELS: tl.constexpr):
+    """Returns which numbers of a run of pixels from column ``x`` on are in a line of the output."""
     offset = x * CHANNELS + run
-    inside = only_if((y >= 0) & (y < height), inside & (offset >= 0) & (offset < width * CHANNELS))
-    place = (row * height + y) * width * CHANNELS + offset
+    return (offset >= 0) & (offset < width * CHANNELS)
+
+
+@triton.jit
+def load_gradient(grad_output, output, place, inside, RELU: tl.constexpr):
+    """Loads the gradient to the output; 0 where ``inside`` is False, and where ReLU gave 0."""
     grad = tl.load(grad_output + place, mask=inside, other=0.0).to(tl.float32)
     if RELU:
         grad = tl.where(tl.load(output + place, mask=inside, other=0.0).to(tl.float32) > 0, grad, 0.0)
     return grad
 
 
-@triton.jit(do_not_specialize=["patches_h", "patches_w", "height", "width"])
+@triton.jit(do_not_specialize=["atoms", "patches_h", "patches_w", "height", "width"])
 def value_kernel(
     grad_output,
     output,
@@ -110,6 +120,7 @@ def value_kernel(
     count,
     weight,
     grad_value,
+    atoms: tl.int32,
     patches_h: tl.int32,
     patches_w: tl.int32,
     height: tl.int32,
@@ -122,62 +133,68 @@ def value_kernel(
     PADDING_H: tl.constexpr,
     PADDING_W: tl.constexpr,
     TOP_T: tl.constexpr,
+    EDGES: tl.constexpr,
     RELU: tl.constexpr,
     SLOT_TILE: tl.constexpr,
     RUN_TILE: tl.constexpr,
 ):
     """One program for each patch: the products of the gradient under it with the weights of its survivors."""
     RUN: tl.constexpr = KERNEL_W * CHANNELS
-    patch = tl.program_id(0).to(tl.int64)
-    row = patch // (patches_h * patches_w)
-    y = (patch // patches_w % patches_h).to(tl.int32) * STRIDE_H - PADDING_H
-    x = (patch % patches_w).to(tl.int32) * STRIDE_W - PADDING_W
+    patch = tl.program_id(0)
+    y = patch // patches_w % patches_h * STRIDE_H - PADDING_H
+    x = patch % patches_w * STRIDE_W - PADDING_W
+    pixel = (patch // (patches_h * patches_w) * height + y) * width + x
     survivors = tl.minimum(tl.load(count + patch), TOP_T)
+    first_slot = patch.to(tl.int64) * TOP_T
+    all_exist = True
     for first in range(0, TOP_T, SLOT_TILE):
         slot = first + tl.arange(0, SLOT_TILE)
-        atom = tl.load(index + patch * TOP_T + slot, mask=slot < survivors, other=-1)
-        exists = atom >= 0
+        atom = tl.load(index + first_slot + slot, mask=slot < survivors, other=0).to(tl.int32)
+        exists = (slot < survivors) & (atom >= 0) & (atom < atoms)
         result = tl.zeros((SLOT_TILE, RUN_TILE), tl.float32)
         if first < survivors:
+            all_exist &= tl.sum(exists.to(tl.int32)) == tl.minimum(survivors - first, SLOT_TILE)
             for ky in range(0, KERNEL_H):
+                place = (pixel + ky * width).to(tl.int64) * CHANNELS
                 for begin in range(0, RUN, RUN_TILE):
                     run = begin + tl.arange(0, RUN_TILE)
-                    grad = load_run(grad_output, output, row, y + ky, x, height, width, run, run < RUN, CHANNELS, RELU)
+                    inside = run < RUN
+                    if EDGES:
+                        inside &= within_line(x, run, width, CHANNELS)
+                        inside = only_if((y + ky >= 0) & (y + ky < height), inside)
+                    grad = load_gradient(grad_output, output, place + run, inside, RELU)
                     entry = (atom.to(tl.int64)[:, None] * KERNEL_H + ky) * RUN + run[None, :]
                     w = tl.load(weight + entry, mask=exists[:, None] & (run < RUN)[None, :], other=0.0)
                     result += w.to(tl.float32) * grad[None, :]
         result = tl.where(exists, tl.sum(result, axis=1), 0.0)
-        tl.store(grad_value + patch * TOP_T + slot, result, mask=slot < TOP_T)
+        tl.store(grad_value + first_slot + slot, result, mask=slot < TOP_T)
+    tl.device_assert(all_exist, "index names an atom that the layer does not have")
 
 
-@triton.jit(do_not_specialize=["patches_h", "patches_w", "height", "width"])
+@triton.jit(do_not_specialize=["blocks", "height", "width"])
 def weight_kernel(
     grad_output,
     output,
-    position,
-    bounds,
+    ends,
+    pixel,
+    top,
+    left,
     value,
     grad_weight,
-    patches_h: tl.int32,
-    patches_w: tl.int32,
+    blocks: tl.int32,
     height: tl.int32,
     width: tl.int32,
     CHANNELS: tl.constexpr,
     KERNEL_H: tl.constexpr,
     KERNEL_W: tl.constexpr,
-    STRIDE_H: tl.constexpr,
-    STRIDE_W: tl.constexpr,
-    PADDING_H: tl.constexpr,
-    PADDING_W: tl.constexpr,
-    TOP_T: tl.constexpr,
+    EDGES: tl.constexpr,
     RELU: tl.constexpr,
     SLOT_TILE: tl.constexpr,
     RUN_TILE: tl.constexpr,
 ):
-    """One program for each atom, kernel row and chunk. It adds up the atom's occurrences in the order of the rows.
+    """One program for each atom, kernel row and chunk. It adds up the atom's occurrences in the order of the patches.
 
-    ``position`` holds the positions of the code's slots, sorted by atom. Those of atom l start at ``bounds[l]`` and
-    end before ``bounds[l + 1]``.
+    ``ends``, ``pixel``, ``top``, ``left`` and ``value`` are ``Occurrences``.
     """
     RUN: tl.constexpr = KERNEL_W * CHANNELS
     CHUNKS: tl.constexpr = (RUN + RUN_TILE - 1) // RUN_TILE
@@ -185,29 +202,21 @@ def weight_kernel(
     ky = tl.program_id(0) // CHUNKS % KERNEL_H
     run = tl.program_id(0) % CHUNKS * RUN_TILE + tl.arange(0, RUN_TILE)
     result = tl.zeros((SLOT_TILE, RUN_TILE), tl.float32)
-    end = tl.load(bounds + atom + 1)
-    for first in range(tl.load(bounds + atom), end, SLOT_TILE):
+    end = tl.load(ends + (atom + 1) * blocks - 1)
+    for first in range(tl.load(ends + atom * blocks - 1, mask=atom > 0, other=0), end, SLOT_TILE):
         occurrence = first + tl.arange(0, SLOT_TILE)
         exists = occurrence < end
-        place = tl.load(position + occurrence, mask=exists, other=0)
-        v = tl.load(value + place, mask=exists, other=0.0)
-        patch = place // TOP_T
-        row = patch // (patches_h * patches_w)
-        y = (patch // patches_w % patches_h).to(tl.int32) * STRIDE_H - PADDING_H + ky
-        x = (patch % patches_w).to(tl.int32) * STRIDE_W - PADDING_W
-        grad = load_run(
-            grad_output,
-            output,
-            row[:, None],
-            y[:, None],
-            x[:, None],
-            height,
-            width,
-            run[None, :],
-            exists[:, None] & (run < RUN)[None, :],
-            CHANNELS,
-            RELU,
-        )
+        v = tl.load(value + occurrence, mask=exists, other=0.0)
+        place = (tl.load(pixel + occurrence, mask=exists, other=0) + ky * width).to(tl.int64) * CHANNELS
+        inside = (run < RUN)[None, :]
+        if EDGES:
+            y = tl.load(top + occurrence, mask=exists, other=0) + ky
+            exists &= (y >= 0) & (y < height)
+            inside &= within_line(
+                tl.load(left + occurrence, mask=exists, other=0)[:, None], run[None, :], width, CHANNELS
+            )
+        inside &= exists[:, None]
+        grad = load_gradient(grad_output, output, place[:, None] + run[None, :], inside, RELU)
         result += v[:, None] * grad
     entry = (atom * KERNEL_H + ky) * RUN + run
     tl.store(grad_weight + entry, tl.sum(result, axis=0), mask=run < RUN)
@@ -225,7 +234,7 @@ def conv_transpose(
     relu: bool,
 ) -> Tensor:
     output = ops.conv_transpose(index, value, count, weight, bias, stride, padding, output_padding, relu)
-    check_index(index, weight.shape[0])
+    check_index(index, count, weight.shape[0])
     conv_transpose_launch((index, value, count), weight, bias, output, stride, padding, relu).run()
     return output
 
@@ -240,7 +249,7 @@ def conv_transpose_backward_value(
     padding: list[int],
 ) -> Tensor:
     grad_value = ops.conv_transpose_backward_value(grad_output, output, index, count, weight, stride, padding)
-    check_index(index, weight.shape[0])
+    check_index(index, count, weight.shape[0])
     value_launch(grad_output, output, index, count, weight, grad_value, stride, padding).run()
     return grad_value
 
@@ -258,8 +267,11 @@ def conv_transpose_backward_weight(
     grad_weight, _ = ops.conv_transpose_backward_weight(
         grad_output, output, index, value, count, weight, stride, padding
     )
-    check_index(index, weight.shape[0])
-    weight_launch(grad_output, output, index, value, grad_weight, stride, padding).run()
+    num_atoms = weight.shape[0]
+    check_index(index, count, num_atoms)
+    code = (index.contiguous(), value.contiguous(), count.contiguous())
+    occurrences = group_by_atom(*code, num_atoms, grad_output.shape[2:], stride, padding)
+    weight_launch(grad_output, output, occurrences, grad_weight, padding).run()
     return grad_weight, relu_gradient(grad_output, output).sum((0, 2, 3), dtype=torch.float32)
 
 
@@ -287,6 +299,7 @@ def conv_transpose_launch(
         "weight": weight.contiguous(memory_format=torch.channels_last),
         "bias": weight if bias is None else bias.contiguous(),
         "output": output,
+        "atoms": weight.shape[0],
         "patches_h": index.shape[1],
         "patches_w": index.shape[2],
         "height": height,
@@ -294,7 +307,7 @@ def conv_transpose_launch(
         "cells_h": cells_h,
         "cells_w": cells_w,
     }
-    pixel_tile = triton.next_power_of_2(stride[0] * stride[1])
+    pixel_tile = tiles.next_power_of_2(stride[0] * stride[1])
     channel_tile = min(tiles.channel_tile(channels), max(1, tiles.LARGEST_TILE // pixel_tile))
     constants = window_constants(index, weight, stride, padding) | {
         "BIAS": bias is not None,
@@ -316,53 +329,50 @@ def value_launch(
     stride: list[int],
     padding: list[int],
 ) -> Launch:
-    arguments = gradient_arguments(grad_output, output, index) | {
+    arguments = gradient_arguments(grad_output, output) | {
         "index": index.contiguous(),
         "count": count.contiguous(),
         "weight": weight.contiguous(memory_format=torch.channels_last),
         "grad_value": grad_value,
+        "atoms": weight.shape[0],
+        "patches_h": index.shape[1],
+        "patches_w": index.shape[2],
     }
-    constants = window_constants(index, weight, stride, padding) | run_constants(output, weight)
+    constants = window_constants(index, weight, stride, padding) | run_constants(output, weight, padding)
     return Launch(value_kernel, count.numel(), arguments, constants, run_warps(constants))
 
 
 def weight_launch(
-    grad_output: Tensor,
-    output: Tensor | None,
-    index: Tensor,
-    value: Tensor,
-    grad_weight: Tensor,
-    stride: list[int],
-    padding: list[int],
+    grad_output: Tensor, output: Tensor | None, occurrences: Occurrences, grad_weight: Tensor, padding: list[int]
 ) -> Launch:
-    num_atoms = grad_weight.shape[0]
-    atoms, position = index.flatten().sort(stable=True)
-    bounds = torch.searchsorted(atoms.int(), torch.arange(num_atoms + 1, dtype=torch.int32, device=index.device))
-    arguments = gradient_arguments(grad_output, output, index) | {
-        "position": position,
-        "bounds": bounds,
-        "value": value.contiguous(),
+    num_atoms, channels, kernel_h, kernel_w = grad_weight.shape
+    arguments = gradient_arguments(grad_output, output) | {
+        **occurrences._asdict(),
         "grad_weight": grad_weight,
+        "blocks": len(occurrences.ends) // num_atoms,
     }
-    constants = window_constants(index, grad_weight, stride, padding) | run_constants(output, grad_weight)
-    chunks = tiles.num_tiles(grad_weight.shape[1] * grad_weight.shape[3], constants["RUN_TILE"])
-    return Launch(weight_kernel, num_atoms * grad_weight.shape[2] * chunks, arguments, constants, run_warps(constants))
+    constants = run_constants(output, grad_weight, padding) | {
+        "CHANNELS": channels,
+        "KERNEL_H": kernel_h,
+        "KERNEL_W": kernel_w,
+    }
+    programs = num_atoms * kernel_h * tiles.num_tiles(channels * kernel_w, constants["RUN_TILE"])
+    return Launch(weight_kernel, programs, arguments, constants, run_warps(constants))
 
 
-def gradient_arguments(grad_output: Tensor, output: Tensor | None, index: Tensor) -> dict[str, Tensor | int]:
+def gradient_arguments(grad_output: Tensor, output: Tensor | None) -> dict[str, Tensor | int]:
     grad_output = grad_output.contiguous(memory_format=torch.channels_last)
     return {
         "grad_output": grad_output,
         "output": grad_output if output is None else output.contiguous(memory_format=torch.channels_last),
-        "patches_h": index.shape[1],
-        "patches_w": index.shape[2],
         "height": grad_output.shape[2],
         "width": grad_output.shape[3],
     }
 
 
-def run_constants(output: Tensor | None, weight: Tensor) -> dict[str, int]:
+def run_constants(output: Tensor | None, weight: Tensor, padding: list[int]) -> dict[str, int]:
     return {
+        "EDGES": any(padding),
         "RELU": output is not None,
         "SLOT_TILE": tiles.SURVIVOR_TILE,
         "RUN_TILE": tiles.run_tile(weight.shape[1] * weight.shape[3]),

@@ -7,12 +7,13 @@ from torch import Tensor
 from .. import ops
 from ..philox import drop_threshold
 from . import tiles
-from .launch import Launch, check_draw
+from .checks import check_draw
+from .launch import Launch
 from .philox import survives
-from .steps import next_slots, row_count, write_survivors, write_unused
+from .steps import next_slots, row_count, write_survivors
 
 
-@triton.jit(do_not_specialize=["drop_threshold", "start", "patches", "total"])
+@triton.jit(do_not_specialize=["drop_threshold", "start", "atoms", "patches", "total"])
 def draw_kernel(
     selected,
     selected_projection,
@@ -26,6 +27,7 @@ def draw_kernel(
     count,
     drop_threshold: tl.uint32,
     start: tl.uint32,
+    atoms: tl.int32,
     patches: tl.int32,
     total: tl.int32,
     TOP_T: tl.constexpr,
@@ -39,15 +41,23 @@ def draw_kernel(
     patch = tl.program_id(0) % groups * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
     live = patch < total
     image_id = tl.load(image_ids + patch // patches, mask=live, other=0)
+    tl.device_assert((image_id >= 0) & (image_id < 2**32), "image_ids holds numbers outside [0, 2^32)")
     source = patch.to(tl.int64) * TOP_T
     target = source + realization.to(tl.int64) * total * TOP_T
     num_used = tl.zeros_like(patch)
+    all_exist = tl.full((PATCH_TILE, SLOT_TILE), True, tl.int1)
     for first in range(0, TOP_T, SLOT_TILE):
         slot = first + tl.arange(0, SLOT_TILE)[None, :]
         inside = live & (slot < TOP_T)
         atom = tl.load(selected + source + slot, mask=inside, other=0).to(tl.int32)
-        keep = inside & survives(
-            atom, patch % patches, start.to(tl.uint32) + realization.to(tl.uint32), image_id, seed, drop_threshold
+        exists = (atom >= 0) & (atom < atoms)
+        all_exist &= exists
+        keep = (
+            inside
+            & exists
+            & survives(
+                atom, patch % patches, start.to(tl.uint32) + realization.to(tl.uint32), image_id, seed, drop_threshold
+            )
         )
         a = tl.load(selected_projection + source + slot, mask=keep, other=0.0)
         norm = tl.load(norms + atom, mask=keep, other=0.0)
@@ -56,7 +66,7 @@ def draw_kernel(
         write_survivors(index, value, projection, offset, keep, atom, a, norm, dead, QUANTIZE, SIGNED)
         num_used += row_count(keep)
     tl.store(count + realization.to(tl.int64) * total + patch, num_used, mask=live)
-    write_unused(index, value, projection, target, num_used, live, TOP_T, SLOT_TILE)
+    tl.device_assert(all_exist, "atom names an atom that the dictionary does not have")
 
 
 def draw(
@@ -99,6 +109,7 @@ def draw_launch(
         "selected_projection": selection[1].contiguous(),
         **code_arguments(levels, randomness, code, dropout_p),
         "start": start,
+        "atoms": levels[0].shape[0],
         "patches": patches_h * patches_w,
         "total": total,
     }

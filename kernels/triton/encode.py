@@ -9,13 +9,13 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import ops
-from ..checks import check_image_ids, check_images
 from . import tiles
+from .checks import check_image_ids, check_images
 from .draw import code_arguments, draw
 from .launch import Launch
 from .philox import all_survivors
 from .select import dictionary_constants, patch_arguments, select
-from .steps import halves, next_slots, patch_origins, project, row_count, top_t, write_survivors, write_unused
+from .steps import halves, next_slots, patch_origins, project, row_count, top_t, write_survivors
 
 
 @triton.jit(do_not_specialize=["drop_threshold", "realization", "height", "width", "patches_w", "patches", "total"])
@@ -58,6 +58,7 @@ def encode_kernel(
     atom = tl.arange(0, ATOM_TILE)[None, :]
     keep = top_t(a, atom < ATOMS, TOP_T)
     image_id = tl.load(image_ids + patch // patches, mask=live, other=0)
+    tl.device_assert((image_id >= 0) & (image_id < 2**32), "image_ids holds numbers outside [0, 2^32)")
     keep &= all_survivors(patch % patches, realization.to(tl.uint32), image_id, seed, drop_threshold, ATOM_TILE)
     num_used = row_count(keep)
     tl.store(count + patch, num_used, mask=live)
@@ -77,7 +78,6 @@ def encode_kernel(
     write_survivors(index, value, projection, offset_even, keep_even != 0, even, a_even, norm, dead, QUANTIZE, SIGNED)
     norm, dead = load_levels(norms, dead_zone, even + 1, ATOMS)
     write_survivors(index, value, projection, offset_odd, keep_odd != 0, even + 1, a_odd, norm, dead, QUANTIZE, SIGNED)
-    write_unused(index, value, projection, row, num_used, live, TOP_T, SLOT_TILE)
 
 
 @triton.jit

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .. import ops
 from . import tiles
-from .launch import Launch, check_index
-from .tiles import only_if
+from .checks import check_index
+from .launch import Launch
 
 
 @triton.jit
@@ -36,16 +36,20 @@ def surrogate_derivative(a, norm, dead_zone, sigma, SURROGATE: tl.constexpr):
         return height / (2.0 * sigma) * (sech2((a - dead_zone) / width) + sech2((a + dead_zone) / width))
 
 
-@triton.jit(do_not_specialize=["sigma", "height", "width", "patches_h", "patches_w", "num_images", "realizations"])
+@triton.jit(
+    do_not_specialize=["sigma", "num_atoms", "height", "width", "patches_h", "patches_w", "num_images", "realizations"]
+)
 def encode_backward_kernel(
     grad_value,
     index,
     projection,
+    count,
     atoms,
     norms,
     dead_zone,
     grad_images,
     sigma: tl.float32,
+    num_atoms: tl.int32,
     height: tl.int32,
     width: tl.int32,
     patches_h: tl.int32,
@@ -70,6 +74,7 @@ def encode_backward_kernel(
     x = pixel % width
     channel = tl.arange(0, CHANNEL_TILE)[None, :]
     grad = tl.zeros((PIXEL_TILE, CHANNEL_TILE), tl.float32)
+    all_exist = tl.full((PIXEL_TILE,), True, tl.int1)
     for realization in range(0, realizations):
         row = num_images.to(tl.int64) * realization + image
         for covering in range(0, COVERING * COVERING):
@@ -79,12 +84,15 @@ def encode_backward_kernel(
             kx = x - j * STRIDE
             inside = (pixel < height * width) & (ky < PATCH) & (kx < PATCH)
             inside &= (i >= 0) & (i < patches_h) & (j >= 0) & (j < patches_w)
-            offset = ((row * patches_h + i) * patches_w + j) * TOP_T
+            patch = (row * patches_h + i) * patches_w + j
+            offset = patch * TOP_T
             entry = channel * (PATCH * PATCH) + (ky * PATCH + kx)[:, None]
-            slot = 0
-            atom = tl.load(index + offset, mask=inside, other=-1).to(tl.int32)
-            while tl.max(atom) >= 0:
-                exists = atom >= 0
+            survivors = tl.minimum(tl.load(count + patch, mask=inside, other=0), TOP_T)
+            for slot in range(0, tl.max(survivors)):
+                used = slot < survivors
+                atom = tl.load(index + offset + slot, mask=used, other=0).to(tl.int32)
+                exists = used & (atom >= 0) & (atom < num_atoms)
+                all_exist &= exists == used
                 g = tl.load(grad_value + offset + slot, mask=exists, other=0.0)
                 if QUANTIZE or not SIGNED:
                     a = tl.load(projection + offset + slot, mask=exists, other=0.0)
@@ -97,9 +105,7 @@ def encode_backward_kernel(
                 start = atom.to(tl.int64) * (CHANNELS * PATCH * PATCH)
                 mask = exists[:, None] & (channel < CHANNELS)
                 grad += g[:, None] * tl.load(atoms + start[:, None] + entry, mask=mask, other=0.0)
-                slot += 1
-                more = only_if(slot < TOP_T, exists)
-                atom = tl.load(index + offset + slot, mask=more, other=-1).to(tl.int32)
+    tl.device_assert(all_exist, "index names an atom that the dictionary does not have")
     place = (image.to(tl.int64) * CHANNELS + channel) * height * width + pixel[:, None]
     tl.store(grad_images + place, grad, mask=(pixel < height * width)[:, None] & (channel < CHANNELS))
 
@@ -108,6 +114,7 @@ def encode_backward(
     grad_value: Tensor,
     index: Tensor,
     projection: Tensor,
+    count: Tensor,
     atoms: Tensor,
     norms: Tensor,
     dead_zone: Tensor,
@@ -121,18 +128,18 @@ def encode_backward(
     signed: bool,
 ) -> Tensor:
     grad_images = ops.encode_backward(
-        grad_value, index, projection, atoms, norms, dead_zone, height, width, stride, num_images, surrogate, sigma,
-        quantize, signed,
+        grad_value, index, projection, count, atoms, norms, dead_zone, height, width, stride, num_images, surrogate,
+        sigma, quantize, signed,
     )  # fmt: skip
-    check_index(index, atoms.shape[0])
-    code = (grad_value, index, projection)
+    check_index(index, count, atoms.shape[0])
+    code = (grad_value, index, projection, count)
     dictionary = (atoms, norms, dead_zone)
     encode_backward_launch(code, dictionary, grad_images, stride, surrogate, sigma, quantize, signed).run()
     return grad_images
 
 
 def encode_backward_launch(
-    code: tuple[Tensor, Tensor, Tensor],
+    code: tuple[Tensor, Tensor, Tensor, Tensor],
     dictionary: tuple[Tensor, Tensor, Tensor],
     grad_images: Tensor,
     stride: int,
@@ -144,16 +151,17 @@ def encode_backward_launch(
     """Returns the launch that fills ``grad_images``.
 
     Args:
-        code: Gradient to the values, index and projection.
+        code: Gradient to the values, index, projection and count.
         dictionary: Atoms, norms and dead zone.
     """
     rows, patches_h, patches_w, top_t = code[0].shape
     num_images, channels, height, width = grad_images.shape
     tensors = (tensor.contiguous() for tensor in (*code, *dictionary))
-    names = ("grad_value", "index", "projection", "atoms", "norms", "dead_zone")
+    names = ("grad_value", "index", "projection", "count", "atoms", "norms", "dead_zone")
     arguments = dict(zip(names, tensors, strict=True)) | {
         "grad_images": grad_images,
         "sigma": sigma,
+        "num_atoms": dictionary[0].shape[0],
         "height": height,
         "width": width,
         "patches_h": patches_h,
@@ -161,7 +169,7 @@ def encode_backward_launch(
         "num_images": num_images,
         "realizations": rows // max(num_images, 1),
     }
-    channel_tile = triton.next_power_of_2(channels)
+    channel_tile = tiles.next_power_of_2(channels)
     constants = {
         "CHANNELS": channels,
         "PATCH": dictionary[0].shape[2],

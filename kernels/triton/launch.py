@@ -1,10 +1,4 @@
-"""A launch of a kernel, and the checks of values before it.
-
-The number of an atom that does not exist would make a kernel read outside of its tensors. On the CPU, under the
-interpreter, the checks raise ``ValueError``. On an NVIDIA GPU they are device-side assertions, which end the process
-with the same message, as PyTorch's indexing operations do, because reading the values would make every realization of
-an attack wait for the GPU. ROCm has no device-side assertions, so the checks read the values there, and wait.
-"""
+"""A launch of a kernel."""
 
 import contextlib
 from collections.abc import Mapping
@@ -14,19 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import check_image_ids, check_selection, is_unreadable
-from ..ops import require
 
-
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Launch:
     """One launch of a kernel. ``bench/gpu_budgets.py`` compiles launches without a GPU.
 
     Attributes:
-        kernel: The ``triton.jit`` function.
+        kernel: The ``triton.jit`` function. Its numbers must not be specialized, so that kernels differ in the dtypes
+            and the alignment of tensors and in the constants only.
         programs: The number of programs, up to 2^31 - 1; all are on one axis.
         arguments: Tensors (contiguous in the memory order that the kernel expects) and numbers, by parameter.
-        constants: The compile-time parameters.
+        constants: The compile-time parameters, the last of the kernel.
         num_warps: Warps in a program.
         num_stages: Depth of the software pipelining of loops.
     """
@@ -40,8 +32,18 @@ class Launch:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The compiler's options. Multiply-adds are fused; versions of Triton differ in their default."""
-        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+        """The compiler's options.
+
+        Multiply-adds are fused; versions of Triton differ in their default. ``debug`` turns device-side assertions on;
+        without ``sanitize_overflow=False`` it would also check every integer operation for overflow.
+        """
+        return {
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+            "enable_fp_fusion": True,
+            "debug": True,
+            "sanitize_overflow": False,
+        }
 
     def device(self) -> torch.device:
         """Returns the device of all tensors.
@@ -56,38 +58,45 @@ class Launch:
         return next(iter(devices.values()))
 
     def run(self) -> None:
-        """Launches the kernel on the device of the tensors, in its current stream. Does nothing without programs."""
+        """Launches the kernel on the device of the tensors, in its current stream. Does nothing without programs.
+
+        Triton's own launch looks at every argument to find the compiled kernel, which takes longer than the kernels of
+        a small batch. Here the kernel comes from ``COMPILED``, if all tensors are aligned as new tensors are.
+        """
         if self.programs == 0:
             return
-        device = self.device()
-        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-            self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
+        tensors = [value for value in self.arguments.values() if type(value) is not int and type(value) is not float]
+        key = self.key(tensors)
+        compiled = COMPILED.get(key)
+        if compiled is not None:
+            named = {**self.arguments, **self.constants}
+            with on_device(tensors[0].device):
+                compiled[(self.programs, 1, 1)](*[named[name] for name in self.kernel.arg_names])
+            return
+        with on_device(self.device()):
+            compiled = self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
+        if key is not None and compiled is not None:
+            COMPILED[key] = compiled
+
+    def key(self, tensors: list[Tensor]) -> tuple[Any, ...] | None:
+        """Returns what a compiled kernel depends on; None if a tensor is not aligned to 16 bytes."""
+        addresses = 0
+        for tensor in tensors:
+            addresses |= tensor.data_ptr()
+        if addresses % ALIGNMENT:
+            return None
+        dtypes = [tensor.dtype for tensor in tensors]
+        return (id(self.kernel), tensors[0].device, self.num_warps, self.num_stages, *dtypes, *self.constants.values())
 
 
-def check_index(index: Tensor, num_atoms: int) -> None:
-    """Refuses a code with atoms that do not exist."""
-    if not has_device_assertions(index):
-        highest = -1 if is_unreadable(index) else int(index.max())
-        require(highest < num_atoms, f"index names atom {highest}, expected -1 to {num_atoms - 1}")
-    elif index.numel():
-        torch._assert_async(index.max() < num_atoms, f"index names an atom beyond {num_atoms - 1}, the last")
+# Triton compiles another kernel for tensors that are aligned to fewer bytes.
+ALIGNMENT = 16
+# Compiled kernels by ``Launch.key``. Kernels of the interpreter are not compiled.
+COMPILED: dict[tuple[Any, ...] | None, Any] = {}
 
 
-def check_draw(atom: Tensor, num_atoms: int, image_ids: Tensor) -> None:
-    """Refuses a selection with atoms that do not exist, and ids that do not fit a 32-bit word of the counter."""
-    if not has_device_assertions(atom):
-        check_image_ids(image_ids)
-        check_selection(atom, num_atoms)
-    elif atom.numel():
-        torch._assert_async(are_within(image_ids, 2**32), "image_ids holds numbers outside [0, 2^32)")
-        torch._assert_async(are_within(atom, num_atoms), f"atom names atoms outside [0, {num_atoms - 1}]")
-
-
-def has_device_assertions(tensor: Tensor) -> bool:
-    return tensor.is_cuda and torch.version.hip is None
-
-
-def are_within(numbers: Tensor, limit: int) -> Tensor:
-    """Returns whether all numbers are in [0, limit), as a bool tensor of one element."""
-    low, high = numbers.aminmax()
-    return (low >= 0) & (high < limit)
+def on_device(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which a CUDA device is the current one."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)

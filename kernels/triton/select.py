@@ -13,8 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import ops
-from ..checks import check_images
 from . import tiles
+from .checks import check_images
 from .launch import Launch
 from .steps import (
     above_cut,

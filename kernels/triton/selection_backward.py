@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import ops
-from ..checks import check_images
 from . import tiles
+from .checks import check_images
 from .launch import Launch
 from .select import buffer_launches, dictionary_constants, load_projections, patch_arguments
 from .steps import magnitudes, midpoint, narrow, patch_origins, project, row_reach, threshold, widest_interval

@@ -7,7 +7,6 @@ registers a thread. ``python -m bench.gpu_budgets`` compiles the kernels with th
 import torch
 import triton
 import triton.language as tl
-from triton import cdiv, next_power_of_2
 
 WARP = 32
 LARGEST_ATOM_TILE = 1024
@@ -19,6 +18,11 @@ OLD_TRITON = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8)
 LEAST_TERMS = 16 if OLD_TRITON and torch.version.hip is None else 8
 # The most numbers in a tile. Triton refuses more than 2^20, and spills registers long before.
 LARGEST_TILE = 2**15
+
+
+def next_power_of_2(number: int) -> int:
+    """Returns the least power of two that is at least ``number``. Triton's function takes far longer."""
+    return 1 << max(number - 1, 0).bit_length()
 
 
 def warps(elements: int, per_thread: int) -> int:
@@ -61,7 +65,7 @@ def run_tile(length: int) -> int:
 
 def num_tiles(size: int, tile: int) -> int:
     """Returns how many tiles cover ``size``."""
-    return int(cdiv(size, tile))
+    return -(-size // tile)
 
 
 @triton.jit

@@ -100,6 +100,7 @@ def value_gradient(
     grad_value: Tensor,
     index: Tensor,
     projection: Tensor,
+    count: Tensor,
     dictionary: Sequence[Tensor],
     images: Tensor,
 ) -> Tensor:
@@ -115,6 +116,7 @@ def value_gradient(
         grad_value.contiguous(),
         index,
         projection,
+        count,
         *dictionary,
         *images.shape[2:],
         settings.stride,
@@ -131,7 +133,7 @@ def save_code(ctx: Any, settings: CodeSettings, code: Code, dictionary: Sequence
     index, _, projection, count = code
     ctx.mark_non_differentiable(index, projection, count)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(index, projection, *dictionary, images)
+    ctx.save_for_backward(index, projection, count, *dictionary, images)
     ctx.settings = settings
 
 
@@ -139,8 +141,8 @@ def code_backward(ctx: Any, grad_value: Tensor | None) -> Tensor | None:
     """Returns the gradient to the first input, the images; None if there is none."""
     if grad_value is None or not ctx.needs_input_grad[0]:
         return None
-    index, projection, *dictionary, images = ctx.saved_tensors
-    return value_gradient(ctx.settings, grad_value, index, projection, dictionary, images)
+    index, projection, count, *dictionary, images = ctx.saved_tensors
+    return value_gradient(ctx.settings, grad_value, index, projection, count, dictionary, images)
 
 
 class Encode(Function):

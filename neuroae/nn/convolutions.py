@@ -56,8 +56,9 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
             raise ValueError(f"input is a code over {input.atoms} atoms, expected {self.in_channels}")
         # Read once: a parametrization may compute another weight at each access.
         weight, bias = self.weight, self.bias
-        if input.index.device != weight.device:
-            raise ValueError(f"input is on {input.index.device}, expected {weight.device}, where the weight is")
+        index, value, _, count = input.parts
+        if index.device != weight.device:
+            raise ValueError(f"input is on {index.device}, expected {weight.device}, where the weight is")
         if self.groups != 1 or self.dilation != (1, 1):
             return self.forward(input.to_dense().to(weight.dtype), output_size, relu=relu)
         dtype = autocast_dtype(weight.device) or weight.dtype
@@ -66,9 +67,9 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         padding = tuple(int(rows) for rows in self.padding)
         output_padding = self.sparse_output_padding(input, output_size, weight)
         return ConvTranspose.apply(
-            input.index,
-            input.value,
-            input.count,
+            index,
+            value,
+            count,
             input.membership,
             weight,
             bias,
@@ -85,7 +86,7 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
             return tuple(int(extra) for extra in self.output_padding)
         if len(output_size) < 2:
             raise ValueError(f"output_size is {output_size}, expected height and width")
-        sizes = minimum_output_size(code.index, weight, self.stride, [int(rows) for rows in self.padding])
+        sizes = minimum_output_size(code.count, weight, self.stride, [int(rows) for rows in self.padding])
         extra = tuple(side - size for side, size in zip(output_size[-2:], sizes, strict=True))
         if not all(0 <= more < step for more, step in zip(extra, self.stride, strict=True)):
             raise ValueError(
@@ -100,7 +101,7 @@ def is_dense(code: SparseCode, dtype: torch.dtype) -> bool:
     The answer depends on the encoder's settings alone, not on the images, so that an image has the same bits in every
     batch. On a GPU the gather always computes codes.
     """
-    if code.survivors is None or code.index.device.type != "cpu":
+    if code.survivors is None or code.count.device.type != "cpu":
         return False
     return code.survivors > DENSE_SHARES.get(dtype, 1) * code.atoms
 

@@ -89,14 +89,13 @@ class SelectionGradient:
     def value_gradient(self, grad_hidden: Tensor) -> Tensor:
         """Returns the gradient through the values of unquantized survivors (W-NFGA), summed over realizations."""
         encoder, code, layer = self.encoder, self.code, self.decoder.conv1
+        index, _, projection, count = code.parts
         norms, dead_zone, _ = encoder.levels()
         grad_value = namespace(encoder.backend).conv_transpose_backward_value(
-            grad_hidden, None, code.index, code.count, self.cast_weight(), layer.stride, layer.padding
+            grad_hidden, None, index, count, self.cast_weight(), layer.stride, layer.padding
         )
         dictionary = (encoder.atoms, norms, dead_zone)
-        return value_gradient(
-            encoder.code_settings(), grad_value, code.index, code.projection, dictionary, self.images
-        )
+        return value_gradient(encoder.code_settings(), grad_value, index, projection, count, dictionary, self.images)
 
     def cast_weight(self) -> Tensor:
         """Returns the first layer's weight in the dtype in which it computes."""

@@ -1,7 +1,6 @@
 """Modules around a random model, for attacks and for debugging."""
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +73,7 @@ class MeanField(nn.Module):
         code = self.encoder.encode(images, seed=0)
         survival = 1 - self.model.encoder.dropout_p
         membership = None if code.membership is None else code.membership * survival
-        expected = replace(code, value=code.value * survival, membership=membership)
+        expected = code.with_value(code.parts[1] * survival, membership)
         logits: Tensor = self.model.classifier(self.model.decode(expected, images))
         return logits
 

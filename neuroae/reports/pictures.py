@@ -66,12 +66,14 @@ def stages(encoder: SparseEncoder, image: Tensor, seed: int) -> dict[str, Tensor
     """
     selection = encoder.select(image[None])
     code = selection.draw(seed)
+    index, value, projection, count = code.parts
     num_atoms = encoder.atoms.shape[0]
+    all_slots = torch.full_like(count, encoder.top_t)
     return {
         "projections": F.conv2d(image[None], encoder.atoms, stride=encoder.stride)[0],
-        f"top {encoder.top_t}": to_dense(selection.projection, selection.atom, num_atoms)[0],
-        f"after dropout, p = {encoder.dropout_p:g}": to_dense(code.projection, code.index, num_atoms)[0],
-        "activated and quantized": to_dense(code.value, code.index, num_atoms)[0],
+        f"top {encoder.top_t}": to_dense(selection.projection, selection.atom, all_slots, num_atoms)[0],
+        f"after dropout, p = {encoder.dropout_p:g}": to_dense(projection, index, count, num_atoms)[0],
+        "activated and quantized": to_dense(value, index, count, num_atoms)[0],
     }
 
 

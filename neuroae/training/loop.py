@@ -16,13 +16,14 @@ from ..data import ImageSet
 from ..dictionary import dictionary_digest
 from ..nn.encoder import SparseEncoder
 from ..utils import distributed
-from ..utils.contexts import autocast, drawing_from
+from ..utils.contexts import drawing_from, tuned_convolutions
 from ..utils.files import claimed, remove_leftovers
 from ..utils.modules import structure
 from ..utils.progress import progress_bar
 from ..utils.randomness import derive_seed
 from .batches import Batch, batches, check_images, check_task, steps_per_epoch
 from .checkpoint import Position, TrainingState, load_checkpoint, save_checkpoint, through_json
+from .gradients import Gradients
 from .history import Epoch, Meter
 from .settings import DECAY, TrainingSettings
 
@@ -150,12 +151,13 @@ class Loop:
         """Trains from the last checkpoint to the last epoch, and returns all epochs."""
         self.resume()
         self.report()
-        module = distributed.parallelize(self.task)
+        gradients = Gradients(distributed.parallelize(self.task), self.settings.precision)
         total = self.settings.epochs * len(self.data)
-        with progress_bar(total=total, initial=self.images_done(), desc=self.stage, unit="img") as progress:
+        progress_of_images = progress_bar(total=total, initial=self.images_done(), desc=self.stage, unit="img")
+        with tuned_convolutions(), progress_of_images as progress:
             self.shown_time = self.saved_time = time.monotonic()
             while self.position.epoch < self.settings.epochs:
-                self.learn_epoch(module, progress)
+                self.learn_epoch(gradients, progress)
                 finish_epoch(self.task, self.state, self.position, self.settings, self.stage, self.validation)
                 self.save()
                 self.report()
@@ -170,12 +172,12 @@ class Loop:
         if self.path and distributed.is_first():
             remove_leftovers(self.path)
 
-    def learn_epoch(self, module: nn.Module, progress: tqdm) -> None:
+    def learn_epoch(self, gradients: Gradients, progress: tqdm) -> None:
         """Makes the remaining steps of the current epoch."""
         self.task.train()
         position, start = self.position, time.monotonic()
         for batch in batches(self.data, self.settings, self.stage, position.epoch, self.device, position.step):
-            step(module, self.state, batch, self.settings.precision, position.meter)
+            step(gradients, self.state, batch, position.meter)
             position.step += 1
             # Several processes read the loss in every step, so that all of them stop at once if it is not finite.
             if distributed.world_size() > 1 or time.monotonic() - self.shown_time > SHOW_SECONDS:
@@ -249,21 +251,17 @@ def make_state(task: nn.Module, settings: TrainingSettings, steps_per_epoch: int
     return TrainingState(task, optimizer, scheduler)
 
 
-def step(module: nn.Module, state: TrainingState, batch: Batch, precision: str, meter: Meter) -> None:
+def step(gradients: Gradients, state: TrainingState, batch: Batch, meter: Meter) -> None:
     """Makes one step.
 
     Args:
-        module: The task; with several processes it is wrapped, to average gradients.
+        gradients: Computes loss, logits and gradients.
         state: The training's state, which the step changes.
         batch: This process's share of the step.
-        precision: The precision of decoder and classifier.
         meter: The meter that the step's loss is added to.
     """
     with model_draws(batch):
-        with autocast(precision, batch.images.device):
-            loss, logits = module(batch.images, batch.labels, batch.ids, batch.seed)
-        state.optimizer.zero_grad(set_to_none=True)
-        (loss * batch.weight).backward()
+        loss, logits = gradients(batch)
     state.optimizer.step()
     state.scheduler.step()
     meter.add(loss, logits, batch.labels, batch.weight)

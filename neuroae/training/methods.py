@@ -117,7 +117,7 @@ class Classification(nn.Module):
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, seed: int) -> Objective:
+    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, seed: int | Tensor) -> Objective:
         return cross_entropy(self.classifier(images), labels)
 
 
@@ -128,7 +128,7 @@ class Supervised(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, seed: int) -> Objective:
+    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, seed: int | Tensor) -> Objective:
         return cross_entropy(self.model(images, seed=seed, image_ids=ids), labels)
 
 
@@ -140,7 +140,7 @@ class Regression(nn.Module):
         self.encoder = model.encoder
         self.decoder = model.decoder
 
-    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, seed: int) -> Objective:
+    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, seed: int | Tensor) -> Objective:
         decoded = self.decoder(self.encoder.encode(images, 1, seed, ids))
         return Objective(F.mse_loss(decoded.float(), images))
 
@@ -157,7 +157,7 @@ class FrozenAutoencoder(nn.Module):
         self.model.decoder.eval()
         return self
 
-    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, seed: int) -> Objective:
+    def forward(self, images: Tensor, labels: Tensor, ids: Tensor, seed: int | Tensor) -> Objective:
         with torch.no_grad():
             decoded = self.model.autoencode(images, seed, ids)
         return cross_entropy(self.model.classifier(decoded), labels)

@@ -60,6 +60,17 @@ def repeatable() -> Iterator[None]:
 
 
 @contextmanager
+def tuned_convolutions() -> Iterator[None]:
+    """Lets cuDNN try out its algorithms for every new shape, which pays where shapes repeat. Rounding may differ."""
+    cudnn = torch.backends.cudnn
+    previous, cudnn.benchmark = cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = previous
+
+
+@contextmanager
 def float32_by_default() -> Iterator[None]:
     """Makes float32 the default dtype of new tensors, whatever ``torch.set_default_dtype`` has set."""
     previous = torch.get_default_dtype()

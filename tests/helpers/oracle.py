@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neuroae import SparseCode
 from neuroae.kernels import reference
+from neuroae.kernels.ops import used_slots
 from strategies import Case, Code
 
 TOLERANCE = 1e-5
@@ -77,6 +78,18 @@ def assert_identical(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], n
             raise AssertionError(f"{name} is {left[place]} at {place}, expected {right[place]}")
 
 
+def assert_identical_codes(actual: Code, expected: Code) -> None:
+    """Compares all bits of two codes' survivors. Unused slots hold anything."""
+    assert_identical(completed(actual), completed(expected), ("index", "value", "projection", "count"))
+
+
+def completed(code: Code) -> Code:
+    """Returns a code with -1, 0 and 0 in the unused slots, which kernels do not write."""
+    index, value, projection, count = code
+    unused = ~used_slots(count, index.shape[-1])
+    return index.masked_fill(unused, -1), value.masked_fill(unused, 0), projection.masked_fill(unused, 0), count
+
+
 def assert_same_selection(actual: tuple[Tensor, Tensor], case: Case) -> None:
     """Compares a selection with the reference's: top T of each patch, ascending, with its projections."""
     atom, projection = actual
@@ -92,6 +105,7 @@ def assert_same_selection(actual: tuple[Tensor, Tensor], case: Case) -> None:
 def assert_same_code(actual: Code, case: Case, realization: int) -> None:
     """Compares a code of one realization with the reference's."""
     count = len(case.atoms)
+    actual = completed(actual)
     assert_well_formed(actual, count)
     index, value, projection, _ = actual
     expected, *_ = reference.encode(*case.encode_arguments(realization))
@@ -151,7 +165,7 @@ def assert_well_formed(code: Code, num_atoms: int) -> None:
     assert [tensor.dtype for tensor in code] == [torch.int16, torch.float32, torch.float32, torch.int32]
     assert value.shape == projection.shape == index.shape
     assert count.shape == index.shape[:-1]
-    used = torch.arange(index.shape[-1]) < count.unsqueeze(-1)
+    used = used_slots(count, index.shape[-1])
     assert ((index >= 0) == used).all(), "count does not say which slots are used"
     assert (index[used] < num_atoms).all()
     assert (index[~used] == -1).all()

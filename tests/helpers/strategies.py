@@ -9,6 +9,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
 
+from neuroae.kernels.ops import used_slots
+
 Code = tuple[Tensor, Tensor, Tensor, Tensor]
 
 DROPOUTS = (0.0, 0.5, 0.95, 0.999)
@@ -191,7 +193,7 @@ def conv_cases(draw: st.DrawFn, dtype: torch.dtype) -> ConvCase:
     atoms, slots = draw(st.integers(1, 70)), draw(st.one_of(st.integers(1, 12), st.just(70)))
     channels = draw(st.one_of(st.integers(1, 40), st.sampled_from((64, 65, 100, 300))))
     rows, patches_h, patches_w = draw(st.sampled_from((1, 2, 3, 0))), draw(st.integers(1, 5)), draw(st.integers(1, 5))
-    index, value, count = random_code((rows, patches_h, patches_w, min(slots, atoms)), atoms, generator)
+    index, value, count = poisoned(*random_code((rows, patches_h, patches_w, min(slots, atoms)), atoms, generator))
     kernel = [draw(st.integers(1, 5)) for _ in range(2)]
     stride = [draw(st.integers(1, 4)) for _ in range(2)]
     output_padding = [draw(st.integers(0, step - 1)) for step in stride]
@@ -226,6 +228,12 @@ def random_code(shape: tuple[int, ...], num_atoms: int, generator: torch.Generat
     value = torch.randn(shape, generator=generator)
     value = value.where(torch.rand(shape, generator=generator) < 0.8, 0.0)
     return index, value.where(used, 0.0), count
+
+
+def poisoned(index: Tensor, value: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns a code whose unused slots hold the largest index and NaN. No backend may read them."""
+    unused = ~used_slots(count, index.shape[-1])
+    return index.masked_fill(unused, 2**15 - 1), value.masked_fill(unused, torch.nan), count
 
 
 def layouts(tensor: Tensor) -> st.SearchStrategy[Tensor]:

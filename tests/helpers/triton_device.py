@@ -1,5 +1,6 @@
 """Runs the Triton backend in tests: on a GPU, or on the CPU in a process with TRITON_INTERPRET=1."""
 
+import os
 from typing import Any
 
 import pytest
@@ -17,6 +18,11 @@ MARKS = (
     if ON_GPU
     else []
 )
+
+
+def examples(interpreted: int) -> int:
+    """Returns how many drawn examples a test runs: on a GPU 150, or as many as NEUROAE_GPU_EXAMPLES says."""
+    return int(os.environ.get("NEUROAE_GPU_EXAMPLES", "150")) if ON_GPU else interpreted
 
 
 def run(operation: str, *arguments: Any) -> Any:

@@ -16,7 +16,7 @@ import cut_rows
 import oracle
 from dictionaries import unit_atoms
 from neuroae.kernels import reference
-from strategies import Case, Code, random_code
+from strategies import Case, Code, poisoned, random_code
 
 SIGMA = 0.25
 
@@ -60,30 +60,32 @@ def test_the_case_covers_all_branches(case: Case) -> None:
         assert ((index >= 0) & (value == 0)).any()
     assert (projection < 0).any()
     assert (count < case.top_t).any()
-    grad = reference.encode_backward(*backward_arguments(case, index, projection, torch.ones_like(value)))
+    grad = reference.encode_backward(*backward_arguments(case, index, projection, count, torch.ones_like(value)))
     assert grad[..., 7:, :].eq(0).all()
     assert grad[..., 13:].eq(0).all()
     assert grad[..., :7, :13].ne(0).any(dim=(0, 1)).all()
 
 
 def test_code(case: Case) -> None:
-    index, value, _, _ = draw(case)
-    dense = reference.to_dense(value, index, len(case.atoms))
+    index, value, _, count = draw(case)
+    dense = reference.to_dense(value, index, count, len(case.atoms))
     oracle.assert_close(dense, dense_code(case.images, case, "identity").float(), "code")
 
 
 def test_projections_of_survivors(case: Case) -> None:
-    index, _, projection, _ = draw(case)
+    index, _, projection, count = draw(case)
     a = F.conv2d(case.images.double(), case.atoms.double(), stride=case.stride)
-    survivors = reference.to_dense(torch.ones_like(projection).where(index >= 0, 0.0), index, len(case.atoms))
-    dense = reference.to_dense(projection, index, len(case.atoms))
+    survivors, dense = (
+        reference.to_dense(values, index, count, len(case.atoms))
+        for values in (torch.ones_like(projection), projection)
+    )
     oracle.assert_close(dense, (survivors * a.repeat(case.count, 1, 1, 1)).float(), "projection")
 
 
 @pytest.mark.parametrize("surrogate", ["identity", "smooth", "smooth-normalized"])
 @pytest.mark.parametrize("separate", [False, True], ids=["summed", "one gradient a realization"])
 def test_image_gradient(case: Case, surrogate: str, separate: bool) -> None:
-    index, _, projection, _ = draw(case)
+    index, _, projection, count = draw(case)
     images = case.images.repeat(case.count, 1, 1, 1).double().requires_grad_()
     dense = dense_code(images, case, surrogate)
     grad = torch.randn(dense.shape)
@@ -91,7 +93,7 @@ def test_image_gradient(case: Case, surrogate: str, separate: bool) -> None:
     if not separate:
         expected = expected.unflatten(0, (case.count, -1)).sum(0)
     grad_value = grad.permute(0, 2, 3, 1).gather(-1, index.long().clamp_min(0))
-    arguments = backward_arguments(case, index, projection, grad_value, surrogate, len(expected))
+    arguments = backward_arguments(case, *poisoned(index, projection, count), grad_value, surrogate, len(expected))
     oracle.assert_close(reference.encode_backward(*arguments), expected.float(), "image gradient")
 
 
@@ -115,17 +117,17 @@ def test_transposed_convolution(
     index, value, count = random_code((4, 5, 6, 8), 30, torch.Generator().manual_seed(1))
     weight, numbers = torch.randn(30, 7, *kernel), torch.randn(7)
     leaves = [tensor.double().requires_grad_() for tensor in (value, weight, numbers)]
-    dense = reference.to_dense(leaves[0], index, 30)
+    dense = reference.to_dense(leaves[0], index, count, 30)
     expected = F.conv_transpose2d(dense, leaves[1], leaves[2] * bias, stride, padding, output_padding)
     expected = expected.relu() if relu else expected
     grad = torch.randn(expected.shape)
     expected_grads = [gradient.float() for gradient in torch.autograd.grad(expected, leaves, grad.double())]
 
-    code, geometry = (index, value, count), (list(stride), list(padding))
+    code, geometry = poisoned(index, value, count), (list(stride), list(padding))
     output = reference.conv_transpose(*code, weight, numbers if bias else None, *geometry, list(output_padding), relu)
     oracle.assert_close(output, expected.detach().float(), "output")
     after_relu = output if relu else None
-    grad_value = reference.conv_transpose_backward_value(grad, after_relu, index, count, weight, *geometry)
+    grad_value = reference.conv_transpose_backward_value(grad, after_relu, code[0], count, weight, *geometry)
     grad_weight, grad_bias = reference.conv_transpose_backward_weight(grad, after_relu, *code, weight, *geometry)
     oracle.assert_close(grad_value, expected_grads[0].where(index >= 0, 0.0), "gradient to the values")
     oracle.assert_close(grad_weight, expected_grads[1], "gradient to the weight")
@@ -161,10 +163,16 @@ def draw(case: Case) -> Code:
 
 
 def backward_arguments(
-    case: Case, index: Tensor, projection: Tensor, grad: Tensor, surrogate: str = "identity", num_images: int = 2
+    case: Case,
+    index: Tensor,
+    projection: Tensor,
+    count: Tensor,
+    grad: Tensor,
+    surrogate: str = "identity",
+    num_images: int = 2,
 ) -> tuple[Any, ...]:
     levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
-    return grad, index, projection, *levels, num_images, surrogate, SIGMA, case.quantize, case.signed
+    return grad, index, projection, count, *levels, num_images, surrogate, SIGMA, case.quantize, case.signed
 
 
 def dense_code(images: Tensor, case: Case, surrogate: str) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from neuroae.kernels import is_interpreting
 
@@ -32,7 +33,7 @@ def test_every_kernel_is_within_its_budget(target: str) -> None:
     command = [sys.executable, "-m", "bench.gpu_budgets", "--targets", target]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert finished.stdout.endswith("56 kernels compiled, 0 over budget\n"), finished.stdout
+    assert finished.stdout.endswith("68 kernels compiled, 0 over budget\n"), finished.stdout
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_resident_warps(budgets: Any, target: str, usage: tuple[int, ...], expec
 @pytest.mark.parametrize("setting", ["cifar10", "imagenette", "odd"])
 def test_projections_are_ieee(budgets: Any, setting: str) -> None:
     """Tensor cores would round them to TF32."""
-    launches = dict(budgets.launches(budgets.SETTINGS[setting]))
+    launches = dict(budgets.launches(budgets.meta_workload(budgets.SETTINGS[setting])))
     for kernel in ("encode", "selection_backward: cut", "selection_backward: back projection"):
         code = budgets.compile_launch(launches[kernel], "sm_90").asm["ptx"]
         assert "fma.rn.f32" in code
@@ -89,15 +90,27 @@ def test_projections_are_ieee(budgets: Any, setting: str) -> None:
 
 
 def test_bfloat16_output_is_rounded_to_nearest(budgets: Any) -> None:
-    launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["conv_transpose bfloat16"]
+    launch = dict(budgets.launches(budgets.meta_workload(budgets.SETTINGS["odd"])))["conv_transpose bfloat16"]
     assert "cvt.rn.bf16" in budgets.compile_launch(launch, "sm_90").asm["ptx"]
 
 
 def test_philox_may_overflow_where_overflows_are_asserted(budgets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRITON_DEBUG=1 asserts that no 32-bit sum overflows. Sums of Philox's keys do, and have no assertion."""
-    launch = dict(budgets.launches(budgets.SETTINGS["odd"]))["draw"]
-    options = launch.options | {"debug": True}
+    """With ``sanitize_overflow`` no 32-bit sum may overflow. Sums of Philox's keys do, and have no assertion."""
+    launch = dict(budgets.launches(budgets.meta_workload(budgets.SETTINGS["odd"])))["draw"]
+    options = launch.options | {"sanitize_overflow": True}
     monkeypatch.setattr(budgets.Launch, "options", options)
     code = budgets.compile_launch(launch, "sm_90").asm["ttir"]
     assert "overflow detected" in code
     assert not [key for key in (0x9E3779B9, 0xBB67AE85) if f"{key} : i64" in code]
+
+
+def test_numbers_are_not_specialized(budgets: Any) -> None:
+    """So the compiled kernel depends on what ``Launch.key`` holds; constants come last."""
+    for setting in budgets.SETTINGS.values():
+        for name, launch in budgets.launches(budgets.meta_workload(setting)):
+            kinds = [parameter.is_constexpr for parameter in launch.kernel.params]
+            assert kinds == sorted(kinds), name
+            for parameter in launch.kernel.params:
+                if not parameter.is_constexpr and not torch.is_tensor(launch.arguments[parameter.name]):
+                    assert parameter.do_not_specialize, f"{name}: {parameter.name}"
+                    assert parameter.annotation_type, f"{name}: {parameter.name}"

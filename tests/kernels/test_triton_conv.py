@@ -10,12 +10,13 @@ from torch import Tensor
 
 import oracle
 from neuroae.kernels import reference
-from strategies import ConvCase, conv_cases, random_code
-from triton_device import MARKS, ON_GPU, run
+from neuroae.kernels.ops import used_slots
+from strategies import ConvCase, conv_cases, poisoned, random_code
+from triton_device import MARKS, ON_GPU, examples, run, to_device
 
 pytestmark = MARKS
 
-EXAMPLES = 150 if ON_GPU else 6
+EXAMPLES = examples(6)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 
 
@@ -65,8 +66,25 @@ def test_gradient_to_weight_and_bias(dtype: torch.dtype, data: st.DataObject, re
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_survivors_are_grouped_by_atom_in_the_order_of_the_patches() -> None:
+    """50 patches are four blocks; 40 slots are two tiles."""
+    from neuroae.kernels.triton.occurrences import group_by_atom
+
+    index, value, count = poisoned(*random_code((2, 5, 5, 40), 60, torch.Generator().manual_seed(3)))
+    places = group_by_atom(*(to_device(part, "cuda") for part in (index, value, count)), 60, (9, 11), [2, 2], [1, 0])
+    used = used_slots(count, 40)
+    atoms, order = index[used].sort(stable=True)
+    row, i, j, _ = used.nonzero()[order].unbind(1)
+    top, left = 2 * i - 1, 2 * j
+    expected = {"pixel": (9 * row + top) * 11 + left, "top": top, "left": left, "value": value[used][order]}
+    for name, numbers in expected.items():
+        assert torch.equal(getattr(places, name)[: len(atoms)].cpu(), numbers.to(getattr(places, name).dtype)), name
+    ends = places.ends[:-1].reshape(60, -1)[:, -1].cpu()
+    assert torch.equal(ends.long(), torch.bincount(atoms.long(), minlength=60).cumsum(0))
+
+
 def test_gradients_are_float32_under_another_default_dtype(default_dtype: torch.dtype) -> None:
-    index, value, count = random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3))
+    index, value, count = poisoned(*random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3)))
     weight, grad = torch.randn(9, 3, 5, 5, dtype=torch.float32), torch.randn(1, 3, 7, 7, dtype=torch.float32)
     case = ConvCase(index, value.float(), count, weight, None, grad, [2, 2], [0, 0], [0, 0])
     gradients = run("conv_transpose_backward_weight", *case.weight_arguments(None))
@@ -75,7 +93,7 @@ def test_gradients_are_float32_under_another_default_dtype(default_dtype: torch.
 
 def test_more_channels_than_a_tile() -> None:
     """130 channels need two programs, and a run of 5 x 130 weights needs two chunks."""
-    index, value, count = random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3))
+    index, value, count = poisoned(*random_code((1, 2, 2, 5), 9, torch.Generator().manual_seed(3)))
     weight, grad = torch.randn(9, 130, 5, 5), torch.randn(1, 130, 7, 7)
     case = ConvCase(index, value, count, weight, torch.randn(130), grad, [2, 2], [0, 0], [0, 0])
     arguments = case.forward_arguments(True)
@@ -103,7 +121,7 @@ def test_unused_slots_get_no_gradient_even_from_infinities() -> None:
     "operation", ["conv_transpose", "conv_transpose_backward_value", "conv_transpose_backward_weight"]
 )
 def test_a_code_of_atoms_that_do_not_exist_is_refused(operation: str) -> None:
-    index, value, count = random_code((1, 2, 2, 3), 9, torch.Generator().manual_seed(3))
+    index, value, count = poisoned(*random_code((1, 2, 2, 3), 9, torch.Generator().manual_seed(3)))
     index[0, 0, 0, 0] = 9
     weight, grad = torch.randn(9, 2, 1, 1), torch.randn(1, 2, 2, 2)
     case = ConvCase(index, value, count, weight, None, grad, [1, 1], [0, 0], [0, 0])
@@ -112,7 +130,7 @@ def test_a_code_of_atoms_that_do_not_exist_is_refused(operation: str) -> None:
         "conv_transpose_backward_value": case.value_arguments(None),
         "conv_transpose_backward_weight": case.weight_arguments(None),
     }
-    with pytest.raises(ValueError, match="index names atom 9, expected -1 to 8"):
+    with pytest.raises(ValueError, match="index names atom 9, expected 0 to 8 in the used slots"):
         run(operation, *arguments[operation])
 
 

@@ -15,8 +15,6 @@ from neuroae.kernels import is_interpreting, reference
 from strategies import Case
 from triton_device import run
 
-CODE = ("index", "value", "projection", "count")
-
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(is_interpreting() or not torch.cuda.is_available(), reason="needs a GPU"),
@@ -40,7 +38,18 @@ def test_gradients_of_real_sizes_repeat_to_the_bit(setting: str) -> None:
     code = reference.encode(*case.encode_arguments(0))
     index, value, projection, count = code
     levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
-    arguments = (torch.randn(value.shape), index, projection, *levels, len(case.images), "smooth", 0.25, True, True)
+    arguments = (
+        torch.randn(value.shape),
+        index,
+        projection,
+        count,
+        *levels,
+        len(case.images),
+        "smooth",
+        0.25,
+        True,
+        True,
+    )
     first = run("encode_backward", *arguments)
     oracle.assert_close(first, reference.encode_backward(*arguments), "image gradient")
     assert torch.equal(first, run("encode_backward", *arguments))
@@ -73,23 +82,63 @@ def test_gradients_through_the_selection_repeat_to_the_bit(setting: str, quantiz
     assert torch.equal(first[1:2], run("selection_backward", *alone))
 
 
-ATOM_BEYOND = """
-import torch
+def test_no_operation_waits_for_the_gpu() -> None:
+    """A wrong value is refused all the same, by an assertion in the kernel that reads it."""
+    case = on(real_case("cifar10"), "cuda")
+    operations = torch.ops.neuroae
+    weight = torch.randn(500, 300, 4, 4, device="cuda").contiguous(memory_format=torch.channels_last)
+
+    def run_all() -> None:
+        selection = operations.select(*case.select_arguments())
+        index, value, projection, count = operations.draw(*case.draw_arguments(selection))
+        operations.encode(*case.encode_arguments(0))
+        layer = (weight, [2, 2], [0, 0])
+        output = operations.conv_transpose(index, value, count, weight, None, [2, 2], [0, 0], [0, 0], True)
+        grad = operations.conv_transpose_backward_value(output, output, index, count, *layer)
+        operations.conv_transpose_backward_weight(output, output, index, value, count, *layer)
+        levels = (case.atoms, case.norms, case.dead_zone, *case.images.shape[2:], case.stride)
+        settings = (len(case.images), "smooth", 0.25, True, True)
+        operations.encode_backward(grad, index, projection, count, *levels, *settings)
+        grad_code = torch.ones(*count.shape, 500, device="cuda")
+        operations.selection_backward(*case.selection_arguments(grad_code, 0.02))
+
+    run_all()  # compiles the kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run_all()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+WRONG_VALUES = {
+    "an atom that the layer does not have": """
 from neuroae import SparseCode, SparseConvTranspose2d
 
-index, value = torch.full((1, 1, 1, 1), 9, dtype=torch.int16), torch.ones(1, 1, 1, 1)
-code = SparseCode(index, value, value, torch.ones(1, 1, 1, dtype=torch.int32), atoms=9)
-layer = SparseConvTranspose2d(9, 2, 1).cuda()
-layer(SparseCode(*(getattr(code, name).cuda() for name in ("index", "value", "projection", "count")), atoms=9))
-torch.cuda.synchronize()
-"""
+index, value = torch.full((1, 1, 1, 1), 9, dtype=torch.int16).cuda(), torch.ones(1, 1, 1, 1).cuda()
+code = SparseCode(index, value, value, torch.ones(1, 1, 1, dtype=torch.int32).cuda(), atoms=9)
+SparseConvTranspose2d(9, 2, 1).cuda()(code)
+""",
+    "images holds values outside [0, 1]": """
+from neuroae import SparseEncoder
+
+SparseEncoder(torch.ones(1, 1, 1, 1), stride=1, top_t=1).cuda().encode(torch.full((1, 1, 4, 4), 1.5).cuda())
+""",
+    "image_ids holds numbers outside [0, 2^32)": """
+from neuroae import SparseEncoder
+
+encoder = SparseEncoder(torch.ones(1, 1, 1, 1), stride=1, top_t=1).cuda()
+encoder.encode(torch.ones(1, 1, 4, 4).cuda(), image_ids=torch.tensor([-1]).cuda())
+""",
+}
 
 
-def test_an_atom_that_does_not_exist_ends_the_process_with_its_name() -> None:
+@pytest.mark.parametrize("message", WRONG_VALUES)
+def test_a_wrong_value_ends_the_process_with_a_message(message: str) -> None:
     """After a device-side assertion a process cannot use the GPU any more."""
-    finished = subprocess.run([sys.executable, "-c", ATOM_BEYOND], capture_output=True, text=True)
+    program = f"import torch\n{WRONG_VALUES[message]}\ntorch.cuda.synchronize()"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert finished.returncode != 0
-    assert "index names an atom beyond 8, the last" in finished.stdout + finished.stderr
+    assert message in finished.stdout + finished.stderr
 
 
 def test_a_graph_draws_new_realizations() -> None:
@@ -102,7 +151,7 @@ def test_a_graph_draws_new_realizations() -> None:
     for seed in (7, 8):
         case.seed.fill_(seed)
         graph.replay()
-        oracle.assert_identical(code, torch.ops.neuroae.encode(*case.encode_arguments(0)), CODE)
+        oracle.assert_identical_codes(code, torch.ops.neuroae.encode(*case.encode_arguments(0)))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -112,7 +161,7 @@ def test_tensors_on_another_device_than_the_current() -> None:
     with torch.cuda.device(0):
         elsewhere = torch.ops.neuroae.encode(*on(case, "cuda:1").encode_arguments(0))
     assert elsewhere[0].device == torch.device("cuda:1")
-    oracle.assert_identical(tuple(tensor.cpu() for tensor in elsewhere), expected, CODE)
+    oracle.assert_identical_codes(tuple(tensor.cpu() for tensor in elsewhere), expected)
 
 
 def real_case(setting: str) -> Case:

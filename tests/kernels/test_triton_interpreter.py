@@ -13,7 +13,13 @@ import pytest
 from neuroae.kernels import is_interpreting
 
 FOLDER = Path(__file__).parent
-FILES = ("test_triton_encoder.py", "test_triton_selection.py", "test_triton_conv.py", "test_triton_philox.py")
+FILES = (
+    "test_triton_encoder.py",
+    "test_triton_selection.py",
+    "test_triton_conv.py",
+    "test_triton_checks.py",
+    "test_triton_philox.py",
+)
 
 pytestmark = [
     pytest.mark.skipif(is_interpreting(), reason="already in the interpreter"),

@@ -14,12 +14,12 @@ import oracle
 from dictionaries import unit_atoms
 from neuroae.kernels import reference
 from strategies import Case, clear_cases, exact_cases, generators
-from triton_device import MARKS, ON_GPU, run
+from triton_device import MARKS, ON_GPU, examples, run
 
 pytestmark = MARKS
 
 WIDTHS = (0.02, 0.1, 0.5)
-EXAMPLES = 150 if ON_GPU else 10
+EXAMPLES = examples(10)
 
 
 @settings(max_examples=EXAMPLES)

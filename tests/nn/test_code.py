@@ -1,13 +1,12 @@
 """SparseCode and TopT: the dense tensor, the order of realizations, and refusals."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 import oracle
 from neuroae import SparseCode, SparseConvTranspose2d, SparseEncoder
+from neuroae.kernels.ops import used_slots
 
 
 @pytest.fixture
@@ -27,6 +26,34 @@ def test_fields(encoder: SparseEncoder, images: Tensor) -> None:
     assert code.shape == (6, 20, 3, 4)
     assert code.atoms == 20
     assert code.backend == encoder.backend
+
+
+@pytest.mark.parametrize("mode", ["plain", "inference", "gradient"])
+def test_users_never_see_what_unused_slots_hold(encoder: SparseEncoder, images: Tensor, mode: str) -> None:
+    """Kernels leave them as they were, here poisoned by ``tests/conftest.py``."""
+    with torch.inference_mode(mode == "inference"):
+        code = encoder.encode(images if mode == "gradient" else images.detach(), seed=1)
+    unused = ~used_slots(code.count, 8)
+    assert unused.any()
+    assert code.parts[1].isnan()[unused].all()
+    assert code.value is code.parts[1]
+    for part, number in ((code.index, -1), (code.value, 0), (code.projection, 0)):
+        assert (part[unused] == number).all()
+    oracle.assert_well_formed((code.index, code.value.detach(), code.projection, code.count), 20)
+
+
+def test_looking_at_a_code_leaves_its_gradients_alone(encoder: SparseEncoder, images: Tensor) -> None:
+    """Even after the layer has saved the code for its backward pass."""
+    layer = SparseConvTranspose2d(20, 6, 4, 3)
+    gradients = []
+    for looks in (False, True):
+        code = encoder.encode(images, seed=1)
+        output = layer(code).square().sum()
+        if looks:
+            assert (code.index >= -1).all()
+        gradients.append(torch.autograd.grad(output, (code.value, images, layer.weight)))
+    for plain, looked in zip(*gradients, strict=True):
+        assert torch.equal(plain, looked)
 
 
 def test_to_dense_puts_each_value_at_its_atom() -> None:
@@ -65,7 +92,7 @@ def test_values_in_unused_slots_have_no_effect(encoder: SparseEncoder, images: T
         code.to_dense().detach(),
     )
     dense.load_state_dict(layer.state_dict())
-    shifted = dataclasses.replace(code, value=code.value.where(code.index >= 0, 0.7))
+    shifted = code.with_value(code.value.where(code.index >= 0, 0.7), None)
     assert torch.equal(shifted.to_dense(), expected)
     oracle.assert_close(layer(shifted).detach(), dense(expected).detach(), "output")
     (gradient,) = torch.autograd.grad(shifted.to_dense().sum(), shifted.value)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dictionaries import unit_atoms
-from neuroae import Decoder, Defense, SparseConvTranspose2d, SparseEncoder
+from neuroae import Decoder, Defense, SparseConvTranspose2d, SparseEncoder, resnet32
 from neuroae.nn.code import SparseCode
 from neuroae.nn.defense import is_plain
 
@@ -277,3 +277,19 @@ def test_a_defense_with_an_altered_encoder_is_not_plain(model: Defense) -> None:
     assert not is_plain(model)
     model.encoder = Other(model.encoder.atoms, top_t=8)
     assert not is_plain(model)
+
+
+def test_every_layer_computes_in_channels_last_and_bfloat16_under_autocast() -> None:
+    """The layout and the dtype in which tensor cores are fastest."""
+    model = Defense(SparseEncoder(unit_atoms(20, 3, 4), top_t=5), Decoder(20), resnet32()).eval()
+    outputs = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last), name
+            layer.register_forward_hook(lambda _, inputs, output, name=name: outputs.update({name: output}))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        model(torch.rand(2, 3, 32, 32))
+    assert len(outputs) == 3 + 31
+    for name, output in outputs.items():
+        assert output.dtype == torch.bfloat16, name
+        assert output.is_contiguous(memory_format=torch.channels_last), name

@@ -9,7 +9,7 @@ import torch
 from neuroae.kernels import reference
 from neuroae.kernels.float32 import full_float32
 from neuroae.models.presets import PRESETS, make_classifier
-from neuroae.utils.contexts import drawing_from, repeatable
+from neuroae.utils.contexts import drawing_from, repeatable, tuned_convolutions
 
 
 def test_draws_follow_from_the_seed_and_leave_the_generator_as_it_was() -> None:
@@ -103,3 +103,11 @@ def test_the_reference_convolves_in_float32_whatever_is_allowed(rounded_products
     actual = reference.dense_conv_transpose(images, atoms, None, relu=False)
     expected = torch.nn.functional.conv_transpose2d(images.double(), atoms.double())
     torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_convolutions_are_tuned_within_the_context_only(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    with tuned_convolutions():
+        assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark is before

@@ -44,8 +44,13 @@ struct Code {
     int16_t* index;     // (rows, m_h, m_w, T)
     float* value;       // the same shape
     float* projection;  // the same shape
-    int32_t* count;     // (rows, m_h, m_w)
+    int32_t* count;     // (rows, m_h, m_w), the number of slots in use; the others hold anything
     int64_t rows, patches_h, patches_w, top_t;
+
+    // The slot after the last one in use of a patch.
+    int64_t end(int64_t patch) const {
+        return patch * top_t + (count[patch] < top_t ? count[patch] : static_cast<int32_t>(top_t));
+    }
 };
 
 struct Gradient {

@@ -44,8 +44,8 @@ struct Survivors {
     bool read(const Code& code, const Layer& layer, int64_t slot) {
         const int64_t atom_size = layer.kernel_h * layer.kernel_w * layer.channels;
         count = 0;
-        for (int64_t s = slot * code.top_t; s < (slot + 1) * code.top_t && code.index[s] >= 0; ++s) {
-            if (code.index[s] >= layer.atoms) return false;
+        for (int64_t s = slot * code.top_t, end = code.end(slot); s < end; ++s) {
+            if (code.index[s] < 0 || code.index[s] >= layer.atoms) return false;
             const float v = code.value ? code.value[s] : 0.0f;
             if (v == 0.0f && code.value) continue;
             add(static_cast<const T*>(layer.weight) + code.index[s] * atom_size, v);

@@ -26,9 +26,9 @@ struct Grouped {
         begin.assign(atoms + 1, 0);
         for (int pass = 0; pass < 2; ++pass) {
             for (int64_t slot = 0; slot < rows * patches; ++slot) {
-                const int64_t base = (first * patches + slot) * code.top_t;
-                for (int64_t s = base; s < base + code.top_t && code.index[s] >= 0; ++s) {
-                    if (code.index[s] >= atoms) return false;
+                const int64_t patch = first * patches + slot;
+                for (int64_t s = patch * code.top_t, end = code.end(patch); s < end; ++s) {
+                    if (code.index[s] < 0 || code.index[s] >= atoms) return false;
                     if (code.value[s] == 0.0f) continue;
                     if (pass == 0) {
                         ++begin[code.index[s] + 1];

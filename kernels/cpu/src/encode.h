@@ -112,16 +112,6 @@ struct Place {
     uint32_t patch, realization, image;
 };
 
-// Fills with one number, without the call to memset that a compiler makes of a loop over so few.
-template <class V, class T>
-inline void fill(T* target, int64_t length, T number) {
-    constexpr int64_t step = sizeof(V) / sizeof(T);
-    const V v = V{} + number;
-    int64_t i = 0;
-    for (; i + step <= length; i += step) store(target + i, v);
-    for (; i < length; ++i) target[i] = number;
-}
-
 // Loads LANES atoms, widened to the lanes of Philox.
 template <class T>
 inline VL load_atoms(const T* atom) {
@@ -129,7 +119,7 @@ inline VL load_atoms(const T* atom) {
     return __builtin_convertvector(load<Narrow>(atom), VL);
 }
 
-// Draws the code of one patch. `atom` is readable up to a multiple of LANES.
+// Draws the code of one patch. Slots without a survivor are not written. `atom` is readable up to a multiple of LANES.
 template <class T>
 void draw_patch(const T* atom, const float* projection, const Dictionary& dictionary, const Draws& draws,
                 const PhiloxKey& key, const Place& place, const Code& out) {
@@ -137,9 +127,6 @@ void draw_patch(const T* atom, const float* projection, const Dictionary& dictio
     int16_t* index = out.index + place.slot * top_t;
     float* value = out.value + place.slot * top_t;
     float* survivor = out.projection + place.slot * top_t;
-    fill<VS>(index, top_t, int16_t{-1});
-    fill<VF>(value, top_t, 0.0f);
-    fill<VF>(survivor, top_t, 0.0f);
     int32_t count = 0;
     // Dropout is decided for 64 atoms before any is read: branches on single atoms would delay the other words.
     for (int64_t group = 0; group < top_t; group += 64) {

@@ -32,9 +32,9 @@ inline double surrogate_derivative(double a, double norm, double dead_zone, cons
 inline bool patch_gradient(const float* grad_value, const Code& code, int64_t slot, const Dictionary& dictionary,
                            const Gradient& gradient, int64_t length, float* target) {
     std::memset(target, 0, length * sizeof(float));
-    for (int64_t s = slot * code.top_t; s < (slot + 1) * code.top_t && code.index[s] >= 0; ++s) {
+    for (int64_t s = slot * code.top_t, end = code.end(slot); s < end; ++s) {
         const int64_t l = code.index[s];
-        if (l >= dictionary.count) return false;
+        if (l < 0 || l >= dictionary.count) return false;
         const double a = code.projection[s];
         double g = grad_value[s];
         if (gradient.quantize) g *= surrogate_derivative(a, dictionary.norms[l], dictionary.dead_zone[l], gradient);
@@ -67,7 +67,7 @@ inline int32_t encode_backward(const float* grad_value, const Code& code, const 
             for (int64_t row = image; row < code.rows; row += gradient.images) {
                 for (int64_t p = 0; p < code.patches_h * code.patches_w; ++p) {
                     const int64_t slot = row * code.patches_h * code.patches_w + p;
-                    if (code.index[slot * code.top_t] < 0) continue;
+                    if (code.count[slot] <= 0) continue;
                     if (!patch_gradient(grad_value, code, slot, dictionary, gradient, length, patch.data())) {
                         status[image] = kBadIndex;
                         continue;

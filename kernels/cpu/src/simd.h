@@ -37,7 +37,6 @@ using VF = Vectors<W>::F;
 using VI = Vectors<W>::I;
 using VU = Vectors<W>::U;
 using VH = Vectors<W>::H;
-typedef int16_t VS __attribute__((vector_size(W * 4)));
 
 template <class V>
 inline V load(const void* source) {

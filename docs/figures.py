@@ -89,13 +89,13 @@ def draw_stages(
     """Draws one image's stages into a row of axes; the label's bar has another color."""
     encoder = model.encoder
     with torch.no_grad():
-        projections = project(image, encoder.atoms, encoder.stride)[(0, *PATCH)]
+        projections = project(image, encoder.atoms, encoder.stride)[(0, *PATCH)].numpy()
         code = encoder.encode(image, seed=seed)
         decoded = model.decoder(code)[0]
-        probabilities = model.predict_proba(image, ENSEMBLE, seed=seed)[0]
-    selected = projections.abs().topk(encoder.top_t).indices
-    dense = code.to_dense()[(0, slice(None), *PATCH)]
-    survivors = code.index[(0, *PATCH)][: int(code.count[(0, *PATCH)])].long()
+        probabilities = model.predict_proba(image, ENSEMBLE, seed=seed)[0].numpy()
+    selected = abs(projections).argsort()[-encoder.top_t :]
+    dense = code.to_dense()[(0, slice(None), *PATCH)].numpy()
+    survivors = code.index[(0, *PATCH)][: int(code.count[(0, *PATCH)])].long().numpy()
     row[1].vlines(range(len(projections)), 0, projections, color=GRAY, linewidth=0.8)
     row[1].vlines(selected, 0, projections[selected], color=TEAL, linewidth=0.8, label=f"top {encoder.top_t}")
     row[1].legend(fontsize=7, loc="upper left")
@@ -104,7 +104,7 @@ def draw_stages(
     row[2].set_xlim(row[1].get_xlim())
     row[2].text(0.02, 0.92, f"{len(survivors)} survive dropout", transform=row[2].transAxes, fontsize=7, va="top")
     for axes, pixels in ((row[0], image[0]), (row[3], decoded)):
-        axes.imshow(pixels.permute(1, 2, 0).squeeze(-1), vmin=0, vmax=1, cmap="gray")
+        axes.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), vmin=0, vmax=1, cmap="gray")
         axes.set_xticks([])
         axes.set_yticks([])
     colors = [TEAL if number == label else ORANGE for number in range(len(classes))]

@@ -44,7 +44,8 @@ def site_link(target: str, source: Path, uri: str) -> str:
     """
     path = (source.parent / target).resolve()
     if path.is_dir():
-        path = next((path / name for name in (HOME, "report.html", "results.md") if (path / name).exists()), path)
+        candidates = [path / HOME, path / "report.html", ROOT / "docs" / f"{path.name}.md"]
+        path = next((page for page in candidates if page.exists()), path)
     if not path.is_relative_to(ROOT) or not path.exists():
         return target
     place = path.relative_to(ROOT).as_posix().removeprefix("docs/")

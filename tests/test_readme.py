@@ -1,5 +1,7 @@
 """The README and the documents: their examples run as printed, links lead somewhere, and terms are explained."""
 
+import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -10,6 +12,7 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
     (ROOT / "docs").rglob("*.md")
 )
 MOST_WORDS = 900
+PACKAGES = ("attacks", "data", "dictionary", "evaluation", "models", "reports", "training")
 TERMS = ("APGD", "AT", "B-T", "BPDA", "EOT", "FGSM", "N_E", "PGD", "PW-T", "W-AIGA", "W-NFGA")
 
 
@@ -53,7 +56,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
         path = page.parent / target if target else page
         assert path.exists(), f"{target} is missing"
-        if anchor and not anchor.startswith("neuroae."):  # those of the API reference come of docstrings
+        if anchor and not anchor.startswith("neuroae."):  # those of the API reference come from docstrings
             assert anchor in anchors(path), f"{target} has no heading {anchor}"
 
 
@@ -70,3 +73,13 @@ def test_the_papers_attacks_are_spelled_out_where_they_are_met(document: str) ->
     for name, meaning in (("W-NFGA", "gradient"), ("W-AIGA", "autoencoder")):
         first = text.find(name)
         assert first < 0 or meaning in text[first : first + 400]
+
+
+@pytest.mark.parametrize("package", ["", *(f".{name}" for name in PACKAGES)], ids=lambda package: f"neuroae{package}")
+def test_the_reference_has_every_public_function_and_class(package: str) -> None:
+    module = importlib.import_module(f"neuroae{package}")
+    reference = "".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            assert re.search(rf"^::: neuroae\.(\w+\.)*{name}$", reference, re.MULTILINE), f"{name} is missing"

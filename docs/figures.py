@@ -26,11 +26,12 @@ ENSEMBLE = 10
 IDS = torch.zeros(1, dtype=torch.int64)
 COLUMNS = (
     "image",
-    "encoder: projections of one patch",
-    "compact code of that patch",
+    "encoder: one patch on the atoms",
+    "its compact code",
     "decoder",
-    f"classifier: mean of {ENSEMBLE} draws",
+    f"classifier, mean of {ENSEMBLE}",
 )
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 GRAY, TEAL, ORANGE = "#b8c4c4", "#00796b", "#e65100"
 # The parts of the second picture, as the tables of speed.md name them; the last is the whole that they belong to.
 ENCODE, FIRST_LAYER = "encode to the compact code", "the same and the gradient to the code"
@@ -71,15 +72,15 @@ def draw_pipeline(model: Defense, image: Tensor, label: Tensor, classes: tuple[s
     attacked = pgd(
         model.with_surrogate("selection"), image, label, PGDSettings.selection(), seed=seed, image_ids=IDS
     ).images
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
     rows = figure.subplots(2, len(COLUMNS), width_ratios=(1, 2, 2, 1, 1.6))
     for axes, title in zip(rows[0], COLUMNS, strict=True):
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title, fontsize=10)
     for axes, title, pixels in zip(rows, ("clean", "attacked"), (image, attacked), strict=True):
         draw_stages(axes, model, pixels, int(label), classes, seed + 1)
         axes[0].set_ylabel(title)
     for axes in rows[-1, 1:3]:
-        axes.set_xlabel(f"number of the atom, of {len(model.encoder.atoms)}", fontsize=8)
+        axes.set_xlabel(f"number of the atom, of {len(model.encoder.atoms)}", fontsize=9)
     return figure
 
 
@@ -98,11 +99,13 @@ def draw_stages(
     survivors = code.index[(0, *PATCH)][: int(code.count[(0, *PATCH)])].long().numpy()
     row[1].vlines(range(len(projections)), 0, projections, color=GRAY, linewidth=0.8)
     row[1].vlines(selected, 0, projections[selected], color=TEAL, linewidth=0.8, label=f"top {encoder.top_t}")
-    row[1].legend(fontsize=7, loc="upper left")
+    row[1].legend(fontsize=8, loc="upper left")
     row[2].vlines(survivors, 0, dense[survivors], color=TEAL, linewidth=2)
     row[2].axhline(0, color="black", linewidth=0.6)
     row[2].set_xlim(row[1].get_xlim())
-    row[2].text(0.02, 0.92, f"{len(survivors)} survive dropout", transform=row[2].transAxes, fontsize=7, va="top")
+    row[2].text(
+        0.02, 0.92, f"{len(survivors)} survive dropout", transform=row[2].transAxes, fontsize=8, va="top", bbox=WHITE
+    )
     for axes, pixels in ((row[0], image[0]), (row[3], decoded)):
         axes.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), vmin=0, vmax=1, cmap="gray")
         axes.set_xticks([])
@@ -112,7 +115,7 @@ def draw_stages(
     row[4].invert_yaxis()
     row[4].set_xlim(0, 1)
     for axes in (row[1], row[2], row[4]):
-        axes.tick_params(labelsize=7)
+        axes.tick_params(labelsize=8)
 
 
 class Times(NamedTuple):

@@ -34,6 +34,7 @@ from results.schedule import schedule
 from results.shipping import cards, ship
 from results.suite import autoattack, suite
 from results.tables import tables, worst_of_1000, worst_of_all
+from results.widths import widths
 from results.worst_case import worst_case
 
 COMMANDS = {
@@ -50,6 +51,7 @@ COMMANDS = {
         rounded,
         schedule,
         suite,
+        widths,
         worst_case,
     ),
     "Tables": (tables, worst_of_all, worst_of_1000),

@@ -55,7 +55,7 @@ def autoattack(
     work: Work = WORK,
     output: Output = OUTPUT,
 ) -> None:
-    """The standard suite beside AutoAttack, on the adversarially trained classifier."""
+    """The standard suite beside AutoAttack."""
     model = load_classifier(weights).to(choose_device(device))
     data, folder = cifar10_test(data_dir, limit), work / "autoattack"
     attacks = [suite_attack(model, data, epsilon=EPSILON, folder=folder), AutoAttack(EPSILON)]

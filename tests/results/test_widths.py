@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dictionaries import unit_atoms
 from neuroae.models.presets import PRESETS
 from results.widths import WIDTHS, encoder_of, mean_rises, rise
-from strategies import unit_atoms
 
 
 def test_a_step_along_the_gradient_raises_what_it_is_the_gradient_of() -> None:

@@ -1,6 +1,7 @@
-"""Smoke test of an installed package: smoke.py BACKEND FOLDER, the backend it must use and where it is installed."""
+"""Smoke test of a package that is installed in this environment: smoke.py BACKEND, the backend that it must use."""
 
 import sys
+import sysconfig
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import neuroae
 from neuroae import Decoder, Defense, SparseEncoder, kernels, resnet32
 
 
-def main(backend: str, folder: str) -> None:
+def main(backend: str) -> None:
+    folder = sysconfig.get_path("platlib")
     for module in (neuroae, kernels):
         assert Path(str(module.__file__)).is_relative_to(folder), f"{module.__file__} is not in {folder}"
 

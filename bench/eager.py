@@ -99,14 +99,17 @@ class EagerDefense(nn.Module):
         self.conv1 = dense_twin(decoder.conv1)
         self.conv2 = dense_twin(decoder.conv2)
         self.conv3 = dense_twin(decoder.conv3)
-        self.size, self.clamp_width = decoder.image_size, decoder.clamp_width
+        self.size, self.clamp_width, self.resize = decoder.image_size, decoder.clamp_width, decoder.resize
         self.classifier = classifier
 
     def first_layer(self, dense: Tensor) -> Tensor:
         return F.relu(self.conv1(dense))
 
     def forward(self, images: Tensor) -> Tensor:
-        hidden = self.conv3(F.relu(self.conv2(self.first_layer(self.encoder(images)))))
+        hidden = self.first_layer(self.encoder(images))
+        if self.resize:
+            hidden = F.interpolate(hidden, [side + 2 for side in self.size], mode="bicubic", align_corners=False)
+        hidden = self.conv3(F.relu(self.conv2(hidden)))
         top, left = ((hidden.shape[2 + i] - self.size[i]) // 2 for i in range(2))
         cropped = hidden[:, :, top : top + self.size[0], left : left + self.size[1]]
         if self.encoder.settings.surrogate == "selection":

@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from .nn.classifiers import ResNet32, resnet32
+from .nn.classifiers import DropoutResNet32, ResNet32, resnet32
 from .nn.code import SparseCode, TopT
 from .nn.convolutions import SparseConvTranspose2d, WinogradConvTranspose2d
 from .nn.decoder import Decoder
 from .nn.defense import Defense
+from .nn.efficientnet import EfficientNetB0
 from .nn.encoder import SparseEncoder
+from .nn.front_ends import FrontEndClassifier, GaussianBlur, KSparseAutoencoder
 from .utils import renamed
 from .utils.randomness import derive_seed
 from .utils.versions import __version__
@@ -15,6 +17,11 @@ from .utils.versions import __version__
 __all__ = [
     "Decoder",
     "Defense",
+    "DropoutResNet32",
+    "EfficientNetB0",
+    "FrontEndClassifier",
+    "GaussianBlur",
+    "KSparseAutoencoder",
     "ResNet32",
     "SparseCode",
     "SparseConvTranspose2d",

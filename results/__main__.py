@@ -14,26 +14,33 @@ import typer
 from neuroae.evaluation import Evaluation, Scoring
 from neuroae.evaluation.models import is_random
 from neuroae.utils.devices import choose_device, keep_freed_memory
+from results.attacks import share_transfers
 from results.autoencoder import autoencoder
+from results.blur import blur
 from results.corruption import corruption
 from results.curves import curves
 from results.cut import cut
 from results.dictionary import dictionary
 from results.ensemble import ensemble
-from results.experiments import EXPERIMENTS, Experiment
-from results.inputs import ADVERSARIAL, SHIPPED_MODELS, cifar10_test, load_models
+from results.experiment import Experiment
+from results.experiments import EXPERIMENTS
+from results.inputs import PUBLISHED_TITLES, SHIPPED_MODELS, TRAINED_MODELS, TRAININGS, load_models, test_images
 from results.learning import learning
 from results.options import OUTPUT, WORK, DataDir, Device, Output, Weights, Work
+from results.queue import queue
 from results.rounded import rounded
 from results.runs import run
 from results.schedule import schedule
 from results.shipping import cards, ship
+from results.suite import autoattack, suite
 from results.tables import tables, worst_of_1000, worst_of_all
 from results.worst_case import worst_case
 
 COMMANDS = {
     "Measurements": (
+        autoattack,
         autoencoder,
+        blur,
         corruption,
         curves,
         cut,
@@ -42,10 +49,11 @@ COMMANDS = {
         learning,
         rounded,
         schedule,
+        suite,
         worst_case,
     ),
     "Tables": (tables, worst_of_all, worst_of_1000),
-    "Models that ship": (ship, cards),
+    "Models": (queue, ship, cards),
 }
 LIMIT = typer.Option(min=1, help="Number of images to use, the first ones.", show_default="the experiment's")
 
@@ -65,9 +73,11 @@ def evaluation_command(name: str, experiment: Experiment) -> Callable[..., None]
     ) -> None:
         models = load_models(paths, choose_device(device))
         attacked = models[experiment.attacked]
-        data = cifar10_test(data_dir, limit or experiment.num_images)
+        data = test_images(experiment.dataset, data_dir, limit or experiment.num_images)
         scoring = Scoring() if is_random(attacked, data) else Scoring(draws=1)
         attacks = experiment.attacks(models)
+        if experiment.shares_transfers:
+            attacks = share_transfers(attacks, work / "transfers")
         evaluation = Evaluation(attacked, data, attacks, scoring, experiment.block, experiment.title(paths))
         is_first = run(evaluation, work / name, output / name)
         if is_first and experiment.write_page:
@@ -82,12 +92,11 @@ def evaluation_command(name: str, experiment: Experiment) -> Callable[..., None]
 
 def model_option(role: str) -> inspect.Parameter:
     """Returns the option that says where an evaluation's model is."""
-    if role == ADVERSARIAL:
+    if role in PUBLISHED_TITLES:
         return option(role, Weights)
-    title = "defense" if role == "defense" else f"{role} model"
-    return option(
-        role, Annotated[str, typer.Option(help=f"The {title}: a shipped name or a folder.")], SHIPPED_MODELS[role]
-    )
+    title = "defense" if role == "defense" else f"{role.replace('_', ' ')} model"
+    default = SHIPPED_MODELS[role] if role in SHIPPED_MODELS else str(TRAININGS / TRAINED_MODELS[role])
+    return option(role, Annotated[str, typer.Option(help=f"The {title}: a shipped name or a folder.")], default)
 
 
 def option(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

@@ -1,8 +1,12 @@
-"""Attacks that only the experiments use: ablations of the selection gradient, and snapshots of a run."""
+"""Attacks that only the experiments use: ablations of the selection gradient, snapshots of a run, shared transfers."""
 
+import hashlib
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +16,11 @@ from torch import Tensor, nn
 from neuroae import Defense, SparseCode, SparseEncoder
 from neuroae.attacks import Perturbed, PGDSettings
 from neuroae.evaluation import Attack, Scoring
-from neuroae.evaluation.attack import Progress
+from neuroae.evaluation.attack import Perturbation, Progress
 from neuroae.evaluation.scoring import Block
 from neuroae.nn.autograd import Code
 from neuroae.nn.encoder import SELECTION
+from neuroae.utils.files import load_tensors, save_tensors
 
 # Widths at which the smooth clamp of the decoder's gradient is the true clamp, and no clamp at all.
 TRUE_CLAMP, NO_CLAMP = 1e-6, 1e9
@@ -150,3 +155,63 @@ def snapshots(attack: Attack, counts: Sequence[int]) -> list[Snapshot]:
     """Returns the attack after each of these numbers of steps; all share one run."""
     run = SharedRun(attack, counts)
     return [Snapshot(run, steps) for steps in counts]
+
+
+@dataclass(frozen=True, eq=False)
+class SharedTransfer(Attack):
+    """A transfer whose images are kept on disk, for other evaluations of the same source, images and seed.
+
+    Without restarts and targets, its images do not depend on the model that they are to fool.
+
+    Attributes:
+        folder: The folder of the images.
+    """
+
+    folder: Path = Path()
+
+    def craft(
+        self,
+        model: nn.Module,
+        block: Block,
+        scoring: Scoring,
+        progress: Progress = int,
+        after_step: Callable[[int, Tensor], object] | None = None,
+    ) -> Perturbed:
+        path = self.path(block, scoring)
+        if not path.exists():
+            crafted = super().craft(model, block, scoring, progress, after_step)
+            tensors = {"ids": block.ids, "clean": block.images, "images": crafted.images}
+            save_tensors(
+                path,
+                tensors | {"zero": crafted.zero, "invalid": crafted.invalid},
+                {"gradients": crafted.gradients, "forwards": crafted.forwards},
+            )
+            return crafted
+        tensors, notes = load_tensors(path)
+        device = block.images.device
+        if not (torch.equal(tensors["ids"], block.ids.cpu()) and torch.equal(tensors["clean"], block.images.cpu())):
+            raise ValueError(f"{path} holds other images than expected")
+        progress(self.passes * len(block.images))
+        images, zero, invalid = (tensors[name].to(device) for name in ("images", "zero", "invalid"))
+        return Perturbed(images, notes["gradients"], notes["forwards"], zero, invalid)
+
+    def path(self, block: Block, scoring: Scoring) -> Path:
+        """Returns the file of a block, named after what decides its images."""
+        decisive = {"name": self.name, "seed": scoring.seed, "attack": self.identity(), "ids": block.ids.tolist()}
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        return self.folder / re.sub(r"\W+", "-", self.name) / f"{int(block.ids[0])}-{digest[:16]}.safetensors"
+
+
+def share_transfers(attacks: Sequence[Perturbation], folder: Path) -> list[Perturbation]:
+    """Returns the attacks, with transfers that keep their images in the folder."""
+    return [
+        SharedTransfer(**{field.name: getattr(attack, field.name) for field in fields(attack)}, folder=folder)
+        if isinstance(attack, Attack) and is_shareable(attack)
+        else attack
+        for attack in attacks
+    ]
+
+
+def is_shareable(attack: Attack) -> bool:
+    """Returns whether the images of an attack do not depend on the attacked model."""
+    return bool(attack.transfer) and not attack.targeted and getattr(attack.settings, "restarts", 0) == 1

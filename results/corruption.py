@@ -1,6 +1,6 @@
 """Corrupted patches (paper, Figure 4): patches of an attacked image with coefficients that the clean image lacks.
 
-It reads the images that an evaluation saved, and follows section 8.5.
+It reads the images that evaluations saved, and follows section 8.5.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from neuroae.evaluation import load_evaluation
 from neuroae.utils.markdown import table
 from neuroae.utils.progress import progress_bar
 from results.inputs import attack_names, attacks_to_draw, cifar10_test, evaluated_images, require_evaluated_model
-from results.options import OUTPUT, DataDir, Evaluation, Model, Output
+from results.options import OUTPUT, DataDir, Evaluations, Model, Output
 from results.outputs import provenance, provenance_line, save_figure, write_results
 
 BLOCK = 64
@@ -26,27 +26,38 @@ A patch is corrupted where a coefficient survives dropout whose atom is not amon
 
 ![Histograms of the share over images](figure4.png)
 
-Made by `python -m results corruption --data-dir DIR --evaluation FOLDER`; `results.json` holds the numbers in full."""
+Made by `python -m results corruption --data-dir DIR --evaluation FOLDER ...`; `results.json` holds the numbers in
+full."""
 
 
-def corruption(evaluation: Evaluation, data_dir: DataDir, model: Model = "cifar10", output: Output = OUTPUT) -> None:
+def corruption(evaluations: Evaluations, data_dir: DataDir, model: Model = "cifar10", output: Output = OUTPUT) -> None:
     """Figure 4: corrupted patches under each attack."""
     defense = Defense.from_pretrained(model)
-    results = load_evaluation(evaluation)
-    require_evaluated_model(results, defense)
-    data = evaluated_images(results, cifar10_test(data_dir))
-    shares = {
-        name: corrupted_shares(defense.encoder, data, results.images(name), name) for name in attack_names(results)
-    }
+    shares: dict[str, Tensor] = {}
+    pictured: list[str] = []
+    for folder in evaluations:
+        results = load_evaluation(folder)
+        require_evaluated_model(results, defense)
+        data = evaluated_images(results, cifar10_test(data_dir))
+        for name in attack_names(results):
+            shares[name] = corrupted_shares(defense.encoder, data, results.images(name), name)
+        pictured += attacks_to_draw(results)
     summary: dict[str, Any] = {
-        name: {"mean": float(values.mean()), "standard_error": float(values.std() / len(values) ** 0.5)}
+        name: {
+            "mean": float(values.mean()),
+            "standard_error": float(values.std() / len(values) ** 0.5),
+            "images": len(values),
+        }
         for name, values in shares.items()
     }
     origin = provenance(model, defense, data)
-    rows = [(name, f"{row['mean']:.1%}", f"{row['standard_error']:.1%}") for name, row in summary.items()]
-    text = table(("attack", "expected share of corrupted patches", "standard error"), rows)
+    rows = [
+        (name, f"{row['mean']:.1%}", f"{row['standard_error']:.1%}", f"{row['images']:,}")
+        for name, row in summary.items()
+    ]
+    text = table(("attack", "expected share of corrupted patches", "standard error", "images"), rows)
     folder = output / "corruption"
-    save_figure(folder / "figure4.png", histograms({name: shares[name] for name in attacks_to_draw(results)}))
+    save_figure(folder / "figure4.png", histograms({name: shares[name] for name in dict.fromkeys(pictured)}))
     write_results(
         folder, "Figure 4: corrupted patches", [text, NOTE, provenance_line(origin)], origin | {"attacks": summary}
     )
@@ -87,8 +98,9 @@ def histograms(shares: dict[str, Tensor]) -> Figure:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.subplots()
     for name, values in shares.items():
-        axis.hist(values.numpy(), bins=BINS, range=(0, 1), histtype="step", linewidth=1.5, label=name)
+        weights = torch.full((len(values),), 1 / len(values)).numpy()
+        axis.hist(values.numpy(), bins=BINS, range=(0, 1), weights=weights, histtype="step", linewidth=1.5, label=name)
     axis.set_xlabel("expected share of corrupted patches")
-    axis.set_ylabel("images")
+    axis.set_ylabel("share of images")
     axis.legend()
     return figure

@@ -15,7 +15,7 @@ from neuroae.evaluation.statistics import mean_over_draws
 from neuroae.utils.markdown import table
 from neuroae.utils.progress import progress_bar
 from results.inputs import attack_names, attacks_to_draw, cifar10_test, evaluated_images, require_evaluated_model
-from results.options import OUTPUT, DataDir, Model, OptionalEvaluation, Output
+from results.options import OUTPUT, DataDir, Model, OptionalEvaluations, Output
 from results.outputs import interval_cell, provenance, provenance_line, save_figure, write_results
 
 LARGEST = 10
@@ -29,25 +29,25 @@ wrong with one draw, and lost are the reverse, both in the mean over the draws.
 
 ![Accuracy against E](ensemble.png)
 
-Made by `python -m results ensemble --data-dir DIR [--evaluation FOLDER]`; `ensemble.json` holds the numbers in
+Made by `python -m results ensemble --data-dir DIR [--evaluation FOLDER ...]`; `ensemble.json` holds the numbers in
 full."""
 
 
 def ensemble(
-    data_dir: DataDir, model: Model = "cifar10", evaluation: OptionalEvaluation = None, output: Output = OUTPUT
+    data_dir: DataDir, model: Model = "cifar10", evaluations: OptionalEvaluations = None, output: Output = OUTPUT
 ) -> None:
     """Figure 6: accuracy against the size of the ensemble."""
     data = cifar10_test(data_dir)
     defense = Defense.from_pretrained(model)
     curves, pictured = {CLEAN: score(defense, data, data.pixels())}, [CLEAN]
-    if evaluation is not None:
-        results = load_evaluation(evaluation)
+    for path in evaluations or []:
+        results = load_evaluation(path)
         curves |= attacked_curves(defense, data, results)
         pictured += attacks_to_draw(results)
     points = {name: [asdict(point) for point in curve] for name, curve in curves.items()}
     origin = provenance(model, defense, data)
     folder = output / "ensemble"
-    save_figure(folder / "ensemble.png", picture({name: curves[name] for name in pictured}))
+    save_figure(folder / "ensemble.png", picture({name: curves[name] for name in dict.fromkeys(pictured)}))
     write_results(
         folder,
         "Figure 6: accuracy against E",

@@ -10,13 +10,9 @@ and searches are crafted in float32. Scoring is in float32 always. An evaluation
 so names, order and settings of finished evaluations must stay.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
-
-from torch import nn
 
 from neuroae import Defense
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings
@@ -26,11 +22,12 @@ from neuroae.evaluation.attack import Perturbation, Variant
 from neuroae.nn.classifiers import ResNet32
 from neuroae.nn.encoder import SELECTION
 from results.attacks import NO_CLAMP, TRUE_CLAMP, FixedCut, StraightThrough, ablate, snapshots
+from results.experiment import CRAFTING, Experiment, pw_t, selection_attack
 from results.inputs import ADVERSARIAL
 from results.libraries import LibraryAttack
+from results.paper import PAPER_EXPERIMENTS
 from results.tables import OURS, write_crosscheck
 
-CRAFTING = "bfloat16"
 W_NFGA = ("w-nfga-identity", "w-nfga-smooth")
 UNSUPERVISED, UNQUANTIZED = "unsupervised", "unquantized"  # as tables name the sources of PW-T
 
@@ -46,16 +43,6 @@ def table1(
         *pw_t(UNQUANTIZED, unquantized, settings),
         *attacks_from(adversarial, settings, transfer="adversarially trained"),
     ]
-
-
-def pw_t(name: str, source: Defense, settings: PGDSettings) -> list[Attack]:
-    """Returns the transfers from one source, without duplicates."""
-    attacks = attacks_from(source, settings, precision=CRAFTING, transfer=name)
-    if source.encoder.quantize:
-        return attacks
-    # A surrogate is the derivative of the quantizer: without one, both kinds of W-NFGA are the same attack.
-    w_nfga, _, w_aiga = attacks
-    return [replace(w_nfga, name=f"W-NFGA from {name}"), w_aiga]
 
 
 def precision(defense: Defense) -> Sequence[Perturbation]:
@@ -115,12 +102,6 @@ def beyond(defense: Defense, unquantized: Defense) -> Sequence[Perturbation]:
         attacks += craft(deployed, "ensemble") + craft(PGDSettings(), "mean-field")
         attacks += craft(margin, method="PGD margin") + craft(APGDSettings(), method="APGD")
     return attacks + attacks_from(defense, SquareSettings(queries=1000, draws=10), method="Square")
-
-
-def selection_attack(model: Defense, name: str, **settings: Any) -> Attack:
-    """Returns the attack through the selection; ``settings`` replace those of its recipe."""
-    (attack,) = attacks_from(model, PGDSettings.selection_recipe(**settings), [SELECTION], CRAFTING)
-    return replace(attack, name=name)
 
 
 def selection(defense: Defense) -> Sequence[Perturbation]:
@@ -224,44 +205,6 @@ def crosscheck(adversarial: ResNet32) -> Sequence[Perturbation]:
     return attacks
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """One evaluation on CIFAR-10 test images.
-
-    Attributes:
-        summary: What it evaluates, in one line.
-        make_attacks: Returns its attacks; its parameters are the roles of the models that it needs.
-        num_images: The number of test images, the first ones of the data set.
-        attacked: The role of the attacked model.
-        block: Images in a batch; restarts multiply it.
-        write_page: A function that writes a page of its own into the results folder, or None.
-    """
-
-    summary: str
-    make_attacks: Callable[..., Sequence[Perturbation]]
-    num_images: int
-    attacked: str = "defense"
-    block: int = 50
-    write_page: Callable[[Path], None] | None = None
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """The models that it needs, the attacked one first."""
-        return tuple(dict.fromkeys((self.attacked, *inspect.signature(self.make_attacks).parameters)))
-
-    def attacks(self, models: Mapping[str, nn.Module]) -> Sequence[Perturbation]:
-        """Returns its attacks.
-
-        Args:
-            models: The models by their role, those of ``roles`` at least.
-        """
-        return self.make_attacks(**{role: models[role] for role in inspect.signature(self.make_attacks).parameters})
-
-    def title(self, paths: Mapping[str, str | Path]) -> str:
-        """Returns the attacked model's name in reports, from the path that it was loaded from."""
-        return "adversarially trained ResNet-32" if self.attacked == ADVERSARIAL else Path(paths[self.attacked]).name
-
-
 EXPERIMENTS = {
     "table1": Experiment("Table 1: white-box attacks, PW-T and B-T.", table1, 1000),
     "precision": Experiment("One attack of Table 1, in float32 and in bfloat16.", precision, 100),
@@ -296,4 +239,4 @@ EXPERIMENTS = {
         ADVERSARIAL,
         write_page=write_crosscheck,
     ),
-}
+} | PAPER_EXPERIMENTS

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuroae import resnet32
-from neuroae.data import ImageSet, load_dataset
+from neuroae import DropoutResNet32, FrontEndClassifier, GaussianBlur, resnet32
+from neuroae.data import DatasetName, ImageSet, load_dataset
 from neuroae.evaluation import CLEAN, MODES, Results
 from neuroae.evaluation.statistics import papers_minimum
 from neuroae.models import load_pretrained
 from neuroae.models.fingerprints import fingerprint
 from neuroae.nn.classifiers import ResNet32
+from neuroae.nn.encoder import SELECTION
 from neuroae.utils.files import load_tensors
 
 # For each role of a model in the evaluations, the name of the shipped model.
@@ -24,7 +25,34 @@ SHIPPED_MODELS = {
     "unquantized": "cifar10-unquantized",
     "undefended": "cifar10-undefended",
 }
-ADVERSARIAL = "adversarial"  # the role of the classifier whose weights were published with the paper
+# For each role of a model of the paper's tables, the training of ``python -m results queue`` that makes it.
+TRAINED_MODELS = {
+    "complete": "complete",
+    "no_quantization": "no-quantization",
+    "no_dropout": "no-dropout",
+    "no_top_t": "no-top-t",
+    "no_dropout_us": "no-dropout-us",
+    "no_top_t_us": "no-top-t-us",
+    "t1_p0": "t1-p0",
+    "t5_p05": "t5-p0.5",
+    "t10_p075": "t10-p0.75",
+    "k_sparse": "k-sparse",
+    "r_fgsm": "r-fgsm-at",
+    "imagenette": "imagenette",
+    "imagenette_undefended": "imagenette-undefended",
+    "imagenette_us": "imagenette-no-quantization-us",
+    "imagenette_r_fgsm": "imagenette-r-fgsm-at",
+}
+TRAININGS = Path("runs/trainings")
+ADVERSARIAL = "adversarial"
+# The roles of classifiers whose weights were published with the paper, and their names in reports.
+PUBLISHED_TITLES = {
+    ADVERSARIAL: "adversarially trained ResNet-32",
+    "published_r_fgsm": "R+FGSM adversarially trained ResNet-32",
+    "published_trades": "ResNet-32 trained by TRADES",
+    "published_dropout": "ResNet-32 with dropout in its first layer",
+    "published_blur": "ResNet-32 behind a Gaussian blur",
+}
 SMOOTH, _ = MODES["w-nfga-smooth"]
 
 
@@ -32,14 +60,25 @@ def load_models(paths: Mapping[str, str | Path], device: torch.device) -> dict[s
     """Returns models in evaluation mode by their role.
 
     Args:
-        paths: For each role a shipped name or the folder of a saved model; for "adversarial" a file for
-            ``load_classifier``.
+        paths: For each role a shipped name or the folder of a saved model; for a role of ``PUBLISHED_TITLES`` a file
+            of published weights.
         device: Where the models compute.
     """
     return {
-        role: (load_classifier(Path(path)) if role == ADVERSARIAL else load_pretrained(path)[0]).to(device)
+        role: (load_published(role, Path(path)) if role in PUBLISHED_TITLES else load_pretrained(path)[0]).to(device)
         for role, path in paths.items()
     }
+
+
+def load_published(role: str, weights: Path) -> nn.Module:
+    """Returns the model of a role in ``PUBLISHED_TITLES`` in evaluation mode, with the state that the file holds."""
+    if role == "published_blur":
+        return FrontEndClassifier(GaussianBlur(), load_classifier(weights)).eval()
+    if role == "published_dropout":
+        model = DropoutResNet32()
+        model.load_state_dict(load_tensors(weights)[0])
+        return model.eval()
+    return load_classifier(weights)
 
 
 def load_classifier(weights: Path) -> ResNet32:
@@ -57,6 +96,13 @@ def file_digest(path: Path) -> dict[str, str]:
 def cifar10_test(data_dir: Path, limit: int | None = None) -> ImageSet:
     """Returns the first ``limit`` test images of CIFAR-10; all of them for None."""
     return load_dataset("cifar10", "test", data_dir).take(slice(limit))
+
+
+def test_images(dataset: DatasetName, data_dir: Path, count: int) -> ImageSet:
+    """Returns the first test images of a data set, of each class if they are sorted by class."""
+    if dataset == "cifar10":
+        return cifar10_test(data_dir, count)
+    return load_dataset(dataset, "test", data_dir).limited(count)
 
 
 def evaluated_images(results: Results, data: ImageSet) -> ImageSet:
@@ -97,12 +143,13 @@ def attacks_to_draw(results: Results) -> list[str]:
     """Returns the few attacks to show in a picture, so that it stays legible.
 
     They are those of the paper's Figure 4: W-NFGA smooth, a white-box attack through the surviving coefficients, and
-    the transfer attack from another decoder (PW-T) that leaves the lowest accuracy. If an evaluation has neither, all
-    of its attacks are returned.
+    the transfer attack from another decoder (PW-T) that leaves the lowest accuracy; and the attack through the
+    selection. If an evaluation has none of them, all of its attacks are returned.
     """
     attacks = {name: results.records[name] for name in attack_names(results)}
     pw_t = {name: records for name, records in attacks.items() if results.attack(name)["family"] == "PW-T"}
     names = [SMOOTH] if SMOOTH in attacks else []
     if pw_t:
         names.append(papers_minimum(pw_t)[0])
+    names += [SELECTION] if SELECTION in attacks else []
     return names or list(attacks)

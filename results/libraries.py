@@ -115,3 +115,84 @@ CRAFT: dict[tuple[Library, type], Callable[..., Tensor]] = {
     ("torchattacks", PGDSettings): torchattacks_pgd,
     ("torchattacks", APGDSettings): torchattacks_apgd,
 }
+
+
+AUTOATTACK_STEPS = 100
+AUTOATTACK_QUERIES = 5000
+
+
+@dataclass(frozen=True, eq=False)
+class AutoAttack:
+    """AutoAttack's version "standard" (Croce and Hein, 2020), of torchattacks' parts with the published budgets.
+
+    torchattacks' own ``AutoAttack`` leaves APGD and FAB at 10 steps.
+
+    Attributes:
+        epsilon: The radius of the linf ball.
+        classes: The number of classes.
+        steps: Of APGD, targeted APGD and targeted FAB.
+        queries: Of Square.
+    """
+
+    epsilon: float
+    classes: int = 10
+    steps: int = AUTOATTACK_STEPS
+    queries: int = AUTOATTACK_QUERIES
+
+    @property
+    def name(self) -> str:
+        return "AutoAttack, standard"
+
+    @property
+    def passes(self) -> int:
+        return 1
+
+    def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
+        counter = PassCounter(model)
+        common = {"eps": self.epsilon, "seed": scoring.seed}
+        parts = [
+            torchattacks.APGD(counter, steps=self.steps, loss="ce", **common),
+            torchattacks.APGDT(counter, steps=self.steps, n_classes=self.classes, **common),
+            torchattacks.FAB(counter, steps=self.steps, multi_targeted=True, n_classes=self.classes, **common),
+            torchattacks.Square(counter, n_queries=self.queries, **common),
+        ]
+        images = torchattacks.MultiAttack(parts)(block.images, block.labels).detach()
+        progress(len(images))
+        # The parts do not say which image took which pass, so each counts the mean.
+        means = [count / len(images) for count in (counter.gradients, counter.forwards)]
+        none = torch.zeros_like(block.labels)
+        perturbed = Perturbed(images, *(round(mean) for mean in means), none, none)
+        details = {
+            kind: torch.full((len(images),), mean) for kind, mean in zip(("gradients", "forwards"), means, strict=True)
+        }
+        return perturbed._replace(details=details)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "method": "autoattack",
+            "family": "white-box",
+            "access": "white-box",
+            "library": f"torchattacks {VERSIONS['torchattacks']}",
+            "settings": {"epsilon": self.epsilon, "norm": "linf", "steps": self.steps, "queries": self.queries},
+            "gradients": self.steps,
+            "forwards": self.queries,
+        }
+
+
+class PassCounter(nn.Module):
+    """A model that counts the images that pass it: those whose gradient may be asked for, and the others."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = False
+        self.gradients = self.forwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the model's logits (B, classes)."""
+        if torch.is_grad_enabled() and images.requires_grad:
+            self.gradients += len(images)
+        else:
+            self.forwards += len(images)
+        logits: Tensor = self.model(images)
+        return logits

@@ -7,17 +7,35 @@ import typer
 
 from neuroae.cli.options import Device, Limit
 
-__all__ = ["DataDir", "Device", "Evaluation", "Limit", "Model", "OptionalEvaluation", "Output", "Weights", "Work"]
+__all__ = [
+    "DataDir",
+    "Device",
+    "Evaluation",
+    "Evaluations",
+    "Limit",
+    "Model",
+    "OptionalEvaluation",
+    "OptionalEvaluations",
+    "Output",
+    "Weights",
+    "Work",
+]
 
 EVALUATION_FOLDER = typer.Option(help="Folder of a finished evaluation with its images, such as runs/table1.")
 
-DataDir = Annotated[Path, typer.Option(help="Folder with CIFAR-10.")]
+DataDir = Annotated[Path, typer.Option(help="Folder with CIFAR-10, or with Imagenette where Imagenette is attacked.")]
 Model = Annotated[str, typer.Option(help="The measured model: a shipped name or a folder.")]
 Weights = Annotated[
-    Path, typer.Option("--weights", help="State of an adversarially trained ResNet-32, as safetensors.")
+    Path,
+    typer.Option("--weights", help="Published weights of the experiment's classifier, as safetensors."),
 ]
+EVALUATION_FOLDERS = typer.Option(
+    "--evaluation", help="Folder of a finished evaluation with its images, such as runs/table1; repeat it for more."
+)
 Evaluation = Annotated[Path, EVALUATION_FOLDER]
 OptionalEvaluation = Annotated[Path | None, EVALUATION_FOLDER]
+Evaluations = Annotated[list[Path], EVALUATION_FOLDERS]
+OptionalEvaluations = Annotated[list[Path] | None, EVALUATION_FOLDERS]
 Work = Annotated[
     Path, typer.Option(help="Folder for unfinished work and for images; each experiment has its own folder in it.")
 ]

@@ -155,14 +155,18 @@ def check_numbers(name: str, numbers: Tensor, images: Tensor, limit: int) -> Non
 def require_tensor(output: object) -> Tensor:
     """Returns a model's output; TypeError where it is no tensor, but a tuple or dictionary with one, say."""
     if not isinstance(output, Tensor):
-        raise TypeError(f"model answers with a {type(output).__name__}, expected a tensor of logits (B, classes)")
+        kind = type(output).__name__
+        hint = "; return torch.from_numpy(scores)" if kind == "ndarray" else "; return the logits alone"
+        raise TypeError(f"model answers with a {kind}, expected a tensor of logits (B, classes){hint}")
     return output
 
 
 def check_logits(logits: Tensor, rows: int, highest: int) -> None:
     """Checks the shape of a model's logits, and that they have the highest class among labels and targets."""
-    if logits.dim() != 2 or len(logits) != rows:
-        raise ValueError(f"model answers with shape {tuple(logits.shape)}, expected logits ({rows}, classes)")
+    if logits.dim() != 2 or len(logits) != rows or logits.shape[1] < 2:
+        is_class = logits.dim() == 1 or logits.shape[1:] == (1,)
+        hint = "; return a score for each class, not the class alone" if is_class else ""
+        raise ValueError(f"model answers with shape {tuple(logits.shape)}, expected logits ({rows}, classes){hint}")
     if highest >= logits.shape[1]:
         raise ValueError(
             f"labels or targets hold class {highest}, expected below {logits.shape[1]}, the number of logits"

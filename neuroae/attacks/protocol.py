@@ -10,6 +10,9 @@ A random model should take ``seed`` and ``image_ids`` in its ``forward``, and dr
 Then an image has the same draws in every batch. Otherwise attacks seed torch's generators for each realization, and
 the draws for an image may depend on its batch.
 
+A random model that draws by torch's generators, each row of a batch independently, may offer ``rows_at_once`` alone:
+attacks then show it several realizations in one call.
+
 A model in which realizations of the same images share work may offer the methods of ``AttackableModel``. Each of them
 is looked up by its name and may be missing. ``neuroae.Defense`` offers all of them.
 """
@@ -79,7 +82,8 @@ class GradientOfRealizations(Protocol):
 class AttackableModel(Protocol):
     """The methods that a model may offer to attacks. Each of them may be missing.
 
-    Offer ``realizer`` and ``rows_at_once`` if several realizations of the same images are cheaper together than one
+    Offer ``rows_at_once`` alone if the model draws by torch's generators and independently for each row. Offer
+    ``realizer`` and ``rows_at_once`` if several realizations of the same images are cheaper together than one
     by one, as where they share a projection. Offer ``shared_gradient`` too if they also share a part of the backward
     pass. ``tests/attacks/test_protocol.py`` has a small model with all three.
     """
@@ -127,9 +131,10 @@ class AttackableModel(Protocol):
 def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Realize:
     """Returns the function that draws realizations of any model (see ``AttackableModel.realizer``).
 
-    Uses the model's own ``realizer`` where it offers one, and else calls the model once for each realization, with a
-    seed for that realization if its ``forward`` takes ``seed`` and ``image_ids``. Torch's generators are seeded for
-    each call as well, and are afterwards as before.
+    Uses the model's own ``realizer`` where it offers one. Otherwise it calls the model once for each realization, with
+    a seed for that realization if its ``forward`` takes ``seed`` and ``image_ids``; a model without seeds that offers
+    ``rows_at_once`` is called once for all of them. Torch's generators are seeded for each call as well, and are
+    afterwards as before.
 
     The returned function raises TypeError where the model returns no tensor, or has another dtype than the images and
     does not cast them.
@@ -139,6 +144,8 @@ def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> 
         return seeded_realizer(model, realize, seed, images.device)
 
     ids = {"image_ids": image_ids} if takes_seeds(model) else {}
+    if not ids and call_optional(model, "rows_at_once") is not None:
+        return seeded_realizer(model, lambda start, count, receiver: model(receiver), seed, images.device)
 
     def realize_one(rows: Tensor, realization: int) -> Tensor:
         draw_seed = derive_seed(seed, "realization", realization)

@@ -41,6 +41,8 @@ Settings = PGDSettings | APGDSettings | SquareSettings | EvolutionSettings
 # An image leaves the cascade when the vote is against its label by more standard errors of a scoring vote than this.
 ERRORS_BEYOND_LUCK = 2.0
 CLEAN = "clean"
+# How stages begin that only ask whether a larger budget changes the verdict.
+LARGER = "larger budget: "
 # Standard deviation of noise and differences under an l2 budget, on the scale of pixels.
 L2_SIGMA = 0.02
 
@@ -59,6 +61,8 @@ class Effort:
         queries: Squares that are tried on a deterministic model.
         random_queries: The same on a random one.
         evolution_steps, evolution_pairs: Of the evolution strategy.
+        factor: How many times the steps and realizations of the first gradient stage are raised in the end, to see
+            whether a larger budget changes the verdict; 1 does not ask.
         draws: Realizations that judge an attempt on a random model, and that answer a query a tenth of them.
     """
 
@@ -68,16 +72,17 @@ class Effort:
     realizations: int = 10
     targets: int = 9
     random_targets: int = 3
-    queries: int = 5000
+    queries: int = 2500
     random_queries: int = 500
     evolution_steps: int = 30
     evolution_pairs: int = 20
     draws: int = 40
+    factor: int = 3
 
 
 EFFORTS: dict[str, Effort] = {
     "standard": Effort(),
-    "quick": Effort(10, 20, 10, 5, 2, 1, 300, 60, 8, 10, 20),
+    "quick": Effort(10, 20, 10, 5, 2, 1, 300, 60, 8, 10, 20, 1),
 }
 
 
@@ -150,11 +155,11 @@ def suite_stages(
     """
     plan = Planner(model, probe, epsilon, norm, effort)
     if not differentiable:
-        return list(plan.searches())
+        return [*plan.searches(), *plan.larger_budgets([])]
     # A misleading gradient costs passes that its repair may save.
     parts = (plan.gradients, plan.repairs) if probe.gradient == "usable" else (plan.repairs, plan.gradients)
-    steps = (stage for part in parts for stage in part())
-    return [*plan.offers(), *steps, *plan.transfers(sources), *plan.searches()]
+    followed = [*plan.offers(), *(stage for part in parts for stage in part())]
+    return [*followed, *plan.transfers(sources), *plan.searches(), *plan.larger_budgets(followed)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,6 +284,32 @@ class Planner:
             norm=self.norm,
         )
         yield Stage("evolution strategy", self.attacked, settings, 0, True, skipped=self.no_repair)
+
+    def larger_budgets(self, followed: Sequence[Stage]) -> Iterator[Stage]:
+        """The first gradient stage again, with more steps, more realizations and another start, one at a time.
+
+        Square with more queries where no stage follows gradients.
+
+        Args:
+            followed: The stages that follow gradients.
+        """
+        factor = self.effort.factor
+        if factor == 1:
+            return
+        first = next((stage for stage in followed if not stage.skipped and not stage.from_best), None)
+        if first is None:
+            search = next(self.searches())
+            assert isinstance(search.settings, SquareSettings)
+            longer = replace(search.settings, queries=factor * search.settings.queries)
+            yield replace(search, name=f"{LARGER}more queries", settings=longer)
+            return
+        assert isinstance(first.settings, PGDSettings | APGDSettings)
+        changes: dict[str, dict[str, Any]] = {"more steps": {"steps": factor * first.settings.steps}}
+        if self.probe.random:
+            changes["more realizations"] = {"realizations": factor * first.settings.realizations}
+        changes["another start"] = {"random_start": True}
+        for title, change in changes.items():
+            yield replace(first, name=f"{LARGER}{title}", settings=replace(first.settings, **change))
 
 
 class Vote(NamedTuple):

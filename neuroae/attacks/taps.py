@@ -49,7 +49,8 @@ class InputTap(Wrapper):
 
         handle = self.model.get_submodule(self.path).register_forward_pre_hook(enter)
         try:
-            return self.model(images, **draws)
+            # What is before the tap gets no gradient: it may refuse images that have one, as NumPy does.
+            return self.model(images.detach(), **draws)
         finally:
             handle.remove()
 
@@ -109,7 +110,11 @@ def input_taps(model: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Ten
     ]
     try:
         with torch.enable_grad():
-            losses = loss_of(model(images.clone().requires_grad_(), **draws))
+            try:
+                losses = loss_of(model(images.clone().requires_grad_(), **draws))
+            except (RuntimeError, NotImplementedError):  # a part in NumPy refuses images with a gradient
+                passages.clear()
+                losses = loss_of(model(images.clone(), **draws))
     finally:
         for handle in handles:
             handle.remove()
@@ -178,7 +183,10 @@ def logits_tap(model: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Ten
     """
     points = images.clone().requires_grad_()
     with torch.enable_grad(), recorded_logits(model) as seen:
-        answer = model(points, **draws)
+        try:
+            answer = model(points, **draws)
+        except (RuntimeError, NotImplementedError):  # no gradient passes such a model
+            return None
         for path, logits in reversed(seen):
             if logits is answer or logits.shape != answer.shape or not logits.requires_grad:
                 continue

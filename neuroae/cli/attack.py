@@ -1,32 +1,31 @@
 """``neuroae attack``: attack a model, or score adversarial images from elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from torch import nn
 
 from ..attacks import Average, LossName
 from ..attacks.balls import Norm
 from ..attacks.settings import Schedule
 from ..attacks.suite import SuiteName
-from ..data import DatasetName, ImageSet, load_dataset
+from ..data import DATASETS
 from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation, suite_attack
 from ..evaluation.attack import Perturbation, Variant, Widths, check_modes
-from ..evaluation.models import for_any_batch, is_function, is_random, load_model, require_fixable
+from ..evaluation.models import for_any_batch, load_model
+from ..evaluation.own_attack import load_own_attack
 from ..evaluation.ready_made import load_ready_made
-from ..models import pretrained_classes, shipped_names
-from ..models.presets import PRESETS
-from ..nn.defense import Defense
 from ..reports.report import PAGE, write_report
 from ..utils import distributed
 from ..utils.contexts import Precision
 from ..utils.devices import choose_device
-from .methods import GRADIENT_FREE, TITLES, Budget, name_by_settings
+from ..utils.functions import is_function
+from .attacked import draws_freely, load_class_names, load_images, preset_of, relabel, shipped_sources, unique_names
+from .methods import GRADIENT_FREE, TITLES, Budget, choose_modes, choose_variant, name_by_settings
 from .options import DataDir, Device, Download, ImageSize, Limit, Seed, parse_folder, parse_fraction, preset_option
 
 
@@ -38,7 +37,13 @@ def attack(
             "MODULE:FUNCTION, a function of yours that returns a torch.nn.Module from images in [0, 1] to logits."
         ),
     ],
-    dataset: Annotated[DatasetName, typer.Option(help="The data set whose images are attacked.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help=f"The data set whose images are attacked: {', '.join(DATASETS)}, or MODULE:FUNCTION, a function of "
+            "yours that returns images in [0, 1] and labels."
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -69,7 +74,9 @@ def attack(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Attack method: {', '.join(TITLES)}. Repeat for several.", show_default="pgd; none with --images"
+            help=f"Attack method: {', '.join(TITLES)}, or MODULE:FUNCTION, a function of yours from model, images, "
+            "labels and epsilon to perturbed images. Repeat for several.",
+            show_default="pgd; none with --images",
         ),
     ] = None,
     mode: Annotated[
@@ -97,6 +104,10 @@ def attack(
         LossName | None,
         typer.Option(help="Loss that attacks maximize.", show_default="cross-entropy; --mode selection: margin"),
     ] = None,
+    targeted: Annotated[
+        bool,
+        typer.Option("--targeted", help="Aim at the wrong class that MODEL finds likeliest in the clean image."),
+    ] = False,
     norm: Annotated[
         Norm, typer.Option(help="Norm of the perturbation. l2 needs --epsilon, and --attack pgd --step-size too.")
     ] = "linf",
@@ -217,6 +228,7 @@ def attack(
             "mode": mode,
             "variant": variant,
             "loss": loss,
+            "targeted": targeted or None,
             "step-size": step_size,
             "steps": steps,
             "realizations": realizations,
@@ -232,16 +244,14 @@ def attack(
     if suite is not None and single:
         raise ValueError(f"suite is {suite!r}, expected no option of single attacks beside it: --{next(iter(single))}")
     chosen_suite = suite or ("" if single else "standard")
-    methods = [] if chosen_suite else attack or ([] if images else ["pgd"])
+    named = [] if chosen_suite else attack or ([] if images else ["pgd"])
+    methods = [name for name in named if not is_function(name)]
+    functions = [name for name in named if is_function(name)]
     modes = mode or list(MODES)
     check_modes(modes)
-    if norm == "l2" and methods and (not epsilon or (step_size is None and "pgd" in methods)):
-        raise ValueError("norm is 'l2', which has no usual budget: give epsilon and step_size too")
-    if images and epsilon and len(epsilon) > 1:
-        raise ValueError(f"epsilon has {len(epsilon)} values, expected one with images, which must be within it")
-    if chosen_suite and norm == "l2" and not epsilon:
-        raise ValueError("norm is 'l2', which has no usual budget: give epsilon too")
-    preset = PRESETS[dataset]
+    preset = preset_of(dataset)
+    require_budget(dataset, norm, named, epsilon, step_size, images)
+    sizes = epsilon or [preset.epsilon]
     budgets = [
         Budget(
             epsilon=size,
@@ -257,13 +267,14 @@ def attack(
             momentum=momentum,
             schedule=schedule,
         )
-        for size, count, draws in product(epsilon or [preset.epsilon], steps or (None,), realizations or (None,))
+        for size, count, draws in product(sizes, steps or (None,), realizations or (None,))
     ]
     # By the sources' names in tables. The attacked model is a source too, with an empty name.
     paths = {"": model} | unique_names(source or [])
     sources = {name: load_model(path).to(torch_device) for name, path in paths.items()}
     data = load_images(dataset, hold_out, data_dir, download, image_size, limit, seed)
-    data = relabel(data, load_class_names(paths))
+    # Labels of a user's function are positions in the model's classes already.
+    data = data if is_function(dataset) else relabel(data, load_class_names(paths))
     sources = {name: for_any_batch(name or model, network, data, block) for name, network in sources.items()}
     random = {name: draws_freely(name or model, network, data, deterministic) for name, network in sources.items()}
     attacks: list[Perturbation] = []
@@ -286,13 +297,18 @@ def attack(
                 Widths(selection_width, clamp_width),
             )
         ]
+        if targeted:
+            crafted = [replace(attack, name=f"{attack.name}, targeted", targeted=True) for attack in crafted]
         attacks += name_by_settings(crafted, epsilon=epsilon, steps=steps, realizations=realizations)
+    for function, size in product(functions, sizes):
+        own = load_own_attack(function, size, norm)
+        attacks.append(replace(own, name=f"{function}, epsilon {size:g}") if len(sizes) > 1 else own)
     if chosen_suite:
         others = {name: each for name, each in sources.items() if name} or shipped_sources(
             dataset, model, torch_device
         )
         plan = partial(suite_attack, sources[""], data, norm=norm, suite=chosen_suite, sources=others)
-        attacks += [plan(epsilon=size, seed=seed, folder=output) for size in epsilon or [preset.epsilon]]
+        attacks += [plan(epsilon=size, seed=seed, folder=output) for size in sizes]
     if images:
         attacks.append(load_ready_made(images, data, norm, epsilon[0] if epsilon else None))
     scoring = Scoring(ensemble or (10 if random[""] else 1), seed, deterministic)
@@ -305,72 +321,25 @@ def attack(
         print(f"\npage: {output / PAGE}")
 
 
-def shipped_sources(dataset: DatasetName, model: str, device: torch.device) -> dict[str, nn.Module]:
-    """Returns the classifier that ships for a data set, from which suites transfer attacks, unless it is the model."""
-    name = f"{dataset}-undefended"
-    return {name: load_model(name).to(device)} if name in shipped_names() and model != name else {}
+def require_budget(
+    dataset: str,
+    norm: str,
+    methods: Sequence[str],
+    epsilon: Sequence[float] | None,
+    step_size: float | None,
+    images: Path | None,
+) -> None:
+    """Raises ValueError where the budget has no usual value and is not given, or does not fit the images.
 
-
-def load_images(
-    dataset: DatasetName,
-    hold_out: int,
-    data_dir: Path | None,
-    download: bool,
-    image_size: int | None,
-    limit: int | None,
-    seed: int,
-) -> ImageSet:
-    """Returns the test images, or the training images that a training held out."""
-    data = load_dataset(dataset, "train" if hold_out else "test", data_dir, download, image_size).limited(limit)
-    return data.hold_out(hold_out, seed)[1] if hold_out else data
-
-
-def choose_modes(source: nn.Module, method: str, modes: Sequence[str]) -> Sequence[str]:
-    """Returns the modes that make different attacks; only "" on a classifier, and for a method without gradients."""
-    return modes if isinstance(source, Defense) and method not in GRADIENT_FREE else [""]
-
-
-def choose_variant(variant: Variant | None, source: nn.Module, sources: Mapping[str, nn.Module]) -> Variant | None:
-    """Returns the variant for a source; None for a classifier beside a defense, for which the variant is meant."""
-    has_defense = any(isinstance(network, Defense) for network in sources.values())
-    return None if has_defense and not isinstance(source, Defense) else variant
-
-
-def unique_names(paths: Sequence[str]) -> dict[str, str]:
-    """Returns the paths by their last parts, or by themselves where these repeat."""
-    names = [Path(path).absolute().name for path in paths]
-    return dict(zip(names if len(set(names)) == len(names) else paths, paths, strict=True))
-
-
-def load_class_names(models: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Returns the class names of those saved models that have them, by the model's path."""
-    paths = {path for path in models.values() if not is_function(path)}
-    classes = {path: pretrained_classes(path) for path in sorted(paths)}
-    return {path: names for path, names in classes.items() if names}
-
-
-def relabel(data: ImageSet, classes: Mapping[str, tuple[str, ...]]) -> ImageSet:
-    """Returns the images with labels that are positions in the models' class names.
-
-    Raises:
-        ValueError: Two models have different classes, or a model does not know a class of the images.
+    Args:
+        dataset, norm, epsilon, step_size, images: The options.
+        methods: The single attacks; empty for a suite and for images alone.
     """
-    if not classes:
-        return data
-    first, *remaining = classes
-    for path in remaining:
-        if classes[path] != classes[first]:
-            names, expected = ", ".join(classes[path]), ", ".join(classes[first])
-            raise ValueError(f"{path} has the classes {names}, expected {expected} as {first} has")
-    try:
-        return data.in_classes(classes[first])
-    except ValueError as error:
-        raise ValueError(f"{error}, which {first} was trained on") from error
-
-
-def draws_freely(name: str, model: nn.Module, data: ImageSet, deterministic: bool) -> bool:
-    """Returns whether a model is random and its masks are not to be fixed. It runs the model on images."""
-    random = is_random(model, data)
-    if deterministic and random:
-        require_fixable(name, model)
-    return random and not deterministic
+    if norm == "l2" and "pgd" in methods and (not epsilon or step_size is None):
+        raise ValueError("norm is 'l2', which has no usual budget: give epsilon and step_size too")
+    if norm == "l2" and not epsilon and not (images and not methods):
+        raise ValueError("norm is 'l2', which has no usual budget: give epsilon too")
+    if is_function(dataset) and not epsilon and not (images and not methods):
+        raise ValueError(f"dataset is {dataset!r}, which has no usual budget: give epsilon too")
+    if images and epsilon and len(epsilon) > 1:
+        raise ValueError(f"epsilon has {len(epsilon)} values, expected one with images, which must be within it")

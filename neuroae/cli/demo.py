@@ -12,9 +12,9 @@ from ..attacks import PGDSettings
 from ..data import ImageSet, load_dataset
 from ..evaluation import CLEAN, Attack, Evaluation, Results, Scoring, attacks_from, run_evaluation
 from ..models.presets import PRESETS, Preset, make_classifier, make_defense, make_dictionary
-from ..nn.classifiers import ResNet32
 from ..nn.defense import Defense
 from ..nn.encoder import SELECTION
+from ..nn.normalization import NormalizingClassifier
 from ..reports import Row, Strip, draw_picture, markdown_table, stages
 from ..training import TrainingSettings, train_plain, train_supervised, train_unsupervised
 from ..utils.randomness import derive_seed
@@ -58,7 +58,7 @@ class Models:
 
     defense: Defense
     unsupervised: Defense
-    undefended: ResNet32
+    undefended: NormalizingClassifier
 
 
 def demo(

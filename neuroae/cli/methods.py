@@ -1,13 +1,16 @@
 """The attack methods of `neuroae attack`, and the settings that its options give them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from torch import nn
 
 from ..attacks import APGDSettings, Average, LossName, PGDSettings, SquareSettings
 from ..attacks.balls import Norm
 from ..attacks.settings import R_FGSM_STEP, Schedule
-from ..evaluation.attack import Attack, AttackSettings
+from ..evaluation.attack import Attack, AttackSettings, Variant
+from ..nn.defense import Defense
 from ..nn.encoder import SELECTION
 
 TITLES = {"pgd": "PGD", "fgsm": "FGSM", "r-fgsm": "R+FGSM", "apgd": "APGD", "square": "Square"}
@@ -53,10 +56,8 @@ class Budget:
                 return PGDSettings(step_size=R_FGSM_STEP * self.epsilon, steps=1, **common | {"random_start": True})
             case "apgd":
                 return APGDSettings(**steps, **common)
-            case "square" if self.norm == "linf":
-                return SquareSettings(self.epsilon, self.queries, **drop_none(draws=self.realizations))
             case "square":
-                raise ValueError(f"norm is {self.norm!r}, expected 'linf' for the attack 'square'")
+                return SquareSettings(self.epsilon, self.queries, norm=self.norm, **drop_none(draws=self.realizations))
         raise ValueError(f"attack is {method!r}, expected one of {', '.join(TITLES)}")
 
     def gradient_settings(self) -> dict[str, Any]:
@@ -94,3 +95,14 @@ def name_by_settings(attacks: Sequence[Attack], **options: Sequence[float] | Non
         values = [f"{option} {settings[field]}" for option in repeated for field in SWEPT[option] if field in settings]
         named[", ".join([attack.name, *values])] = attack
     return [replace(attack, name=name) for name, attack in named.items()]
+
+
+def choose_modes(source: nn.Module, method: str, modes: Sequence[str]) -> Sequence[str]:
+    """Returns the modes that make different attacks; only "" on a classifier, and for a method without gradients."""
+    return modes if isinstance(source, Defense) and method not in GRADIENT_FREE else [""]
+
+
+def choose_variant(variant: Variant | None, source: nn.Module, sources: Mapping[str, nn.Module]) -> Variant | None:
+    """Returns the variant for a source; None for a classifier beside a defense, for which the variant is meant."""
+    has_defense = any(isinstance(network, Defense) for network in sources.values())
+    return None if has_defense and not isinstance(source, Defense) else variant

@@ -52,9 +52,9 @@ def parse_fraction(text: str) -> float:
     return value
 
 
-def format_number(value: float) -> str:
-    """Returns a number as help texts show it."""
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
+def format_number(value: float | str) -> str:
+    """Returns a number, or a name, as help texts show it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def override_preset(dataset: str, **values: Any) -> Preset:

@@ -14,11 +14,20 @@ from ..dictionary import dictionary_digest
 from ..evaluation import Evaluation, Scoring, run_evaluation
 from ..models import CONFIG, load_pretrained, save_pretrained
 from ..models.fingerprints import fingerprint
-from ..models.presets import Preset, make_classifier, make_defense
-from ..nn.classifiers import check_sides
+from ..models.presets import ClassifierName, FrontEndName, Preset, make_defense, make_undefended
+from ..nn.classifiers import DropoutResNet32, check_sides
 from ..nn.defense import Defense
 from ..reports import Row, TrainingRecord, markdown_table
-from ..training import Epoch, Run, TrainingSettings, train_plain, train_supervised, train_unsupervised
+from ..training import (
+    Epoch,
+    Run,
+    TrainingSettings,
+    train_adversarial,
+    train_plain,
+    train_supervised,
+    train_unsupervised,
+)
+from ..training.adversarial import RECIPES, AdversarialMethod, Recipe
 from ..training.settings import Schedule
 from ..utils import distributed
 from ..utils.contexts import Precision, drawing_from
@@ -48,7 +57,14 @@ from .runs import (
     require_run,
 )
 
-Method = Literal["supervised", "unsupervised", "plain"]
+Method = Literal["supervised", "unsupervised", "plain", AdversarialMethod]
+WITH_DEFENSE = ("supervised", "unsupervised")
+
+
+def published(field: str) -> str:
+    """Returns what a help text says of the published schedules of adversarial training."""
+    values = ", ".join(f"{method}: {getattr(recipe, field)}" for method, recipe in RECIPES.items())
+    return f" ({values}, but not of the digits)"
 
 
 def train(
@@ -66,7 +82,8 @@ def train(
         Method,
         typer.Option(
             help="supervised: decoder and classifier learn together. unsupervised: the decoder learns by regression "
-            "to the image, then the classifier. plain: the classifier alone, without a defense."
+            "to the image, then the classifier. plain: the classifier alone, without a defense. pgd-at, r-fgsm-at and "
+            "trades: the classifier alone, on images attacked within --epsilon."
         ),
     ] = "supervised",
     data_dir: DataDir = None,
@@ -98,7 +115,10 @@ def train(
     epsilon: Annotated[
         float | None,
         preset_option(
-            "epsilon", "L-infinity budget that the dead zone is designed for; pixels are in [0, 1].", min=0, max=1
+            "epsilon",
+            "L-infinity budget that the dead zone is designed for, or of adversarial training; pixels are in [0, 1].",
+            min=0,
+            max=1,
         ),
     ] = None,
     beta: Annotated[
@@ -108,40 +128,78 @@ def train(
         bool | None,
         typer.Option(help="Whether coefficients are reduced to their signs.", show_default="--quantize"),
     ] = None,
-    epochs: Annotated[int | None, preset_option("epochs", "Passes over the training images.", min=1)] = None,
+    resize: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether the decoder is the published one for Imagenette, which resizes its first layer's output, "
+            "instead of three transposed convolutions.",
+            show_default="--no-resize",
+        ),
+    ] = None,
+    classifier: Annotated[
+        ClassifierName | None,
+        preset_option(
+            "classifier", "Architecture of the classifier. dropout-resnet32 is for training without a defense."
+        ),
+    ] = None,
+    front_end: Annotated[
+        FrontEndName | None,
+        typer.Option(
+            help="What is in front of a classifier without a defense (the paper's Table 5).", show_default="none"
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        preset_option("epochs", f"Passes over the training images{published('epochs')}.", min=1),
+    ] = None,
     decoder_epochs: Annotated[
         int | None,
         preset_option("decoder_epochs", "Passes for the decoder, with --method unsupervised.", min=1),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a step, over all processes.")] = 64,
-    learning_rate: Annotated[float | None, preset_option("learning_rate", "Learning rate at its peak.", min=0)] = None,
+    learning_rate: Annotated[
+        float | None,
+        preset_option("learning_rate", f"Learning rate at its peak{published('learning_rate')}.", min=0),
+    ] = None,
     schedule: Annotated[
-        Schedule,
+        Schedule | None,
         typer.Option(
-            help="Learning rate. triangular: from 0 up to the peak and back to 0. constant: at the peak throughout."
+            help="Learning rate. triangular: from 0 up to the peak and back to 0. constant: at the peak throughout. "
+            "stepwise: at the peak, and a tenth of it over the last third.",
+            show_default="triangular; trades: stepwise",
         ),
-    ] = "triangular",
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="Precision of decoder and classifier.")] = "float32",
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints.")] = 60.0,
     device: Device = None,
     seed: Seed = 0,
 ) -> None:
-    """Train on clean images, score the model on the test images, and save it.
+    """Train a model, score it on the test images, and save it.
 
     The same command resumes a training that was stopped. To train in several processes, start it with
     `torchrun --nproc-per-node=2 -m neuroae train ...`.
     """
     encoder: dict[str, Any] = {"stride": stride, "top_t": top_t, "dropout_p": dropout_p}
-    encoder |= {"epsilon": epsilon, "beta": beta, "quantize": quantize}
-    refuse_unused(method, decoder_epochs, dictionary=dictionary, atoms=num_atoms, **encoder)
+    encoder |= {"beta": beta, "quantize": quantize, "resize": resize}
+    refuse_unused(
+        method, decoder_epochs, epsilon, classifier, front_end, dictionary=dictionary, atoms=num_atoms, **encoder
+    )
     torch_device = choose_device(device)
     start = None if init is None else Start.load(init)
-    atoms = None if method == "plain" else load_initial_atoms(dictionary, start, num_atoms)
+    atoms = load_initial_atoms(dictionary, start, num_atoms) if method in WITH_DEFENSE else None
+    recipe = recipe_of(method, dataset)
+    if recipe is not None:
+        epochs = recipe.epochs if epochs is None else epochs
+        learning_rate = recipe.learning_rate if learning_rate is None else learning_rate
+        schedule = recipe.schedule if schedule is None else schedule
     preset = override_preset(
         dataset,
         atoms=num_atoms if atoms is None else len(atoms),
         patch=None if atoms is None else atoms.shape[-1],
         **encoder,
+        epsilon=epsilon,
+        classifier=classifier,
+        front_end=front_end,
         epochs=epochs,
         decoder_epochs=decoder_epochs,
         learning_rate=learning_rate,
@@ -150,7 +208,7 @@ def train(
         epochs=preset.epochs,
         batch_size=batch_size,
         learning_rate=preset.learning_rate,
-        schedule=schedule,
+        schedule="triangular" if schedule is None else schedule,
         precision=precision,
         augment=preset.augment,
         seed=seed,
@@ -169,23 +227,47 @@ def train(
             run_plan(plan, output, checkpoint_seconds, torch_device)
 
 
-def refuse_unused(method: Method, decoder_epochs: int | None, **defense_options: object) -> None:
+def recipe_of(method: Method, dataset: str) -> Recipe | None:
+    """Returns the recipe whose published schedule is the default; None for other methods, and for the digits.
+
+    The schedules are for photographs. The digits keep their short one.
+    """
+    return RECIPES[method] if method in RECIPES and dataset != "digits" else None
+
+
+def refuse_unused(
+    method: Method,
+    decoder_epochs: int | None,
+    epsilon: float | None,
+    classifier: ClassifierName | None,
+    front_end: FrontEndName | None,
+    **defense_options: object,
+) -> None:
     """Refuses options that the method would ignore.
 
     Args:
         method: The training method.
-        decoder_epochs: The option, None if the user did not set it.
-        **defense_options: Options of a defense by name, None if the user did not set them.
+        decoder_epochs, epsilon, classifier, front_end: The options, None if the user did not set them.
+        **defense_options: Other options of a defense by name, None if the user did not set them.
 
     Raises:
         ValueError: The method does not use an option that is set.
     """
     if decoder_epochs is not None and method != "unsupervised":
         raise ValueError(f"--decoder-epochs needs --method unsupervised, but --method is {method}")
-    for name, value in defense_options.items():
-        if value is not None and method == "plain":
+    if method in WITH_DEFENSE:
+        if classifier == "dropout-resnet32":
+            raise ValueError(f"--classifier is {classifier}, which has no defense, but --method is {method}")
+        if front_end not in (None, "none"):
+            raise ValueError(f"--front-end is {front_end}, which replaces the defense, but --method is {method}")
+        return
+    if front_end not in (None, "none") and classifier == "dropout-resnet32":
+        raise ValueError(f"--front-end is {front_end}, expected none with --classifier {classifier}")
+    unused = defense_options | ({"epsilon": epsilon} if method == "plain" else {})
+    for name, value in unused.items():
+        if value is not None:
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} needs a defense, but --method is plain, the classifier alone")
+            raise ValueError(f"{option} needs a defense, but --method is {method}, the classifier alone")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +283,7 @@ class Plan:
         validation: Training images that are held out, and scored after every epoch; None if none are held out.
         scoring_images: The images that the model is scored on at the end: the held-out or else the test images.
         start: The saved model to start from, or None.
-        atoms: (L, C, n, n), or None if they are to be learned, or if the method is "plain".
+        atoms: (L, C, n, n), or None if they are to be learned, or if the method trains no defense.
     """
 
     method: Method
@@ -216,7 +298,7 @@ class Plan:
 
     def learns_atoms(self) -> bool:
         """Returns whether the atoms are still to be learned."""
-        return self.method != "plain" and self.atoms is None
+        return self.method in WITH_DEFENSE and self.atoms is None
 
     def identity(self) -> dict[str, Any]:
         """Returns the values by which trainings differ, as they come back from JSON; "dictionary" only with atoms."""
@@ -225,7 +307,7 @@ class Plan:
             "dataset": self.dataset,
             "images": len(self.images),
             "fingerprint": self.images.fingerprint(),
-            "preset": asdict(self.preset),
+            "preset": self.preset.identity(),
             "training": asdict(self.settings),
         }
         if self.atoms is not None:
@@ -304,17 +386,28 @@ def try_model(plan: Plan) -> nn.Module:
 
 
 def make_model(plan: Plan, atoms: Tensor | None) -> nn.Module:
-    """Returns an untrained defense with these atoms, or the classifier alone without atoms."""
+    """Returns an untrained defense with these atoms, or the model without a defense where there are no atoms."""
     classes, seed = len(plan.images.classes), plan.settings.seed
     height, width = plan.images.images.shape[2:]
-    check_sides(height, width)
+    if plan.preset.classifier != "efficientnet-b0":
+        check_sides(height, width)
     if atoms is None:
-        return make_classifier(plan.preset, classes, seed)
+        return make_undefended(plan.preset, (height, width), classes, seed)
     return make_defense(plan.preset, atoms, (height, width), classes, seed)
 
 
 def learn(plan: Plan, model: nn.Module, run: Run) -> list[Epoch]:
     """Trains the model by the plan's method, and returns the epochs."""
+    if plan.method in RECIPES:
+        return train_adversarial(
+            model,
+            plan.images,
+            plan.settings,
+            plan.method,
+            run,
+            plan.validation,
+            plan.preset.epsilon,
+        )
     if not isinstance(model, Defense):
         return train_plain(model, plan.images, plan.settings, run, plan.validation)
     if plan.method == "unsupervised":
@@ -326,7 +419,7 @@ def learn(plan: Plan, model: nn.Module, run: Run) -> list[Epoch]:
 def finish(plan: Plan, model: nn.Module, history: list[Epoch], identity: dict[str, Any], output: Path) -> None:
     """Scores the model, saves it with notes on its training, and prints the score."""
     scoring_images, seed = plan.scoring_images, plan.settings.seed
-    ensemble = 10 if isinstance(model, Defense) else 1
+    ensemble = 10 if isinstance(model, Defense | DropoutResNet32) else 1
     results = run_evaluation(Evaluation(model, scoring_images, [], Scoring(ensemble, seed), name=output.name))
     row = Row.of(output.name, results)
     first, *later = load_run(output)["versions"]

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from .datasets import cifar10, digits, imagenette
+from .datasets import cifar10, digits, imagenette, own_dataset
 from .folders import image_folder
-from .images import ImageSet, crop_and_flip
+from .images import ImageSet, crop_and_flip, image_set
 
-__all__ = ["DATASETS", "DatasetName", "ImageSet", "crop_and_flip", "load_dataset"]
+__all__ = ["DATASETS", "DatasetName", "ImageSet", "crop_and_flip", "image_set", "load_dataset", "own_dataset"]
 
 DatasetName = Literal["digits", "cifar10", "imagenette", "image-folder"]
 DATASETS = get_args(DatasetName)

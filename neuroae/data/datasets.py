@@ -13,10 +13,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from ..utils.files import require_file
+from ..utils.functions import current_folder_first, load_function
 from ..utils.progress import print_notice
 from .cache import downloading, require_torchvision
 from .folders import image_folder, require_classes, split_folders
-from .images import ImageSet
+from .images import ImageSet, image_set
 
 DIGITS_TEST_IMAGES = 500
 DIGITS_SPLIT_SEED = 0
@@ -218,3 +219,28 @@ def download_imagenette(data_dir: Path) -> None:
         with TemporaryDirectory(prefix=f".{IMAGENETTE_FOLDER}-", dir=data_dir) as unpacked:
             datasets.Imagenette(unpacked, size="160px", download=True)
             os.replace(Path(unpacked) / IMAGENETTE_FOLDER, data_dir / IMAGENETTE_FOLDER)
+
+
+def own_dataset(name: str) -> ImageSet:
+    """Returns the images of a user's function.
+
+    Args:
+        name: "module:function". The function takes no arguments and returns images (N, C, H, W), float32 in [0, 1] or
+            uint8, and labels (N,) int64, as tensors or NumPy arrays; or an ``ImageSet``.
+
+    Raises:
+        ImportError: There is no such module.
+        TypeError, ValueError: There is no such function, or it returns something else.
+    """
+    function = load_function(name)
+    with current_folder_first():
+        value = function()
+    if isinstance(value, ImageSet):
+        return value
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(f"{name} returned a {type(value).__name__}, expected images and labels, or an ImageSet")
+    images, labels = (torch.as_tensor(part) for part in value)
+    try:
+        return image_set(images, labels, name)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error

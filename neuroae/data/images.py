@@ -149,6 +149,24 @@ class ImageSet:
         return digest.hexdigest()
 
 
+def image_set(images: Tensor, labels: Tensor | None, name: str = "images") -> ImageSet:
+    """Returns images as a set, with their positions as ids and the numbers of the classes as their names.
+
+    Args:
+        images: (N, C, H, W) float32 in [0, 1], or uint8.
+        labels: (N,) int64.
+        name: The name of the set.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit (see ``ImageSet``).
+    """
+    if labels is None:
+        raise TypeError("labels is None, expected (N,) int64 with images in a tensor")
+    check_tensor("labels", labels, torch.int64, "N")
+    classes = tuple(str(number) for number in range(int(labels.max()) + 1)) if len(labels) else ()
+    return ImageSet(name, images, labels.cpu(), torch.arange(len(images)), classes)
+
+
 def check_tensor(name: str, value: Tensor, dtype: torch.dtype, *shape: str) -> None:
     """Refuses a value that is not a tensor with this dtype and as many dimensions as ``shape`` has names.
 

@@ -7,7 +7,8 @@ from .results import Results, load_evaluation
 from .run import run_evaluation
 from .scoring import Scoring
 from .statistics import Accuracy
-from .suite import Verdict, evaluate, suite_attack
+from .suite import evaluate, suite_attack
+from .verdict import MergedVerdict, Verdict, merge_evaluations
 
 __all__ = [
     "CLEAN",
@@ -15,6 +16,7 @@ __all__ = [
     "Accuracy",
     "Attack",
     "Evaluation",
+    "MergedVerdict",
     "Record",
     "Results",
     "Scoring",
@@ -22,6 +24,7 @@ __all__ = [
     "attacks_from",
     "evaluate",
     "load_evaluation",
+    "merge_evaluations",
     "run_evaluation",
     "suite_attack",
 ]

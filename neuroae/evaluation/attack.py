@@ -13,10 +13,12 @@ from ..attacks.losses import likeliest_wrong_class
 from ..attacks.protocol import batch_seed, chunk_rule
 from ..attacks.settings import selection_draws
 from ..models.fingerprints import state_fingerprint
-from ..nn.classifiers import ResNet32
+from ..nn.architectures import is_deterministic
+from ..nn.classifiers import DropoutResNet32
 from ..nn.decoder import Decoder
 from ..nn.defense import AUTOENCODER_IDENTITY, Defense
 from ..nn.encoder import SELECTION
+from ..nn.front_ends import FrontEndClassifier
 from ..nn.variants import Ensemble, MeanField
 from ..utils.contexts import PRECISIONS, autocast
 from ..utils.randomness import derive_seed
@@ -288,16 +290,15 @@ def attacks_from(
             bfloat16 would round away the differences that they compare.
         transfer: The source's name for tables, where it is not the attacked model.
         variant: The view of the source that is attacked (see ``Attack``).
-        random: Whether the source draws, and so needs many realizations. None is enough for a ``Defense``, which
-            draws, and a ``ResNet32``, which does not; ``evaluation.models.is_random`` finds it out for other models.
+        random: Whether the source draws, and so needs many realizations. None is enough for the models of this
+            package; ``evaluation.models.is_random`` finds it out for other models.
         method: The method's name for tables. "PGD" is left out where a mode is named.
         random_target: Whether the attacked model draws. If so, attacks on a source that draws nothing still use many
             draws of the attacked model to choose among restarts.
         widths: The widths of the mode "selection".
 
     Raises:
-        ValueError: A mode is unknown, or ``random`` is None for a model that is neither a ``Defense`` nor a
-            ``ResNet32``.
+        ValueError: A mode is unknown, or ``random`` is None for a model of another package.
     """
     check_modes(modes)
     draws = is_random_by_type(source) if random is None else random
@@ -333,9 +334,9 @@ def is_random_by_type(source: nn.Module) -> bool:
     Raises:
         ValueError: The model is of another type.
     """
-    if isinstance(source, Defense):
+    if isinstance(source, Defense | DropoutResNet32):
         return True
-    if type(source) is ResNet32:
+    if is_deterministic(source) or (isinstance(source, FrontEndClassifier) and is_deterministic(source.classifier)):
         return False
     raise ValueError(f"random is None, expected True or False for a {type(source).__name__}: whether it draws")
 

@@ -1,13 +1,5 @@
 """The models that evaluations attack: those of this package, and a user's own."""
 
-import importlib
-import inspect
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -15,10 +7,11 @@ from ..attacks.checks import check_logits, is_training, no_training_normalizatio
 from ..attacks.protocol import realizer
 from ..data import ImageSet
 from ..models import load_pretrained
-from ..nn.classifiers import ResNet32
 from ..nn.defense import Defense
+from ..nn.normalization import NormalizingClassifier
 from ..nn.variants import FixedBatch
 from ..utils.contexts import repeatable
+from ..utils.functions import current_folder_first, is_function, load_function
 from ..utils.modules import takes_seeds
 from .plan import device_of
 from .scoring import Block
@@ -43,51 +36,14 @@ def load_model(name: str) -> nn.Module:
     """
     if not is_function(name):
         return load_pretrained(name)[0]
-    module, _, function = name.partition(":")
+    function = load_function(name)
     with current_folder_first():
-        model = find_function(module, function)()
+        model = function()
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returned a {type(model).__name__}, expected a torch.nn.Module")
     if is_training(model):
         raise ValueError(f"{name} returned a model in training mode, expected evaluation mode; call model.eval()")
     return model
-
-
-def is_function(name: str) -> bool:
-    """Returns whether a model's name is "module:function". Names of folders may contain colons too."""
-    return ":" in name and not Path(name).exists()
-
-
-def find_function(module: str, function: str) -> Callable[[], object]:
-    """Returns a function of a module, and raises the errors of ``load_model`` where there is none."""
-    try:
-        value = getattr(importlib.import_module(module), function, None)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise ImportError(f"there is no module {module!r} in {os.getcwd()} or among those installed") from error
-    if not callable(value):
-        raise ValueError(f"module {module} has no function {function!r}")
-    required = [
-        parameter.name
-        for parameter in inspect.signature(value).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if required:
-        raise ValueError(f"{module}:{function} takes {', '.join(required)}, expected a function without arguments")
-    return value
-
-
-@contextmanager
-def current_folder_first() -> Iterator[None]:
-    """Lets Python import modules of the current folder within the block."""
-    folder = os.getcwd()
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def for_any_batch(name: str, model: nn.Module, data: ImageSet, block: int) -> nn.Module:
@@ -102,7 +58,7 @@ def for_any_batch(name: str, model: nn.Module, data: ImageSet, block: int) -> nn
     Raises:
         ValueError: The model takes neither any number of images nor ``block`` images.
     """
-    if isinstance(model, Defense | ResNet32):
+    if isinstance(model, Defense | NormalizingClassifier):
         return model
     errors = (refusal(model, data, count) for count in (1, 2, PROBED))
     error = next((error for error in errors if error is not None), None)

@@ -94,8 +94,9 @@ def load_ready_made(path: str | Path, data: ImageSet, norm: Norm = "linf", epsil
     if absent:
         raise ValueError(f"{path} lacks {len(absent):,} of the {len(data):,} images, the first {min(absent)}")
     attack = ReadyMade(path.stem, images[positions(ids, data.ids)], data.ids, norm, epsilon)
-    check_box(path, attack)
-    check_ball(path, attack, data)
+    require_box(str(path), attack.images)
+    if epsilon is not None:
+        require_ball(str(path), attack.images, data.pixels(), data.ids, norm, epsilon)
     return attack
 
 
@@ -105,10 +106,11 @@ def positions(ids: Tensor, some_ids: Tensor) -> list[int]:
     return [places[image] for image in some_ids.tolist()]
 
 
-def check_box(path: Path, attack: ReadyMade) -> None:
-    low, high = (float(bound) for bound in attack.images.aminmax())
+def require_box(name: str, images: Tensor) -> None:
+    """Raises ValueError for images that leave [0, 1] or hold NaN; ``name`` says whose they are."""
+    low, high = (float(bound) for bound in images.aminmax())
     if not (low >= -BOX_TOLERANCE and high <= 1 + BOX_TOLERANCE):
-        raise ValueError(f"{path}: images has values from {low:.6g} to {high:.6g}, expected in [0, 1]")
+        raise ValueError(f"{name}: images has values from {low:.6g} to {high:.6g}, expected in [0, 1]")
 
 
 def ball_tolerance(epsilon: float) -> float:
@@ -116,14 +118,13 @@ def ball_tolerance(epsilon: float) -> float:
     return EPSILON_TOLERANCE * max(1.0, epsilon)
 
 
-def check_ball(path: Path, attack: ReadyMade, data: ImageSet) -> None:
-    if attack.epsilon is None:
-        return
-    sizes = BALLS[attack.norm].size(attack.images.double() - data.pixels().double())
-    outside = sizes > attack.epsilon + ball_tolerance(attack.epsilon)
+def require_ball(name: str, images: Tensor, clean: Tensor, ids: Tensor, norm: Norm, epsilon: float) -> None:
+    """Raises ValueError for images outside of the balls around the clean ones; ``name`` says whose they are."""
+    sizes = BALLS[norm].size(images.double() - clean.double())
+    outside = sizes > epsilon + ball_tolerance(epsilon)
     if outside.any():
         worst = int(sizes.argmax())
         raise ValueError(
-            f"{path}: {int(outside.sum()):,} of {len(sizes):,} images leave the {attack.norm} ball of epsilon "
-            f"{attack.epsilon:.6g}; image {int(data.ids[worst])} is {float(sizes[worst]):.6g} away"
+            f"{name}: {int(outside.sum()):,} of {len(sizes):,} images leave the {norm} ball of epsilon "
+            f"{epsilon:.6g}; image {int(ids[worst])} is {float(sizes[worst]):.6g} away"
         )

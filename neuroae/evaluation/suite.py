@@ -1,4 +1,4 @@
-"""The standard suite as one attack of an evaluation, and the verdict on a model.
+"""The standard suite as one attack of an evaluation.
 
 ``neuroae.evaluate(model, images, labels)`` needs to know nothing about the model: a probe finds out what it offers and
 what stands in the way, a cascade of attacks follows (``neuroae.attacks.suite``), and the images that are left are
@@ -8,6 +8,7 @@ counted on draws that no attack saw.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,23 @@ from torch import Tensor, nn
 from ..attacks import Perturbed, Probe, probe
 from ..attacks.balls import NORMS, Norm
 from ..attacks.checks import check_choice
-from ..attacks.settings import check_epsilon
+from ..attacks.settings import GradientSettings, check_epsilon
 from ..attacks.suite import EFFORTS, Outcome, Stage, run_suite, suite_stages
-from ..data import ImageSet
+from ..data import ImageSet, image_set
 from ..models.fingerprints import state_fingerprint
 from ..utils.contexts import autocast, repeatable
 from ..utils.files import load_json
-from ..utils.markdown import table
 from ..utils.randomness import derive_seed
-from .attack import Progress
+from .attack import Attack, Progress
 from .folder import MANIFEST
+from .models import for_any_batch
 from .plan import Evaluation, device_of
-from .results import Results
 from .run import run_evaluation
 from .scoring import Block, Scoring
-from .statistics import Accuracy
+from .verdict import Verdict, shown_epsilon
 
 PROBED_IMAGES = 12
 DRAWS = 10
-STANDS, WRONG = -1, 0
-COLUMNS = ("stage", "images taken", "left", "gradient passes an image", "forward passes an image", "")
 
 
 class AnswersOnly(nn.Module):
@@ -101,6 +99,11 @@ class SuiteAttack:
             )
         return outcome.perturbed._replace(details=details_of(outcome, self.stages))
 
+    def gradient_attacks(self) -> list[Attack]:
+        """Returns the first stage that follows a gradient of the model as an attack of its own; none without one."""
+        stages = (stage for stage in self.stages if not stage.skipped and isinstance(stage.settings, GradientSettings))
+        return [Attack(stage.name, stage.model, stage.settings) for stage in islice(stages, 1)]
+
     def identity(self) -> dict[str, Any]:
         stages = [
             {"name": stage.name, "skipped": stage.skipped, "target": stage.target, "settings": asdict(stage.settings)}
@@ -131,199 +134,6 @@ def details_of(outcome: Outcome, stages: Sequence[Stage]) -> dict[str, Tensor]:
         "forwards": outcome.forwards.T,
         **losses,
     }
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage did.
-
-    Attributes:
-        name: The stage's name.
-        images: Images that it attacked.
-        fooled: Images that left the cascade in it.
-        left: Images that stood after it.
-        gradients, forwards: Mean passes on an image that it attacked.
-        skipped: Why it did not run, or "".
-    """
-
-    name: str
-    images: int
-    fooled: int
-    left: int
-    gradients: float
-    forwards: float
-    skipped: str
-
-
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """What is left of a model's accuracy, and which stages took the rest.
-
-    Attributes:
-        model, data: Their names.
-        suite: "standard" or "quick".
-        epsilon, norm: The budget.
-        images: The number of images.
-        clean: Accuracy on clean images.
-        accuracy: Accuracy under the suite, by a vote on draws that no attack saw.
-        stages: What each stage did.
-        probe: What was measured of the model.
-        results: Records and images.
-        attack: The suite's name in the results.
-    """
-
-    model: str
-    data: str
-    suite: str
-    epsilon: float
-    norm: str
-    images: int
-    clean: Accuracy
-    accuracy: Accuracy
-    stages: Sequence[StageResult]
-    probe: Probe
-    results: Results
-    attack: str
-
-    @classmethod
-    def of(cls, results: Results, name: str | None = None) -> "Verdict":
-        """Returns the verdict of an evaluation with a suite.
-
-        Args:
-            results: The evaluation.
-            name: The suite's name there; None is the last one, where several budgets were evaluated.
-
-        Raises:
-            ValueError: The evaluation has no suite.
-        """
-        names = suite_names(results)
-        if not names:
-            raise ValueError(f"{results.folder} holds no suite, but {', '.join(results.records)}")
-        name = names[-1] if name is None else name
-        identity = results.attack(name)
-        settings = identity["settings"]
-        return cls(
-            results.model,
-            results.manifest["identity"]["data"]["name"],
-            settings["suite"],
-            settings["epsilon"],
-            settings["norm"],
-            len(results.records[name]),
-            results.accuracy("clean"),
-            results.accuracy(name),
-            stage_results(results, name),
-            Probe.from_json(identity["probe"]),
-            results,
-            name,
-        )
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95% interval of the accuracy (Clopper and Pearson)."""
-        return self.accuracy.interval()
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in one sentence."""
-        low, high = self.interval
-        return (
-            f"{self.model} keeps {self.accuracy.value:.1%} (95% interval {low:.1%} to {high:.1%}) of {self.images:,} "
-            f"images under {self.norm} perturbations of {shown_epsilon(self.epsilon)}; clean it has "
-            f"{self.clean.value:.1%}."
-        )
-
-    @property
-    def decisive(self) -> str:
-        """The stage that took most images, "" where none took any."""
-        best = max(self.stages, key=lambda stage: stage.fooled, default=None)
-        return best.name if best is not None and best.fooled else ""
-
-    def losses(self) -> dict[str, Tensor]:
-        """Returns the losses over the steps of each gradient stage that ran, (N, steps) by its name."""
-        details = self.results.details(self.attack)
-        named = {stage.name: details.get(f"loss {number}") for number, stage in enumerate(self.stages)}
-        return {name: values for name, values in named.items() if values is not None}
-
-    def images_left(self) -> list[tuple[int, str, float]]:
-        """Returns for each image its id, the stage in which it left, and the margin that its best attack reached."""
-        names = {STANDS: "stands", WRONG: "wrong when clean"}
-        names |= {number: stage.name for number, stage in enumerate(self.stages, 1)}
-        return [
-            (record.image, names.get(STANDS if record.stage is None else record.stage, ""), record.selection)
-            for record in self.results.records[self.attack]
-        ]
-
-    def table(self) -> str:
-        """Returns the stages as a Markdown table."""
-        return table(COLUMNS, self.cells())
-
-    def cells(self) -> list[tuple[str, ...]]:
-        """Returns the stages as cells under ``COLUMNS``; those that did not run for the same reason share a row."""
-        rows: list[tuple[str, ...]] = [
-            (
-                stage.name,
-                f"{stage.fooled:,}",
-                f"{stage.left:,}",
-                f"{stage.gradients:,.0f}" if stage.gradients else "",
-                f"{stage.forwards:,.0f}" if stage.forwards else "",
-                "",
-            )
-            for stage in self.stages
-            if stage.images
-        ]
-        idle: dict[str, list[str]] = {}
-        for stage in self.stages:
-            if not stage.images:
-                idle.setdefault(stage.skipped or "no image stood", []).append(stage.name)
-        return rows + [("; ".join(names), "", "", "", "", reason) for reason, names in idle.items()]
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the verdict in a form that JSON holds."""
-        low, high = self.interval
-        return {
-            "suite": self.suite,
-            "epsilon": self.epsilon,
-            "norm": self.norm,
-            "images": self.images,
-            "clean": self.clean.value,
-            "accuracy": self.accuracy.value,
-            "interval": [low, high],
-            "stages": [asdict(stage) for stage in self.stages],
-            "probe": self.probe.as_json(),
-        }
-
-    def __str__(self) -> str:
-        return f"{self.sentence}\n\n{self.table()}"
-
-
-def shown_epsilon(epsilon: float) -> str:
-    """Returns a budget as people write it: 8/255 where it is so many steps of 8 bits."""
-    steps = epsilon * 255
-    return f"{steps:.0f}/255" if abs(steps - round(steps)) < 1e-6 and 0 < epsilon < 1 else f"{epsilon:g}"
-
-
-def suite_names(results: Results) -> list[str]:
-    """Returns the names of the evaluation's suites, one a budget."""
-    return [name for name in results.records if results.attack(name)["method"] == "suite"]
-
-
-def stage_results(results: Results, name: str) -> list[StageResult]:
-    """Counts what each stage did, from records and from what is kept beside the images where it is still there."""
-    stages = results.attack(name)["stages"]
-    left_in = torch.tensor([STANDS if record.stage is None else record.stage for record in results.records[name]])
-    details = results.details(name)
-    rows = []
-    for number, stage in enumerate(stages):
-        entered = int(((left_in == STANDS) | (left_in > number)).sum())
-        fooled = int((left_in == number + 1).sum())
-        worked = 0 if stage["skipped"] else entered
-        gradients, forwards = (
-            float(details[kind][:, number].sum()) / max(worked, 1) if kind in details else 0.0
-            for kind in ("gradients", "forwards")
-        )
-        left = entered - fooled
-        rows.append(StageResult(stage["name"], worked, fooled, left, gradients, forwards, stage["skipped"]))
-    return rows
 
 
 def suite_attack(
@@ -424,18 +234,10 @@ def evaluate(
         TypeError, ValueError: An argument does not fit; the message names it.
     """
     data = images if isinstance(images, ImageSet) else image_set(images, labels)
-    module = model if isinstance(model, nn.Module) else AnswersOnly(model)
+    module = for_any_batch(name, model if isinstance(model, nn.Module) else AnswersOnly(model), data, block)
     attack = suite_attack(
         module, data, epsilon=epsilon, norm=norm, suite=suite, sources=sources, seed=seed, folder=folder
     )
     draws = DRAWS if attack.probe.random else 1
     evaluation = Evaluation(module, data, [attack], Scoring(draws, seed), block, name)
     return Verdict.of(run_evaluation(evaluation, folder))
-
-
-def image_set(images: Tensor, labels: Tensor | None) -> ImageSet:
-    """Returns images (N, C, H, W) float32 in [0, 1] with their labels (N,) int64 and positions as ids."""
-    if labels is None:
-        raise TypeError("labels is None, expected (N,) int64 with images in a tensor")
-    classes = tuple(str(number) for number in range(int(labels.max()) + 1)) if len(labels) else ()
-    return ImageSet("images", images, labels.cpu(), torch.arange(len(images)), classes)

@@ -25,7 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..nn.architectures import TITLES
 from ..nn.defense import Defense
+from ..nn.front_ends import FrontEndClassifier
 from ..utils.markdown import table
 from .description import class_names
 
@@ -44,6 +46,16 @@ CLASSIFIER_LIMITS = """\
   front of it: compare the defense with it, and transfer attacks from it.
 - It has no protection against adversarial images.
 - The model knows only the classes and the kind of images that it was trained on, and was not tested on others."""
+ADVERSARIAL_METHODS = {
+    "pgd-at": "PGD adversarial training",
+    "r-fgsm-at": "R+FGSM adversarial training",
+    "trades": "TRADES",
+}
+OTHERS_LIMITS = """\
+- Use this model for research on adversarial robustness: the paper compares its defense with such models.
+- {protection}
+- The model knows only the classes and the kind of images that it was trained on, and was not tested on others."""
+FRONT_END_TITLES = {"k-sparse-autoencoder": "a k-sparse autoencoder", "gaussian-blur": "a Gaussian blur"}
 
 
 def model_card(name: str, model: nn.Module, tensors: Mapping[str, Tensor], config: dict[str, Any]) -> str:
@@ -66,7 +78,7 @@ def model_card(name: str, model: nn.Module, tensors: Mapping[str, Tensor], confi
             summary(model, tensors, config),
             usage(name, model, config),
             accuracy(scores_of(notes)),
-            "## Intended use and limits\n\n" + (DEFENSE_LIMITS if isinstance(model, Defense) else CLASSIFIER_LIMITS),
+            "## Intended use and limits\n\n" + limits(model, notes),
             settings("Model", architecture(tensors, config)),
             settings("Training", training(notes)),
             storage(notes.get("storage", [])),
@@ -122,9 +134,16 @@ def dataset_of(score: dict[str, Any]) -> str:
 def summary(model: nn.Module, tensors: Mapping[str, Tensor], config: dict[str, Any]) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     classes = config["classifier"]["num_classes"]
-    title, parts = "ResNet-32", f"for {classes} classes, without the defense in front of it"
+    classifier = TITLES[config["classifier"]["name"]]
+    title, parts = classifier, f"for {classes} classes, without the defense in front of it"
     if isinstance(model, Defense):
-        title, parts = "defense", f"for {classes} classes: a sparse randomized autoencoder with a ResNet-32 behind it"
+        title, parts = (
+            "defense",
+            f"for {classes} classes: a sparse randomized autoencoder with {article(classifier)} behind it",
+        )
+    elif isinstance(model, FrontEndClassifier):
+        front_end = FRONT_END_TITLES[config["front_end"]["name"]]
+        parts = f"for {classes} classes, behind {front_end} instead of the defense"
     half = sum(tensor.numel() for tensor in tensors.values() if tensor.dtype == torch.float16)
     storage = f"{half:,} of them as float16, the rest as float32" if half else "all of them as float32"
     megabytes = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
@@ -135,6 +154,31 @@ def summary(model: nn.Module, tensors: Mapping[str, Tensor], config: dict[str, A
     )
 
 
+def limits(model: nn.Module, notes: dict[str, Any]) -> str:
+    """Returns what the model is for, and what protection against adversarial images to expect of it."""
+    if isinstance(model, Defense):
+        return DEFENSE_LIMITS
+    method = notes.get("run", {}).get("method")
+    if method in ADVERSARIAL_METHODS:
+        return OTHERS_LIMITS.format(
+            protection=f"It was trained on adversarial images ({ADVERSARIAL_METHODS[method]}). That protects in part, "
+            "and\n  for budgets like the one of its training only."
+        )
+    if config_name(model) == "resnet32":
+        return CLASSIFIER_LIMITS
+    return OTHERS_LIMITS.format(protection="It has no protection against adversarial images.")
+
+
+def config_name(model: nn.Module) -> str:
+    """Returns the name of a classifier alone; "" for one behind a front end."""
+    return "" if isinstance(model, FrontEndClassifier) else str(getattr(model, "NAME", ""))
+
+
+def article(title: str) -> str:
+    """Returns a title with its article."""
+    return f"an {title}" if title[0] in "AEIO" else f"a {title}"
+
+
 def usage(name: str, model: nn.Module, config: dict[str, Any]) -> str:
     kind = type(model).__name__
     shape, call = (config["classifier"]["in_channels"], 32, 32), "model(images).softmax(-1)"
@@ -143,6 +187,8 @@ def usage(name: str, model: nn.Module, config: dict[str, Any]) -> str:
             (config["decoder"]["out_channels"], *config["decoder"]["image_size"]),
             "model.predict_proba(images)",
         )
+    elif isinstance(model, FrontEndClassifier) and "image_size" in config["front_end"]:
+        shape = (config["classifier"]["in_channels"], *config["front_end"]["image_size"])
     return f"""\
 ```python
 import torch

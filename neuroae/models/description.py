@@ -6,18 +6,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..nn.architectures import CLASSIFIERS, classifier_from_config, is_deterministic
 from ..nn.atoms import check_atoms
-from ..nn.classifiers import ResNet32
 from ..nn.decoder import CLAMP_WIDTH, Decoder
 from ..nn.defense import Defense
 from ..nn.encoder import SparseEncoder
+from ..nn.front_ends import FRONT_ENDS, FrontEndClassifier
+from ..nn.normalization import NormalizingClassifier
 from ..utils.contexts import drawing_from, float32_by_default
 from ..utils.files import load_json
 from ..utils.modules import direct_tensors, module_settings
 from ..utils.validation import check_boolean, check_integer, check_number
 
 # For each kind of model that a folder can hold, the parts that have settings in the configuration.
-PARTS = {"defense": ("encoder", "decoder", "classifier"), "classifier": ("classifier",)}
+PARTS = {
+    "defense": ("encoder", "decoder", "classifier"),
+    "classifier": ("classifier",),
+    "front-end classifier": ("front_end", "classifier"),
+}
 # Settings that folders of early versions do not have, with the value that holds for these folders.
 LATER_SETTINGS: dict[type, dict[str, Any]] = {
     SparseEncoder: {"selection_width": None},
@@ -32,7 +38,24 @@ DECODER_SIZES = {
     "kernel_size": ("conv1.weight", 2),
     "out_channels": ("conv3.weight", 1),
 }
-CLASSIFIER_SIZES = {"num_classes": ("linear.weight", 0), "in_channels": ("conv1.weight", 1)}
+# The same for each classifier and each front end by its name.
+RESNET_SIZES = {"num_classes": ("linear.weight", 0), "in_channels": ("conv1.weight", 1)}
+CLASSIFIER_SIZES = {
+    "resnet32": RESNET_SIZES,
+    "dropout-resnet32": RESNET_SIZES | {"filters": ("conv1.weight", 0)},
+    "efficientnet-b0": {
+        "num_classes": ("network.classifier.1.weight", 0),
+        "in_channels": ("network.features.0.0.weight", 1),
+    },
+}
+FRONT_END_SIZES = {
+    "k-sparse-autoencoder": {"in_channels": ("conv1.weight", 1), "channels": ("conv3.weight", 0)},
+    "gaussian-blur": {"kernel_size": ("kernel", 2)},
+}
+# Other fields than sizes, name, mean and std; the constructors check their values.
+CLASSIFIER_FIELDS = {"dropout-resnet32": ("dropout_p",)}
+FRONT_END_FIELDS = {"k-sparse-autoencoder": ("image_size", "k"), "gaussian-blur": ("sigma",)}
+Model = Defense | NormalizingClassifier | FrontEndClassifier
 
 
 class UnfitTensors(ValueError):
@@ -46,7 +69,8 @@ def describe(model: nn.Module) -> dict[str, Any]:
     (see ``Defense.with_surrogate``) the surrogate is the encoder's own.
 
     Args:
-        model: A ``Defense`` of our encoder, decoder and ResNet-32, or a ResNet-32 alone.
+        model: A ``Defense`` of our encoder, decoder and a classifier, one of our classifiers alone, or one behind a
+            front end.
 
     Raises:
         TypeError: ``build`` would make another model; the message names the part.
@@ -67,7 +91,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     return config
 
 
-def build(config: Any, tensors: Mapping[str, Tensor]) -> Defense | ResNet32:
+def build(config: Any, tensors: Mapping[str, Tensor]) -> Model:
     """Builds an untrained model from a configuration, after checking its sizes against the tensors.
 
     Args:
@@ -84,7 +108,12 @@ def build(config: Any, tensors: Mapping[str, Tensor]) -> Defense | ResNet32:
     check_fields("", config, ("model", "notes", *PARTS[kind]))
     if kind == "classifier":
         check_classifier(config["classifier"], tensors, "")
-        return ResNet32.from_config(config["classifier"])
+        return classifier_from_config(config["classifier"])
+    if kind == "front-end classifier":
+        check_front_end(config["front_end"], tensors)
+        check_classifier(config["classifier"], tensors, "classifier.")
+        front_end = FRONT_ENDS[config["front_end"]["name"]].from_config(config["front_end"])
+        return FrontEndClassifier(front_end, classifier_from_config(config["classifier"]))
     check_fields("encoder.", config["encoder"], ENCODER_SETTINGS, LATER_SETTINGS[SparseEncoder])
     atoms = dictionary_of(tensors)
     check_decoder(config["decoder"], tensors)
@@ -128,17 +157,25 @@ def kind_of(model: nn.Module) -> str:
         TypeError: A folder cannot hold the model's class, a part or a layer. Subclasses are refused, since loading
             would return the base class.
     """
-    if type(model) is ResNet32:
+    if type(model) in CLASSIFIERS.values():
         check_classifier_layers(model)
         return "classifier"
     if type(model) is Defense and type(model.encoder) is SparseEncoder and type(model.decoder) is Decoder:
         check_decoder_layers(model.decoder)
         check_classifier_layers(model.classifier)
+        check_deterministic(model.classifier)
         return "defense"
+    if type(model) is FrontEndClassifier and type(model.front_end) in FRONT_ENDS.values():
+        check_classifier_layers(model.classifier)
+        check_deterministic(model.classifier)
+        return "front-end classifier"
     kind = type(model).__name__
-    if isinstance(model, Defense):
+    if isinstance(model, Defense | FrontEndClassifier):
         kind += f" of {', '.join(type(part).__name__ for part in model.children())}"
-    raise TypeError(f"model is a {kind}, expected a ResNet32, or a Defense of SparseEncoder, Decoder and ResNet32")
+    raise TypeError(
+        f"model is a {kind}, expected a ResNet32 or another classifier of neuroae, one behind a front end, or a "
+        "Defense of SparseEncoder, Decoder and a classifier"
+    )
 
 
 def part_config(part: Any) -> dict[str, Any]:
@@ -155,10 +192,21 @@ def check_decoder_layers(decoder: Decoder) -> None:
 
 
 def check_classifier_layers(classifier: nn.Module) -> None:
-    if type(classifier) is not ResNet32:
-        raise TypeError(f"classifier is a {type(classifier).__name__}, expected a ResNet-32")
-    if not isinstance(classifier.linear, nn.Linear) or not isinstance(classifier.conv1, nn.Conv2d):
-        raise TypeError("classifier has other layers than a ResNet-32")
+    if type(classifier) not in CLASSIFIERS.values():
+        raise TypeError(
+            f"classifier is a {type(classifier).__name__}, expected a ResNet-32 or another classifier of neuroae"
+        )
+    tensors = dict(classifier.named_parameters())
+    for name, _ in CLASSIFIER_SIZES[classifier.NAME].values():  # type: ignore[index]
+        if name not in tensors:
+            raise TypeError(f"classifier has other layers than a {type(classifier).__name__}: {name} is missing")
+
+
+def check_deterministic(classifier: nn.Module) -> None:
+    if not is_deterministic(classifier):
+        raise TypeError(
+            f"classifier is a {type(classifier).__name__}, which draws, expected a deterministic one behind others"
+        )
 
 
 def module_descriptions(model: nn.Module) -> dict[str, str]:
@@ -198,9 +246,9 @@ def check_decoder(config: Any, tensors: Mapping[str, Tensor]) -> None:
 
 def check_classifier(config: Any, tensors: Mapping[str, Tensor], prefix: str) -> None:
     """Checks a classifier's configuration, also against the tensors, whose names start with ``prefix``."""
-    check_fields("classifier.", config, ("name", *CLASSIFIER_SIZES, "mean", "std"))
-    if config["name"] != "resnet32":
-        raise ValueError(f"classifier is {config['name']!r}, expected 'resnet32'")
+    name = name_of("classifier", config, CLASSIFIER_SIZES)
+    sizes = CLASSIFIER_SIZES[name]
+    check_fields("classifier.", config, ("name", *sizes, "mean", "std", *CLASSIFIER_FIELDS.get(name, ())))
     for field in ("mean", "std"):
         if not isinstance(config[field], list):
             raise TypeError(f"classifier.{field} is a {type(config[field]).__name__}, expected a list of numbers")
@@ -208,7 +256,25 @@ def check_classifier(config: Any, tensors: Mapping[str, Tensor], prefix: str) ->
         check_number("classifier.mean", mean, lambda _: True, "a finite number")
     for std in config["std"]:
         check_number("classifier.std", std, lambda width: width > 0, "above 0")
-    check_sizes("classifier.", config, CLASSIFIER_SIZES, tensors, prefix)
+    check_sizes("classifier.", config, sizes, tensors, prefix)
+
+
+def check_front_end(config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Checks a front end's configuration, also against the tensors."""
+    name = name_of("front_end", config, FRONT_END_SIZES)
+    check_fields("front_end.", config, ("name", *FRONT_END_SIZES[name], *FRONT_END_FIELDS[name]))
+    check_sizes("front_end.", config, FRONT_END_SIZES[name], tensors, "front_end.")
+
+
+def name_of(part: str, config: Any, names: Collection[str]) -> str:
+    """Returns the name in a part's configuration; raises ``TypeError`` or ``ValueError`` for an unknown one."""
+    if not isinstance(config, dict):
+        raise TypeError(f"{part} is a {type(config).__name__}, expected fields by name")
+    if "name" not in config:
+        raise ValueError(f"{part}.name is missing")
+    if config["name"] not in list(names):
+        raise ValueError(f"{part} is {config['name']!r}, expected {' or '.join(map(repr, names))}")
+    return str(config["name"])
 
 
 def check_sizes(

@@ -33,7 +33,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 def save_pretrained(
     model: nn.Module, folder: str | Path, notes: dict[str, Any] | None = None, half: bool = False
 ) -> None:
-    """Saves a ``Defense`` of our decoder and ResNet-32, or a ResNet-32 alone (see ``Defense.save_pretrained``)."""
+    """Saves a ``Defense``, a classifier or a ``FrontEndClassifier`` of our parts (see ``Defense.save_pretrained``)."""
     folder = Path(folder)
     tensors = pack_tensors(model, half)
     config = describe(model) | {"notes": json.loads(json.dumps(notes or {}))}

@@ -1,20 +1,30 @@
 """Default settings for each data set, and models with these settings."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import ImageSet
 from ..dictionary import learn_dictionary
-from ..nn.classifiers import CIFAR10_MEAN, CIFAR10_STD, ResNet32, resnet32
+from ..nn.architectures import CLASSIFIERS
+from ..nn.classifiers import CIFAR10_MEAN, CIFAR10_STD
 from ..nn.decoder import Decoder
 from ..nn.defense import Defense
+from ..nn.efficientnet import IMAGENET_MEAN, IMAGENET_STD
 from ..nn.encoder import SparseEncoder
+from ..nn.front_ends import FrontEndClassifier, GaussianBlur, KSparseAutoencoder
+from ..nn.normalization import NormalizingClassifier
 from ..utils.contexts import drawing_from
 from ..utils.randomness import derive_seed
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+ClassifierName = Literal["resnet32", "efficientnet-b0", "dropout-resnet32"]
+FrontEndName = Literal["none", "k-sparse-autoencoder", "gaussian-blur"]
+# Fields of later versions, and the value of presets without them: identities of trainings omit them then.
+LATER_FIELDS = {"classifier": "resnet32", "resize": False, "front_end": "none"}
+# The first layer of the published decoder for Imagenette, whose output is resized.
+RESIZED_KERNEL, RESIZED_STRIDE = 3, 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,10 @@ class Preset:
         step_size: The step size of attacks.
         learning_rate, epochs, augment: Settings of training.
         decoder_epochs: The epochs of the decoder in unsupervised training.
+        classifier: The classifier's architecture, a key of ``nn.architectures.CLASSIFIERS``.
+        resize: Whether the decoder is the published one for Imagenette, which resizes its first layer's output;
+            otherwise it consists of three transposed convolutions.
+        front_end: The front end of a classifier without a defense; "none" for none.
     """
 
     mean: tuple[float, ...]
@@ -50,6 +64,14 @@ class Preset:
     epochs: int
     decoder_epochs: int
     augment: bool
+    classifier: ClassifierName = "resnet32"
+    resize: bool = False
+    front_end: FrontEndName = "none"
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the fields by name, without later fields that have the value of earlier presets."""
+        fields = asdict(self).items()
+        return {name: value for name, value in fields if name not in LATER_FIELDS or value != LATER_FIELDS[name]}
 
     def step_at(self, epsilon: float) -> float:
         """Returns the step size for attacks with another epsilon, in the same proportion to epsilon."""
@@ -77,7 +99,7 @@ CIFAR10 = Preset(
     decoder_epochs=50,
     augment=True,
 )
-# Also from the paper, except for the classifier, which is the ResNet-32 here.
+# Also from the paper.
 IMAGENETTE = replace(
     CIFAR10,
     mean=IMAGENET_MEAN,
@@ -88,6 +110,7 @@ IMAGENETTE = replace(
     iterations=10_000,
     stride=4,
     epochs=100,
+    classifier="efficientnet-b0",
 )
 PRESETS = {
     # An image has only nine patches, so a larger share of the coefficients is kept. The budget is 3 of 16 gray levels,
@@ -116,7 +139,8 @@ PRESETS = {
     ),
     "cifar10": CIFAR10,
     "imagenette": IMAGENETTE,
-    "image-folder": IMAGENETTE,
+    # These images may be small, for which EfficientNet-B0 is not made.
+    "image-folder": replace(IMAGENETTE, classifier="resnet32"),
 }
 
 
@@ -133,10 +157,29 @@ def make_dictionary(preset: Preset, data: ImageSet, seed: int) -> Tensor:
     )
 
 
-def make_classifier(preset: Preset, classes: int, seed: int) -> ResNet32:
+def make_classifier(preset: Preset, classes: int, seed: int) -> NormalizingClassifier:
     """Returns an untrained classifier with weights drawn by the seed."""
     with drawing_from(derive_seed(seed, "classifier weights")):
-        return resnet32(classes, len(preset.mean), preset.mean, preset.std)
+        kind: Callable[..., NormalizingClassifier] = CLASSIFIERS[preset.classifier]
+        return kind(classes, len(preset.mean), preset.mean, preset.std)
+
+
+def make_undefended(preset: Preset, image_size: tuple[int, int], classes: int, seed: int) -> nn.Module:
+    """Returns an untrained classifier without the defense, behind the preset's front end if it has one.
+
+    Args:
+        preset: The settings.
+        image_size: Height and width of the images.
+        classes: The number of classes.
+        seed: The seed of the weights.
+    """
+    classifier = make_classifier(preset, classes, seed)
+    if preset.front_end == "none":
+        return classifier
+    if preset.front_end == "gaussian-blur":
+        return FrontEndClassifier(GaussianBlur(), classifier)
+    with drawing_from(derive_seed(seed, "front end weights")):
+        return FrontEndClassifier(KSparseAutoencoder(len(preset.mean), image_size), classifier)
 
 
 def make_defense(preset: Preset, atoms: Tensor, image_size: tuple[int, int], classes: int, seed: int) -> Defense:
@@ -152,5 +195,6 @@ def make_defense(preset: Preset, atoms: Tensor, image_size: tuple[int, int], cla
     )
     num_atoms, channels, patch = atoms.shape[:3]
     with drawing_from(derive_seed(seed, "decoder weights")):
-        decoder = Decoder(num_atoms, patch, preset.stride, image_size, channels)
+        kernel, stride = (RESIZED_KERNEL, RESIZED_STRIDE) if preset.resize else (patch, preset.stride)
+        decoder = Decoder(num_atoms, kernel, stride, image_size, channels, preset.resize)
     return Defense(encoder, decoder, make_classifier(preset, classes, seed))

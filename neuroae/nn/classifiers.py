@@ -1,14 +1,16 @@
-"""The classifier behind the decoder."""
+"""ResNet-32, the classifier behind the decoder for CIFAR-10, and its twin with dropout (paper, sections 5.1, 8.6)."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .pretrained_model import PretrainedModel
+from ..utils.contexts import CPU
+from ..utils.randomness import derive_seed, image_id_tensor, seed_tensor
+from ..utils.validation import check_integer, check_number
+from .normalization import NormalizingClassifier
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2471, 0.2435, 0.2616)
@@ -48,37 +50,23 @@ class PreActivationUnit(nn.Module):
         return x
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """The mean and std that a classifier was built with. Its buffers may hold no values, as on the meta device.
+class ResNet32(NormalizingClassifier):
+    """The ResNet-32 of Madry et al. (2018): 16-16-32-64 filters, 5 units a block. See ``resnet32``."""
 
-    Attributes:
-        mean, std: One number for each channel, of pixels in [0, 1].
-    """
+    NAME = "resnet32"
+    FIRST_WEIGHT = "conv1.weight"
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-class ResNet32(PretrainedModel):
-    """The ResNet-32 of Madry et al. (2018): 16-16-32-64 filters, 5 units a block. See ``resnet32``.
-
-    The state_dict has the published names only, without ``mean`` and ``std``. These are in its metadata, which
-    ``torch.save`` keeps, so that weights bring along the constants that they were trained with.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, num_classes: int, in_channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        if len(mean) != in_channels or len(std) != in_channels:
-            raise ValueError(f"mean and std hold {len(mean)} and {len(std)} numbers, expected {in_channels} channels")
-        self.constants = Normalization(mean, std)
-        self.register_buffer("mean", torch.tensor(mean).reshape(1, in_channels, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(1, in_channels, 1, 1), persistent=False)
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
-        self.block1 = block(16, 16, 1, first=True)
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        first_filters: int = 16,
+    ) -> None:
+        super().__init__(in_channels, mean, std)
+        self.conv1 = nn.Conv2d(in_channels, first_filters, 3, 1, 1, bias=False)
+        self.block1 = block(first_filters, 16, 1, first=True)
         self.block2 = block(16, 32, 2)
         self.block3 = block(32, 64, 2)
         self.bn1 = nn.BatchNorm2d(64)
@@ -95,80 +83,95 @@ class ResNet32(PretrainedModel):
             ValueError: ``images`` is not (B, C, H, W) with the channels of ``mean``, or height or width is not a
                 multiple of 4. Two blocks halve the sides, and the shortcuts would not fit otherwise.
         """
-        if images.dim() != 4 or images.shape[1] != self.mean.shape[1]:
-            raise ValueError(f"images has shape {tuple(images.shape)}, expected (B, {self.mean.shape[1]}, H, W)")
+        return self.classify(self.first_layer(images))
+
+    def first_layer(self, images: Tensor) -> Tensor:
+        """Returns the first convolution's output, (B, 16, H, W)."""
+        normalized = self.normalize(images)
         check_sides(*images.shape[2:])
-        x = self.conv1(((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
-        x = self.block3(self.block2(self.block1(x)))
+        output: Tensor = self.conv1(normalized)
+        return output
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Returns the logits (B, num_classes) of the first convolution's output."""
+        x = self.block3(self.block2(self.block1(features)))
         x = F.leaky_relu(self.bn1(x), SLOPE)
-        return self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return self.linear.out_features
+
+
+class DropoutResNet32(ResNet32):
+    """A ResNet-32 whose first layer has more filters and dropout, at test time too (paper, section 8.6, Table 5).
+
+    Outputs of the first layer are dropped with probability ``dropout_p`` and not rescaled. The draws depend on the
+    seed and the image's id alone.
+
+    Args:
+        num_classes, in_channels, mean, std: As in ``resnet32``.
+        filters: The number of filters of the first layer.
+        dropout_p: The probability that dropout removes an output of the first layer.
+
+    Raises:
+        TypeError, ValueError: ``filters`` is not an integer above 0, or ``dropout_p`` is not in [0, 1).
+    """
+
+    NAME = "dropout-resnet32"
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        mean: tuple[float, ...] = CIFAR10_MEAN,
+        std: tuple[float, ...] = CIFAR10_STD,
+        filters: int = 50,
+        dropout_p: float = 0.95,
+    ) -> None:
+        check_integer("filters", filters, 1)
+        check_number("dropout_p", dropout_p, lambda p: 0 <= p < 1, "in [0, 1)")
+        super().__init__(num_classes, in_channels, mean, std, filters)
+        self.dropout_p = dropout_p
+
+    def extra_repr(self) -> str:
+        return f"dropout_p={self.dropout_p:.5g}"
+
+    def forward(self, images: Tensor, seed: int | Tensor | None = None, image_ids: Tensor | None = None) -> Tensor:
+        """Classifies images (B, C, H, W) in [0, 1] with one draw of the dropout: returns logits (B, num_classes).
+
+        Args:
+            images: (B, C, H, W), as in ``ResNet32.forward``.
+            seed: 64-bit seed of the draw; None takes one from torch's generator.
+            image_ids: (B,) int64, the images' numbers in the draw; None numbers the batch from 0.
+
+        Raises:
+            TypeError, ValueError: An argument does not fit; the message names it.
+        """
+        features = self.first_layer(images)
+        number = int(seed_tensor(seed, CPU))
+        ids = image_id_tensor(image_ids, len(images), CPU).tolist()
+        masks = torch.stack([self.survivors(number, image, features.shape[1:]) for image in ids])
+        return self.classify(features * masks.to(features.device))
+
+    def survivors(self, seed: int, image: int, shape: Sequence[int]) -> Tensor:
+        """Returns which outputs of the first layer survive in an image, as booleans.
+
+        A generator of the CPU for each image is some ten times as fast here as the encoder's numbers in PyTorch.
+        """
+        generator = torch.Generator().manual_seed(derive_seed(seed, "dropout", image))
+        return torch.rand(tuple(shape), generator=generator) >= self.dropout_p
 
     def config(self) -> dict[str, Any]:
-        """Returns the architecture's name and the arguments, as values that JSON can hold."""
-        return {
-            "name": "resnet32",
-            "num_classes": self.linear.out_features,
-            "in_channels": self.conv1.in_channels,
-            "mean": self.mean.flatten().tolist(),
-            "std": self.std.flatten().tolist(),
-        }
+        return super().config() | {"filters": self.conv1.out_channels, "dropout_p": self.dropout_p}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Returns an untrained classifier with the arguments that ``config`` returned."""
-        return cls(config["num_classes"], config["in_channels"], tuple(config["mean"]), tuple(config["std"]))
-
-    def normalization(self) -> dict[str, Tensor]:
-        """Returns ``mean`` and ``std``: the buffers, or the arguments if the buffers are on the meta device."""
-        if not self.mean.is_meta:
-            return {"mean": self.mean, "std": self.std}
-        with torch.device("cpu"):
-            return {
-                name: torch.tensor(values).reshape(self.mean.shape) for name, values in asdict(self.constants).items()
-            }
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # The values are copied, since ``to_empty`` leaves the buffers without values and no file restores them.
-        constants = self.normalization()
-        super()._apply(fn, recurse)
-        if not self.mean.is_meta:
-            with torch.no_grad():
-                for name, value in constants.items():
-                    self.get_buffer(name).copy_(value)
-        return self
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if hasattr(destination, "_metadata"):
-            constants = {name: value.flatten().tolist() for name, value in self.normalization().items()}
-            destination._metadata[prefix[:-1]].update(constants)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        weight = f"{prefix}conv1.weight"
-        constants = self.normalization()
-        if self.mean.is_meta and local_metadata.get("assign_to_params_buffers") and weight in state_dict:
-            for name, value in constants.items():
-                self.register_buffer(name, value.to(state_dict[weight].device), persistent=False)
-        for name in constants:
-            values = local_metadata.get(name)
-            if values is not None and len(values) != self.mean.shape[1]:
-                error_msgs.append(f"{prefix}{name} has {len(values)} channels, expected {self.mean.shape[1]}")
-            elif values is not None and not self.mean.is_meta:
-                buffer = self.get_buffer(name)
-                with torch.no_grad():
-                    buffer.copy_(torch.tensor(values, device=buffer.device).reshape(buffer.shape))
+        arguments = config | {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
+        return cls(**{name: value for name, value in arguments.items() if name != "name"})
 
 
 def check_sides(height: int, width: int) -> None:

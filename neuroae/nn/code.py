@@ -26,7 +26,7 @@ class SparseCode:
     ``value`` and ``projection`` of a code from an encoder therefore write -1 and 0 to them at each access.
 
     Args:
-        index, value, projection, count, atoms, backend, membership: As the attributes.
+        index, value, projection, count, atoms, backend, membership, survivors: As the attributes.
         complete: Whether the unused slots have been written. Otherwise they hold anything.
 
     Attributes:
@@ -40,6 +40,8 @@ class SparseCode:
         backend: The backend that computed the code and that computes the next layer.
         membership: Zeros of shape (rows, L, m_h, m_w) under the surrogate "selection", None under the others. They
             take no memory, and carry the gradient of the dense code to the images.
+        survivors: The expected number of survivors in a patch, T (1 - p); None where it is not known. Layers choose
+            between sparse and dense computation by it.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class SparseCode:
         atoms: int,
         backend: str = "auto",
         membership: Tensor | None = None,
+        survivors: float | None = None,
         *,
         complete: bool = True,
     ) -> None:
@@ -59,6 +62,7 @@ class SparseCode:
         self.atoms = atoms
         self.backend = backend
         self.membership = membership
+        self.survivors = survivors
         self.complete = complete
 
     def __repr__(self) -> str:
@@ -92,9 +96,8 @@ class SparseCode:
     def with_value(self, value: Tensor, membership: Tensor | None) -> SparseCode:
         """Returns the same survivors with other values and another carrier of the selection's gradient."""
         index, _, projection, count = self.parts
-        return SparseCode(
-            index, value, projection, count, self.atoms, self.backend, membership, complete=self.complete
-        )
+        settings = self.atoms, self.backend, membership, self.survivors
+        return SparseCode(index, value, projection, count, *settings, complete=self.complete)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

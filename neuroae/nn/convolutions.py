@@ -11,13 +11,18 @@ from ..utils.devices import has_matrix_units
 from .autograd import ConvTranspose, DenseConvTranspose, LayerSettings
 from .code import SparseCode
 
+# The share of atoms that survive, above which the dense product is faster on a CPU, by the dtype. Forward and gradient
+# to the values cross at a share of 0.3 in float32, and between 0.1 and 0.2 in bfloat16 (bench/test_crossover.py).
+DENSE_SHARES = {torch.float32: 0.3, torch.bfloat16: 0.15}
+
 
 class SparseConvTranspose2d(nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` that also takes a SparseCode, for which it computes only with the survivors.
 
     Arguments, parameters and state_dict are those of ``nn.ConvTranspose2d``. The weight is in channels_last memory
     order, in which the weights of one atom are adjacent. The dense layer computes dense tensors, and codes if
-    ``groups`` or ``dilation`` is not 1. Under autocast the output has autocast's dtype; sums are in float32.
+    ``groups`` or ``dilation`` is not 1, or if so many atoms survive that it is faster (see ``is_dense``). Under
+    autocast the output has autocast's dtype; sums are in float32.
     """
 
     def reset_parameters(self) -> None:
@@ -57,6 +62,8 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
         if self.groups != 1 or self.dilation != (1, 1):
             return self.forward(input.to_dense().to(weight.dtype), output_size, relu=relu)
         dtype = autocast_dtype(weight.device) or weight.dtype
+        if is_dense(input, dtype):
+            return self.forward(input.to_dense().to(weight.dtype), output_size, relu=relu)
         padding = tuple(int(rows) for rows in self.padding)
         output_padding = self.sparse_output_padding(input, output_size, weight)
         return ConvTranspose.apply(
@@ -86,6 +93,17 @@ class SparseConvTranspose2d(nn.ConvTranspose2d):
                 f"output_size is {tuple(output_size[-2:])}, expected at least {sizes}, and less than a stride more"
             )
         return extra
+
+
+def is_dense(code: SparseCode, dtype: torch.dtype) -> bool:
+    """Returns whether the dense product is faster for a code than the gather of its survivors.
+
+    The answer depends on the encoder's settings alone, not on the images, so that an image has the same bits in every
+    batch. On a GPU the gather always computes codes.
+    """
+    if code.survivors is None or code.count.device.type != "cpu":
+        return False
+    return code.survivors > DENSE_SHARES.get(dtype, 1) * code.atoms
 
 
 class WinogradConvTranspose2d(nn.ConvTranspose2d):

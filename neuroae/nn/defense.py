@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..utils.modules import HOOKS, is_altered
 from ..utils.randomness import seed_tensor
 from ..utils.validation import check_integer
-from .classifiers import ResNet32
+from .architectures import classifier_from_config, is_deterministic
 from .code import SparseCode, TopT
 from .decoder import Decoder
 from .encoder import ENCODER_SURROGATES, SELECTION, SparseEncoder
@@ -52,14 +52,14 @@ class Defense(PretrainedModel):
         Raises:
             TypeError: The decoder or the classifier is not one of ours.
         """
-        if not isinstance(self.decoder, Decoder) or not isinstance(self.classifier, ResNet32):
+        if not isinstance(self.decoder, Decoder) or not is_deterministic(self.classifier):
             kinds = f"{type(self.decoder).__name__} and {type(self.classifier).__name__}"
-            raise TypeError(f"decoder and classifier are {kinds}, expected Decoder and ResNet32")
+            raise TypeError(f"decoder and classifier are {kinds}, expected Decoder and ResNet32 or EfficientNetB0")
         surrogate = AUTOENCODER_IDENTITY if self.autoencoder_identity else self.encoder.surrogate
         return {
             "encoder": self.encoder.config() | {"surrogate": surrogate},
             "decoder": self.decoder.config(),
-            "classifier": self.classifier.config(),
+            "classifier": self.classifier.config(),  # type: ignore[operator]
         }
 
     @classmethod
@@ -70,7 +70,7 @@ class Defense(PretrainedModel):
         model = cls(
             SparseEncoder.from_config(config["encoder"] | surrogate, atoms),
             Decoder.from_config(config["decoder"]),
-            ResNet32.from_config(config["classifier"]),
+            classifier_from_config(config["classifier"]),
         )
         model.autoencoder_identity = identity
         return model

@@ -245,7 +245,8 @@ class SparseEncoder(nn.Module):
                 (rows, num_atoms, patches_h, patches_w),
                 self.membership_settings(),
             )
-        return SparseCode(index, value, projection, count, num_atoms, self.backend, membership, complete=False)
+        settings = num_atoms, self.backend, membership, self.top_t * (1 - self.dropout_p)
+        return SparseCode(index, value, projection, count, *settings, complete=False)
 
     def code_settings(self) -> CodeSettings:
         """Returns the settings that encoding, drawing and their backward passes need."""

@@ -18,8 +18,8 @@ from ..evaluation import Results, Verdict
 from ..evaluation.checks import BATCHES, VERDICTS, Check, sanity_checks, save_checks
 from ..evaluation.folder import IMAGES, SANITY, Files
 from ..evaluation.results import load_partial
-from ..evaluation.suite import COLUMNS as STAGE_COLUMNS
-from ..evaluation.suite import suite_names
+from ..evaluation.verdict import COLUMNS as STAGE_COLUMNS
+from ..evaluation.verdict import suite_names
 from ..utils.files import LEFTOVER_SECONDS, remove_leftovers, replacing, save_json
 from .charts import (
     accuracy_chart,
@@ -117,9 +117,18 @@ class Report:
 
     def __str__(self) -> str:
         """Returns warnings, table and checks as text for a terminal."""
-        verdict = [] if self.verdict is None else [str(self.verdict)]
-        parts = [*self.warnings, *verdict, self.table, "\n".join(check.line for check in self.checks)]
+        parts = [
+            *self.warnings,
+            *verdict_parts(self.verdict),
+            self.table,
+            "\n".join(check.line for check in self.checks),
+        ]
         return "\n\n".join(parts)
+
+
+def verdict_parts(verdict: Verdict | None) -> list[str]:
+    """Returns the paragraphs of a verdict: its sentence, what larger budgets changed, and the table of stages."""
+    return [] if verdict is None else list(filter(None, (verdict.sentence, verdict.larger_budgets, verdict.table())))
 
 
 SUMMARY = "summary.json"
@@ -188,7 +197,7 @@ def markdown_page(report: Report) -> str:
     parts = [
         f"# {report.results.model} on {data['images']:,} images of {data['name']}",
         *(f"**{warning}**" for warning in report.warnings),
-        *([] if report.verdict is None else [report.verdict.sentence, report.verdict.table()]),
+        *verdict_parts(report.verdict),
         report.table,
         NOTES,
         *([f"## {PAIR_TITLE}", report.paired.markdown(), report.paired.note] if report.paired else []),

@@ -1,5 +1,6 @@
 """The training loop: SGD over the parameters of a task, with checkpoints from which it resumes."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +25,7 @@ from .batches import Batch, batches, check_images, check_task, steps_per_epoch
 from .checkpoint import Position, TrainingState, load_checkpoint, save_checkpoint, through_json
 from .gradients import Gradients
 from .history import Epoch, Meter
-from .settings import TrainingSettings
+from .settings import DECAY, TrainingSettings
 
 VALIDATION_BATCH = 64
 # The seconds between two readings of the loss. Each reading waits for the GPU.
@@ -235,6 +236,9 @@ def make_state(task: nn.Module, settings: TrainingSettings, steps_per_epoch: int
     # In a triangle of a single step the learning rate would be 0.
     if settings.schedule == "constant" or steps == 1:
         return TrainingState(task, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0))
+    if settings.schedule == "stepwise":
+        # Two steps of the same length end after the last step of the training, so that the rate falls once.
+        return TrainingState(task, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, math.ceil(DECAY * steps)))
     rising = max(1, steps // 2)
     scheduler = torch.optim.lr_scheduler.CyclicLR(
         optimizer,

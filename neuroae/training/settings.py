@@ -7,8 +7,10 @@ from typing import Literal, get_args
 from ..utils.contexts import PRECISIONS
 from ..utils.validation import check_boolean, check_integer, check_number
 
-Schedule = Literal["triangular", "constant"]
+Schedule = Literal["triangular", "constant", "stepwise"]
 SCHEDULES = get_args(Schedule)
+# Where the published training by TRADES lowers its rate: after 50 of 76 epochs.
+DECAY = 50 / 76
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class TrainingSettings:
         batch_size: The number of images in a step, in all processes together.
         learning_rate: The learning rate at its peak, in the middle of the training.
         schedule: "triangular", linear from 0 to the peak over the first half of the steps and back to 0 over the
-            second; or "constant".
+            second; "constant"; or "stepwise", at the peak, and from ``DECAY`` of the steps on at a tenth of it.
         momentum: The momentum of SGD.
         weight_decay: The weight decay of SGD.
         precision: "float32", or "bfloat16" for decoder and classifier.

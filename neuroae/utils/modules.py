@@ -136,6 +136,14 @@ class Wrapper(nn.Module):
         # Not by eval(), which models with a fixed mode do not have.
         self.training = False
 
+    def rows_at_once(self) -> int | None:
+        """Returns how many rows the model inside takes in one call, each with draws of its own; None for one by one.
+
+        A model that draws by seeds gets one seed a call, and so one realization.
+        """
+        rows: Callable[[], int | None] | None = getattr(self.model, "rows_at_once", None)
+        return None if rows is None or takes_seeds(self.model) else rows()
+
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Returns the model inside of wrappers, such as those of ``torch.compile`` and of ours."""

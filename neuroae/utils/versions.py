@@ -13,7 +13,7 @@ import torch
 from ..kernels import BackendMissing, cpu
 from .files import difference, save_json
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 DIGEST_DIGITS = 12
 UNKNOWN_COMMIT = "unknown, installed without its repository"
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from models import random_images
 from neuroae import derive_seed
 from neuroae.attacks import Average, PGDSettings, SquareSettings, eot_gradient, mean_margin, pgd, square
+from neuroae.attacks.bpda import LogProbabilities
 from neuroae.attacks.eot import AVERAGES
-from neuroae.attacks.protocol import NormalizeGradients, Realize, realizations_at_once
+from neuroae.attacks.protocol import NormalizeGradients, Realize, realizations_at_once, realizer
 
 
 class PlainNoise(nn.Module):
@@ -190,3 +191,49 @@ def test_attacks_on_the_model_do_what_they_do_on_its_plain_form(kind: Callable[[
         )
         assert not torch.equal(expected, images)
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+class RowNoise(nn.Module):
+    """Adds noise from torch's generator to each row, and says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        self.batches: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.batches.append(len(images))
+        logits: Tensor = self.classifier(images + 0.1 * torch.randn_like(images))
+        return logits
+
+    def rows_at_once(self) -> int:
+        return 32
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, LogProbabilities], ids=["itself", "wrapped"])
+def test_rows_that_draw_by_themselves_are_answered_in_one_call(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    inner = RowNoise().eval()
+    images, labels, ids = random_images(4)
+    options = {"realizations": 20, "seed": 3, "image_ids": ids}
+    first = eot_gradient(wrap(inner), images, labels, **options)
+    assert inner.batches == [32, 32, 16]
+    again = eot_gradient(wrap(inner), images, labels, **options)
+    assert torch.equal(first.gradient, again.gradient)
+    inner.batches.clear()
+    one_by_one = eot_gradient(wrap(inner), images, labels, chunk=1, **options)
+    assert inner.batches == [4] * 20
+    cosine = torch.cosine_similarity(first.gradient.flatten(1), one_by_one.gradient.flatten(1))
+    assert (cosine > 0.9).all()
+
+
+def test_realizations_in_one_call_differ() -> None:
+    model = RowNoise().eval()
+    images, _, ids = random_images(3)
+    logits = realizer(model, images, 1, ids)(0, 4, images.repeat(4, 1, 1, 1)).unflatten(0, (4, 3))
+    assert len(logits.flatten(1).unique(dim=0)) == 4
+
+
+def test_a_wrapped_model_with_seeds_is_called_once_a_realization() -> None:
+    plain, shared = twins(SharedNoise)
+    assert LogProbabilities(shared).rows_at_once() is None
+    assert LogProbabilities(plain).rows_at_once() is None

@@ -11,7 +11,7 @@ from neuroae.attacks import probe, run_suite, suite_stages
 from neuroae.attacks.balls import BALLS
 from neuroae.attacks.suite import Effort, Outcome, Stage, Vote
 
-EFFORT = Effort(2, 4, 3, 2, 2, 1, 8, 4, 2, 2, 4)
+EFFORT = Effort(2, 4, 3, 2, 2, 1, 8, 4, 2, 2, 4, 3)
 EPSILON = 0.1
 
 
@@ -44,7 +44,8 @@ def ran(stages: list[Stage]) -> list[str]:
 def test_a_sound_model_needs_no_repair() -> None:
     stages = stages_of(network())
     names = ["APGD, cross-entropy", "APGD, margin", "APGD, targeted 1", "APGD, targeted 2", "Square"]
-    assert ran(stages) == names
+    larger = ["larger budget: more steps", "larger budget: another start"]
+    assert ran(stages) == names + larger
     assert all("agree" in stage.skipped for stage in stages if "tap" in stage.name)
 
 
@@ -69,7 +70,21 @@ def test_what_a_model_offers_comes_first() -> None:
 
 
 def test_a_function_without_gradients_is_searched_alone() -> None:
-    assert ran(stages_of(network(), differentiable=False)) == ["Square"]
+    assert ran(stages_of(network(), differentiable=False)) == ["Square", "larger budget: more queries"]
+
+
+def test_larger_budgets_repeat_the_first_stage_with_one_change_each() -> None:
+    stages = {stage.name: stage for stage in stages_of(small_defense(classes=5).eval())}
+    first = stages["selection (offered by the model)"]
+    changed = {
+        "more steps": replace(first.settings, steps=3 * first.settings.steps),  # type: ignore[call-arg]
+        "more realizations": replace(first.settings, realizations=3 * first.settings.realizations),  # type: ignore
+        "another start": replace(first.settings, random_start=True),  # type: ignore[call-arg]
+    }
+    assert list(stages)[-3:] == [f"larger budget: {title}" for title in changed]
+    for title, settings in changed.items():
+        assert stages[f"larger budget: {title}"].settings == settings
+        assert stages[f"larger budget: {title}"].model is first.model
 
 
 def test_sources_are_transferred_from() -> None:

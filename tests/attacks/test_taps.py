@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import small_defense
-from neuroae.attacks import InputTap, LogitsTap
+from models import random_images, small_defense
+from neuroae.attacks import InputTap, LogitsTap, eot_gradient
 from neuroae.attacks.losses import margin
 from neuroae.attacks.taps import input_taps, logits_tap
 
@@ -117,3 +117,28 @@ def test_taps_leave_the_model_as_it_was() -> None:
     input_taps(model, images, lambda logits: margin(logits, labels))
     logits_tap(model, images, lambda logits: margin(logits, labels))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+class ThroughNumpy(nn.Module):
+    """Rounds images in NumPy, which refuses images with a gradient, before a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(torch.from_numpy(images.numpy().round(1)))
+        return logits
+
+
+def test_an_input_tap_passes_parts_that_refuse_gradients() -> None:
+    model = ThroughNumpy().eval()
+    images, labels, ids = random_images(6)
+    assert input_taps(model, images, lambda logits: logits.sum(1)) == ["network", "network.0"]
+    assert logits_tap(model, images, lambda logits: logits.sum(1)) is None
+    tapped = InputTap(model, "network")
+    estimate = eot_gradient(tapped, images, labels % 5, realizations=1, seed=0, image_ids=ids, average="mean")
+    inner = eot_gradient(
+        model.network, images.mul(10).round() / 10, labels % 5, realizations=1, seed=0, image_ids=ids, average="mean"
+    )
+    torch.testing.assert_close(estimate.gradient, inner.gradient)

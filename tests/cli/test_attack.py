@@ -98,6 +98,13 @@ def test_steps_are_as_long_beside_every_epsilon(models: Path, tmp_path: Path) ->
     assert other.attack("PGD")["settings"]["step_size"] == 0.2
 
 
+def test_square_searches_the_l2_ball(models: Path, tmp_path: Path) -> None:
+    options = ["--dataset", "digits", "--limit", 4, "--norm", "l2", "--epsilon", 0.5, "--queries", 5]
+    results = attacked(models / "plain", *options, "--attack", "square", output=tmp_path)
+    assert results.attack("Square")["settings"]["norm"] == "l2"
+    assert all(0 < record.l2 <= 0.5 + 1e-6 for record in results.records["Square"])
+
+
 def test_a_classifier_beside_a_defense_has_no_variant(models: Path, tmp_path: Path) -> None:
     sources = ["--source", models / "plain", "--variant", "mean-field", "--restarts", 2]
     results = attacked(models / "defense", *QUICK, "--mode", "w-aiga", *sources, output=tmp_path)
@@ -329,10 +336,6 @@ def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
         (["defense", "--attack", "pgd", "--norm", "l2", "--epsilon", "1"], "norm is 'l2', which has no usual budget"),
         (["defense", "--norm", "l2"], "norm is 'l2', which has no usual budget: give epsilon too"),
         (["defense", "--suite", "quick", "--steps", "2"], "suite is 'quick', expected no option of single attacks"),
-        (
-            ["defense", "--norm", "l2", "--attack", "square", "--epsilon", "1"],
-            "expected 'linf' for the attack 'square'",
-        ),
         (["defense", "--epsilon", "8"], "epsilon is 8.0, expected in [0, 1]"),
         (["defense", "--step-size", "0"], "step_size is 0.0, expected above 0"),
         (["plain", "--variant", "mean-field"], "source is a ResNet32, expected a Defense"),
@@ -365,3 +368,82 @@ def test_mistakes_end_with_one_line_before_any_work(
     assert message in text
     assert len(text.splitlines()) == 1
     assert not output.exists()
+
+
+OWN = """
+import torch
+from torch import nn
+
+def images():
+    torch.manual_seed(0)
+    return torch.rand(5, 1, 8, 8), torch.arange(5)
+
+def model():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval()
+
+def brighter(model, images, labels, epsilon):
+    return (images + epsilon).clamp(0, 1)
+
+def too_far(model, images, labels, epsilon):
+    return 1 - images
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module in the current folder with a model, images and attacks of a user's."""
+    (tmp_path / "own_parts.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+    return "own_parts"
+
+
+def test_images_and_attacks_of_the_users_own(own: str, tmp_path: Path) -> None:
+    options = ["--dataset", f"{own}:images", "--attack", f"{own}:brighter", "--attack", "pgd", "--targeted"]
+    results = attacked(f"{own}:model", *options, "--epsilon", "8/255", output=tmp_path / "out")
+    assert list(results.records) == ["clean", "PGD, targeted", f"{own}:brighter"]
+    assert results.manifest["identity"]["data"]["images"] == 5
+    assert results.attack("PGD, targeted")["targeted"]
+    sizes = [record.linf for record in results.records[f"{own}:brighter"]]
+    assert sizes == pytest.approx([8 / 255] * 5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "own_parts:images"], "dataset is 'own_parts:images', which has no usual budget"),
+        (["--dataset", "own_parts:images", "--epsilon", "0.1", "--hold-out", "2"], "which takes no --hold-out"),
+        (["--dataset", "mnist"], "dataset is 'mnist', expected one of digits, cifar10"),
+        (["--dataset", "own_parts:labels", "--epsilon", "0.1"], "module own_parts has no function 'labels'"),
+        (["--dataset", "own_parts:model", "--epsilon", "0.1"], "returned a Sequential, expected images and labels"),
+        (
+            ["--dataset", "own_parts:images", "--epsilon", "0.1", "--attack", "own_parts:too_far"],
+            "own_parts:too_far: 5 of 5 images leave the linf ball of epsilon 0.1",
+        ),
+        (
+            ["--dataset", "own_parts:images", "--epsilon", "0.1", "--attack", "own_parts:model"],
+            "own_parts:model takes no arguments, expected a function of model, images, labels, epsilon",
+        ),
+    ],
+    ids=["no epsilon", "hold-out", "unknown", "no function", "no images", "outside of the ball", "no attack"],
+)
+def test_parts_of_the_users_own_that_do_not_fit(
+    own: str, tmp_path: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["neuroae", "attack", f"{own}:model", *options, "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit, match=message):
+        main()
+
+
+def test_several_evaluations_give_one_verdict(own: str, tmp_path: Path) -> None:
+    common = ["--dataset", f"{own}:images", "--epsilon", "0.1"]
+    for name, method in {"first": f"{own}:brighter", "second": "pgd"}.items():
+        attacked(f"{own}:model", *common, "--attack", method, output=tmp_path / name)
+    printed = neuroae("report", tmp_path / "first", tmp_path / "second", "--output", tmp_path)
+    assert printed.startswith("own_parts:model keeps ")
+    assert "under the worst of 2 attacks, linf perturbations of 0.1" in printed
+    (verdict,) = load_json(tmp_path / "verdict.json")["verdicts"]
+    assert [part["evaluation"] for part in verdict["parts"]] == ["first", "second"]
+    assert verdict["accuracy"] <= min(part["accuracy"] for part in verdict["parts"])

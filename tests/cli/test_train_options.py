@@ -54,7 +54,7 @@ def test_every_option_reaches_the_model_and_what_is_noted_of_it(
     expected = replace(preset, atoms=9, decoder_epochs=2, epochs=1, learning_rate=0.015, **encoder)
     settings = TrainingSettings(1, 6, 0.015, "constant", precision="bfloat16", seed=4)
     run = notes["run"]
-    assert run["preset"] == json.loads(json.dumps(asdict(expected)))
+    assert run["preset"] == json.loads(json.dumps(expected.identity()))
     assert run["training"] == asdict(settings)
     assert (run["method"], run["dataset"], run["images"]) == ("unsupervised", "digits", 9)
     assert [epoch["stage"] for epoch in notes["epochs"]] == ["decoder", "decoder", "classifier"]
@@ -92,6 +92,73 @@ def test_photographs_are_augmented(
     monkeypatch.setattr(importlib.import_module("neuroae.cli.train"), "load_dataset", lambda *_: data)
     settings, _ = about_to_learn("--dataset", dataset, "--output", tmp_path)
     assert settings.augment == augment
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words", "expected"),
+    [
+        ("cifar10", ["--method", "pgd-at"], (100, 0.05, "triangular")),
+        ("cifar10", ["--method", "trades"], (76, 0.01, "stepwise")),
+        ("cifar10", ["--method", "trades", "--epochs", 3, "--schedule", "constant"], (3, 0.01, "constant")),
+        ("digits", ["--method", "r-fgsm-at"], (8, 0.01, "triangular")),
+        ("cifar10", ["--front-end", "k-sparse-autoencoder"], (70, 0.05, "triangular")),
+    ],
+    ids=["pgd-at", "trades", "shorter", "digits", "clean images"],
+)
+def test_each_method_has_its_published_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, words: list[object], expected: tuple[object, ...]
+) -> None:
+    channels = len(PRESETS[dataset].mean)
+    data = ImageSet(
+        dataset, torch.zeros(4, channels, 16, 16, dtype=torch.uint8), torch.arange(4), torch.arange(4), tuple("abcd")
+    )
+    monkeypatch.setattr(importlib.import_module("neuroae.cli.train"), "load_dataset", lambda *_: data)
+    settings, _ = about_to_learn("--dataset", dataset, *words, "--output", tmp_path)
+    assert (settings.epochs, settings.learning_rate, settings.schedule) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["--method", "r-fgsm-at", "--epsilon", 0.1], "ResNet32"),
+        (["--method", "trades", "--front-end", "gaussian-blur"], "FrontEndClassifier"),
+        (["--method", "plain", "--classifier", "dropout-resnet32"], "DropoutResNet32"),
+        (["--method", "supervised", "--atoms", 9, "--top-t", 9, "--resize"], "Defense"),
+    ],
+    ids=["adversarial", "behind a blur", "dropout", "published decoder"],
+)
+def test_every_kind_of_model_is_trained_scored_and_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object], kind: str
+) -> None:
+    monkeypatch.setitem(PRESETS, "digits", replace(PRESETS["digits"], iterations=3))
+    common = ["train", "--dataset", "digits", "--limit", 12, "--hold-out", 4, "--epochs", 1, "--output", tmp_path]
+    neuroae(*common, *words)
+    model, notes = load_pretrained(tmp_path)
+    assert type(model).__name__ == kind
+    assert notes["run"]["method"] == words[1]
+    assert notes["scores"][0]["ensemble"] == (10 if kind in ("Defense", "DropoutResNet32") else 1)
+    if isinstance(model, Defense):
+        assert (model.decoder.resize, model.decoder.conv1.kernel_size) == (True, (3, 3))
+    neuroae(*common, *words)  # the finished folder is the same training's
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--classifier", "dropout-resnet32"], "--classifier is dropout-resnet32, which has no defense"),
+        (["--front-end", "gaussian-blur"], "--front-end is gaussian-blur, which replaces the defense"),
+        (
+            ["--method", "plain", "--front-end", "gaussian-blur", "--classifier", "dropout-resnet32"],
+            "expected none with --classifier dropout-resnet32",
+        ),
+        (["--method", "plain", "--classifier", "efficientnet-b0"], "in_channels is 1, expected 3"),
+    ],
+    ids=["dropout", "front end", "both", "gray images"],
+)
+def test_parts_that_do_not_go_together_are_refused(tmp_path: Path, words: list[object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        neuroae("train", "--dataset", "digits", "--epochs", 1, *words, "--output", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_checkpoints_are_as_far_apart_as_asked(tmp_path: Path) -> None:
@@ -157,6 +224,8 @@ UNUSED = {
     "beta": ("plain", ["--beta", 3]),
     "quantize": ("plain", ["--no-quantize"]),
     "decoder-epochs": ("supervised", ["--decoder-epochs", 3]),
+    "resize": ("plain", ["--resize"]),
+    "top-t ": ("trades", ["--top-t", 50]),
 }
 
 
@@ -165,7 +234,7 @@ def test_options_that_would_change_nothing_are_refused(
     tmp_path: Path, option: str, method: str, words: list[object]
 ) -> None:
     with pytest.raises(
-        ValueError, match=rf"^--{option} needs (a defense|--method unsupervised), but --method is {method}"
+        ValueError, match=rf"^--{option.strip()} needs (a defense|--method unsupervised), but --method is {method}"
     ):
         neuroae("train", "--dataset", "digits", "--method", method, *words, "--output", tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -1,5 +1,6 @@
 """The suite as an evaluation: the verdict, from memory and from a folder, resumed, and of anything that answers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import neuroae
+from neuroae.attacks.suite import EFFORTS
 from neuroae.data import ImageSet
 from neuroae.evaluation import Verdict, load_evaluation
-from neuroae.evaluation.suite import AnswersOnly, shown_epsilon, suite_attack
+from neuroae.evaluation.suite import AnswersOnly, suite_attack
+from neuroae.evaluation.verdict import shown_epsilon
 from neuroae.reports import write_report
 
 EPSILON = 0.1
@@ -143,3 +146,34 @@ def test_a_function_is_a_module_without_a_gradient() -> None:
 @pytest.mark.parametrize(("epsilon", "text"), [(8 / 255, "8/255"), (0.1, "0.1"), (0.5, "0.5"), (2.0, "2")])
 def test_budgets_read_as_people_write_them(epsilon: float, text: str) -> None:
     assert shown_epsilon(epsilon) == text
+
+
+@pytest.mark.usefixtures("probing")
+def test_the_sanity_report_goes_by_the_stages(model: nn.Module, batch: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    judged(model, batch, folder=tmp_path)
+    checks = {check.name: check for check in write_report(tmp_path).checks}
+    gradient = checks["gradients agree with differences of the loss"]
+    assert gradient.verdict == "warn"
+    assert "gradients are zero" in gradient.finding
+    assert "most images fell to straight-through, margin" in gradient.finding
+    assert checks["gradients of independent draws agree"].measured
+    assert checks["an iterative attack is no weaker than a single step"].measured
+    assert "straight-through" in checks["accuracy falls with epsilon"].finding
+    assert checks["a larger budget changes nothing"].finding.startswith("not measured")  # in the quick suite
+
+
+def test_a_larger_budget_is_judged(
+    batch: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network with a gradient, attacked so briefly that more steps fool more images."""
+    monkeypatch.setattr("neuroae.evaluation.run.probe_evaluation", lambda *_: None)
+    monkeypatch.setitem(EFFORTS, "quick", replace(EFFORTS["quick"], steps=1, targets=0, queries=1, factor=20))
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 5)).eval()
+    images = batch[0]
+    verdict = judged(network, (images, network(images).argmax(1)), folder=tmp_path, epsilon=0.02)
+    (check,) = (each for each in write_report(tmp_path).checks if each.name == "a larger budget changes nothing")
+    stood, taken = check.numbers["stood"], check.numbers["taken"]
+    assert verdict.larger_budgets.startswith(f"Of {stood} images that stood in the end, more steps took ")
+    assert check.verdict == ("fail" if taken else "pass")
+    assert taken == sum(stage.fooled for stage in verdict.stages if stage.name.startswith("larger budget"))

@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
-from gallery.defenses import GALLERY
-from gallery.judge import EPSILONS, first_images, judge
+from gallery.defenses import GALLERY, Broken
+from gallery.judge import EPSILONS, Judged, first_images, judge
 from neuroae.attacks.suite import EFFORTS
-from neuroae.utils.files import replacing, save_json
+from neuroae.data import ImageSet
+from neuroae.evaluation.folder import slug
+from neuroae.evaluation.statistics import clopper_pearson
+from neuroae.utils.files import load_json, replacing, save_json
 from neuroae.utils.markdown import table
 from neuroae.utils.versions import versions
 
@@ -37,12 +40,14 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="Folder with CIFAR-10.")],
     images: Annotated[int, typer.Option(min=1, help="Test images, from the front.")] = 40,
     output: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("results/gallery"),
+    work: Annotated[Path, typer.Option(help="Folder for unfinished work.")] = Path("runs/gallery"),
 ) -> None:
     """Judge every defense of the gallery by both suites."""
     rows, numbers = [], {}
     for name, broken in GALLERY.items():
         data = first_images(broken.dataset, images, data_dir)
-        quick, standard = (judge(broken, data, suite) for suite in ("quick", "standard"))
+        files = (work / f"{slug(name)}-{suite}-{images}.json" for suite in EFFORTS)
+        standard, quick = (resumed(file, broken, data, suite) for file, suite in zip(files, EFFORTS, strict=True))
         numbers[name] = {"quick": vars(quick), "standard": vars(standard), "allowed": broken.allowed}
         rows.append(
             (
@@ -59,9 +64,18 @@ def main(
         print(table(COLUMNS, rows[-1:]))
     settings = {"epsilons": EPSILONS, "images": images, "suites": list(EFFORTS), "versions": versions()}
     save_json(output / "results.json", settings | {"defenses": numbers})
+    none, one = (" to ".join(f"{end:.1%}" for end in clopper_pearson(left, images)) for left in (0, 1))
+    intervals = f"Of {images} images, none left has the 95% interval {none}, and one left {one}."
     command = f"Made by `PYTHONPATH=tests python -m gallery --data-dir DIR --images {images}`."
     with replacing(output / "README.md") as temporary:
-        temporary.write_text("\n".join((TITLE, table(COLUMNS, rows), "", command, "")), encoding="utf-8")
+        temporary.write_text("\n".join((TITLE, table(COLUMNS, rows), "", intervals, command, "")), encoding="utf-8")
+
+
+def resumed(path: Path, broken: Broken, data: ImageSet, suite: str) -> Judged:
+    """Returns what a run that was stopped found already, or judges the defense and keeps that in the file."""
+    if not path.exists():
+        save_json(path, vars(judge(broken, data, suite)))
+    return Judged(**load_json(path))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A short training in one process or several: parallel_run.py FILE IMAGES writes the weights to FILE.
+"""A short training in one process or several: parallel_run.py FILE IMAGES METHOD writes the weights to FILE.
 
 Batch normalization is frozen and the learning rate constant, so that the number of processes makes no difference.
 """
@@ -13,7 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from models import small_defense
 from neuroae import Decoder, Defense, resnet32
 from neuroae.data import ImageSet
-from neuroae.training import TrainingSettings, train_supervised
+from neuroae.training import TrainingSettings, train_adversarial, train_supervised
 from neuroae.utils import distributed
 from neuroae.utils.files import save_tensors
 
@@ -43,14 +43,17 @@ def untrained(images: int) -> tuple[Defense, ImageSet]:
     return model, ImageSet("random", pixels, torch.arange(images) % 10, torch.arange(images), classes)
 
 
-def main(path: Path, images: int) -> None:
+def main(path: Path, images: int, method: str = "supervised") -> None:
     with distributed.group(torch.device("cpu")):
         model, data = untrained(images)
-        history = train_supervised(model, data, SETTINGS)
+        if method == "supervised":
+            history = train_supervised(model, data, SETTINGS)
+        else:
+            history = train_adversarial(model.classifier, data, SETTINGS, method)  # type: ignore[arg-type]
         if distributed.is_first():
             notes = {"losses": [epoch.loss for epoch in history], "processes": distributed.world_size()}
             save_tensors(path, model.state_dict(), notes)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -34,7 +34,8 @@ def test_the_presets_of_the_papers_data_sets_are_the_papers() -> None:
     # As published with CIFAR-10's and ImageNet's models.
     assert (cifar10.mean, cifar10.std) == ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
     assert (imagenette.mean, imagenette.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert PRESETS["image-folder"] == imagenette
+    assert (cifar10.classifier, imagenette.classifier) == ("resnet32", "efficientnet-b0")
+    assert PRESETS["image-folder"] == replace(imagenette, classifier="resnet32")
 
 
 def test_a_defense_has_the_settings_of_its_preset_and_the_size_of_its_atoms() -> None:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import oracle
-from neuroae import SparseCode, SparseConvTranspose2d
+from dictionaries import unit_atoms
+from neuroae import SparseCode, SparseConvTranspose2d, SparseEncoder
+from neuroae.nn.convolutions import DENSE_SHARES, is_dense
 from strategies import random_code
 
 GEOMETRIES: dict[str, dict[str, Any]] = {
@@ -195,3 +197,56 @@ def test_shapes_without_memory() -> None:
     layer = SparseConvTranspose2d(30, 8, 3, device="meta")
     index, value, count = (tensor.to("meta") for tensor in random_code((3, 4, 6, 9), 30, torch.Generator()))
     assert layer(SparseCode(index, value, value, count, atoms=30)).shape == (3, 8, 6, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_dense_and_sparse_computation_agree(code: SparseCode, dtype: torch.dtype) -> None:
+    """A code says how many survivors to expect; where they are many, the dense product computes it."""
+    layer = SparseConvTranspose2d(30, 8, 4, 2)
+    towards = torch.randn(3, 8, 10, 14)
+    results = []
+    for survivors in (None, 1.0, 29.0):
+        value = code.value.detach().requires_grad_()
+        expecting = SparseCode(code.index, value, code.projection, code.count, code.atoms, survivors=survivors)
+        assert is_dense(expecting, dtype) == (survivors == 29)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            # Rounded values may lie on the other side of a ReLU.
+            output = layer(expecting, relu=dtype == torch.float32)
+        assert output.dtype == dtype
+        results.append([output.float(), *torch.autograd.grad(output.float(), [value, *layer.parameters()], towards)])
+    is_used = code.index >= 0
+    for sparse, unknown, dense in zip(results[1], results[0], results[2], strict=True):
+        assert torch.equal(sparse, unknown)
+        tolerance = (1e-5 if dtype == torch.float32 else 2e-2) * float(sparse.detach().abs().max())
+        one, other = (part[is_used] if part.shape == is_used.shape else part for part in (sparse, dense))
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("top_t", "p", "dense"), [(50, 0.95, False), (500, 0.95, False), (50, 0, False), (10, 0.75, False), (500, 0, True)]
+)
+def test_the_encoders_settings_decide_how_codes_are_computed(top_t: int, p: float, dense: bool) -> None:
+    encoder = SparseEncoder(unit_atoms(500, 3, 4), stride=2, top_t=top_t, dropout_p=p)
+    images = torch.rand(2, 3, 8, 8)
+    for code in (encoder.encode(images), encoder.select(images).draw(0, count=2)):
+        assert code.survivors == pytest.approx(top_t * (1 - p))
+        for dtype in (torch.float32, torch.bfloat16):
+            assert is_dense(code, dtype) == dense
+
+
+@pytest.mark.parametrize("surrogate", ["smooth", "selection"])
+def test_the_gradient_of_a_dense_code_is_that_of_a_sparse_one(surrogate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without dropout and top T, all the way to the images."""
+    encoder = SparseEncoder(unit_atoms(12, 1, 4), stride=2, top_t=9, dropout_p=0.0, surrogate=surrogate)
+    layer = SparseConvTranspose2d(12, 8, 4, 2)
+    gradients = []
+    for share in (0.3, 1.0):
+        monkeypatch.setitem(DENSE_SHARES, torch.float32, share)
+        torch.manual_seed(0)
+        images = torch.rand(2, 1, 8, 8, requires_grad=True)
+        code = encoder.encode(images, seed=0)
+        assert is_dense(code, torch.float32) == (share == 0.3)
+        output = layer(code, relu=True)
+        gradients.append(torch.autograd.grad(output, images, torch.randn_like(output))[0])
+    assert float(gradients[0].abs().max()) > 0
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5 * float(gradients[0].abs().max()))

@@ -1,6 +1,7 @@
-"""Attacks that only the experiments use: snapshots of one run, and ablations of the selection gradient."""
+"""Attacks that only the experiments use: snapshots of one run, ablations of a gradient, shared transfers."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ from torch import nn
 
 from models import random_images, small_defense
 from neuroae.attacks import Perturbed, PGDSettings
-from neuroae.evaluation import Attack, Scoring
+from neuroae.evaluation import Attack, Scoring, attacks_from
 from neuroae.evaluation.scoring import Block
 from neuroae.nn.encoder import SELECTION
-from results.attacks import FixedCut, StraightThrough, ablate, snapshots
+from results.attacks import FixedCut, StraightThrough, ablate, share_transfers, snapshots
 
 SETTINGS = PGDSettings(steps=5, realizations=2, momentum=0.75)
 
@@ -73,3 +74,48 @@ def test_an_ablated_defense_answers_alike_and_sends_another_gradient(kind: type)
         gradients += torch.autograd.grad(nn.functional.cross_entropy(logits, labels), leaf)
     assert gradients[1].abs().max() > 0
     assert not torch.allclose(gradients[0], gradients[1])
+
+
+def test_a_shared_transfer_is_crafted_once_for_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, block, scoring = small_defense(), Block(*random_images(4)), Scoring(2)
+    transfers = attacks_from(source, SETTINGS, transfer="somewhere", modes=["w-nfga-smooth", "w-aiga"])
+    white_box = attacks_from(source, SETTINGS, ["w-nfga-smooth"])
+    shared = share_transfers([*transfers, *white_box], tmp_path)
+    assert [type(each).__name__ for each in shared] == ["SharedTransfer", "SharedTransfer", "Attack"]
+    expected = [each.craft(small_defense(), block, scoring) for each in transfers]
+    assert [each.identity() for each in shared[:2]] == [each.identity() for each in transfers]
+    first = [each.craft(small_defense(), block, scoring) for each in shared[:2]]
+    calls: list[object] = []
+    monkeypatch.setattr(Attack, "craft", lambda *arguments: calls.append(arguments))
+    passes: list[int] = []
+    for target in (small_defense(), small_defense(dropout_p=0.0)):
+        again = [each.craft(target, block, Scoring(1), passes.append) for each in shared[:2]]
+        for one, other, original in zip(again, first, expected, strict=True):
+            assert torch.equal(one.images, original.images)
+            assert torch.equal(other.images, original.images)
+            assert one[1:3] == original[1:3]
+            assert torch.equal(one.zero, original.zero)
+    assert passes == [4 * 5 * 2] * 4
+    assert not calls
+    changed = block._replace(images=block.images.flip(-1))
+    with pytest.raises(ValueError, match="holds other images than expected"):
+        shared[0].craft(source, changed, scoring)
+
+
+def test_what_depends_on_the_attacked_model_is_not_shared(tmp_path: Path) -> None:
+    source = small_defense()
+    (several,) = attacks_from(source, replace(SETTINGS, restarts=2), ["w-aiga"], transfer="somewhere")
+    (plain,) = attacks_from(source, SETTINGS, ["w-aiga"], transfer="somewhere")
+    attacks = [several, replace(plain, targeted=True)]
+    assert share_transfers(attacks, tmp_path) == attacks
+
+
+def test_seed_and_images_have_files_of_their_own(tmp_path: Path) -> None:
+    (attack,) = share_transfers(attacks_from(small_defense(), SETTINGS, ["w-aiga"], transfer="somewhere"), tmp_path)
+    block = Block(*random_images(4))
+    paths = {
+        attack.path(part, Scoring(2, seed))  # type: ignore[attr-defined]
+        for part in (block, Block(block.images[:2], block.labels[:2], block.ids[:2]))
+        for seed in (0, 1)
+    }
+    assert len(paths) == 4

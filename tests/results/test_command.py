@@ -45,6 +45,8 @@ def test_every_experiment_has_options(name: str) -> None:
     ("arguments", "message"),
     [
         (["table2"], "No such command 'table2'"),
+        (["table3-trades", "--data-dir", "x"], "Missing option '--weights'"),
+        (["table2-no-dropout", "--data-dir", "x", "--weights", "y"], "No such option: --weights"),
         (["table6", "--data-dir", "x", "--weights", "y"], "No such option: --weights"),
         (["table6", "--data-dir", "x", "--undefended", "y"], "No such option: --undefended"),
         (["tables", "--data-dir", "x"], "No such option: --data-dir"),

@@ -55,5 +55,11 @@ def test_pictures_show_the_papers_two_attacks(tmp_path: Path) -> None:
         "W-NFGA smooth",
         "second",
     ]
+    attacks |= {"selection": AttackCase(share(9, 12))}
+    assert attacks_to_draw(load_evaluation(write_evaluation(tmp_path / "three", attacks))) == [
+        "W-NFGA smooth",
+        "second",
+        "selection",
+    ]
     others = {name: attacks[name] for name in ("clean", "W-NFGA identity")}
     assert attacks_to_draw(load_evaluation(write_evaluation(tmp_path / "none", others))) == ["W-NFGA identity"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from evaluation_folder import CLEAN_IDENTITY, AttackCase, write_evaluation
 from models import random_images
-from neuroae import Defense, resnet32
+from neuroae import Defense, DropoutResNet32, FrontEndClassifier, resnet32
 from neuroae.attacks import APGDSettings, PGDSettings, SquareSettings, eot_gradient
 from neuroae.data import ImageSet
 from neuroae.evaluation import Attack, Evaluation, Scoring
@@ -21,9 +21,12 @@ from neuroae.models import load_pretrained
 from neuroae.nn.classifiers import ResNet32
 from neuroae.reports import Report
 from neuroae.utils.files import load_json, save_tensors
+from results.entries import BEYOND, ENTRIES, LOWEST
 from results.experiments import EXPERIMENTS
-from results.inputs import SHIPPED_MODELS, load_models
-from results.tables import BEYOND, ENTRIES, LOWEST, Measured, row_named
+from results.inputs import PUBLISHED_TITLES, SHIPPED_MODELS, TRAINED_MODELS, load_models
+from results.paper import variant
+from results.queue import QUEUE
+from results.tables import Measured, row_named
 from results_data import small_cifar10_defense
 
 PAPER = PGDSettings(epsilon=8 / 255, step_size=1 / 225, steps=20, restarts=1, realizations=40, average="normalized")
@@ -36,6 +39,8 @@ TRANSFERRED = PGDSettings(realizations=1, selection=40)
 ABLATED = ("selection, fixed cut", "selection, straight-through top T")
 FOLDERS = sorted(path.parent for path in (Path(__file__).parents[2] / "results").glob("*/manifest.json"))
 Models = Mapping[str, nn.Module]
+# Trained roles whose models have no defense.
+CLASSIFIERS = ("r_fgsm", "imagenette_undefended", "imagenette_r_fgsm", "k_sparse")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +51,14 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("defense", "unsupervised", "unquantized"):
         small_cifar10_defense(quantize=name != "unquantized").save_pretrained(folder / name)
     resnet32().eval().save_pretrained(folder / "undefended")
-    save_tensors(folder / "adversarial.safetensors", resnet32().state_dict())
-    return {role: folder / role for role in SHIPPED_MODELS} | {"adversarial": folder / "adversarial.safetensors"}
+    paths = {role: folder / role for role in SHIPPED_MODELS}
+    for role in TRAINED_MODELS:
+        paths[role] = folder / ("undefended" if role in CLASSIFIERS else "defense")
+    for role in PUBLISHED_TITLES:
+        classifier = DropoutResNet32() if role == "published_dropout" else resnet32()
+        paths[role] = folder / f"{role}.safetensors"
+        save_tensors(paths[role], classifier.state_dict())
+    return paths
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +77,11 @@ def test_every_experiment_can_be_evaluated(models: Models, experiment: str) -> N
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     data = ImageSet("some", images, torch.arange(2), torch.arange(2), tuple("abcdefghij"))
     evaluation = Evaluation(models[description.attacked], data, description.attacks(models), block=description.block)
-    assert isinstance(evaluation.model, ResNet32 if "table3" in experiment or experiment == "crosscheck" else Defense)
-    assert description.num_images in (100, 200, 1000)
+    expected = FrontEndClassifier if description.attacked == "published_blur" else ResNet32
+    if description.attacked not in (*CLASSIFIERS, *PUBLISHED_TITLES, "undefended"):
+        expected = Defense
+    assert isinstance(evaluation.model, expected)
+    assert description.num_images in (100, 200, 500, 1000)
 
 
 def test_table1_is_the_white_box_both_transfers_and_the_classifier(models: Models) -> None:
@@ -106,6 +120,9 @@ def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
         ("beyond", ("defense", "unquantized")),
         ("table3-undefended", ("undefended",)),
         ("selection-unsupervised", ("unsupervised",)),
+        ("table2-no-top-t", ("no_top_t", "unsupervised", "unquantized", "no_dropout_us", "no_top_t_us")),
+        ("table4-paper", ("imagenette", "imagenette_us")),
+        ("table5-blur", ("published_blur", "unsupervised", "unquantized")),
     ],
 )
 def test_experiments_load_only_the_models_that_they_use(
@@ -115,6 +132,51 @@ def test_experiments_load_only_the_models_that_they_use(
     assert description.roles == roles
     few = {role: models[role] for role in roles}
     assert [attack.name for attack in description.attacks(few)] == list(attacks_of(models, experiment))
+
+
+def test_table2_adds_the_selection_and_transfers_from_all_four_unsupervised_defenses(models: Models) -> None:
+    attacks = attacks_of(models, "table2-no-dropout")
+    kinds = [(attack.followed_surrogate, attack.transfer) for attack in attacks.values()]
+    assert kinds == [("smooth", ""), ("autoencoder-identity", ""), ("selection", "")] + [
+        (surrogate, source)
+        for source in ("unsupervised", "unquantized", "no dropout", "no top t")
+        for surrogate in ("smooth", "autoencoder-identity")
+    ]
+    for name, attack in attacks.items():
+        if attack.followed_surrogate != "selection":
+            assert attack.settings == PAPER, name
+
+
+def test_defenses_without_dropout_get_one_draw_a_gradient() -> None:
+    model = small_cifar10_defense()
+    model.encoder.dropout_p = 0.0
+    attacks = {attack.name: attack.settings for attack in variant(model, model, small_cifar10_defense())}
+    assert {name for name, settings in attacks.items() if settings.realizations == 1} == {
+        "W-NFGA smooth",
+        "selection",
+        "W-NFGA smooth from unsupervised",
+        "W-AIGA from unsupervised",
+    }
+
+
+def test_table4_attacks_at_the_papers_budgets(models: Models) -> None:
+    for experiment, realizations in {
+        "table4-undefended": 1,
+        "table4-r-fgsm": 1,
+        "table4-selection": 2,
+        "table4-paper": 10,
+    }.items():
+        attacks = attacks_of(models, experiment)
+        budgets = [255 * attack.settings.epsilon for attack in attacks.values()]  # type: ignore[union-attr]
+        assert sorted({round(budget, 6) for budget in budgets}) == [2, 4, 8]
+        assert {attack.settings.realizations for attack in attacks.values()} == {realizations}  # type: ignore[union-attr]
+        assert EXPERIMENTS[experiment].dataset == "imagenette"
+
+
+def test_every_trained_role_is_in_the_queue_and_used() -> None:
+    used = {role for experiment in EXPERIMENTS.values() for role in experiment.roles}
+    assert used == {*SHIPPED_MODELS, *TRAINED_MODELS, *PUBLISHED_TITLES}
+    assert set(TRAINED_MODELS.values()) == {training.name for training in QUEUE}
 
 
 def test_precisions_differ_in_nothing_else(models: Models) -> None:
@@ -165,9 +227,10 @@ def test_beyond_the_paper_every_kind_of_attack_is_tried(models: Models) -> None:
 
 
 def test_weights_are_asked_for_where_they_are_read(models: Models) -> None:
-    without = {role: model for role, model in models.items() if role != "adversarial"}
+    without = {role: model for role, model in models.items() if role not in PUBLISHED_TITLES}
     needing = {"table1", "table3-adversarial", "crosscheck"}
-    assert {name for name, experiment in EXPERIMENTS.items() if "adversarial" in experiment.roles} == needing
+    needing |= {"table3-r-fgsm", "table3-trades", "table5-dropout", "table5-blur"}
+    assert {name for name, each in EXPERIMENTS.items() if PUBLISHED_TITLES.keys() & set(each.roles)} == needing
     for experiment in EXPERIMENTS.keys() - needing:
         assert attacks_of(without, experiment).keys() == attacks_of(models, experiment).keys()
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from neuroae.utils.files import save_json
-from results.tables import BEYOND, ENTRIES, Measured, read_measured, row_named
+from results.entries import BEYOND, ENTRIES
+from results.tables import Measured, read_measured, row_named
 from results_data import run
 
 
@@ -41,12 +42,12 @@ def page(results: Path) -> dict[tuple[str, str], list[str]]:
     assert result.stdout.strip() in text
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {(cells[0], cells[2]): cells for cells in rows}
+    assert len(rows) == len(ENTRIES)
+    return {(cells[0], cells[2]): cells for cells in rows if cells[0] not in ("2", "4", "5")}
 
 
 def test_every_number_that_is_measured_stands_beside_the_papers(results: Path) -> None:
     cells = page(results)
-    assert len(cells) == len(ENTRIES) - 3  # three models of Table 3 have a row "clean", two a worst case
     assert cells["1", "clean"][3:7] == ["80.06%", "80.0%", "75.0% to 85.0%", "1,000"]
     assert cells["1", "W-NFGA smooth"][3:5] == ["61.28%", "50.0%"]
     assert cells["1", "PW-T"][3:5] == ["39.53%", "40.0%"]
@@ -60,7 +61,7 @@ def worst_cases(results: Path) -> list[str]:
     """The accuracies of both: of the adversarially trained classifier, and of the defense."""
     page(results)
     lines = [line for line in (results / "README.md").read_text().splitlines() if "| worst case " in line]
-    return [line.split("|")[5].strip() for line in lines]
+    return [line.split("|")[5].strip() for line in lines if "R+FGSM" not in line and "TRADES" not in line]
 
 
 def test_the_worst_case_is_the_lowest_of_single_attacks_in_all_its_folders(results: Path) -> None:
@@ -69,8 +70,27 @@ def test_the_worst_case_is_the_lowest_of_single_attacks_in_all_its_folders(resul
     assert worst_cases(results) == ["41.0%", "40.0%"]
 
 
+def test_the_worst_case_of_a_published_classifier_needs_its_restarts(results: Path) -> None:
+    summary(results / "table3-trades", {"clean": 0.77, "PGD": 0.5, "PGD margin, 100 steps": 0.48}, {})
+
+    def row() -> str:
+        page(results)
+        lines = (results / "README.md").read_text().splitlines()
+        return next(line for line in lines if "TRADES, published" in line and "| worst case " in line)
+
+    assert "%" not in row().replace("45.79%", "")
+    for loss, accuracy in (("margin", 0.46), ("cross-entropy", 0.47)):
+        numbers = {"attack": "50 starts", "accuracy": accuracy, "images": 1000, "low": 0.4, "high": 0.5}
+        save_json(results / f"worst_case-trades-{loss}" / "results.json", {"rows": [numbers]})
+    assert "| 46.0% |" in " ".join(row().split())
+
+
 def test_what_is_not_measured_has_no_number(results: Path) -> None:
     assert page(results)["6", "PW-T, N_R 10"][3:] == ["39.38%", "", "", "", "table6"]
+    text = " ".join((results / "README.md").read_text().split())
+    waiting = text.split("Not measured yet: ")[1].split("`. ")[0]
+    assert "`table6`" in waiting
+    assert "`table1`" not in waiting
 
 
 def test_the_beginning_of_a_name_must_tell_one_row(results: Path) -> None:

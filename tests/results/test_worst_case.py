@@ -43,6 +43,11 @@ def test_command_writes_numbers_and_page_and_goes_on(tmp_path: Path, monkeypatch
     assert files == files_after
     assert files
     assert first.stdout == second.stdout
+    result = run("worst_case", *arguments, "--method", "trades", "--loss", "cross-entropy")
+    other = tmp_path / "worst_case-trades-cross-entropy" / "README.md"
+    assert result.stdout.strip() in other.read_text()
+    assert "45.79%" in other.read_text()
+    assert "--method trades --loss cross-entropy`" in other.read_text()
     numbers = load_json(tmp_path / "worst_case" / "results.json")
     assert numbers["attack"]["restarts"] == 2
     assert [row["attack"] for row in numbers["rows"]] == ["1 start", "2 starts"]

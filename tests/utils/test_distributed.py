@@ -30,15 +30,16 @@ def run(*arguments: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "images",
+    ("images", "method"),
     [
-        pytest.param(parallel_run.STEPS // 2 * parallel_run.BATCH, id="equal shares"),
-        pytest.param(17 * parallel_run.BATCH + 1, id="one image left for two processes"),
+        pytest.param(parallel_run.STEPS // 2 * parallel_run.BATCH, "supervised", id="equal shares"),
+        pytest.param(17 * parallel_run.BATCH + 1, "supervised", id="one image left for two processes"),
+        pytest.param(3 * parallel_run.BATCH + 1, "r-fgsm-at", id="from random points around the images"),
     ],
 )
-def test_two_processes_learn_what_one_does(tmp_path: Path, images: int) -> None:
-    parallel_run.main(tmp_path / "one.safetensors", images)
-    run("-m", *TORCHRUN, parallel_run.__file__, tmp_path / "two.safetensors", images)
+def test_two_processes_learn_what_one_does(tmp_path: Path, images: int, method: str) -> None:
+    parallel_run.main(tmp_path / "one.safetensors", images, method)
+    run("-m", *TORCHRUN, parallel_run.__file__, tmp_path / "two.safetensors", images, method)
     (one, alone), (two, shared) = (load_tensors(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
     assert (alone["processes"], shared["processes"]) == (1, 2)
     untrained = parallel_run.untrained(images)[0].state_dict()

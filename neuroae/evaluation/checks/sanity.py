@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from .check import Check, load_checks, merged, save_checks, unmeasured
 from .draws import BATCHES, SEVERAL_DRAWS, batch_independence, one_at_a_time, one_draw, several_draws
 from .gradients import gradient_agreement, invalid_gradients, no_agreement, selection_checks, zero_gradients
 from .outcomes import COMPARISONS, ITERATIVE, Threat, Verdicts, compare, records_of
+from .stages import suite_checks
 from .threat_model import (
     CHANCE,
     FALLS,
@@ -41,6 +42,7 @@ from .threat_model import (
     reaches_chance,
 )
 
+SUITE = "suite"  # the method of a suite in manifests
 PENDING = unmeasured(
     INPUT_RANGE,
     "experiments with the model have not run yet; other checks need them too",
@@ -63,6 +65,9 @@ def sanity_checks(results: Results) -> list[Check]:
     records = [record for group in results.records.values() for record in group]
     images = check_images(measure_images(results.folder, threats))
     checks = images + checks_from_records(records, threats, results.deterministic)
+    suites = [name for name in results.records if results.attack(name)["method"] == SUITE and results.records[name]]
+    for name in suites[-1:]:
+        checks = merged(checks, suite_checks(results.attack(name), results.records[name]))
     checks = merged(checks, earlier_checks(results.folder))
     return checks if any(check.name == INPUT_RANGE for check in checks) else [*checks, PENDING]
 
@@ -105,9 +110,13 @@ def measure_images(folder: Path, threats: list[Threat]) -> list[Measured]:
     ]
 
 
+# Methods whose images other code made.
+FROM_ELSEWHERE = ("images", "function")
+
+
 def image_tolerance(threat: Threat) -> float:
     """Returns by how much a perturbation may exceed epsilon; images from elsewhere were accepted with more."""
-    if threat.budget is None or threat.crafting["method"] != "images":
+    if threat.budget is None or threat.crafting["method"] not in FROM_ELSEWHERE:
         return TOLERANCE
     return ball_tolerance(threat.budget.epsilon)
 
@@ -156,8 +165,9 @@ def probe_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
         if BATCHES not in names:
             probes.append(probe_batches(evaluation))
         if INPUT_RANGE not in names:
-            attack = examined_attack(evaluation.attacks, results.records)
-            through_selection = any(follows_selection(one) for one in evaluation.attacks)
+            followed = [one for attack in evaluation.attacks for one in gradient_attacks(attack)]
+            attack = examined_attack(followed, results.records)
+            through_selection = any(follows_selection(one) for one in followed)
             probes += probe(evaluation.model, evaluation.data, attack, evaluation.scoring, earlier, through_selection)
     if probes:
         files = Files(Path(folder), results.manifest.get("stamp", ""))
@@ -171,6 +181,12 @@ def probe_batches(evaluation: Evaluation) -> Check:
         return one_at_a_time()
     few = evaluation.data.limited(min(COMPARED, evaluation.block))
     return batch_independence(evaluation.model, Block.of(few, evaluation.device), evaluation.scoring)
+
+
+def gradient_attacks(attack: Perturbation) -> Sequence[Perturbation]:
+    """Returns the attacks whose gradients may be examined: those of a suite's stages, or the attack itself."""
+    stages: Callable[[], Sequence[Attack]] | None = getattr(attack, "gradient_attacks", None)
+    return [attack] if stages is None else stages()
 
 
 def follows_selection(attack: Perturbation) -> bool:

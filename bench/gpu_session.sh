@@ -47,23 +47,22 @@ if [[ $device == cuda ]]; then
   part kernels 60 python -m bench.gpu_kernels --floors "$folder/floors.json" --target "$target"
   part sweep 90 python -m bench.gpu_kernels --sweep --settings cifar10
 else
-  part machine 30 python -c 'import torch, triton; print("no GPU", torch.__version__, triton.__version__)'
-  part correctness 60 env TRITON_INTERPRET=1 python -m pytest -q -p no:xdist -p no:cacheprovider tests/kernels/test_triton_checks.py
-  part attack_step 50 python -m pytest -q -p no:cacheprovider bench/test_gpu.py --benchmark-only --rounds 1 -k "eot and float32"
-  part training_step 50 python -m pytest -q -p no:cacheprovider bench/test_gpu.py --benchmark-only --rounds 1 -k "training and float32"
-  part encode 60 python -m pytest -q -p no:cacheprovider bench/test_gpu.py --benchmark-only --rounds 1 -k "encode and not Imagenette"
-  part defense 60 python -m pytest -q -p no:cacheprovider bench/test_gpu.py --benchmark-only --rounds 1 -k "(layer or cost) and float32"
-  part kernels 60 python -m bench.gpu_kernels --device cpu --settings odd --batch 2
-  part sweep 60 python -m bench.gpu_kernels --device cpu --settings odd --batch 2 --sweep
+  # One run of pytest, since loading PyTorch takes most of the time here.
+  part machine 150 python -c 'import torch, triton; print("no GPU", torch.__version__, triton.__version__)'
+  part correctness 150 env TRITON_INTERPRET=1 python -m pytest -q -p no:xdist -p no:cacheprovider tests/kernels/test_triton_checks.py
+  part benchmarks 300 python -m pytest -q -p no:cacheprovider bench/test_gpu.py --benchmark-only --rounds 1 \
+    -k "float32 and not defense or encode and not Imagenette"
+  part kernels 150 python -m bench.gpu_kernels --device cpu --settings odd --batch 2
+  part sweep 150 python -m bench.gpu_kernels --device cpu --settings odd --batch 2 --sweep
 fi
-part host_time 30 python -m bench.host_time --blocks 5
+part host_time 60 python -m bench.host_time --blocks 5
 
 # Trainings take what is left. They resume, so a longer session goes on where this one ended.
 training=(python -m neuroae train --device "$device" --output "$folder/training")
 if [[ $device == cuda && -n ${DATA:-} ]]; then
   part training 880 "${training[@]}" --dataset cifar10 --data-dir "$DATA" --precision bfloat16
 else
-  part training 60 "${training[@]}" --dataset digits --epochs 1
+  part training 150 "${training[@]}" --dataset digits --epochs 1
 fi
 echo "everything is in $folder after $SECONDS s"
 cat "$folder/summary.txt"

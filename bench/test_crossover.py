@@ -3,8 +3,6 @@
 Ratios above 1 say that the layer's choice is faster than always gathering, or than always multiplying densely.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -30,7 +28,8 @@ def action(setting: Setting, code: SparseCode, precision: str, weights: bool, de
     """Returns a forward pass and the gradient to the values, or to the weights too; None for the layer's choice."""
     layer = ours(setting).decoder.conv1
     value = code.value.detach().requires_grad_()
-    chosen = replace(code, value=value, survivors=code.survivors if dense is None else None)
+    survivors = code.survivors if dense is None else None
+    chosen = SparseCode(code.index, value, code.projection, code.count, code.atoms, survivors=survivors)
     receivers = [value, *layer.parameters()] if weights else [value]
 
     def run() -> None:

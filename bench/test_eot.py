@@ -17,12 +17,12 @@ REALIZATIONS, TIMED = 40, 4
 MOST_ROUNDS = 7
 
 
-def our_step(x: Tensor, labels: Tensor, precision: str) -> Action:
+def our_step(x: Tensor, labels: Tensor, precision: str, realizations: int = REALIZATIONS) -> Action:
     model, ids = ours(CIFAR10, x.device.type), torch.arange(len(x), device=x.device)
 
     def run() -> None:
         with autocast(precision, x.device):
-            eot_gradient(model, x, labels, realizations=REALIZATIONS, seed=0, image_ids=ids)
+            eot_gradient(model, x, labels, realizations=realizations, seed=0, image_ids=ids)
 
     return run
 

@@ -150,20 +150,22 @@ def test_eot_step(compare_on_gpu: Compare, precision: str) -> None:
     x, last = pixels(replace(CIFAR10, batch=16 if GPU == "cuda" else 1))
     labels = torch.arange(len(x), device=GPU) % 10
     default, best = eager_models()
+    realizations = REALIZATIONS if GPU == "cuda" else 2
     alternatives = {
-        "loop": published_step(default, x, labels),
-        "loop, best": in_precision(precision, published_step(best, last, labels)),
+        "loop": published_step(default, x, labels, realizations),
+        "loop, best": in_precision(precision, published_step(best, last, labels, realizations)),
     }
-    title = f"EOT gradient step, 16 images, {REALIZATIONS} realizations, {precision}"
-    compare_on_gpu(title, len(x) * REALIZATIONS, our_step(x, labels, precision), alternatives)
+    title = f"EOT gradient step, {len(x)} images, {realizations} realizations, {precision}"
+    compare_on_gpu(title, len(x) * realizations, our_step(x, labels, precision, realizations), alternatives)
 
 
+@pytest.mark.parametrize("setting", [SMALL, FULL], ids=lambda setting: f"{setting.batch}")
 @PRECISIONS
-def test_training_step(compare_on_gpu: Compare, precision: str) -> None:
+def test_training_step(compare_on_gpu: Compare, precision: str, setting: Setting) -> None:
     alternatives = {
-        "eager": eager_step(False, GPU),
-        "best": eager_step(True, GPU, precision),
-        "compiled": eager_step(True, GPU, precision, compiled),
+        "eager": eager_step(False, GPU, setting=setting),
+        "best": eager_step(True, GPU, precision, setting=setting),
+        "compiled": eager_step(True, GPU, precision, compiled, setting),
     }
-    title = f"training step, {precision}, batch {CIFAR10.batch}"
-    compare_on_gpu(title, CIFAR10.batch, our_training_step(precision, GPU), alternatives)
+    title = f"training step, {precision}, batch {setting.batch}"
+    compare_on_gpu(title, setting.batch, our_training_step(precision, GPU, setting), alternatives)

@@ -12,7 +12,7 @@ from torch import nn
 from bench.conftest import Compare
 from bench.measure import Action, interleaved, ratio
 from bench.report import Comparison, Report
-from bench.settings import CIFAR10, FASTEST, PRECISIONS, eager, images, ours
+from bench.settings import CIFAR10, FASTEST, PRECISIONS, Setting, eager, images, ours
 from neuroae.data import ImageSet
 from neuroae.training import TrainingSettings
 from neuroae.training.batches import Batch, batches
@@ -30,18 +30,18 @@ def trainable(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).requires_grad_(True).train()
 
 
-def data() -> ImageSet:
+def data(setting: Setting = CIFAR10) -> ImageSet:
     """Returns a thousand batches of the same images, so that the learning rate is that of a real training's start."""
-    pixels = (images(CIFAR10) * 255).byte().repeat(STEPS, 1, 1, 1)
+    pixels = (images(setting) * 255).byte().repeat(STEPS, 1, 1, 1)
     labels = torch.arange(len(pixels)) % 10
     return ImageSet("crops", pixels, labels, torch.arange(len(pixels)), tuple("0123456789"))
 
 
-def our_step(precision: str, device: str = "cpu") -> Action:
-    settings = TrainingSettings(precision=precision, augment=True)
+def our_step(precision: str, device: str = "cpu", setting: Setting = CIFAR10) -> Action:
+    settings = TrainingSettings(precision=precision, augment=True, batch_size=setting.batch)
     task = Supervised(trainable(ours(CIFAR10, device)))  # type: ignore[arg-type]
     state, meter = make_state(task, settings, STEPS), Meter()
-    batch = next(batches(data(), settings, "benchmark", 0, torch.device(device)))
+    batch = next(batches(data(setting), settings, "benchmark", 0, torch.device(device)))
     gradients = Gradients(task, precision)
     return lambda: step(gradients, state, batch, meter)
 
@@ -51,12 +51,13 @@ def eager_step(
     device: str = "cpu",
     precision: str = "float32",
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
+    setting: Setting = CIFAR10,
 ) -> Action:
     """Returns a training step of the dense model, which ``prepare`` may compile."""
     model = prepare(trainable(eager(CIFAR10, channels_last, device)))
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    x = images(CIFAR10).to(device).contiguous(memory_format=layout)
-    labels = torch.arange(CIFAR10.batch, device=device) % 10
+    x = images(setting).to(device).contiguous(memory_format=layout)
+    labels = torch.arange(setting.batch, device=device) % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
     def run() -> None:

@@ -19,16 +19,26 @@ from .batches import Batch
 
 # Eager steps with one shape before its graph: cuDNN tries out its algorithms, and Triton compiles its kernels.
 STEPS_BEFORE = 3
-# The modules of classes whose calls do the same every time.
-PARTS = ("neuroae.", "torch.nn.")
+# The classes whose calls do the same on the device every time, and take a seed in a tensor: ours by name, and all of
+# PyTorch's. Others may draw on the host, and a graph would repeat that draw.
+RECORDED = (
+    *(f"neuroae.training.methods.{name}" for name in ("Classification", "Supervised", "Regression")),
+    "neuroae.training.methods.FrozenAutoencoder",
+    "neuroae.nn.defense.Defense",
+    "neuroae.nn.encoder.SparseEncoder",
+    "neuroae.nn.decoder.Decoder",
+    "neuroae.nn.convolutions.SparseConvTranspose2d",
+    "neuroae.nn.convolutions.WinogradConvTranspose2d",
+    "neuroae.nn.classifiers.ResNet32",
+    "neuroae.nn.classifiers.PreActivationUnit",
+)
 
 
 class Gradients:
     """Computes a task's loss and logits of a batch, and leaves the gradients at its parameters.
 
     On a GPU, and in one process, the first shape that occurs often enough gets a graph. Other shapes, such as that of
-    an epoch's last batch, are computed eagerly. So are tasks with modules that are not ours or PyTorch's: these may do
-    other things in every call, which a graph would not repeat.
+    an epoch's last batch, are computed eagerly, and so are tasks with other modules than ``RECORDED``.
 
     Args:
         module: The task; with several processes it is wrapped, to average gradients.
@@ -107,9 +117,13 @@ class StepGraph:
 
 
 def is_repeatable(module: nn.Module) -> bool:
-    """Returns whether every call of a module does the same: its parts are ours or PyTorch's, and have no hooks."""
-    parts = list(module.modules())
-    return all(type(part).__module__.startswith(PARTS) and not is_altered(part) for part in parts)
+    """Returns whether a graph may repeat a call of the module: its parts are known, and have no hooks."""
+
+    def is_known(part: nn.Module) -> bool:
+        name = f"{type(part).__module__}.{type(part).__qualname__}"
+        return (name in RECORDED or name.startswith("torch.nn.")) and not is_altered(part)
+
+    return all(is_known(part) for part in module.modules())
 
 
 def records_graphs(device: torch.device) -> bool:

@@ -13,7 +13,7 @@ import cut_rows
 import oracle
 from dictionaries import unit_atoms
 from neuroae.kernels import reference
-from neuroae.kernels.ops import SURROGATES
+from neuroae.kernels.ops import SURROGATES, used_slots
 from strategies import Case, Code, cases, exact_cases, generators, image_shapes, pictures, with_settings
 from triton_device import MARKS, examples, run
 
@@ -99,6 +99,20 @@ def test_the_ends_of_dropout(dropout_p: float, top_t: int) -> None:
     oracle.assert_same_code(code, case, 2**32 - 1)
     if dropout_p == 0:
         assert (code[3] == top_t).all()
+
+
+@pytest.mark.parametrize("operation", ["draw", "encode"])
+def test_only_survivors_are_written(operation: str) -> None:
+    """Unused slots keep what ``tests/conftest.py`` poisons memory with: 95% of a code costs no writes."""
+    case = small_case()
+    selection = reference.select(*case.select_arguments())
+    arguments = case.draw_arguments(selection) if operation == "draw" else case.encode_arguments(0)
+    index, value, projection, count = run(operation, *arguments)
+    unused = ~used_slots(count, index.shape[-1])
+    assert unused.any()
+    assert (index[unused] == torch.iinfo(torch.int16).max - 2).all()
+    assert value[unused].isnan().all()
+    assert projection[unused].isnan().all()
 
 
 def test_a_black_image_selects_the_lowest_atoms() -> None:

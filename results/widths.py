@@ -40,7 +40,7 @@ def widths(
     images: Annotated[int, typer.Option(min=1, help="Test images of each data set.")] = 20,
     output: Output = OUTPUT,
 ) -> None:
-    """The width of the gradient through the selection, on three dictionaries."""
+    """The selection's width, on three dictionaries."""
     digits = PRESETS["digits"]
     learned = make_dictionary(digits, load_dataset("digits", "train"), 0)
     cifar10 = Defense.from_pretrained("cifar10").encoder.atoms

@@ -50,8 +50,8 @@ class OwnAttack:
             perturbed = self.function(model, images, block.labels.clone(), self.epsilon)
         perturbed = self.checked(perturbed, block)
         progress(len(block.images))
-        means = {kind: round(count / len(block.images)) for kind, count in passes.items()}
-        return without_passes(perturbed)._replace(**means)
+        gradients, forwards = (round(passes[kind] / len(block.images)) for kind in ("gradients", "forwards"))
+        return without_passes(perturbed)._replace(gradients=gradients, forwards=forwards)
 
     def checked(self, perturbed: object, block: Block) -> Tensor:
         """Returns the function's images; an error names it where they are no images within the ball."""

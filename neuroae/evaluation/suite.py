@@ -101,8 +101,13 @@ class SuiteAttack:
 
     def gradient_attacks(self) -> list[Attack]:
         """Returns the first stage that follows a gradient of the model as an attack of its own; none without one."""
-        stages = (stage for stage in self.stages if not stage.skipped and isinstance(stage.settings, GradientSettings))
-        return [Attack(stage.name, stage.model, stage.settings) for stage in islice(stages, 1)]
+        ran = (stage for stage in self.stages if not stage.skipped)
+        attacks = (
+            Attack(stage.name, stage.model, stage.settings)
+            for stage in ran
+            if isinstance(stage.settings, GradientSettings)
+        )
+        return list(islice(attacks, 1))
 
     def identity(self) -> dict[str, Any]:
         stages = [

@@ -48,7 +48,7 @@ def load_function(name: str, *arguments: str) -> Callable[..., Any]:
     except TypeError as error:
         expected = f"a function of {', '.join(arguments)}" if arguments else "a function without arguments"
         raise ValueError(f"{name} takes {', '.join(required) or 'no arguments'}, expected {expected}") from error
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 @contextmanager

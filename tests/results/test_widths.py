@@ -11,7 +11,7 @@ from results.widths import WIDTHS, encoder_of, mean_rises, rise
 
 
 def test_a_step_along_the_gradient_raises_what_it_is_the_gradient_of() -> None:
-    preset = replace(PRESETS["digits"], top_t=6)
+    preset = replace(PRESETS["digits"], top_t=6, epsilon=0.05)
     atoms, images = unit_atoms(40, 1, 4), torch.rand(2, 1, 8, 8)
     rises = mean_rises(preset, atoms, images)
     assert list(rises) == [*(f"{width:g}" for width in WIDTHS), "W-NFGA"]

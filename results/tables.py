@@ -181,7 +181,7 @@ def worst_of_all(output: Output = OUTPUT) -> None:
 
 
 def worst_of_1000(output: Output = OUTPUT) -> None:
-    """The worst of each image over Table 1 and the selection, with more steps and realizations too."""
+    """The worst of each image over Table 1 and selection."""
     write_worst(output, "worst_of_1000", ("table1", "selection", "selection-more"))
 
 

@@ -50,8 +50,9 @@ else
   # One run of pytest, since loading PyTorch takes most of the time here.
   part machine 150 python -c 'import torch, triton; print("no GPU", torch.__version__, triton.__version__)'
   part correctness 150 env TRITON_INTERPRET=1 python -m pytest -q -p no:xdist -p no:cacheprovider tests/kernels/test_triton_checks.py
-  part benchmarks 300 python -m pytest -q -p no:cacheprovider bench/test_gpu.py --benchmark-only --rounds 1 \
-    -k "float32 and not defense or encode and not Imagenette"
+  part benchmarks 300 python -m pytest -q -p no:cacheprovider --benchmark-only --rounds 1 \
+    "bench/test_gpu.py::test_encode[CIFAR-10 2]" "bench/test_gpu.py::test_first_layer[float32]" \
+    "bench/test_gpu.py::test_eot_step[float32]" "bench/test_gpu.py::test_training_step[float32-2]"
   part kernels 150 python -m bench.gpu_kernels --device cpu --settings odd --batch 2
   part sweep 150 python -m bench.gpu_kernels --device cpu --settings odd --batch 2 --sweep
 fi

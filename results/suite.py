@@ -30,8 +30,8 @@ AUTOATTACK_NOTE = """\
 The PGD adversarially trained ResNet-32 whose weights were published with the paper, the first {images:,} test images
 of CIFAR-10, epsilon 8/255. AutoAttack is the version "standard" of Croce and Hein (2020), put together from
 torchattacks' APGD, targeted APGD, targeted FAB and Square with the published 100 steps and 5,000 queries;
-torchattacks' own default is 10 steps. Passes are means over all images, those included that were wrong already. A
-gradient pass includes its forward pass. Seconds are those of crafting and scoring on {threads} threads.
+torchattacks' own default is 10 steps. The two disagree on {apart} of the images. Passes are means over all images,
+those included that were wrong already; a gradient pass includes its forward pass.
 
 Made by `python -m results autoattack --data-dir DIR --weights FILE`; `report.html` holds the evaluation in full."""
 
@@ -98,9 +98,12 @@ def write_autoattack(folder: Path, verdict: Verdict) -> None:
     """
     results = verdict.results
     rows = [comparison_row(results, name) for name in attack_names(results)]
-    columns = ("attack", "left", "accuracy", "95% interval", "gradient passes", "forward passes", "seconds")
-    identity = results.manifest["identity"]
-    note = AUTOATTACK_NOTE.format(images=verdict.images, threads=identity["threads"])
+    columns = ("attack", "left", "accuracy", "95% interval", "gradient passes", "forward passes")
+    first, second = (
+        [record.vote == record.label for record in results.records[name]] for name in attack_names(results)
+    )
+    apart = sum(one != other for one, other in zip(first, second, strict=True))
+    note = AUTOATTACK_NOTE.format(images=verdict.images, apart=apart)
     parts = [table(columns, rows), note, verdict.table()]
     write_results(folder, "The suite beside AutoAttack", parts)
 
@@ -115,5 +118,4 @@ def comparison_row(results: Results, name: str) -> tuple[str, ...]:
         f"{accuracy.value:.1%}",
         interval_cell(*accuracy.interval()),
         *(f"{mean:,.0f}" for mean in passes),
-        f"{results.seconds[name]:,.0f}",
     )

@@ -383,6 +383,9 @@ def run_suite(
     gradients, forwards = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
     zero, invalid = torch.zeros_like(labels), torch.zeros_like(labels)
     margins, losses = [margin.clone()], {}
+    # Images that leave take no passes of later stages, which count as made.
+    remaining = [sum(stage.passes for stage in stages[number:]) for number in range(len(stages) + 1)]
+    progress(remaining[0] * int((left == 0).sum()))
     for number, stage in enumerate(stages):
         rows = (left < 0).nonzero().flatten()
         if len(rows) and not stage.skipped and stage.target < order.shape[1] + 1:
@@ -395,6 +398,7 @@ def run_suite(
             margin[rows] = torch.where(better, new.margin, old.margin)
             best[rows[better]] = shown[better]
             left[rows[torch.where(better, new.fooled, old.fooled)]] = number + 1
+            progress(remaining[number + 1] * int((left[rows] > 0).sum()))
             gradients[number, rows.cpu()] = attempt.gradients
             forwards[number, rows.cpu()] = attempt.forwards + draws * (2 if draws > 1 else 1)
             zero[rows] += attempt.zero

@@ -171,3 +171,12 @@ def test_targets_that_do_not_exist_are_passed_by() -> None:
     outcome = run_suite(model, images, labels % 2, stages, seed=0, image_ids=ids, draws=1, scoring_draws=1)
     names = [stage.name for stage in stages]
     assert outcome.gradients[names.index("APGD, targeted 2")].sum() == 0
+
+
+def test_images_that_leave_move_the_progress_to_their_end() -> None:
+    model = network()
+    images, labels, ids = batch()
+    stages, passes = stages_of(model), []
+    run_suite(model, images, labels, stages, seed=0, image_ids=ids, draws=1, scoring_draws=10, progress=passes.append)
+    total = sum(stage.passes for stage in stages) * len(images)
+    assert 0.8 * total <= sum(passes) <= 1.1 * total

@@ -37,6 +37,7 @@ from triton.runtime.jit import create_function_from_signature
 
 from bench.gpu_code import RATES, Cost, MachineCode, Trips, cost, disassemble
 from bench.gpu_launches import SETTINGS, Workload, launches, meta_workload
+from neuroae.kernels.triton import tiles
 from neuroae.kernels.triton.launch import Launch
 
 TRIPS_FILE = Path(__file__).with_name("gpu_trips.json")
@@ -156,9 +157,10 @@ def compile_launch(launch: Launch, target: str) -> Any:
 
 def measure(target: str, setting: str) -> list[Row]:
     """Compiles the kernels of one setting for one target."""
+    tiles.THREADS = 64 if target == "gfx942" else 32
     rows = []
     workload = meta_workload(SETTINGS[setting])
-    trips = json.loads(TRIPS_FILE.read_text()).get(setting)
+    trips = json.loads(TRIPS_FILE.read_text()).get(setting, {})
     for name, launch in launches(workload):
         compiled = compile_launch(launch, target)
         shared = compiled.metadata.shared
@@ -169,7 +171,7 @@ def measure(target: str, setting: str) -> list[Row]:
         else:
             registers, spill = nvidia_usage(compiled.asm["cubin"])
             resident, limit = MULTIPROCESSORS[target].resident_warps(launch.num_warps, registers, shared)
-            if trips is not None:
+            if name in trips:
                 work = measure_work(disassemble(compiled.asm["cubin"]), launch, trips[name], workload)
         rows.append(Row(target, setting, name, launch.num_warps, registers, spill, shared, resident, limit, work))
     return rows

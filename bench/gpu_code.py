@@ -28,43 +28,54 @@ TARGET = re.compile(r"`\(([^)]*)\)")
 
 KERNELS = Path(neuroae.kernels.triton.__file__).parent
 
-# How often the body of each loop runs in a program, on average, by ``loop_name``.
+# How often the body of each loop and branch runs in a program, on average, by name.
 Trips = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class SourceLoop:
-    """A loop of a kernel's source.
+class Block:
+    """A loop or a branch of a kernel's source.
 
     Attributes:
-        name: File, function and header, such as "steps.py threshold: while tl.max(high - low) > 1".
+        name: File, function and header, such as "steps.py project: for first in range(0, PIXELS, PIXEL_SLICE)".
         node: Its syntax tree.
     """
 
     name: str
-    node: ast.For | ast.While
+    node: ast.For | ast.While | ast.If
+
+    def is_around(self, line: int) -> bool:
+        """Returns whether a line is in the body."""
+        return self.node.body[0].lineno <= line <= (self.node.body[-1].end_lineno or 0)
 
 
 @functools.cache
-def source_loops(file: Path) -> list[SourceLoop]:
-    """Returns the loops of a file. Those that share their function and header are numbered from the second on."""
+def source_blocks(file: Path) -> list[Block]:
+    """Returns the loops and branches of a file. Those with the same function and header are numbered from 2 on."""
     text = file.read_text()
     lines = text.splitlines()
     names: Counter[str] = Counter()
-    loops = []
+    blocks = []
     for function in ast.parse(text).body:
         for node in ast.walk(function):
-            if isinstance(function, ast.FunctionDef) and isinstance(node, ast.For | ast.While):
+            if isinstance(function, ast.FunctionDef) and isinstance(node, ast.For | ast.While | ast.If):
                 name = f"{file.name} {function.name}: {lines[node.lineno - 1].strip().rstrip(':')}"
                 names[name] += 1
                 number = f" ({names[name]})" if names[name] > 1 else ""
-                loops.append(SourceLoop(name + number, node))
-    return loops
+                blocks.append(Block(name + number, node))
+    return blocks
 
 
 def loop_name(file: Path, line: int) -> str:
     """Returns the name of the loop whose header is at this line."""
-    return next(loop.name for loop in source_loops(file) if loop.node.lineno == line)
+    return next(block.name for block in source_blocks(file) if block.node.lineno == line)
+
+
+@functools.cache
+def branches_around(file: Path, line: int) -> list[str]:
+    """Returns the names of the branches whose body holds this line."""
+    blocks = source_blocks(file) if file.exists() else []
+    return [block.name for block in blocks if isinstance(block.node, ast.If) and block.is_around(line)]
 
 
 @dataclass(frozen=True)
@@ -120,12 +131,11 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop from instruction ``first`` to ``last``, the branch back; ``site`` is where its function is called."""
+    """A loop from instruction ``first`` to ``last``, the branch back."""
 
     first: int
     last: int
     name: str
-    site: tuple[tuple[str, int], ...]
 
     def __contains__(self, place: int) -> bool:
         return self.first <= place <= self.last
@@ -151,8 +161,10 @@ class MachineCode:
             elif match := LABEL.match(row):
                 self.labels[match[1]] = len(self.instructions)
             elif match := INSTRUCTION.match(row):
-                target = TARGET.search(match[2])
-                self.instructions.append(Instruction(match[1], target[1] if target else None, tuple(lines)))
+                opcode, operands = match.groups()
+                target = TARGET.search(operands)
+                name = target[1] if target else None
+                self.instructions.append(Instruction(opcode, name, tuple(lines)))
                 is_complete = True
 
     @functools.cached_property
@@ -165,11 +177,12 @@ class MachineCode:
 
     @functools.cached_property
     def length(self) -> int:
-        """The number of instructions before the first subroutine and before the padding at the end."""
-        end = min((part.start for part in self.subroutines.values()), default=len(self.instructions))
-        while end and self.instructions[end - 1].family in ("NOP", "BRA"):
-            end -= 1
-        return end
+        """The number of instructions up to the last exit.
+
+        Behind it are subroutines, and code for warps whose threads are not together, which never runs: the kernels'
+        branches take all threads of a warp.
+        """
+        return 1 + max(place for place, instruction in enumerate(self.instructions) if instruction.opcode == "EXIT")
 
     @functools.cached_property
     def loops(self) -> list[Loop]:
@@ -181,26 +194,27 @@ class MachineCode:
                 ends[start] = place
         loops = []
         for first, last in ends.items():
-            (file, line), *site = self.instructions[last].lines
-            loops.append(Loop(first, last, loop_name(KERNELS / file, line), tuple(site)))
+            file, line = self.instructions[last].lines[0]
+            loops.append(Loop(first, last, loop_name(KERNELS / file, line)))
         return sorted(loops, key=lambda loop: loop.last - loop.first)
 
     def innermost(self, place: int) -> Loop | None:
         return next((loop for loop in self.loops if place in loop), None)
 
     def weights(self, trips: Trips) -> list[float]:
-        """Returns how often each instruction runs in a warp, taking every branch but those back.
+        """Returns how often each instruction runs in a warp.
 
         Raises:
-            KeyError: A loop has no number of trips.
+            KeyError: A loop or branch has not been counted.
         """
-        sites: dict[str, set[object]] = {}
-        for loop in self.loops:
-            sites.setdefault(loop.name, set()).add(loop.site)
+        copies = Counter(loop.name for loop in self.loops)
         weights = []
         for place in range(self.length):
             loop = self.innermost(place)
-            weights.append(1.0 if loop is None else trips[loop.name] / len(sites[loop.name]))
+            weight = 1.0 if loop is None else trips[loop.name] / copies[loop.name]
+            for file, line in self.instructions[place].lines:
+                weight = min(weight, *(trips[name] for name in branches_around(KERNELS / file, line)), weight)
+            weights.append(weight)
         calls = dict.fromkeys(self.subroutines, 0.0)
         for place, weight in enumerate(weights):
             target = self.instructions[place].target
@@ -209,7 +223,8 @@ class MachineCode:
         starts = sorted((part.start, name) for name, part in self.subroutines.items())
         for place in range(self.length, len(self.instructions)):
             position = bisect.bisect_right(starts, (place, "\uffff")) - 1
-            is_padding = self.instructions[place].family == "NOP"
+            instruction = self.instructions[place]
+            is_padding = instruction.family == "NOP" or self.labels.get(instruction.target or "") == place
             weights.append(0.0 if position < 0 or is_padding else calls[starts[position][1]])
         return weights
 

@@ -20,7 +20,7 @@ from neuroae.kernels.triton.launch import Launch
 from neuroae.kernels.triton.occurrences import count_launch, group_by_atom, place_launch
 from neuroae.kernels.triton.select import select_launches
 from neuroae.kernels.triton.selection_backward import selection_backward_launches
-from neuroae.kernels.triton.tiles import fits_registers
+from neuroae.kernels.triton.tiles import fits_fused, fits_registers
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def launches(workload: Workload) -> Iterator[tuple[str, Launch]]:
 
     yield "check of the images", range_launch(images)
     selection_launches = select_launches(images, atoms, encoded[0], encoded[2], setting.stride)
-    if fits_registers(setting.num_atoms):
+    if fits_fused(setting.num_atoms):
         yield (
             "encode",
             encode_launch(
@@ -111,6 +111,7 @@ def launches(workload: Workload) -> Iterator[tuple[str, Launch]]:
                 signed=True,
             ),
         )
+    if fits_registers(setting.num_atoms):
         yield "select", next(selection_launches)
     else:
         yield "select: projections", next(selection_launches)
@@ -138,7 +139,7 @@ def launches(workload: Workload) -> Iterator[tuple[str, Launch]]:
             ),
         )
     grad_code = workload.empty(batch, patches_h, patches_w, setting.num_atoms)
-    *_, cut, back_projection, fold = selection_backward_launches(
+    *cuts, back_projection, fold = selection_backward_launches(
         grad_code,
         images,
         (atoms, *levels),
@@ -149,7 +150,9 @@ def launches(workload: Workload) -> Iterator[tuple[str, Launch]]:
         quantize=True,
         signed=True,
     )
-    yield "selection_backward: cut", cut
+    for launch in cuts if fits_registers(setting.num_atoms) else cuts[-1:]:
+        name = launch.kernel.__name__.removesuffix("_kernel").replace("_", " ")
+        yield f"selection_backward: {name}", launch
     yield "selection_backward: back projection", back_projection
     yield "selection_backward: fold", fold
     for dtype in (torch.float32, torch.bfloat16):

@@ -5,7 +5,7 @@
 
 Each kernel runs some of its programs on the data of the setting: the test images of CIFAR-10 with the dictionary of
 the shipped model if DIR holds them, else parts of scikit-learn's sample photographs. The file holds, for each setting,
-kernel and loop, the executions of the loop's body in a program, averaged over the programs.
+kernel, loop and branch, the executions of its body in a program, averaged over the programs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from triton.runtime.interpreter import interpreter_builder
 
-from bench.gpu_code import KERNELS, source_loops
+from bench.gpu_code import KERNELS, source_blocks
 from bench.gpu_launches import BATCH, SETTINGS, Setting, Workload, launches
 from bench.settings import crops
 from neuroae import Defense
@@ -33,7 +33,7 @@ from neuroae.kernels import is_interpreting, reference
 from neuroae.kernels.triton.launch import Launch
 
 PROGRAMS = 12
-COUNTED = ("cifar10", "imagenette")
+COUNTED = ("cifar10",)
 FILE = Path(__file__).with_suffix(".json")
 
 
@@ -90,25 +90,25 @@ def run_programs(launch: Launch) -> dict[str, dict[int, float]]:
     return {file: {line: n / programs for line, n in counts.items()} for file, counts in lines.items()}
 
 
-def body_runs(loop: ast.For | ast.While, lines: Mapping[int, float]) -> float:
-    """Returns how often the body of a loop runs, from the events of the lines of its file.
+def body_runs(block: ast.For | ast.While | ast.If, lines: Mapping[int, float]) -> float:
+    """Returns how often the body of a loop or branch runs, from the events of the lines of its file.
 
     A statement over several lines has several events, so a statement on one line is counted. The line of an inner
     loop's header has one event for each run of the inner body, and one when the inner loop ends.
     """
-    for statement in loop.body:
+    for statement in block.body:
         if isinstance(statement, ast.For | ast.While):
             return lines.get(statement.lineno, 0.0) - body_runs(statement, lines)
         if statement.lineno == statement.end_lineno:
             return lines.get(statement.lineno, 0.0)
-    raise ValueError(f"the loop at line {loop.lineno} has no statement whose runs can be counted")
+    raise ValueError(f"the block at line {block.lineno} has no statement whose runs can be counted")
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m bench.gpu_trips", description="Trips of the kernels' loops")
     parser.add_argument("--data", type=Path, help="the folder with cifar-10-batches-bin")
     parser.add_argument("--kernels", nargs="+", metavar="WORD", help="kernels whose name starts with one of these")
-    parser.add_argument("--settings", nargs="+", choices=COUNTED, default=COUNTED, help="default: %(default)s")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=COUNTED, help="default: %(default)s")
     options = parser.parse_args(arguments)
     if not is_interpreting():
         parser.error("set TRITON_INTERPRET=1: kernels run in Triton's interpreter")
@@ -118,10 +118,9 @@ def main(arguments: list[str] | None = None) -> None:
             if name.startswith(tuple(options.kernels or ("",))):
                 runs = run_programs(launch)
                 rows = {
-                    loop.name: round(body_runs(loop.node, lines), 2)
+                    block.name: round(body_runs(block.node, lines), 3)
                     for file, lines in runs.items()
-                    for loop in source_loops(KERNELS / file)
-                    if loop.node.lineno in lines
+                    for block in source_blocks(KERNELS / file)
                 }
                 table.setdefault(setting, {})[name] = rows
                 print(setting, name, rows, flush=True)

@@ -31,16 +31,18 @@ def draw_words(group, patch, realization, image_id, seed):
 
 
 @triton.jit
-def all_survivors(patch, realization, image_id, seed, drop_threshold, ATOM_TILE: tl.constexpr):
-    """Returns which of atoms 0 .. ATOM_TILE - 1 survive dropout, (patches, ATOM_TILE).
+def lane_survivors(patch, realization, image_id, seed, drop_threshold, ATOM_TILE: tl.constexpr):
+    """Returns 1 for the atoms that survive dropout and 0 for others, in the shape of ``search.py``, (1, W, warps, 32).
 
-    ``patch`` and ``image_id`` are (patches, 1). One call of Philox serves four atoms.
+    ``patch`` and ``image_id`` are (1, 1, warps, 1). One call of Philox serves four atoms.
     """
-    group = tl.arange(0, ATOM_TILE // 4)[None, :]
+    GROUPS: tl.constexpr = ATOM_TILE // 128
+    group = tl.arange(0, GROUPS)[None, :, None, None] + tl.arange(0, 32)[None, None, None, :] * GROUPS
     w0, w1, w2, w3 = draw_words(group, patch, realization, image_id, seed)
-    even = tl.interleave((w0 >= drop_threshold).to(tl.int8), (w2 >= drop_threshold).to(tl.int8))
-    odd = tl.interleave((w1 >= drop_threshold).to(tl.int8), (w3 >= drop_threshold).to(tl.int8))
-    return tl.interleave(even, odd) != 0
+    even = tl.join((w0 >= drop_threshold).to(tl.int32), (w2 >= drop_threshold).to(tl.int32))
+    odd = tl.join((w1 >= drop_threshold).to(tl.int32), (w3 >= drop_threshold).to(tl.int32))
+    words = tl.permute(tl.join(even, odd), (0, 1, 4, 5, 2, 3))
+    return tl.reshape(words, (1, ATOM_TILE // 32, w0.shape[2], 32))
 
 
 @triton.jit

@@ -6,6 +6,7 @@ So memory does not grow with the batch, and each kernel only reads what an earli
 """
 
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import Any
 
 import triton
@@ -13,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import ops
-from . import tiles
+from . import search, tiles
 from .checks import check_images
 from .launch import Launch
 from .steps import (
@@ -24,9 +25,9 @@ from .steps import (
     next_slots,
     patch_origins,
     project,
+    project_all,
     row_count,
     row_reach,
-    top_t,
     widest_interval,
 )
 
@@ -49,20 +50,73 @@ def select_kernel(
     PATCH: tl.constexpr,
     STRIDE: tl.constexpr,
     TOP_T: tl.constexpr,
+    FIRST: tl.constexpr,
     PATCH_TILE: tl.constexpr,
     ATOM_TILE: tl.constexpr,
     PIXEL_SLICE: tl.constexpr,
 ):
-    patch = tl.program_id(0) * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
-    live = patch < total
+    first = tl.program_id(0) * PATCH_TILE
+    patch = first + tl.arange(0, PATCH_TILE)[:, None]
     origin = patch_origins(patch, height, width, patches_w, patches, CHANNELS, STRIDE)
-    a = project(images, atoms, origin, live, 0, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE)
-    atom = tl.arange(0, ATOM_TILE)[None, :]
-    keep = top_t(a, atom < ATOMS, TOP_T)
-    offset = patch.to(tl.int64) * TOP_T + next_slots(keep, tl.zeros_like(patch))
-    keep = keep & live
-    tl.store(selected + offset, tl.broadcast_to(atom, keep.shape).to(tl.int16), mask=keep)
-    tl.store(projection + offset, a, mask=keep)
+    a = project_all(
+        images, atoms, origin, patch < total, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE
+    )
+    atom = search.lane_atoms(ATOM_TILE)
+    place = search.lane_patches(PATCH_TILE)
+    start = first.to(tl.int64) * TOP_T
+    write_top(selected + start, projection + start, a, atom, place, first + place < total, ATOMS, TOP_T, FIRST)
+
+
+@triton.jit
+def write_top(
+    selected, projection, a, atom, place, live, ATOMS: tl.constexpr, TOP_T: tl.constexpr, FIRST: tl.constexpr
+):
+    """Writes the top T of the patches that ``live`` marks, where ``selected`` and ``projection`` hold ``place`` 0."""
+    cut, lane_number = search.find_cut(a, atom, ATOMS, TOP_T, FIRST)
+    if search.has_ties(lane_number, live, TOP_T):
+        cut, last = search.place_ties(a, atom, lane_number, cut, TOP_T)
+        cut = search.only_live(cut, live)
+        write_patches(selected, projection, a, atom, place, cut, cut, last, True, TOP_T)
+    else:
+        cut = search.only_live(cut, live)
+        write_patches(selected, projection, a, atom, place, lane_number, cut, cut, False, TOP_T)
+
+
+@triton.jit
+def write_patches(
+    selected,
+    projection,
+    a,
+    atom,
+    place,
+    lane_number,
+    cut,
+    last,
+    TIES: tl.constexpr,
+    TOP_T: tl.constexpr,
+):
+    """Writes the patches one by one: the slots of all at once take too many registers."""
+    if a.shape[0] > 1:
+        a_0, a_1 = search.patch_halves(a)
+        place_0, place_1 = search.patch_halves(place)
+        number_0, number_1 = search.patch_halves(lane_number)
+        cut_0, cut_1 = search.patch_halves(cut)
+        last_0, last_1 = search.patch_halves(last)
+        write_patches(selected, projection, a_0, atom, place_0, number_0, cut_0, last_0, TIES, TOP_T)
+        write_patches(selected, projection, a_1, atom, place_1, number_1, cut_1, last_1, TIES, TOP_T)
+    else:
+        number = search.selected(a, atom, cut, last, TIES)
+        if TIES:
+            lane_number = tl.sum(number, axis=1, keep_dims=True)
+        write_slots(selected, projection, number, lane_number, a, atom, place * TOP_T)
+
+
+@triton.jit
+def write_slots(index, projection, number, lane_number, a, atom, first):
+    """Writes atoms and projections where ``number`` is 1, from slot ``first`` on."""
+    slot = search.slots(number, lane_number, first)
+    tl.store(index + slot, tl.broadcast_to(atom, number.shape).to(tl.int16), mask=number > 0)
+    tl.store(projection + slot, a, mask=number > 0)
 
 
 @triton.jit(do_not_specialize=["height", "width", "patches_w", "patches", "first", "end"])
@@ -164,13 +218,10 @@ def select_launches(images: Tensor, atoms: Tensor, atom: Tensor, projection: Ten
     if not tiles.fits_registers(atoms.shape[0]):
         yield from buffer_launches(search_kernel, selection, ("TOP_T",), inputs, sizes, constants)
         return
-    yield Launch(
-        select_kernel,
-        tiles.num_tiles(sizes["total"], tiles.PATCH_TILE),
-        inputs | selection | sizes,
-        constants,
-        tiles.warps(tiles.PATCH_TILE * constants["ATOM_TILE"], 16),
-    )
+    constants |= search_constants(atoms.shape[0], atom.shape[3])
+    patch_tile = constants["PATCH_TILE"]
+    programs = tiles.num_tiles(sizes["total"], patch_tile)
+    yield Launch(select_kernel, programs, inputs | selection | sizes, constants, tiles.program_warps(patch_tile))
 
 
 def buffer_launches(
@@ -228,6 +279,25 @@ def patch_arguments(images: Tensor, code: Tensor) -> dict[str, int]:
         "patches": patches,
         "total": batch * patches,
     }
+
+
+def search_constants(num_atoms: int, top_t: int) -> dict[str, Any]:
+    """Returns the compile-time parameters of a kernel that searches in registers."""
+    atom_tile = tiles.search_tile(num_atoms)
+    return {
+        "FIRST": first_candidate(num_atoms, top_t),
+        "PATCH_TILE": tiles.WARP_PATCHES * tiles.search_warps(atom_tile),
+        "ATOM_TILE": atom_tile,
+        "PIXEL_SLICE": 16 if tiles.fits_fused(num_atoms) else 8,
+    }
+
+
+def first_candidate(num_atoms: int, top_t: int) -> float:
+    """Returns where the search starts, from the mean magnitude (0) to the greatest (1).
+
+    The T-th of L normal numbers lies about this far between, with the greatest at two standard deviations.
+    """
+    return round(NormalDist().inv_cdf(1 - (top_t - 0.5) / num_atoms) / 2, 3)
 
 
 def dictionary_constants(atoms: Tensor, stride: int, top_t: int) -> dict[str, int]:

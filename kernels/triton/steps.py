@@ -1,12 +1,14 @@
-"""The steps of the encoder, as functions for kernels: projections, top T, and the slots of a code.
+"""The steps of the encoder, as functions for kernels: projections, and the slots of a code.
 
-The top T of each row is found by bisection for the threshold: each step counts the magnitudes that reach a candidate.
-Non-negative floats are ordered like their bit patterns as integers, so 31 steps are enough, and nothing is sorted or
-moved. A running count gives ties at the threshold to the lower atoms.
+For projections that do not fit in registers, the top T of each row is found by bisection for the threshold: each
+step counts the magnitudes that reach a candidate. Non-negative floats are ordered like their bit patterns as integers,
+so 31 steps are enough. A running count gives ties to the lower atoms. ``search.py`` is the fast search.
 """
 
 import triton
 import triton.language as tl
+
+from .search import LANES, WARP_PATCHES
 
 
 @triton.jit
@@ -17,6 +19,31 @@ def patch_origins(patch, height, width, patches_w, patches, CHANNELS: tl.constex
     row = position // patches_w * STRIDE
     column = position % patches_w * STRIDE
     return image * CHANNELS * height * width + row * width + column
+
+
+@triton.jit
+def load_pixels(
+    images, origin, live, first, height, width, CHANNELS: tl.constexpr, PATCH: tl.constexpr, SLICE: tl.constexpr
+):
+    """Loads pixels ``first`` to ``first`` + SLICE - 1 of each patch, (patches, SLICE); 0 beyond the last."""
+    pixel = first + tl.arange(0, SLICE)
+    channel = pixel // (PATCH * PATCH)
+    row = pixel % (PATCH * PATCH) // PATCH
+    offset = (channel * height + row) * width + pixel % PATCH
+    mask = live
+    if CHANNELS * PATCH * PATCH % SLICE != 0:
+        mask = live & (pixel < CHANNELS * PATCH * PATCH)[None, :]
+    return tl.load(images + origin + offset[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def load_atoms(atoms, atom, first, ATOMS: tl.constexpr, PIXELS: tl.constexpr, SLICE: tl.constexpr):
+    """Loads pixels ``first`` to ``first`` + SLICE - 1 of these atoms, (SLICE, atoms); 0 beyond the last."""
+    pixel = first + tl.arange(0, SLICE)[None, :]
+    mask = (atom < ATOMS)[:, None]
+    if PIXELS % SLICE != 0:
+        mask = mask & (pixel < PIXELS)
+    return tl.trans(tl.load(atoms + atom.to(tl.int64)[:, None] * PIXELS + pixel, mask=mask, other=0.0))
 
 
 @triton.jit
@@ -43,19 +70,68 @@ def project(
     atom = first_atom + tl.arange(0, ATOM_TILE)
     projection = tl.zeros((origin.shape[0], ATOM_TILE), tl.float32)
     for first in range(0, PIXELS, PIXEL_SLICE):
-        pixel = first + tl.arange(0, PIXEL_SLICE)
-        channel = pixel // (PATCH * PATCH)
-        row = pixel % (PATCH * PATCH) // PATCH
-        offset = (channel * height + row) * width + pixel % PATCH
-        inside = pixel < PIXELS
-        x = tl.load(images + origin + offset[None, :], mask=live & inside[None, :], other=0.0)
-        d = tl.load(
-            atoms + atom.to(tl.int64)[:, None] * PIXELS + pixel[None, :],
-            mask=(atom < ATOMS)[:, None] & inside[None, :],
-            other=0.0,
-        )
-        projection = tl.dot(x, tl.trans(d), projection, input_precision="ieee")
+        x = load_pixels(images, origin, live, first, height, width, CHANNELS, PATCH, PIXEL_SLICE)
+        d = load_atoms(atoms, atom, first, ATOMS, PIXELS, PIXEL_SLICE)
+        projection = tl.dot(x, d, projection, input_precision="ieee")
     return projection
+
+
+@triton.jit
+def project_all(
+    images,
+    atoms,
+    origin,
+    live,
+    height,
+    width,
+    ATOMS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PATCH: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+    PIXEL_SLICE: tl.constexpr,
+):
+    """Returns projections onto all atoms, float32 in the shape of ``search.py``; 0 beyond the last atom.
+
+    Products of 128 columns put all warps side by side along the patches, and four columns of each into a lane. The
+    columns of a lane are consecutive atoms over all products. Products come in groups, for which registers suffice.
+    Multiply-adds are those of ``project``.
+    """
+    PIXELS: tl.constexpr = CHANNELS * PATCH * PATCH
+    COLUMNS: tl.constexpr = 4 * LANES
+    PARTS: tl.constexpr = ATOM_TILE // COLUMNS
+    GROUP: tl.constexpr = min(PARTS, 4)
+    ROWS: tl.constexpr = origin.shape[0]
+    column = tl.arange(0, COLUMNS)
+    atom = column // 4 * (4 * PARTS) + column % 4
+    parts = ()
+    for group in tl.static_range(0, PARTS, GROUP):
+        sums = ()
+        for _ in tl.static_range(GROUP):
+            sums = sums + (tl.zeros((ROWS, COLUMNS), tl.float32),)  # type: ignore[assignment]  # noqa: RUF005
+        for first in range(0, PIXELS, PIXEL_SLICE):
+            x = load_pixels(images, origin, live, first, height, width, CHANNELS, PATCH, PIXEL_SLICE)
+            products = ()
+            for part in tl.static_range(GROUP):
+                d = load_atoms(atoms, atom + 4 * (group + part), first, ATOMS, PIXELS, PIXEL_SLICE)
+                product = tl.dot(x, d, sums[part], input_precision="ieee")
+                products = products + (product,)  # type: ignore[assignment]  # noqa: RUF005
+            sums = products
+        parts = parts + sums
+    shape: tl.constexpr = (ROWS // WARP_PATCHES, WARP_PATCHES, LANES, 4, PARTS)
+    joined = tl.permute(tl.reshape(join_all(parts, 0, 1, PARTS), shape), (1, 4, 3, 0, 2))
+    return tl.reshape(joined, (WARP_PATCHES, 4 * PARTS, ROWS // WARP_PATCHES, LANES))
+
+
+@triton.jit
+def join_all(parts, first: tl.constexpr, step: tl.constexpr, PARTS: tl.constexpr):
+    """Joins every ``step``-th part from ``first`` on in new last dimensions, whose order is that of the parts."""
+    if step == PARTS:
+        return parts[first]
+    else:
+        return tl.join(
+            join_all(parts, first, 2 * step, PARTS),
+            join_all(parts, first + step, 2 * step, PARTS),
+        )
 
 
 @triton.jit
@@ -100,28 +176,10 @@ def narrow(low, high, middle, reached, TOP_T: tl.constexpr):
 
 
 @triton.jit
-def threshold(bits, TOP_T: tl.constexpr):
-    """Returns a number that exactly T magnitudes reach, or the largest that at least T reach, (rows, 1)."""
-    low, high = widest_interval(bits.shape[0])
-    while tl.max(high - low) > 1:
-        middle = midpoint(low, high)
-        low, high = narrow(low, high, middle, row_reach(bits, middle), TOP_T)
-    return low
-
-
-@triton.jit
 def above_cut(bits, cut, places):
     """Returns the mask of entries above the threshold and of the leftmost ``places`` entries at it."""
     tied = bits == cut
     return (bits > cut) | (tied & (tl.cumsum(tied.to(tl.int32), axis=1) <= places))
-
-
-@triton.jit
-def top_t(projection, valid, TOP_T: tl.constexpr):
-    """Returns the mask of the T largest magnitudes of each row, ties to the left; at least T must be valid."""
-    bits = magnitudes(projection, valid)
-    cut = threshold(bits, TOP_T)
-    return above_cut(bits, cut, TOP_T - row_count(bits > cut))
 
 
 @triton.jit
@@ -139,12 +197,6 @@ def activate(a, norm, dead_zone, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr):
 def next_slots(keep, num_used):
     """Returns the slots of each row's True entries, in order, after the first ``num_used`` slots, (rows, 1)."""
     return num_used + tl.cumsum(keep.to(tl.int32), axis=1) - 1
-
-
-@triton.jit
-def halves(x):
-    """Returns the even and the odd columns."""
-    return tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
 
 
 @triton.jit

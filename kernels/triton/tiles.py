@@ -9,8 +9,12 @@ import triton
 import triton.language as tl
 
 WARP = 32
+# Threads of a warp of the GPUs that PyTorch was built for: a warp of AMD's has 64.
+THREADS = 64 if torch.version.hip else WARP
 LARGEST_ATOM_TILE = 1024
 PATCH_TILE = 8
+# Patches whose projections a warp holds whole.
+WARP_PATCHES = 4
 PIXEL_TILE = 32
 SURVIVOR_TILE = 4
 # The shortest sum that a matrix product takes. Before version 3.8 Triton required 16 terms on NVIDIA's GPUs.
@@ -30,9 +34,33 @@ def warps(elements: int, per_thread: int) -> int:
     return min(max(elements // (WARP * per_thread), 1), 16)
 
 
+def search_tile(num_atoms: int) -> int:
+    """Returns how many atoms a program searches in registers: four at least for each lane."""
+    return max(next_power_of_2(num_atoms), 4 * WARP)
+
+
+def search_warps(atom_tile: int) -> int:
+    """Returns the number of warps of a program that searches in registers: more for more atoms."""
+    return min(max(atom_tile // 128, 2), 8)
+
+
 def fits_registers(num_atoms: int) -> bool:
     """Returns whether a program can hold a patch's projections onto all atoms."""
     return num_atoms <= LARGEST_ATOM_TILE
+
+
+def program_warps(patch_tile: int) -> int:
+    """Returns the number of warps of a program that holds projections.
+
+    On AMD's GPUs half of eight warps, which have twice the threads, spill less.
+    """
+    warps = patch_tile // WARP_PATCHES
+    return warps // 2 if THREADS > WARP and warps == 8 else warps
+
+
+def fits_fused(num_atoms: int) -> bool:
+    """Returns whether registers suffice for the draw as well, while a program holds the projections."""
+    return num_atoms <= LARGEST_ATOM_TILE // 2
 
 
 def atom_tile(num_atoms: int) -> int:

@@ -82,7 +82,7 @@ def test_resident_warps(budgets: Any, target: str, usage: tuple[int, ...], expec
 def test_projections_are_ieee(budgets: Any, setting: str) -> None:
     """Tensor cores would round them to TF32."""
     launches = dict(budgets.launches(budgets.meta_workload(budgets.SETTINGS[setting])))
-    for kernel in ("encode", "selection_backward: cut", "selection_backward: back projection"):
+    for kernel in ("select", "selection_backward: cut", "selection_backward: back projection"):
         code = budgets.compile_launch(launches[kernel], "sm_90").asm["ptx"]
         assert "fma.rn.f32" in code
         assert "mma" not in code

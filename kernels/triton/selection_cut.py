@@ -1,0 +1,346 @@
+"""The first half of ``selection_backward``: each patch's cut, and the share that the moving cut takes.
+
+For a dictionary that does not fit in registers, the cut comes from a buffer of projections, as in ``select.py``.
+"""
+
+from collections.abc import Iterator
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import search, tiles
+from .launch import Launch
+from .select import buffer_launches, load_projections, search_constants
+from .steps import magnitudes, midpoint, narrow, patch_origins, project, project_all, row_reach, widest_interval
+
+# Tiles of a program that finds shares alone.
+SHARE_PATCHES = 32
+SHARE_ATOMS = 128
+
+
+@triton.jit
+def closeness(a, cut, least, exists, scale):
+    """Returns s(u) s(-u) for u = (|a| - cut) * scale, s the logistic function; 0 for magnitudes below ``least``.
+
+    The product is the same for u and -u, so it is computed from exp(-|u|), which does not overflow.
+    """
+    magnitude = tl.abs(a)
+    e = tl.exp(-tl.abs(magnitude - cut) * scale)
+    return tl.where(exists & (magnitude >= least), e / ((1.0 + e) * (1.0 + e)), 0.0)
+
+
+@triton.jit
+def signs(a):
+    return tl.where(a > 0, 1.0, tl.where(a < 0, -1.0, 0.0))
+
+
+@triton.jit
+def membership_derivative(a, norm, grad, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr):
+    """Returns the derivative of the loss to each atom's membership: ``grad`` times the value that a member has.
+
+    The sign is a factor instead of a condition, so that NaN stays NaN where a projection is 0.
+    """
+    value = norm if QUANTIZE else tl.abs(a)
+    if SIGNED:
+        value *= signs(a)
+    return value * grad
+
+
+@triton.jit
+def load_levels(norms, dead_zone, atom, exists, QUANTIZE: tl.constexpr):
+    """Loads norms and dead zones. Without quantization both are 0: norms are not used, and all atoms take part."""
+    if QUANTIZE:
+        return tl.load(norms + atom, mask=exists, other=0.0), tl.load(dead_zone + atom, mask=exists, other=0.0)
+    else:
+        return tl.zeros(atom.shape, tl.float32), tl.zeros(atom.shape, tl.float32)
+
+
+@triton.jit
+def least_reaching(bits, low):
+    """Returns the least magnitude of each row that reaches ``low``, (rows, 1)."""
+    return tl.min(tl.where(bits >= low, bits, 0x7FFFFFFF), axis=1, keep_dims=True)
+
+
+@triton.jit
+def greatest_below(bits, low):
+    """Returns the greatest magnitude of each row below ``low``, (rows, 1)."""
+    return tl.max(tl.where(bits < low, bits, 0), axis=1, keep_dims=True)
+
+
+@triton.jit
+def halfway(least, below, reached, TOP_T: tl.constexpr):
+    """Returns the cut between the T-th magnitude, ``least``, and the next one.
+
+    The next one equals ``least`` if more than T magnitudes reach it, else it is ``below``.
+    """
+    following = tl.where(reached > TOP_T, least, below)
+    return 0.5 * least.to(tl.float32, bitcast=True) + 0.5 * following.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def moving_share(closeness_sum, weighted_sum):
+    """Returns the share that the moving cut takes from each atom's derivative; 0 where no atom takes part."""
+    return weighted_sum / tl.where(closeness_sum > 0, closeness_sum, 1.0)
+
+
+@triton.jit(do_not_specialize=["scale", "height", "width", "patches_w", "patches", "total"])
+def cut_kernel(
+    grad_code,
+    images,
+    atoms,
+    norms,
+    dead_zone,
+    cuts,
+    shares,
+    scale: tl.float32,
+    height: tl.int32,
+    width: tl.int32,
+    patches_w: tl.int32,
+    patches: tl.int32,
+    total: tl.int32,
+    ATOMS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PATCH: tl.constexpr,
+    STRIDE: tl.constexpr,
+    TOP_T: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    FIRST: tl.constexpr,
+    SHARES: tl.constexpr,
+    PATCH_TILE: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+    PIXEL_SLICE: tl.constexpr,
+):
+    """Finds the cut and, with SHARES, the moving share of each patch, (total,) each."""
+    first = tl.program_id(0) * PATCH_TILE
+    patch = first + tl.arange(0, PATCH_TILE)[:, None]
+    origin = patch_origins(patch, height, width, patches_w, patches, CHANNELS, STRIDE)
+    a = project_all(
+        images, atoms, origin, patch < total, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE
+    )
+    atom = search.lane_atoms(ATOM_TILE)
+    place = search.lane_patches(PATCH_TILE)
+    bits, lane_number = search.find_cut(a, atom, ATOMS, TOP_T, FIRST)
+    cut = search.middle_cut(a, lane_number, bits, TOP_T)
+
+    live = first + place < total
+    tl.store(cuts + first + place, cut, mask=live)
+    if SHARES:
+        grad_code += first.to(tl.int64) * ATOMS
+        write_shares(
+            grad_code, shares + first, a, atom, place, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        )
+
+
+@triton.jit
+def write_shares(
+    grad_code,
+    shares,
+    a,
+    atom,
+    place,
+    live,
+    cut,
+    norms,
+    dead_zone,
+    scale,
+    ATOMS: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+):
+    """Writes the moving shares of the patches one by one: the gradients of all at once take too many registers."""
+    if a.shape[0] > 1:
+        a_0, a_1 = search.patch_halves(a)
+        place_0, place_1 = search.patch_halves(place)
+        live_0, live_1 = search.patch_halves(live)
+        cut_0, cut_1 = search.patch_halves(cut)
+        write_shares(
+            grad_code, shares, a_0, atom, place_0, live_0, cut_0, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        )
+        write_shares(
+            grad_code, shares, a_1, atom, place_1, live_1, cut_1, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        )
+    else:
+        close, weighted = share_sums(
+            grad_code + place * ATOMS, a, atom, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        )
+        tl.store(shares + place, moving_share(close, weighted), mask=live)
+
+
+@triton.jit
+def share_sums(
+    grad_row,
+    a,
+    atom,
+    live,
+    cut,
+    norms,
+    dead_zone,
+    scale,
+    ATOMS: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+):
+    """Returns the sums of ``moving_share``, from eight atoms a lane at once: each needs several addresses."""
+    if a.shape[1] > 4:
+        a_0, a_1 = search.atom_halves(a)
+        atom_0, atom_1 = search.atom_halves(atom)
+        close_0, weighted_0 = share_sums(
+            grad_row, a_0, atom_0, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        )
+        close_1, weighted_1 = share_sums(
+            grad_row, a_1, atom_1, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        )
+        return close_0 + close_1, weighted_0 + weighted_1
+    else:
+        exists = atom < ATOMS
+        norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+        grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
+        close = closeness(a, cut, dead, exists, scale)
+        weighted = close * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+        return search.row_sum(close), search.row_sum(weighted)
+
+
+@triton.jit(do_not_specialize=["scale", "height", "width", "patches_w", "patches", "total"])
+def share_kernel(
+    grad_code,
+    images,
+    atoms,
+    norms,
+    dead_zone,
+    cuts,
+    shares,
+    scale: tl.float32,
+    height: tl.int32,
+    width: tl.int32,
+    patches_w: tl.int32,
+    patches: tl.int32,
+    total: tl.int32,
+    ATOMS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PATCH: tl.constexpr,
+    STRIDE: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    PATCH_TILE: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+    PIXEL_SLICE: tl.constexpr,
+):
+    """Finds the moving share of each patch from its cut. It projects again, onto some atoms at a time."""
+    patch = tl.program_id(0) * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
+    live = patch < total
+    origin = patch_origins(patch, height, width, patches_w, patches, CHANNELS, STRIDE)
+    grad_row = grad_code + patch.to(tl.int64) * ATOMS
+    cut = tl.load(cuts + patch, mask=live, other=0.0)
+    close = tl.zeros((PATCH_TILE, ATOM_TILE), tl.float32)
+    weighted = tl.zeros((PATCH_TILE, ATOM_TILE), tl.float32)
+    for first_atom in range(0, ATOMS, ATOM_TILE):
+        atom = first_atom + tl.arange(0, ATOM_TILE)[None, :]
+        a = project(
+            images, atoms, origin, live, first_atom, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE
+        )
+        exists = atom < ATOMS
+        norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+        grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
+        part = closeness(a, cut, dead, exists, scale)
+        close += part
+        weighted += part * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+    share = moving_share(tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True))
+    tl.store(shares + patch, share, mask=live)
+
+
+@triton.jit(do_not_specialize=["scale", "first", "end"])
+def large_cut_kernel(
+    grad_code,
+    buffer,
+    norms,
+    dead_zone,
+    cuts,
+    shares,
+    scale: tl.float32,
+    first: tl.int32,
+    end: tl.int32,
+    ATOMS: tl.constexpr,
+    TOP_T: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    PATCH_TILE: tl.constexpr,
+    ATOM_TILE: tl.constexpr,
+):
+    """Finds the cut and the moving share of patches ``first`` to ``end`` - 1, whose projections are in ``buffer``."""
+    place = tl.program_id(0) * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
+    patch = first + place
+    live = patch < end
+    row = buffer + place * ATOMS
+    column = tl.arange(0, ATOM_TILE)[None, :]
+
+    low, high = widest_interval(PATCH_TILE)
+    while tl.max(high - low) > 1:
+        middle = midpoint(low, high)
+        reached = tl.zeros((PATCH_TILE, 1), tl.int32)
+        for first_atom in range(0, ATOMS, ATOM_TILE):
+            a, exists = load_projections(row, first_atom + column, live, ATOMS)
+            reached += row_reach(magnitudes(a, exists), middle)
+        low, high = narrow(low, high, middle, reached, TOP_T)
+
+    least = tl.full((PATCH_TILE, 1), 0x7FFFFFFF, tl.int32)
+    below = tl.zeros((PATCH_TILE, 1), tl.int32)
+    reached = tl.zeros((PATCH_TILE, 1), tl.int32)
+    for first_atom in range(0, ATOMS, ATOM_TILE):
+        a, exists = load_projections(row, first_atom + column, live, ATOMS)
+        bits = magnitudes(a, exists)
+        least = tl.minimum(least, least_reaching(bits, low))
+        below = tl.maximum(below, greatest_below(bits, low))
+        reached += row_reach(bits, low)
+    cut = halfway(least, below, reached, TOP_T)
+
+    grad_row = grad_code + patch.to(tl.int64) * ATOMS
+    close = tl.zeros((PATCH_TILE, ATOM_TILE), tl.float32)
+    weighted = tl.zeros((PATCH_TILE, ATOM_TILE), tl.float32)
+    for first_atom in range(0, ATOMS, ATOM_TILE):
+        atom = first_atom + column
+        a, exists = load_projections(row, atom, live, ATOMS)
+        norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+        grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
+        part = closeness(a, cut, dead, exists, scale)
+        close += part
+        weighted += part * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+    share = moving_share(tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True))
+    tl.store(cuts + patch, cut, mask=live)
+    tl.store(shares + patch, share, mask=live)
+
+
+def cut_launches(
+    arguments: dict[str, Tensor | float],
+    inputs: dict[str, Tensor],
+    sizes: dict[str, int],
+    constants: dict[str, int],
+) -> Iterator[Launch]:
+    """Yields the launches that find the cuts.
+
+    Args:
+        arguments: The arguments of ``cut_kernel`` without ``inputs`` and ``sizes``.
+        inputs: Images and atoms, by parameter.
+        sizes: The result of ``patch_arguments``.
+        constants: ``cut_kernel``'s compile-time parameters.
+    """
+    if not tiles.fits_registers(constants["ATOMS"]):
+        names = ("TOP_T", "QUANTIZE", "SIGNED")
+        yield from buffer_launches(large_cut_kernel, arguments, names, inputs, sizes, constants)
+        return
+    in_one_kernel = tiles.fits_fused(constants["ATOMS"])
+    searching = constants | search_constants(constants["ATOMS"], constants["TOP_T"]) | {"SHARES": in_one_kernel}
+    patch_tile = searching["PATCH_TILE"]
+    programs = tiles.num_tiles(sizes["total"], patch_tile)
+    yield Launch(cut_kernel, programs, arguments | inputs | sizes, searching, tiles.program_warps(patch_tile))
+    if not in_one_kernel:
+        shared = ("ATOMS", "CHANNELS", "PATCH", "STRIDE", "QUANTIZE", "SIGNED")
+        yield Launch(
+            share_kernel,
+            tiles.num_tiles(sizes["total"], SHARE_PATCHES),
+            arguments | inputs | sizes,
+            {name: constants[name] for name in shared}
+            | {"PATCH_TILE": SHARE_PATCHES, "ATOM_TILE": SHARE_ATOMS, "PIXEL_SLICE": tiles.LEAST_TERMS},
+            tiles.warps(SHARE_PATCHES * SHARE_ATOMS, 16),
+        )

@@ -37,7 +37,13 @@ TRANSFERRED = PGDSettings(realizations=1, selection=40)
 
 # Their sources' fingerprints name attributes of the encoder that had other names when they were evaluated.
 ABLATED = ("selection, fixed cut", "selection, straight-through top T")
-FOLDERS = sorted(path.parent for path in (Path(__file__).parents[2] / "results").glob("*/manifest.json"))
+# A suite's stages follow from a probe of the images, so the suites are commands of their own.
+SUITES = ("autoattack", "suite")
+FOLDERS = sorted(
+    path.parent
+    for path in (Path(__file__).parents[2] / "results").glob("*/manifest.json")
+    if path.parent.name not in SUITES
+)
 Models = Mapping[str, nn.Module]
 # Trained roles whose models have no defense.
 CLASSIFIERS = ("r_fgsm", "imagenette_undefended", "imagenette_r_fgsm", "k_sparse")

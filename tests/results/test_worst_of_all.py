@@ -30,7 +30,8 @@ def work(tmp_path: Path) -> Path:
     write_evaluation(tmp_path / "table1", first)
     write_evaluation(tmp_path / "table6", {"clean": AttackCase(RIGHT, CLEAN_IDENTITY), "none": attacked(RIGHT)})
     write_evaluation(tmp_path / "beyond", second)
-    write_evaluation(tmp_path / "selection", {"clean": AttackCase(RIGHT, CLEAN_IDENTITY), "through": attacked(RIGHT)})
+    for name in ("selection", "selection-more"):
+        write_evaluation(tmp_path / name, {"clean": AttackCase(RIGHT, CLEAN_IDENTITY), "through": attacked(RIGHT)})
     return tmp_path
 
 
@@ -111,7 +112,7 @@ def test_one_that_is_missing_is_named(work: Path) -> None:
 def test_some_of_the_evaluations_may_be_asked_for(work: Path) -> None:
     run("worst_of_1000", "--output", work)
     rows = load_json(work / "worst_of_1000" / "results.json")["rows"]
-    attacks = ["table1: one", "table1: two", "selection: through"]
+    attacks = ["table1: one", "table1: two", "selection: through", "selection-more: through"]
     assert [row["attack"] for row in rows] == ["clean", *attacks, "worst of each image"]
     assert {row["images"] for row in rows} == {6}
     assert list(load_joined(work, ("selection", "table1"))) == ["selection", "table1"]

@@ -78,7 +78,8 @@ def first_layer_backward(run: Pass) -> Case:
 
 def encoder_backward(run: Pass) -> Case:
     encoder, code = run.encoder, run.code
-    arguments = (code.value, code.index, code.projection, encoder.atoms, encoder.norms, encoder.dead_zone)
+    parts = (code.value, code.index, code.projection, code.count)
+    arguments = (*parts, encoder.atoms, encoder.norms, encoder.dead_zone)
     settings = (32, 32, 2, B, "smooth", 0.25, True, True)
     moved = code.value.nbytes + code.index.nbytes + code.projection.nbytes + run.images.nbytes
     backward = torch.ops.neuroae.encode_backward

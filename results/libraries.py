@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from neuroae.attacks import APGDSettings, Perturbed, PGDSettings
 from neuroae.evaluation import Scoring
 from neuroae.evaluation.attack import Progress
+from neuroae.evaluation.own_attack import counting_passes
 from neuroae.evaluation.scoring import Block
 
 Library = Literal["foolbox", "torchattacks"]
@@ -148,18 +149,18 @@ class AutoAttack:
         return 1
 
     def craft(self, model: nn.Module, block: Block, scoring: Scoring, progress: Progress = int) -> Perturbed:
-        counter = PassCounter(model)
         common = {"eps": self.epsilon, "seed": scoring.seed}
         parts = [
-            torchattacks.APGD(counter, steps=self.steps, loss="ce", **common),
-            torchattacks.APGDT(counter, steps=self.steps, n_classes=self.classes, **common),
-            torchattacks.FAB(counter, steps=self.steps, multi_targeted=True, n_classes=self.classes, **common),
-            torchattacks.Square(counter, n_queries=self.queries, **common),
+            torchattacks.APGD(model, steps=self.steps, loss="ce", **common),
+            torchattacks.APGDT(model, steps=self.steps, n_classes=self.classes, **common),
+            torchattacks.FAB(model, steps=self.steps, multi_targeted=True, n_classes=self.classes, **common),
+            torchattacks.Square(model, n_queries=self.queries, **common),
         ]
-        images = torchattacks.MultiAttack(parts)(block.images, block.labels).detach()
+        with counting_passes(model) as passes:
+            images = torchattacks.MultiAttack(parts)(block.images, block.labels).detach()
         progress(len(images))
         # The parts do not say which image took which pass, so each counts the mean.
-        means = [count / len(images) for count in (counter.gradients, counter.forwards)]
+        means = [passes[kind] / len(images) for kind in ("gradients", "forwards")]
         none = torch.zeros_like(block.labels)
         perturbed = Perturbed(images, *(round(mean) for mean in means), none, none)
         details = {
@@ -177,22 +178,3 @@ class AutoAttack:
             "gradients": self.steps,
             "forwards": self.queries,
         }
-
-
-class PassCounter(nn.Module):
-    """A model that counts the images that pass it: those whose gradient may be asked for, and the others."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.training = False
-        self.gradients = self.forwards = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns the model's logits (B, classes)."""
-        if torch.is_grad_enabled() and images.requires_grad:
-            self.gradients += len(images)
-        else:
-            self.forwards += len(images)
-        logits: Tensor = self.model(images)
-        return logits

@@ -301,8 +301,8 @@ def attack(
             crafted = [replace(attack, name=f"{attack.name}, targeted", targeted=True) for attack in crafted]
         attacks += name_by_settings(crafted, epsilon=epsilon, steps=steps, realizations=realizations)
     for function, size in product(functions, sizes):
-        own = load_own_attack(function, size, norm)
-        attacks.append(replace(own, name=f"{function}, epsilon {size:g}") if len(sizes) > 1 else own)
+        loaded = load_own_attack(function, size, norm)
+        attacks.append(replace(loaded, name=f"{function}, epsilon {size:g}") if len(sizes) > 1 else loaded)
     if chosen_suite:
         others = {name: each for name, each in sources.items() if name} or shipped_sources(
             dataset, model, torch_device

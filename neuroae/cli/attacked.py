@@ -48,9 +48,9 @@ def load_images(
     """
     if is_function(dataset):
         unfit = {"data-dir": data_dir, "download": download, "image-size": image_size, "hold-out": hold_out}
-        given = [name for name, value in unfit.items() if value]
-        if given:
-            raise ValueError(f"dataset is {dataset!r}, which takes no --{given[0]}")
+        option = next((name for name, value in unfit.items() if value), None)
+        if option is not None:
+            raise ValueError(f"dataset is {dataset!r}, which takes no --{option}")
         return own_dataset(dataset).limited(limit)
     data = load_dataset(dataset, "train" if hold_out else "test", data_dir, download, image_size).limited(limit)
     return data.hold_out(hold_out, seed)[1] if hold_out else data

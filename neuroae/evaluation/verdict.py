@@ -10,7 +10,7 @@ from torch import Tensor
 from ..attacks import Probe
 from ..utils.markdown import table
 from .checks.outcomes import Budget, Threat
-from .checks.stages import STANDS, larger_budgets, stage_counts, what_larger_budgets_took
+from .checks.stages import STANDS, larger_budgets, stage_counts, suite_names, what_larger_budgets_took
 from .records import CLEAN, Record
 from .results import Results, load_evaluation
 from .statistics import Accuracy, vote_accuracy, worst_case
@@ -193,11 +193,6 @@ def shown_epsilon(epsilon: float) -> str:
     """Returns a budget as people write it: 8/255 where it is so many steps of 8 bits."""
     steps = epsilon * 255
     return f"{steps:.0f}/255" if abs(steps - round(steps)) < 1e-6 and 0 < epsilon < 1 else f"{epsilon:g}"
-
-
-def suite_names(results: Results) -> list[str]:
-    """Returns the names of the evaluation's suites, one a budget."""
-    return [name for name in results.records if results.attack(name)["method"] == "suite"]
 
 
 def stage_results(results: Results, name: str) -> list[StageResult]:

@@ -16,10 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..evaluation import Results, Verdict
 from ..evaluation.checks import BATCHES, VERDICTS, Check, sanity_checks, save_checks
+from ..evaluation.checks.stages import suite_names
 from ..evaluation.folder import IMAGES, SANITY, Files
 from ..evaluation.results import load_partial
 from ..evaluation.verdict import COLUMNS as STAGE_COLUMNS
-from ..evaluation.verdict import suite_names
 from ..utils.files import LEFTOVER_SECONDS, remove_leftovers, replacing, save_json
 from .charts import (
     accuracy_chart,

@@ -28,7 +28,7 @@ from .check import Check, load_checks, merged, save_checks, unmeasured
 from .draws import BATCHES, SEVERAL_DRAWS, batch_independence, one_at_a_time, one_draw, several_draws
 from .gradients import gradient_agreement, invalid_gradients, no_agreement, selection_checks, zero_gradients
 from .outcomes import COMPARISONS, ITERATIVE, Threat, Verdicts, compare, records_of
-from .stages import suite_checks
+from .stages import suite_checks, suite_names
 from .threat_model import (
     CHANCE,
     FALLS,
@@ -42,7 +42,6 @@ from .threat_model import (
     reaches_chance,
 )
 
-SUITE = "suite"  # the method of a suite in manifests
 PENDING = unmeasured(
     INPUT_RANGE,
     "experiments with the model have not run yet; other checks need them too",
@@ -65,8 +64,7 @@ def sanity_checks(results: Results) -> list[Check]:
     records = [record for group in results.records.values() for record in group]
     images = check_images(measure_images(results.folder, threats))
     checks = images + checks_from_records(records, threats, results.deterministic)
-    suites = [name for name in results.records if results.attack(name)["method"] == SUITE and results.records[name]]
-    for name in suites[-1:]:
+    for name in [name for name in suite_names(results) if results.records[name]][-1:]:
         checks = merged(checks, suite_checks(results.attack(name), results.records[name]))
     checks = merged(checks, earlier_checks(results.folder))
     return checks if any(check.name == INPUT_RANGE for check in checks) else [*checks, PENDING]

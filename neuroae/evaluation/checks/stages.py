@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ...attacks import Probe
 from ...attacks.suite import LARGER
 from ..records import Record
+from ..results import Results
 from .check import Check, graded, unmeasured
 from .outcomes import GRADIENT_FREE, TRANSFER, Comparison
 
@@ -39,6 +40,11 @@ class StageCount(NamedTuple):
     entered: int
     fooled: int
     skipped: str
+
+
+def suite_names(results: Results) -> list[str]:
+    """Returns the names of the evaluation's suites, one a budget."""
+    return [name for name in results.records if results.attack(name)["method"] == "suite"]
 
 
 def stage_counts(identity: Mapping[str, Any], records: Sequence[Record]) -> list[StageCount]:
@@ -87,12 +93,12 @@ def stages_take_little(
     if not ran:
         reason = "no such stage ran on an image that still stood"
         return unmeasured(comparison.name, reason, comparison.meaning, "")
-    taken, stood = sum(count.fooled for count in ran), ran[0].entered
+    fooled, stood = sum(count.fooled for count in ran), ran[0].entered
     names = ", ".join(count.name for count in ran)
-    finding = f"of {stood:,} images that stood after the stages before, {names} took {taken:,}"
-    numbers = {"stood": stood, "taken": taken}
-    advice = "The suite's accuracy counts these images as fooled; look for a better gradient." if taken else ""
-    return Check(comparison.name, "warn" if taken else "pass", finding, comparison.meaning, advice, numbers)
+    finding = f"of {stood:,} images that stood after the stages before, {names} took {fooled:,}"
+    numbers = {"stood": stood, "taken": fooled}
+    advice = "The suite's accuracy counts these images as fooled; look for a better gradient." if fooled else ""
+    return Check(comparison.name, "warn" if fooled else "pass", finding, comparison.meaning, advice, numbers)
 
 
 def larger_budgets(counts: Sequence[StageCount]) -> list[StageCount]:
@@ -112,8 +118,8 @@ def converged(counts: Sequence[StageCount], images: int) -> Check:
     if not ran:
         reason = "no image stood, or the suite has no stage with a larger budget"
         return unmeasured(CONVERGED, reason, CONVERGED_MEANING, "The suite `standard` has such stages.")
-    taken = sum(count.fooled for count in ran)
-    verdict = graded(taken / images, LITTLE, MUCH)
-    numbers = {"stood": ran[0].entered, "taken": taken, "images": images}
+    fooled = sum(count.fooled for count in ran)
+    verdict = graded(fooled / images, LITTLE, MUCH)
+    numbers = {"stood": ran[0].entered, "taken": fooled, "images": images}
     advice = "" if verdict == "pass" else "Attack with single attacks of larger budgets, too."
     return Check(CONVERGED, verdict, what_larger_budgets_took(ran), CONVERGED_MEANING, advice, numbers)

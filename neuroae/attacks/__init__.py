@@ -14,8 +14,9 @@ from .probe import Probe, probe
 from .restarts import Perturbed
 from .settings import APGDSettings, PGDSettings, SquareSettings
 from .square import square
+from .stages import suite_stages
 from .straight_through import StraightThrough
-from .suite import run_suite, suite_stages
+from .suite import run_suite
 from .taps import InputTap, LogitsTap
 
 __all__ = [

@@ -132,13 +132,12 @@ def mean_loss(
     return torch.where(mean.isnan(), -torch.inf, mean)
 
 
-def likeliest_wrong_class(
+def wrong_classes(
     model: nn.Module, images: Tensor, labels: Tensor, draws: int, seed: int, image_ids: Tensor
 ) -> Tensor:
-    """Returns the class other than the label with the largest mean probability over the draws, (B,) int64."""
-    with torch.no_grad():
-        mean = mean_probabilities(model, images, draws, seed, image_ids)
-    return mean.scatter(-1, labels[:, None], -1).argmax(-1)
+    """Returns (B, classes - 1) int64, the classes other than the label, by mean probability, largest first."""
+    total = sum_log_probabilities(drawn_logits(model, images, draws, seed, image_ids))
+    return total.scatter(-1, labels[:, None], -torch.inf).argsort(-1, descending=True)[:, :-1]
 
 
 def drawn_logits(model: nn.Module, images: Tensor, draws: int, seed: int, image_ids: Tensor) -> Iterator[Tensor]:

@@ -12,12 +12,13 @@ import typer
 from ..attacks import Average, LossName
 from ..attacks.balls import Norm
 from ..attacks.settings import Schedule
-from ..attacks.suite import SuiteName
+from ..attacks.stages import SuiteName
 from ..data import DATASETS
 from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation, suite_attack
 from ..evaluation.attack import Perturbation, Variant, Widths, check_modes
 from ..evaluation.models import for_any_batch, load_model
 from ..evaluation.own_attack import load_own_attack
+from ..evaluation.plan import even_block
 from ..evaluation.ready_made import load_ready_made
 from ..reports.report import PAGE, write_report
 from ..utils import distributed
@@ -192,7 +193,10 @@ def attack(
         Precision,
         typer.Option(help="Precision of gradients in decoder and classifier. Square and scoring are in float32."),
     ] = "float32",
-    block: Annotated[int, typer.Option(min=1, help="Number of images in a batch.")] = 64,
+    block: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of images in a batch.", show_default="equal batches of at most 64"),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -275,6 +279,7 @@ def attack(
     data = load_images(dataset, hold_out, data_dir, download, image_size, limit, seed)
     # Labels of a user's function are positions in the model's classes already.
     data = data if is_function(dataset) else relabel(data, load_class_names(paths))
+    block = even_block(len(data)) if block is None else block
     sources = {name: for_any_batch(name or model, network, data, block) for name, network in sources.items()}
     random = {name: draws_freely(name or model, network, data, deterministic) for name, network in sources.items()}
     attacks: list[Perturbation] = []

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..attacks import APGDSettings, Perturbed, PGDSettings, SquareSettings, apgd, pgd, square
 from ..attacks.checks import check_mode
-from ..attacks.losses import likeliest_wrong_class
+from ..attacks.losses import wrong_classes
 from ..attacks.protocol import batch_seed, chunk_rule
 from ..attacks.settings import selection_draws
 from ..models.fingerprints import state_fingerprint
@@ -209,7 +209,7 @@ class Attack:
 def likeliest_targets(model: nn.Module, block: Block, scoring: Scoring) -> torch.Tensor:
     """Returns (B,) int64, the wrong class that the model finds likeliest in each clean image."""
     seed = batch_seed(model, derive_seed(scoring.seed, "targets"), block.ids)
-    return likeliest_wrong_class(model, block.images, block.labels, scoring.draws, seed, block.ids)
+    return wrong_classes(model, block.images, block.labels, scoring.draws, seed, block.ids)[:, 0]
 
 
 class Clean:

@@ -14,6 +14,14 @@ from .attack import Attack, Clean, Perturbation
 from .folder import slug
 from .scoring import Block, Scoring
 
+LARGEST_BLOCK = 64
+
+
+def even_block(images: int) -> int:
+    """Returns the size of blocks for so many images: at most 64, and about equal, for processes that share them."""
+    blocks = -(-images // LARGEST_BLOCK)
+    return -(-images // max(blocks, 1)) or 1
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -39,7 +47,7 @@ class Evaluation:
     data: ImageSet
     attacks: Sequence[Perturbation]
     scoring: Scoring = field(default_factory=Scoring)
-    block: int = 64
+    block: int = LARGEST_BLOCK
     name: str = "model"
 
     def __post_init__(self) -> None:

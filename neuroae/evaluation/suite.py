@@ -19,7 +19,8 @@ from ..attacks import Perturbed, Probe, probe
 from ..attacks.balls import NORMS, Norm
 from ..attacks.checks import check_choice
 from ..attacks.settings import GradientSettings, check_epsilon
-from ..attacks.suite import EFFORTS, Outcome, Stage, run_suite, suite_stages
+from ..attacks.stages import EFFORTS, Stage, suite_stages
+from ..attacks.suite import Outcome, run_suite
 from ..data import ImageSet, image_set
 from ..models.fingerprints import state_fingerprint
 from ..utils.contexts import autocast, repeatable
@@ -28,7 +29,7 @@ from ..utils.randomness import derive_seed
 from .attack import Attack, Progress
 from .folder import MANIFEST
 from .models import for_any_batch
-from .plan import Evaluation, device_of
+from .plan import Evaluation, device_of, even_block
 from .run import run_evaluation
 from .scoring import Block, Scoring
 from .verdict import Verdict, shown_epsilon
@@ -213,7 +214,7 @@ def evaluate(
     sources: Mapping[str, nn.Module] | None = None,
     folder: str | Path | None = None,
     seed: int = 0,
-    block: int = 64,
+    block: int | None = None,
     name: str = "model",
 ) -> Verdict:
     """Attacks any model by the standard suite, and returns what is left of its accuracy.
@@ -229,7 +230,7 @@ def evaluate(
         sources: Other models by name, from which attacks are transferred as well.
         folder: Keeps records and images there, and goes on from there when called again. None keeps all in memory.
         seed: The seed of all draws.
-        block: Images in a batch.
+        block: Images in a batch; None for equal batches of at most 64.
         name: The model's name in the verdict.
 
     Returns:
@@ -239,6 +240,7 @@ def evaluate(
         TypeError, ValueError: An argument does not fit; the message names it.
     """
     data = images if isinstance(images, ImageSet) else image_set(images, labels)
+    block = even_block(len(data)) if block is None else block
     module = for_any_batch(name, model if isinstance(model, nn.Module) else AnswersOnly(model), data, block)
     attack = suite_attack(
         module, data, epsilon=epsilon, norm=norm, suite=suite, sources=sources, seed=seed, folder=folder

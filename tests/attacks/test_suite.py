@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from models import small_defense
 from neuroae.attacks import probe, run_suite, suite_stages
 from neuroae.attacks.balls import BALLS
-from neuroae.attacks.suite import Effort, Outcome, Stage, Vote
+from neuroae.attacks.stages import Effort, Stage
+from neuroae.attacks.suite import Outcome, Vote
 
-EFFORT = Effort(2, 4, 3, 2, 2, 1, 8, 4, 2, 2, 4, 3)
+EFFORT = Effort(2, 4, 3, 2, 2, 1, 8, 4, 2, 2, 2, 4, 3)
 EPSILON = 0.1
 
 

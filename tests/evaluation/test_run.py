@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models import Linear
 from neuroae import Defense
@@ -16,6 +18,7 @@ from neuroae.evaluation.attack import Variant
 from neuroae.evaluation.folder import Files
 from neuroae.evaluation.manifest import identity_of, load_manifest, new_manifest, require_identity
 from neuroae.evaluation.measurements import least_seconds, relative_cost
+from neuroae.evaluation.plan import even_block
 from neuroae.utils.files import load_json, load_tensors, save_json
 from neuroae.utils.randomness import derive_seed
 from small_evaluation import BUDGET, contents, small_evaluation
@@ -63,6 +66,15 @@ def test_norms_are_of_the_saved_images_in_double_precision(tmp_path: Path) -> No
         assert [record.l2 for record in results.records[name]] == pytest.approx(norms, rel=1e-12)
     assert {record.linf for record in results.records["clean"]} == {0.0}
     assert all(0 < record.linf <= BUDGET.epsilon + 2**-24 for record in results.records["W-AIGA"])
+
+
+@given(images=st.integers(1, 5000))
+def test_even_blocks_are_as_few_as_possible_and_about_equal(images: int) -> None:
+    block = even_block(images)
+    number = -(-images // block)
+    assert block <= 64
+    assert number <= -(-images // 64)
+    assert number * block - images < number
 
 
 def test_images_are_kept_in_blocks_with_their_ids(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import neuroae
-from neuroae.attacks.suite import EFFORTS
+from neuroae.attacks.stages import EFFORTS
 from neuroae.data import ImageSet
 from neuroae.evaluation import Verdict, load_evaluation
 from neuroae.evaluation.suite import AnswersOnly, suite_attack

@@ -7,7 +7,7 @@ import typer
 
 from gallery.defenses import GALLERY, Broken
 from gallery.judge import EPSILONS, Judged, first_images, judge
-from neuroae.attacks.suite import EFFORTS
+from neuroae.attacks.stages import EFFORTS
 from neuroae.data import ImageSet
 from neuroae.evaluation.folder import slug
 from neuroae.evaluation.statistics import clopper_pearson

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...attacks import Probe
-from ...attacks.suite import LARGER
+from ...attacks.stages import LARGER
 from ..records import Record
 from ..results import Results
 from .check import Check, graded, unmeasured

@@ -33,9 +33,10 @@ from results.runs import run
 from results.schedule import schedule
 from results.shipping import cards, ship
 from results.suite import autoattack, suite
-from results.tables import tables, worst_of_1000, worst_of_all
+from results.tables import tables
 from results.widths import widths
 from results.worst_case import worst_case
+from results.worst_of_all import worst_of_1000, worst_of_all
 
 COMMANDS = {
     "Measurements": (

@@ -24,9 +24,8 @@ from neuroae.nn.encoder import SELECTION
 from results.attacks import NO_CLAMP, TRUE_CLAMP, FixedCut, StraightThrough, ablate, snapshots
 from results.experiment import CRAFTING, Experiment, pw_t, selection_attack
 from results.inputs import ADVERSARIAL
-from results.libraries import LibraryAttack
+from results.libraries import OURS, LibraryAttack, write_crosscheck
 from results.paper import PAPER_EXPERIMENTS
-from results.tables import OURS, write_crosscheck
 
 W_NFGA = ("w-nfga-identity", "w-nfga-smooth")
 UNSUPERVISED, UNQUANTIZED = "unsupervised", "unquantized"  # as tables name the sources of PW-T

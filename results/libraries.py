@@ -1,12 +1,13 @@
-"""Attacks of foolbox and torchattacks as perturbations, so that an evaluation compares them with ours.
+"""Attacks of foolbox and torchattacks as perturbations, so that an evaluation compares them with ours, and its page.
 
 foolbox has no margin loss, and the one of torchattacks is cut off at 0. Both get one here: foolbox's PGD by
 overriding ``get_loss_fn``, as its source suggests; torchattacks' UPGD by its argument ``loss``, which takes a
 function, with ``decay=0``, which makes it PGD.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import eagerpy
@@ -16,10 +17,14 @@ import torchattacks
 from torch import Tensor, nn
 
 from neuroae.attacks import APGDSettings, Perturbed, PGDSettings
-from neuroae.evaluation import Scoring
+from neuroae.evaluation import Results, Scoring, load_evaluation
 from neuroae.evaluation.attack import Progress
 from neuroae.evaluation.own_attack import counting_passes
 from neuroae.evaluation.scoring import Block
+from neuroae.evaluation.statistics import vote_accuracy
+from neuroae.utils.markdown import table
+from results.inputs import attack_names, identity
+from results.outputs import interval_cell, write_results
 
 Library = Literal["foolbox", "torchattacks"]
 VERSIONS = {"foolbox": foolbox.__version__, "torchattacks": torchattacks.__version__}
@@ -178,3 +183,58 @@ class AutoAttack:
             "gradients": self.steps,
             "forwards": self.queries,
         }
+
+
+OURS = "ours"  # the library of our attacks, in the names of the crosscheck's attacks: ATTACK, LIBRARY
+CROSSCHECK_COLUMNS = (
+    "attack",
+    "library",
+    "accuracy",
+    "95% interval",
+    "verdicts equal to ours",
+    "l-infinity x 255",
+    "seconds",
+)
+CROSSCHECK_NOTE = """\
+The model is the {model}; the images are the first {images:,} of {data}. Epsilon is 8/255 and the step 1/225. PGD
+starts at the image. APGD starts at a random point, each library at its own, because that of torchattacks always does.
+A verdict is whether the model, in float32, is still right; "l-infinity" is the largest perturbation, measured in
+double precision. The seconds say what to expect, and compare nothing: other work may have run beside some of the
+attacks.
+
+foolbox has no margin loss, and that of torchattacks is cut off at 0. Both were given one: foolbox's `LinfPGD` by
+overriding `get_loss_fn`, as its source suggests; torchattacks' `UPGD` by its argument `loss`, which takes a function,
+with `decay=0`, which makes it PGD.
+
+Made by `python -m results crosscheck --data-dir DIR --weights FILE`; `report.html` and the files beside it hold the
+evaluation in full and the versions."""
+
+
+def write_crosscheck(folder: Path) -> None:
+    """Writes the page of the evaluation ``crosscheck`` into its folder."""
+    results = load_evaluation(folder)
+    text = table(CROSSCHECK_COLUMNS, crosscheck_rows(results), text_columns=2)
+    data = identity(results)["data"]
+    note = CROSSCHECK_NOTE.format(model=results.model, images=data["images"], data=data["name"])
+    write_results(folder, "Our attacks beside foolbox and torchattacks", [text, note])
+
+
+def crosscheck_rows(results: Results) -> Iterator[tuple[str, ...]]:
+    """Yields the cells of each attack of each library."""
+    for name in attack_names(results):
+        attack, _, library = name.rpartition(", ")
+        records, ours = results.records[name], results.records[f"{attack}, {OURS}"]
+        accuracy = vote_accuracy(records)
+        equal = sum(
+            (record.vote == record.label) == (other.vote == other.label)
+            for record, other in zip(records, ours, strict=True)
+        )
+        yield (
+            attack,
+            library,
+            f"{accuracy.value:.1%}",
+            interval_cell(*accuracy.interval()),
+            "" if library == OURS else f"{equal / len(records):.1%}",
+            f"{255 * max(record.linf for record in records):.5f}",
+            f"{results.seconds[name]:.0f}",
+        )

@@ -18,8 +18,7 @@ from neuroae.evaluation.attack import Perturbation
 from neuroae.evaluation.scoring import Block
 from neuroae.evaluation.statistics import vote_accuracy
 from results.experiments import crosscheck
-from results.libraries import LibraryAttack, margin
-from results.tables import crosscheck_rows, write_crosscheck
+from results.libraries import LibraryAttack, crosscheck_rows, margin, write_crosscheck
 
 EPSILON = 8 / 255
 SCORING = Scoring(draws=1)

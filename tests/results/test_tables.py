@@ -6,7 +6,7 @@ import pytest
 
 from neuroae.utils.files import save_json
 from results.entries import BEYOND, ENTRIES
-from results.tables import Measured, read_measured, row_named
+from results.tables import TITLES, Measured, read_measured, row_named
 from results_data import run
 
 
@@ -40,10 +40,14 @@ def page(results: Path) -> dict[tuple[str, str], list[str]]:
     result = run("tables", "--output", results)
     text = (results / "README.md").read_text()
     assert result.stdout.strip() in text
-    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    sections = {title: text.split(f"## {title}\n\n")[1].split("\n\n")[0].splitlines()[2:] for title in TITLES.values()}
+    rows = [
+        (number, [cell.strip() for cell in line.strip("|").split("|")])
+        for number, title in TITLES.items()
+        for line in sections[title]
+    ]
     assert len(rows) == len(ENTRIES)
-    return {(cells[0], cells[2]): cells for cells in rows if cells[0] not in ("2", "4", "5")}
+    return {(number, cells[1]): [number, *cells] for number, cells in rows if number not in ("2", "4", "5")}
 
 
 def test_every_number_that_is_measured_stands_beside_the_papers(results: Path) -> None:
@@ -61,7 +65,7 @@ def worst_cases(results: Path) -> list[str]:
     """The accuracies of both: of the adversarially trained classifier, and of the defense."""
     page(results)
     lines = [line for line in (results / "README.md").read_text().splitlines() if "| worst case " in line]
-    return [line.split("|")[5].strip() for line in lines if "R+FGSM" not in line and "TRADES" not in line]
+    return [line.split("|")[4].strip() for line in lines if "R+FGSM" not in line and "TRADES" not in line]
 
 
 def test_the_worst_case_is_the_lowest_of_single_attacks_in_all_its_folders(results: Path) -> None:
@@ -127,3 +131,13 @@ def test_numbers_of_two_defenses_are_refused(results: Path) -> None:
     save_json(results / "worst_of_all" / "results.json", {"fingerprint": "c" * 64, "rows": []})
     with pytest.raises(ValueError, match=r"2 defenses.*/table1 of a{16}; .*/worst_of_all of c{16}"):
         page(results)
+
+
+def test_figures_are_linked_where_they_were_drawn(results: Path) -> None:
+    (results / "dictionary").mkdir()
+    (results / "dictionary" / "figure2.png").touch()
+    page(results)
+    text = (results / "README.md").read_text().split("## Figures")[1]
+    rows = {cells[1].strip(): cells[3].strip() for line in text.splitlines() if len(cells := line.split("|")) > 3}
+    assert rows["2"] == "[dictionary/figure2.png](dictionary/figure2.png)"
+    assert rows["4"] == "not drawn yet"

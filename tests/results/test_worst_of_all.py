@@ -10,7 +10,7 @@ import pytest
 from evaluation_folder import CLEAN_IDENTITY, AttackCase, identity, write_evaluation
 from neuroae.evaluation import Accuracy
 from neuroae.utils.files import load_json
-from results.tables import load_joined
+from results.worst_of_all import load_joined
 from results_data import run
 
 RIGHT = [True] * 6

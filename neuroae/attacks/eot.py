@@ -114,7 +114,7 @@ def estimate_gradient(
     highest: int,
     *,
     realizations: int,
-    seed: int,
+    seed: int | Tensor,
     image_ids: Tensor,
     start: int = 0,
     chunk: int | None,
@@ -124,7 +124,7 @@ def estimate_gradient(
     """Computes ``eot_gradient`` of a frozen model, without checks of the arguments.
 
     Attacks freeze the model and check once, not in every step: reading the arguments makes a GPU wait. ``highest`` is
-    the highest class among labels and targets.
+    the highest class among labels and targets. A seed in a tensor is for models that draw by it alone.
     """
     if torch.is_inference_mode_enabled():
         # No context inside inference mode makes tensors that were created in it differentiable.
@@ -176,7 +176,7 @@ def add_realizations(
 
 
 def gradient_of_realizations(
-    model: nn.Module, images: Tensor, seed: int, image_ids: Tensor, normalize: NormalizeGradients
+    model: nn.Module, images: Tensor, seed: int | Tensor, image_ids: Tensor, normalize: NormalizeGradients
 ) -> GradientOfRealizations:
     """Returns the model's own ``shared_gradient``, or else separate gradients at the images."""
     shared: GradientOfRealizations | None = call_optional(model, "shared_gradient", images, seed, image_ids, normalize)

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..utils.contexts import drawing_from
+from ..utils.contexts import drawing_realization
 from ..utils.modules import takes_seeds
 from ..utils.randomness import derive_seed
 from .checks import require_tensor
@@ -128,13 +128,13 @@ class AttackableModel(Protocol):
         """
 
 
-def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> Realize:
+def realizer(model: nn.Module, images: Tensor, seed: int | Tensor, image_ids: Tensor) -> Realize:
     """Returns the function that draws realizations of any model (see ``AttackableModel.realizer``).
 
     Uses the model's own ``realizer`` where it offers one. Otherwise it calls the model once for each realization, with
     a seed for that realization if its ``forward`` takes ``seed`` and ``image_ids``; a model without seeds that offers
     ``rows_at_once`` is called once for all of them. Torch's generators are seeded for each call as well, and are
-    afterwards as before.
+    afterwards as before. A seed in a tensor is for models that draw by it alone, and seeds no generators.
 
     The returned function raises TypeError where the model returns no tensor, or has another dtype than the images and
     does not cast them.
@@ -143,14 +143,16 @@ def realizer(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> 
     if realize is not None:
         return seeded_realizer(model, realize, seed, images.device)
 
-    ids = {"image_ids": image_ids} if takes_seeds(model) else {}
-    if not ids and call_optional(model, "rows_at_once") is not None:
+    is_seeded = takes_seeds(model)
+    if not is_seeded and call_optional(model, "rows_at_once") is not None:
         return seeded_realizer(model, lambda start, count, receiver: model(receiver), seed, images.device)
 
     def realize_one(rows: Tensor, realization: int) -> Tensor:
-        draw_seed = derive_seed(seed, "realization", realization)
-        with drawing_from(draw_seed, images.device), explaining_dtypes(model):
-            return require_tensor(model(rows, seed=draw_seed, **ids) if ids else model(rows))
+        draws = {}
+        if is_seeded:
+            draws = {"seed": derive_seed(int(seed), "realization", realization), "image_ids": image_ids}
+        with drawing_realization(seed, realization, images.device), explaining_dtypes(model):
+            return require_tensor(model(rows, **draws))
 
     def realize_each(start: int, count: int, receiver: Tensor) -> Tensor:
         batches = receiver.split(len(images))
@@ -201,11 +203,11 @@ def call_optional(model: nn.Module, name: str, *arguments: Any) -> Any:
     return None if method is None else method(*arguments)
 
 
-def seeded_realizer(model: nn.Module, realize: Realize, seed: int, device: torch.device) -> Realize:
+def seeded_realizer(model: nn.Module, realize: Realize, seed: int | Tensor, device: torch.device) -> Realize:
     """Returns a model's own function, with torch's generators seeded by the first realization of each call."""
 
     def realize_seeded(start: int, count: int, receiver: Tensor) -> Tensor:
-        with drawing_from(derive_seed(seed, "realization", start), device), explaining_dtypes(model):
+        with drawing_realization(seed, start, device), explaining_dtypes(model):
             return require_tensor(realize(start, count, receiver))
 
     return realize_seeded

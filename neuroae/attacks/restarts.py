@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from ..utils.contexts import autocast
 from ..utils.randomness import derive_seed
 from .balls import BALLS
-from .checks import check_inputs, check_mode, highest_class
-from .eot import GradientEstimate, estimate_gradient
+from .checks import check_inputs, check_mode
+from .eot import GradientEstimate
 from .losses import mean_loss, mean_margin
 from .protocol import batch_seed
 from .settings import GradientSettings, selection_draws
+from .steps import StepGradients
 
 NO_DETAILS: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -75,7 +76,16 @@ class Restarts:
         self.clean = self.images.repeat(count, 1, 1, 1)
         self.row_labels, self.row_ids = labels.repeat(count), image_ids.repeat(count)
         self.row_targets = None if targets is None else targets.repeat(count)
-        self.highest = highest_class(labels, targets)
+        self.estimate = StepGradients(
+            model,
+            self.row_labels,
+            self.row_targets,
+            self.row_ids,
+            realizations=settings.realizations,
+            chunk=settings.chunk,
+            average=settings.average,
+            loss=settings.loss,
+        )
         self.zero, self.invalid = torch.zeros_like(labels), torch.zeros_like(labels)
 
     def start_points(self) -> Tensor:
@@ -98,23 +108,10 @@ class Restarts:
 
         Restarts of an image share the draws of a step.
         """
-        settings = self.settings
-        estimate = estimate_gradient(
-            self.model,
-            points,
-            self.row_labels,
-            self.row_targets,
-            self.highest,
-            realizations=settings.realizations,
-            seed=derive_seed(self.draw_seed, "attack", step),
-            image_ids=self.row_ids,
-            chunk=settings.chunk,
-            average=settings.average,
-            loss=settings.loss,
-        )
+        estimate = self.estimate(points, derive_seed(self.draw_seed, "attack", step))
         self.zero += self.split(estimate.zero).sum(0)
         self.invalid += self.split(estimate.invalid).sum(0)
-        self.progress(len(points) * settings.realizations)
+        self.progress(len(points) * self.settings.realizations)
         if self.trace is not None:
             self.trace.append(self.split(estimate.loss).amax(0))
         return estimate

@@ -230,7 +230,9 @@ class Defense(PretrainedModel):
         """
         return ROWS.get(self.encoder.atoms.device.type, ROWS["cpu"]) if is_plain(self) else None
 
-    def realizer(self, images: Tensor, seed: int, image_ids: Tensor) -> Callable[[int, int, Tensor], Tensor] | None:
+    def realizer(
+        self, images: Tensor, seed: int | Tensor, image_ids: Tensor
+    ) -> Callable[[int, int, Tensor], Tensor] | None:
         """Selects once for these images, and returns the function with which attacks draw realizations.
 
         Args:
@@ -252,7 +254,7 @@ class Defense(PretrainedModel):
         return {name: self.with_surrogate(surrogate) for name, surrogate in names.items()}
 
     def shared_gradient(
-        self, images: Tensor, seed: int, image_ids: Tensor, normalize: Callable[[Tensor], Tensor]
+        self, images: Tensor, seed: int | Tensor, image_ids: Tensor, normalize: Callable[[Tensor], Tensor]
     ) -> SelectionGradient | None:
         """Returns a ``SelectionGradient``, with which attacks compute one gradient of many realizations.
 

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..kernels import namespace
-from ..utils.contexts import autocast_dtype, drawing_from
+from ..utils.contexts import autocast_dtype, drawing_realization
 from ..utils.modules import is_altered
-from ..utils.randomness import derive_seed
 from .autograd import dense_code_gradient, membership_gradient, value_gradient
 from .convolutions import SparseConvTranspose2d
 from .decoder import Decoder
@@ -42,7 +41,7 @@ class SelectionGradient:
         decoder: Decoder,
         classifier: nn.Module,
         images: Tensor,
-        seed: int,
+        seed: int | Tensor,
         image_ids: Tensor,
         normalize: Callable[[Tensor], Tensor],
     ) -> None:
@@ -54,7 +53,7 @@ class SelectionGradient:
 
     def logits(self, start: int, count: int) -> Tensor:
         """Returns logits (count * B, classes) of realizations start .. start + count - 1."""
-        with drawing_from(derive_seed(self.seed, "realization", start), self.images.device):
+        with drawing_realization(self.seed, start, self.images.device):
             with torch.no_grad():
                 self.code = self.selection.draw(self.seed, self.image_ids, start, count)
                 hidden = self.decoder.conv1(self.code, relu=True)

@@ -2,14 +2,15 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..kernels.float32 import full_float32
 from .devices import has_fast_bfloat16
+from .randomness import derive_seed
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = get_args(Precision)
@@ -107,3 +108,14 @@ def drawing_from(seed: int, device: torch.device = CPU) -> Iterator[None]:
         for generator in generators:
             generator.manual_seed(seed)
         yield
+
+
+def drawing_realization(seed: int | Tensor, number: int, device: torch.device) -> AbstractContextManager[None]:
+    """Seeds torch's generators for one realization of a model that may draw from them (see ``drawing_from``).
+
+    A seed in a tensor is for models that draw by it alone. Nothing is seeded then: a CUDA graph would not repeat this
+    work of the host.
+    """
+    if isinstance(seed, Tensor):
+        return nullcontext()
+    return drawing_from(derive_seed(seed, "realization", number), device)

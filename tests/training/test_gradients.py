@@ -1,10 +1,8 @@
 """Gradients of a training step from a graph: which steps it replays, and that it changes nothing.
 
-A stand-in takes the place of the CUDA graph: it records without changing anything, and computes again at each replay,
-on the same tensors. ``test_graphs_on_a_gpu`` uses real graphs.
+A stand-in takes the place of the CUDA graph. ``test_graphs_on_a_gpu`` uses real graphs.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dictionaries import unit_atoms
+from graphs import StandIn, record_on_the_cpu, records_graphs
 from neuroae import Decoder, Defense, SparseEncoder, resnet32
 from neuroae.data import ImageSet, load_dataset
 from neuroae.nn.classifiers import DropoutResNet32
@@ -23,52 +22,9 @@ from neuroae.training.methods import Classification, Supervised
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=0.05)
 
 
-class StandIn:
-    """Records and replays like a CUDA graph, for one task."""
-
-    def __init__(self, task: nn.Module) -> None:
-        self.task, self.replays = task, 0
-
-    def record(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        # A recording runs nothing, so buffers stay as they are.
-        before = copy.deepcopy(self.task.state_dict())
-        static = function()
-        filled = [*(part for part in static if part is not None), *self.gradients()]
-        self.task.load_state_dict(before)
-
-        def replay() -> None:
-            self.replays += 1
-            results = function()
-            computed = [*(part for part in results if part is not None), *self.gradients()]
-            with torch.no_grad():
-                for target, result in zip(filled, computed, strict=True):
-                    target.copy_(result)
-
-        return replay, type(static)(*(None if part is None else part.detach() for part in static))
-
-    def gradients(self) -> list[Tensor]:
-        return [parameter.grad for parameter in self.task.parameters() if parameter.grad is not None]
-
-
 @pytest.fixture(scope="module")
 def digits() -> ImageSet:
     return load_dataset("digits", "train").limited(44)
-
-
-@pytest.fixture
-def graph(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
-    """Makes trainings record graphs, and returns the stand-ins."""
-    stand_ins: list[StandIn] = []
-    record = gradients.Gradients.record
-
-    def recording(self: gradients.Gradients, inputs: tuple[Tensor, ...]) -> None:
-        stand_ins.append(StandIn(self.module))
-        monkeypatch.setattr(gradients, "record_graph", stand_ins[-1].record)
-        record(self, inputs)
-
-    monkeypatch.setattr(gradients.Gradients, "record", recording)
-    monkeypatch.setattr(gradients, "records_graphs", lambda device: True)
-    return stand_ins
 
 
 def untrained() -> Defense:
@@ -83,30 +39,33 @@ def trained(data: ImageSet) -> tuple[Defense, list[Any]]:
     return model, train_supervised(model, data, SETTINGS)
 
 
-def test_a_graph_changes_nothing(digits: ImageSet, graph: list[StandIn], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_changes_nothing(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch is five batches of 8 images and one of 4, which is computed eagerly between replays."""
-    with_graph, epochs = trained(digits)
-    assert [stand_in.replays for stand_in in graph] == [2 * 5 - gradients.STEPS_BEFORE]
-    monkeypatch.setattr(gradients, "records_graphs", lambda device: False)
-    eager, expected = trained(digits)
-    assert len(graph) == 1
-    assert epochs == expected
+    with_graph, eager = untrained(), untrained()
+    graph = StandIn(with_graph)
+    record_on_the_cpu(monkeypatch, graph.record)
+    epochs = train_supervised(with_graph, digits, SETTINGS)
+    assert (graph.recordings, graph.replays) == (1, 2 * 5 - gradients.STEPS_BEFORE)
+    records_graphs(monkeypatch, False)
+    assert train_supervised(eager, digits, SETTINGS) == epochs
+    assert graph.recordings == 1
     for name, tensor in eager.state_dict().items():
         assert torch.equal(with_graph.state_dict()[name], tensor), name
 
 
-def test_a_recording_that_fails_leaves_the_training_eager(
-    digits: ImageSet, graph: list[StandIn], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(self: StandIn, function: Callable[[], Any]) -> None:
+def test_a_recording_that_fails_leaves_the_training_eager(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings = []
+
+    def refuse(function: Callable[[], Any]) -> None:
+        recordings.append(function)
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(StandIn, "record", refuse)
-    with pytest.warns(UserWarning, match=r"without a CUDA graph, and may be slower: operation not .* capturing$"):
-        _, epochs = trained(digits)
-    assert len(graph) == 1
-    monkeypatch.setattr(gradients, "records_graphs", lambda device: False)
-    assert trained(digits)[1] == epochs
+    record_on_the_cpu(monkeypatch, refuse)
+    with pytest.warns(UserWarning, match=r"^training goes on .* may be slower: operation not .* capturing$"):
+        epochs = train_supervised(untrained(), digits, SETTINGS)
+    assert len(recordings) == 1
+    records_graphs(monkeypatch, False)
+    assert train_supervised(untrained(), digits, SETTINGS) == epochs
 
 
 class Foreign(nn.Module):
@@ -124,10 +83,6 @@ def test_only_modules_that_do_the_same_in_every_call_are_recorded() -> None:
     assert recorded == ["ours"]
 
 
-def test_the_cpu_has_no_graphs() -> None:
-    assert not gradients.records_graphs(torch.device("cpu"))
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_graphs_on_a_gpu(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +90,7 @@ def test_graphs_on_a_gpu(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     states = []
     for records in (True, False):
-        monkeypatch.setattr(gradients, "records_graphs", lambda device, records=records: records)
+        records_graphs(monkeypatch, records)
         model = untrained().cuda()
         train_supervised(model, digits, SETTINGS)
         states.append(model.state_dict())

@@ -47,10 +47,10 @@ if [[ $device == cuda ]]; then
   part kernels 60 python -m bench.gpu_kernels --floors "$folder/floors.json" --target "$target"
   part sweep 90 python -m bench.gpu_kernels --sweep --settings cifar10
 else
-  # One run of pytest, since loading PyTorch takes most of the time here.
+  # One run of pytest, since loading PyTorch takes most of the time here, and one thread, since nothing is timed in earnest.
   part machine 150 python -c 'import torch, triton; print("no GPU", torch.__version__, triton.__version__)'
   part correctness 150 env TRITON_INTERPRET=1 python -m pytest -q -p no:xdist -p no:cacheprovider tests/kernels/test_triton_checks.py
-  part benchmarks 300 python -m pytest -q -p no:cacheprovider --benchmark-only --rounds 1 \
+  part benchmarks 300 python -m pytest -q -p no:cacheprovider --benchmark-only --rounds 1 --threads 1 \
     "bench/test_gpu.py::test_encode[CIFAR-10 2]" "bench/test_gpu.py::test_first_layer[float32]" \
     "bench/test_gpu.py::test_eot_step[float32]" "bench/test_gpu.py::test_training_step[float32-2]"
   part kernels 150 python -m bench.gpu_kernels --device cpu --settings odd --batch 2

@@ -40,4 +40,6 @@ def require_tensor(name: str, tensor: Tensor, dtype: torch.dtype, dims: int) -> 
     """
     if tensor.dtype != dtype:
         raise TypeError(f"{name} has dtype {tensor.dtype}, expected {dtype}")
-    require(tensor.dim() == dims, "{} has shape {}, expected {} dimensions", name, tensor.shape, dims)
+    # Not by require, whose call would take longer than the check.
+    if tensor.dim() != dims:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {dims} dimensions")

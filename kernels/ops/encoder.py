@@ -212,12 +212,10 @@ def selection_shape(images: Tensor, atoms: Tensor, stride: int, top_t: int) -> t
 
 def empty_code(like: Tensor, shape: Sequence[int]) -> Code:
     """Returns an uninitialized code: ``shape`` is (rows, m_h, m_w, T), the device is that of ``like``."""
-    return (
-        like.new_empty(shape, dtype=torch.int16),
-        like.new_empty(shape, dtype=torch.float32),
-        like.new_empty(shape, dtype=torch.float32),
-        like.new_empty(shape[:-1], dtype=torch.int32),
-    )
+    value = like.new_empty(shape, dtype=torch.float32)
+    index, count = like.new_empty(shape, dtype=torch.int16), like.new_empty(shape[:-1], dtype=torch.int32)
+    # empty_like takes half the time of new_empty.
+    return index, value, torch.empty_like(value), count
 
 
 def used_slots(count: Tensor, num_slots: int) -> Tensor:

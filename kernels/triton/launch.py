@@ -1,6 +1,7 @@
 """A launch of a kernel."""
 
 import contextlib
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,16 +68,15 @@ class Launch:
             return
         tensors = [value for value in self.arguments.values() if type(value) is not int and type(value) is not float]
         key = self.key(tensors)
-        compiled = COMPILED.get(key)
-        if compiled is not None:
-            named = {**self.arguments, **self.constants}
+        if key in COMPILED:
+            compiled, in_order = COMPILED[key]
             with on_device(tensors[0].device):
-                compiled[(self.programs, 1, 1)](*[named[name] for name in self.kernel.arg_names])
+                compiled[(self.programs, 1, 1)](*in_order({**self.arguments, **self.constants}))
             return
         with on_device(self.device()):
             compiled = self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
         if key is not None and compiled is not None:
-            COMPILED[key] = compiled
+            COMPILED[key] = compiled, operator.itemgetter(*self.kernel.arg_names)
 
     def key(self, tensors: list[Tensor]) -> tuple[Any, ...] | None:
         """Returns what a compiled kernel depends on; None if a tensor is not aligned to 16 bytes."""
@@ -91,7 +91,8 @@ class Launch:
 
 # Triton compiles another kernel for tensors that are aligned to fewer bytes.
 ALIGNMENT = 16
-# Compiled kernels by ``Launch.key``. Kernels of the interpreter are not compiled.
+# Compiled kernels by ``Launch.key``, each with the function that puts named parameters in order. Kernels of the
+# interpreter are not compiled.
 COMPILED: dict[tuple[Any, ...] | None, Any] = {}
 
 

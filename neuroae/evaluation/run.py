@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import Perturbed
+from ..attacks.steps import shared_graphs
 from ..utils import distributed
 from ..utils.contexts import repeatable
 from ..utils.files import claimed, require_empty, save_json, watched
@@ -279,7 +280,7 @@ def work(
     for attack, numbers in zip(evaluation.all_attacks, blocks, strict=True):
         if not numbers:
             continue
-        with bar(evaluation, attack, numbers, records, processes) as progress:
+        with bar(evaluation, attack, numbers, records, processes) as progress, shared_graphs():
             for number in numbers:
                 finish_block(store, evaluation, attack, number, progress)
 

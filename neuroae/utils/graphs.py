@@ -15,7 +15,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from . import distributed
 from .contexts import autocast_dtype
-from .modules import is_altered, is_torch_module
+from .modules import direct_tensors, is_altered, is_torch_module
 
 # Our layers whose calls do the same on the device every time, and take a seed in a tensor.
 LAYERS = (
@@ -27,6 +27,8 @@ LAYERS = (
     "neuroae.nn.classifiers.ResNet32",
     "neuroae.nn.classifiers.PreActivationUnit",
 )
+# The types of a module's attributes that are settings.
+SETTINGS = (bool, int, float, str, tuple, type(None))
 
 
 class Repeated:
@@ -117,6 +119,27 @@ def is_repeatable(module: nn.Module, names: Collection[str]) -> bool:
         return (name in names or is_torch_module(part)) and not is_altered(part)
 
     return not _has_any_global_hook() and all(is_known(part) for part in module.modules())
+
+
+def state_of(module: nn.Module) -> tuple[Any, ...]:
+    """Returns what a recording takes from a module: its parts' classes and settings, and which tensors they hold.
+
+    While the module exists, equal states mean that a graph of the one repeats calls of the other. Tensors count by
+    identity, address and number of changes in place; values are not read.
+    """
+    return tuple(
+        (
+            type(part),
+            *((name, value) for name, value in vars(part).items() if isinstance(value, SETTINGS)),
+            *((name, id(tensor), tensor.data_ptr(), version(tensor)) for name, tensor in direct_tensors(part)),
+        )
+        for part in module.modules()
+    )
+
+
+def version(tensor: Tensor) -> int | None:
+    """Returns how often a tensor was changed in place; None for tensors of inference mode, which do not count."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def records_graphs(device: torch.device) -> bool:

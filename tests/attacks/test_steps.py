@@ -20,7 +20,7 @@ from models import random_images
 from neuroae import Decoder, Defense, SparseEncoder, resnet32
 from neuroae.attacks import APGDSettings, Perturbed, PGDSettings, StraightThrough, apgd, eot_gradient, pgd
 from neuroae.attacks.joint import JointSources
-from neuroae.attacks.steps import StepGradients, is_recordable
+from neuroae.attacks.steps import SHARED, StepGradients, is_recordable, shared_graphs
 from neuroae.nn.classifiers import DropoutResNet32
 from neuroae.nn.efficientnet import EfficientNetB0
 from neuroae.nn.front_ends import FrontEndClassifier, GaussianBlur, KSparseAutoencoder
@@ -135,10 +135,77 @@ def test_graph_and_memory_go_with_the_attack(graph: StandIn) -> None:
     gradients = StepGradients(model, labels, None, ids, realizations=1, chunk=1, average="mean", loss="margin")
     with frozen(model):
         gradients(images, 0), gradients(images, 1)
+    assert gradients.repeated is not None
     reference = weakref.ref(gradients.repeated.graph)
     assert reference() is not None
     del gradients
     assert reference() is None
+
+
+def test_attacks_share_a_graph(graph: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views of one model are the same to a graph. A batch of another size is eager."""
+    model, batches = defense(), [random_images(count, 1, 12) for count in (3, 3, 2)]
+
+    def run() -> list[Perturbed]:
+        views = [model.with_surrogate("selection") for _ in batches]
+        pairs = zip(views, batches, strict=True)
+        return [pgd(view, images, labels, PGD, seed=3, image_ids=ids) for view, (images, labels, ids) in pairs]
+
+    with shared_graphs():
+        replayed = run()
+        reference = weakref.ref(SHARED.get())
+    assert (graph.recordings, graph.replays) == (1, 2 * (PGD.steps - 1))
+    assert reference() is None
+    records_graphs(monkeypatch, False)
+    for first, second in zip(replayed, run(), strict=True):
+        assert_same(first, second)
+
+
+def change_setting(model: Defense) -> None:
+    model.encoder.top_t = 4
+
+
+def change_weight(model: Defense) -> None:
+    with torch.no_grad():
+        model.classifier.linear.weight *= 2
+
+
+def change_atoms(model: Defense) -> None:
+    model.encoder.atoms = unit_atoms(20, 1, 4).flip(0)
+
+
+def change_statistics(model: Defense) -> None:
+    model.classifier.bn1.running_mean = torch.ones_like(model.classifier.bn1.running_mean)
+
+
+@pytest.mark.parametrize("change", [change_setting, change_weight, change_atoms, change_statistics])
+def test_a_model_that_changed_between_attacks_is_recorded_anew(
+    graph: StandIn, monkeypatch: pytest.MonkeyPatch, change: Callable[[Defense], None]
+) -> None:
+    model = defense()
+    with shared_graphs():
+        attacked(model, PGD)
+        change(model)
+        replayed = attacked(model, PGD)
+    assert graph.recordings == 2
+    records_graphs(monkeypatch, False)
+    assert_same(replayed, attacked(model, PGD))
+
+
+@pytest.mark.parametrize(
+    "setting", [{"realizations": 2}, {"chunk": 1}, {"average": "mean"}, {"loss": "margin"}], ids=str
+)
+def test_an_attack_with_other_settings_is_recorded_anew(
+    graph: StandIn, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any]
+) -> None:
+    model, other = classifier(), replace(PGD, **setting)
+    with shared_graphs():
+        attacked(model, PGD)
+        replayed = [attacked(model, other), attacked(model, other, targeted=True)]
+    assert graph.recordings == 3
+    records_graphs(monkeypatch, False)
+    assert_same(replayed[0], attacked(model, other))
+    assert_same(replayed[1], attacked(model, other, targeted=True))
 
 
 def test_a_recording_that_fails_leaves_the_attack_eager(monkeypatch: pytest.MonkeyPatch) -> None:

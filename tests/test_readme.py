@@ -60,6 +60,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(path), f"{target} has no heading {anchor}"
 
 
+def test_the_page_of_examples_includes_every_script() -> None:
+    """The site replaces these lines. A formatter that takes them for Python would break them."""
+    lines = re.findall(r'^--8<-- "(.+)"$', (ROOT / "docs/examples.md").read_text(), re.MULTILINE)
+    assert sorted(lines) == sorted(f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py"))
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_the_glossary_explains_a_term(term: str) -> None:
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)

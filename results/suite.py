@@ -44,7 +44,7 @@ def suite(
     data, folder = cifar10_test(data_dir, limit), work / "suite"
     attack = suite_attack(model, data, epsilon=EPSILON, folder=folder)
     if run(Evaluation(model, data, [attack], Scoring(), BLOCK, "cifar10"), folder, output / "suite"):
-        write_suite(output)
+        write_suite(output, Verdict.of(load_evaluation(folder)))
 
 
 def autoattack(
@@ -64,11 +64,14 @@ def autoattack(
         write_autoattack(output / "autoattack", Verdict.of(load_evaluation(folder)))
 
 
-def write_suite(output: Path) -> None:
-    """Writes the page of the suite on our defense, with the single attacks of other evaluations beside it."""
-    results = load_evaluation(output / "suite")
-    verdict = Verdict.of(results)
-    images = {record.image for record in results.records[CLEAN]}
+def write_suite(output: Path, verdict: Verdict) -> None:
+    """Writes the page of the suite on our defense, with the single attacks of other evaluations beside it.
+
+    Args:
+        output: The folder of all results.
+        verdict: The suite's, of the evaluation with all its images, which hold the passes.
+    """
+    images = {record.image for record in verdict.results.records[CLEAN]}
     rows = [(verdict.attack, f"{verdict.accuracy.value:.1%}", interval_cell(*verdict.interval))]
     for other in ("selection", "selection-more", "beyond", "table1"):
         if (output / other / "manifest.json").exists():

@@ -70,7 +70,10 @@ def test_the_pages_show_what_each_left(tmp_path: Path) -> None:
         assert f"{accuracy.correct} of 10" in page
     single = attacks_from(model, PGDSettings(epsilon=EPSILON, step_size=0.05, steps=2), random=False)
     run(Evaluation(model, images, single, Scoring(draws=1)), tmp_path / "single", tmp_path / "selection")
-    write_suite(tmp_path)
+    verdict = Verdict.of(results)
+    write_suite(tmp_path, verdict)
     page = (tmp_path / "suite/README.md").read_text()
-    assert Verdict.of(results).sentence in page
+    assert verdict.sentence in page
+    assert verdict.table() in page
+    assert any(stage.gradients for stage in verdict.stages)
     assert "| alone: PGD" in page

@@ -1,4 +1,4 @@
-"""Neuro-inspired autoencoding defense: a sparse randomized encoder, its fast kernels, and attacks on it."""
+"""Judges adversarial defenses that are random or hide their gradients, and implements a neuro-inspired one, fast."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ from .train import train
 
 app = typer.Typer(
     name="neuroae",
-    help="A sparse randomized autoencoding defense, and attacks on it.",
+    help="Judge adversarial defenses that are random or hide their gradients; train one of them, and break it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

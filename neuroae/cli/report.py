@@ -23,7 +23,7 @@ def report(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help=f"For several folders: where {MERGED} goes.", show_default="nowhere"),
+        typer.Option(help=f"For several folders: folder to write {MERGED} into.", show_default="none"),
     ] = None,
 ) -> None:
     """Print the table and the sanity report of an evaluation, and write them into its folder.

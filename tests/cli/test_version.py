@@ -13,5 +13,5 @@ def test_the_version_is_told() -> None:
 
 def test_the_verbs_stay_under_their_help() -> None:
     result = CliRunner().invoke(app, ["--help"])
-    assert "A sparse randomized autoencoding defense" in result.stdout
+    assert "Judge adversarial defenses" in result.stdout
     assert "dictionary" in result.stdout

@@ -7,12 +7,12 @@ from .apgd import apgd
 from .balls import round_to_8_bits
 from .bpda import bpda
 from .eot import Average, GradientEstimate, eot_gradient
-from .evolution import EvolutionSettings, evolution
+from .evolution import evolution
 from .losses import LossName, drawn_probabilities, mean_margin, mean_probabilities
 from .pgd import pgd
 from .probe import Probe, probe
 from .restarts import Perturbed
-from .settings import APGDSettings, PGDSettings, SquareSettings
+from .settings import APGDSettings, EvolutionSettings, PGDSettings, SquareSettings
 from .square import square
 from .stages import suite_stages
 from .straight_through import StraightThrough

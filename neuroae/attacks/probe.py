@@ -40,7 +40,8 @@ MOST_REALIZATIONS = 32
 
 @dataclass(frozen=True)
 class Probe:
-    """
+    """What was measured of a model.
+
     Attributes:
         random: Whether two realizations answer differently.
         probabilities: Whether the answers are probabilities; their logarithm is attacked.
@@ -92,7 +93,10 @@ def probe(model: nn.Module, images: Tensor, labels: Tensor, image_ids: Tensor, s
         images: (B, C, H, W) float32 in [0, 1]; 8 to 16 of them are enough.
         labels, image_ids: (B,) int64.
         seed: Of all draws.
-        epsilon: The size of perturbations, linf or per pixel, to which differences of the loss are measured.
+        epsilon: How far each pixel moves where differences of the loss are measured.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit (see ``check_inputs``).
     """
     check_inputs(model, images, labels, image_ids)
     seed = batch_seed(model, seed, image_ids)
@@ -128,13 +132,14 @@ def probe(model: nn.Module, images: Tensor, labels: Tensor, image_ids: Tensor, s
 
 
 def are_probabilities(answers: Tensor) -> bool:
-    """Whether answers (draws, B, classes) are at least 0 and add up to 1."""
+    """Returns whether answers (draws, B, classes) are at least 0 and add up to 1."""
     return bool((answers >= 0).all() and ((answers.sum(-1) - 1).abs() < 1e-3).all())
 
 
 @dataclass(frozen=True)
 class Examination:
-    """
+    """What was measured of a model's gradient.
+
     Attributes:
         kind, zero, not_finite, cosine, spread: As in ``Probe``.
     """
@@ -177,6 +182,7 @@ def examine_gradient(
 
 
 def kind_of(model: nn.Module, images: Tensor, zero: float, not_finite: float, cosine: float) -> Gradient:
+    """Returns the kind of gradient (see ``Probe.gradient``) from what was measured of it."""
     if zero > DEAD_SHARE:
         return "zero" if is_connected(model, images) else "missing"
     if not_finite > DEAD_SHARE:
@@ -185,7 +191,7 @@ def kind_of(model: nn.Module, images: Tensor, zero: float, not_finite: float, co
 
 
 def is_connected(model: nn.Module, images: Tensor) -> bool:
-    """Whether autograd finds a way from the answers to the images, be the gradient zero."""
+    """Returns whether autograd finds a way from the answers to the images, even if the gradient is zero."""
     points = images.clone().requires_grad_()
     with torch.enable_grad():
         total = model(points).sum()
@@ -193,20 +199,20 @@ def is_connected(model: nn.Module, images: Tensor) -> bool:
 
 
 def coarse_signs(images: Tensor, seed: int, image_ids: Tensor) -> Tensor:
-    """Random signs (B, C, H, W), the same on squares of ``COARSENESS`` pixels: finer noise hardly moves a model."""
+    """Returns random signs (B, C, H, W), equal on squares of ``COARSENESS`` pixels: models heed finer noise less."""
     return 1 - 2 * (coarse_uniform(images, COARSENESS, seed, image_ids) < 0.5).to(images.dtype)
 
 
 def mean_of_margins(
     model: nn.Module, images: Tensor, labels: Tensor, draws: int, seed: int, image_ids: Tensor
 ) -> Tensor:
-    """(B,) mean over realizations of the margin of the logits: what the mean gradient is the gradient of."""
+    """Returns the mean margin of the logits over realizations, (B,). The mean gradient is the gradient of this."""
     logits = drawn_logits(model, images.clamp(0, 1), draws, seed, image_ids)
     return torch.stack([margin(each, labels) for each in logits]).mean(0)
 
 
 def agreements(model: nn.Module, images: Tensor, labels: Tensor, image_ids: Tensor, seed: int) -> dict[int, float]:
-    """Mean cosine of gradients of independent draws, by their number: 1, 2, 4 and so on, until they agree."""
+    """Returns the mean cosine of gradients of independent draws by their number: 1, 2, 4, ... until they agree."""
     halves = [torch.zeros_like(images), torch.zeros_like(images)]
     cosines: dict[int, float] = {}
     count = 0
@@ -231,12 +237,12 @@ def agreements(model: nn.Module, images: Tensor, labels: Tensor, image_ids: Tens
 
 
 def enough(agreement: dict[int, float]) -> int:
-    """The fewest realizations that agree; the most that were tried where none do; 1 where nothing is random."""
+    """Returns the fewest realizations that agree; the most that were tried if none do; 1 if nothing is random."""
     return next((count for count, cosine in agreement.items() if cosine >= AGREEMENT), max(agreement, default=1))
 
 
 def has_straight_through(model: nn.Module, images: Tensor, labels: Tensor, image_ids: Tensor, seed: int) -> bool:
-    """Whether ``StraightThrough`` runs the model and changes its gradient."""
+    """Returns whether ``StraightThrough`` runs the model and changes its gradient."""
     gradients = []
     for view in (model, StraightThrough(model)):
         try:
@@ -253,7 +259,7 @@ def has_straight_through(model: nn.Module, images: Tensor, labels: Tensor, image
 
 
 def batch_difference(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor, random: bool) -> float | None:
-    """The largest change of a logit of the first image when it is alone."""
+    """Returns the largest change of a logit of the first image when it is alone; None if draws cannot be repeated."""
     if random and not takes_seeds(model):
         return None
     with torch.no_grad():
@@ -263,7 +269,7 @@ def batch_difference(model: nn.Module, images: Tensor, seed: int, image_ids: Ten
 
 
 def has_inner_optimization(model: nn.Module, images: Tensor, seed: int, image_ids: Tensor) -> bool:
-    """Whether a forward pass takes gradients or steps of an optimizer."""
+    """Returns whether a forward pass takes gradients or steps of an optimizer."""
     with torch.no_grad(), counting_gradients() as calls:
         realizer(model, images[:1], seed, image_ids[:1])(0, 1, images[:1].clone())
     return bool(calls)

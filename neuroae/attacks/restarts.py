@@ -30,6 +30,7 @@ class Perturbed(NamedTuple):
         forwards: The number of forward passes without a gradient for each image.
         zero: (B,) int64, the number of gradient passes whose gradient was zero everywhere.
         invalid: (B,) int64, the number of gradient passes whose gradient held NaN or infinity.
+        details: What else is kept of each image, tensors (B, ...) by name; only suites keep any.
     """
 
     images: Tensor
@@ -189,6 +190,7 @@ def worst_attempts(
 
 
 def check_start(start: Tensor, images: Tensor) -> None:
+    """Checks that starting points have the shape and dtype of the images; raises ValueError otherwise."""
     if not isinstance(start, Tensor) or start.shape != images.shape or start.dtype != images.dtype:
         shape = tuple(start.shape) if isinstance(start, Tensor) else type(start).__name__
         raise ValueError(f"start is {shape}, expected {tuple(images.shape)} in {images.dtype}, as images are")

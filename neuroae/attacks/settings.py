@@ -201,6 +201,56 @@ class SquareSettings:
         return (2 * self.queries if self.fresh else self.queries + 1) * self.draws
 
 
+@dataclass(frozen=True)
+class EvolutionSettings:
+    """The settings of ``evolution``.
+
+    Attributes:
+        epsilon: The radius of the ball.
+        step_size: The length of each step in the norm.
+        steps: The number of steps; each follows an estimate of its own.
+        pairs: The number of antithetic pairs of points in an estimate.
+        sigma: The standard deviation of the noise that leads to these points, on the scale of pixels in [0, 1].
+        coarseness: The noise is constant on squares with this side in pixels, so there are fewer numbers to estimate.
+        draws: The number of realizations in the mean at a point, the same for both points of a pair; 1 is enough for a
+            deterministic model.
+        momentum: The factor, in [0, 1), of the last direction, which is added to the estimate divided by its l2 norm.
+        norm: "linf" or "l2".
+
+    Raises:
+        TypeError, ValueError: A setting does not fit; the message names it.
+    """
+
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 30
+    pairs: int = 20
+    sigma: float = 4 / 255
+    coarseness: int = 2
+    draws: int = 1
+    momentum: float = 0.75
+    norm: Norm = "linf"
+
+    def __post_init__(self) -> None:
+        check_choice("norm", self.norm, NORMS)
+        check_epsilon(self.epsilon, self.norm)
+        for name in ("steps", "pairs", "coarseness", "draws"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("step_size", "sigma"):
+            check_number(name, getattr(self, name), lambda size: size > 0, "above 0")
+        check_number("momentum", self.momentum, lambda share: 0 <= share < 1, "in [0, 1)")
+
+    @property
+    def gradients(self) -> int:
+        """The number of gradient passes, 0."""
+        return 0
+
+    @property
+    def forwards(self) -> int:
+        """The number of forward passes for each image: two for each pair, and two for the comparison after a step."""
+        return self.steps * (2 * self.pairs + 2) * self.draws
+
+
 GradientSettings = PGDSettings | APGDSettings
 
 

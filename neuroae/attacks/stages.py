@@ -12,17 +12,16 @@ from torch import nn
 
 from .balls import Norm
 from .bpda import LogProbabilities, Smoothed
-from .evolution import EvolutionSettings
 from .joint import JointSources
 from .probe import Probe
 from .protocol import call_optional
-from .settings import APGDSettings, PGDSettings, SquareSettings
+from .settings import APGDSettings, EvolutionSettings, PGDSettings, SquareSettings
 from .straight_through import StraightThrough
 from .taps import InputTap, LogitsTap
 
 SuiteName = Literal["standard", "quick"]
 Settings = PGDSettings | APGDSettings | SquareSettings | EvolutionSettings
-# How stages begin that only ask whether a larger budget changes the verdict.
+# Names of stages that only ask whether a larger budget changes the verdict begin with this.
 LARGER = "larger budget: "
 # Standard deviation of noise and differences under an l2 budget, on the scale of pixels.
 L2_SIGMA = 0.02
@@ -30,7 +29,7 @@ L2_SIGMA = 0.02
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a suite spends on an image that keeps standing.
+    """How much a suite spends on an image that stands to the end.
 
     Attributes:
         offered_steps: Steps on each gradient that the model offers, with 2 realizations.
@@ -44,9 +43,9 @@ class Effort:
         evolution_steps: Steps of the evolution strategy on a deterministic model.
         random_evolution_steps: The same on a random one.
         evolution_pairs: Pairs of opposite directions in each of them.
-        factor: How many times the steps and realizations of the first gradient stage are raised in the end, to see
-            whether a larger budget changes the verdict; 1 does not ask.
-        draws: Realizations that judge an attempt on a random model, and that answer a query a tenth of them.
+        draws: Realizations that judge an attempt on a random model. A tenth of them answers each query of a search.
+        factor: By how much the last stages multiply the steps and realizations of the first gradient stage, to see
+            whether a larger budget changes the verdict; 1 leaves these stages out.
     """
 
     offered_steps: int = 20
@@ -89,12 +88,12 @@ class Stage:
     """One attack of the cascade.
 
     Attributes:
-        name: Shown in tables; the seeds of the stage follow from it.
+        name: The name in tables; the seeds of the stage derive from it.
         model: The model whose gradients or answers are followed.
-        settings: They decide the method, too.
+        settings: Budget, steps and draws. Their type decides the method.
         target: 0 is untargeted; n aims at the n-th likeliest wrong class of the clean image.
         from_best: Whether it starts at the best attempt so far, and not at the image.
-        skipped: Why it does not run; empty where it does.
+        skipped: Why it does not run, or "".
     """
 
     name: str
@@ -119,14 +118,14 @@ def suite_stages(
     sources: Sequence[tuple[str, nn.Module]] = (),
     differentiable: bool = True,
 ) -> list[Stage]:
-    """Returns the stages in the order in which they run, those that cannot help included with the reason.
+    """Returns the stages in the order in which they run. Stages that cannot help are among them, with the reason.
 
     Args:
         model: The attacked model.
         probe: What was measured of it.
         epsilon: Radius of the ball.
         norm: "linf" or "l2".
-        effort: How much is spent.
+        effort: How much the suite spends (see ``EFFORTS``).
         sources: Other models by name, from which attacks are transferred.
         differentiable: Whether the model is a module that may have gradients, not a function that only answers.
     """

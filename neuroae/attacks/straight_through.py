@@ -60,28 +60,29 @@ class StraightThroughMode(TorchFunctionMode):
 
 
 def carries(value: object) -> bool:
-    """Whether it is a tensor with a gradient, or with a shadow that has one."""
+    """Returns whether a value is a tensor with a gradient, or with a shadow that has one."""
     return isinstance(value, Tensor) and (value.requires_grad or hasattr(value, SHADOW))
 
 
 def flat(values: tuple[Any, ...]) -> list[Any]:
-    """The values and what lists and tuples among them hold."""
+    """Returns the values, with lists and tuples among them replaced by what they hold."""
     return [part for value in values for part in (value if isinstance(value, (list, tuple)) else (value,))]
 
 
 def has_shadow(values: tuple[Any, ...]) -> bool:
+    """Returns whether one of the values, or of what they hold, is a tensor with a shadow."""
     return any(isinstance(value, Tensor) and hasattr(value, SHADOW) for value in flat(values))
 
 
 def shadow_of(value: Any) -> Any:
-    """The tensor's shadow where it has one, and the value itself otherwise, in tuples and lists as well."""
+    """Returns a tensor's shadow if it has one, else the value itself; also for what tuples and lists hold."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(shadow_of, value))
     return getattr(value, SHADOW, value) if isinstance(value, Tensor) else value
 
 
 def with_gradient(result: Tensor, stand_in: Tensor) -> Tensor:
-    """The exact result with the stand-in's gradient: in itself, or in a shadow where it holds integers or truths."""
+    """Returns the exact result with the stand-in's gradient; integers and truth values have it in a shadow."""
     if result.is_floating_point():
         return substitute(result, stand_in)
     setattr(result, SHADOW, substitute(result.detach().to(stand_in.dtype), stand_in))
@@ -89,7 +90,7 @@ def with_gradient(result: Tensor, stand_in: Tensor) -> Tensor:
 
 
 def rounded(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A rounding with the gradient of the identity; one in place returns a new tensor."""
+    """Returns the result of a rounding with the gradient of the identity; a rounding in place gives a new tensor."""
     source = shadow_of(args[0])
     with torch.no_grad():
         result = getattr(torch.Tensor, name)(args[0].detach(), *args[1:], **kwargs)
@@ -99,7 +100,7 @@ def rounded(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: 
 def stand_in_of(
     name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
 ) -> Tensor | None:
-    """A floating-point tensor of the result's shape whose gradient stands for the function's."""
+    """Returns a floating-point tensor whose gradient stands for the function's; None if there is none."""
     smooth = tuple(map(shadow_of, args))
     if name in CASTS:
         return smooth[0] if carries(args[0]) else None
@@ -137,7 +138,7 @@ def stand_in_of(
 
 
 def crossing(higher: Any, lower: Any) -> Tensor:
-    """A smooth step from 0 to 1 where ``higher`` passes ``lower``, as wide as they are apart on average."""
+    """Returns a smooth step from 0 to 1 where ``higher`` passes ``lower``; its width follows their mean distance."""
     distance = torch.as_tensor(higher - lower)
     distance = distance if distance.is_floating_point() else distance.float()
     width = COMPARISON_WIDTH * distance.detach().abs().mean().clamp(min=1e-6)
@@ -145,7 +146,7 @@ def crossing(higher: Any, lower: Any) -> Tensor:
 
 
 def read_from(table: Tensor, index: Tensor) -> Tensor | None:
-    """Rows of a table, with the slope between their neighbours as the gradient to the index's shadow."""
+    """Returns rows of a table, with the slope between neighbouring rows as the gradient to the index's shadow."""
     if not hasattr(index, SHADOW) or index.dtype == torch.bool:
         return None
     last, shadow = len(table) - 1, getattr(index, SHADOW)

@@ -16,12 +16,12 @@ from ..utils.randomness import derive_seed
 from .apgd import apgd
 from .bpda import LogProbabilities
 from .checks import check_inputs
-from .evolution import EvolutionSettings, evolution
+from .evolution import evolution
 from .losses import drawn_logits, pick, sum_log_probabilities, vote_margin, wrong_classes
 from .pgd import pgd
 from .protocol import batch_seed
 from .restarts import Perturbed
-from .settings import APGDSettings, PGDSettings, SquareSettings
+from .settings import APGDSettings, EvolutionSettings, PGDSettings, SquareSettings
 from .square import square
 from .stages import Stage
 
@@ -41,12 +41,13 @@ class Outcome:
     """What the cascade did to a batch of images.
 
     Attributes:
-        perturbed: Each image's worst, with the most passes that an image took.
+        perturbed: The worst attempt on each image, with the most passes that an image took.
         margins: (stages + 1, B) float32, the margin of the best attempt on selection draws, of the clean image first;
             above 0 where the vote is against the label.
-        stage: (B,) int64, the stage in whose end the image left the cascade; 0 is the clean image, -1 it stands.
+        stage: (B,) int64, the number of the stage after which the image left the cascade, from 1 on; 0 if the clean
+            image left it, -1 if the image stands.
         gradients, forwards: (stages, B) int64, passes that each stage took on each image.
-        losses: By stage, (steps, B) float32, what the attack raised; NaN where an image was out of the cascade.
+        losses: The losses of each gradient stage by its name, (steps, B) float32; NaN for images that had left.
     """
 
     perturbed: Perturbed
@@ -61,8 +62,10 @@ class Vote(NamedTuple):
     """What realizations of the model say to images: the margin of their vote, and whether it is beyond luck.
 
     Attributes:
-        margin: (B,) float32, of the log of the mean softmax output: above 0 where the vote is against the label.
-        fooled: (B,) bool, whether it is so by more than ``ERRORS_BEYOND_LUCK`` standard errors of a scoring vote.
+        margin: (B,) float32, the margin of the log of the mean softmax output: above 0 if the vote is against the
+            label.
+        fooled: (B,) bool, whether it is against the label by more than ``ERRORS_BEYOND_LUCK`` standard errors of a
+            scoring vote.
     """
 
     margin: Tensor
@@ -95,17 +98,20 @@ def run_suite(
     """Runs the cascade on a batch of images.
 
     Args:
-        model: The model that is to be fooled, in evaluation mode.
+        model: The model to fool, in evaluation mode.
         images: (B, C, H, W) float32 in [0, 1].
         labels: (B,) int64.
         stages: From ``suite_stages``.
-        seed: Of all draws.
+        seed: The seed of all draws.
         image_ids: (B,) int64, the images' numbers in the draws.
         draws: Realizations that judge an attempt; 1 for a deterministic model.
-        scoring_draws: Realizations of the vote in which the verdict is given: their standard error is the bound beyond
-            which an image leaves the cascade.
+        scoring_draws: Realizations of the vote that gives the verdict. Its standard error sets the bound beyond which
+            an image leaves the cascade.
         probabilities: Whether the model answers with probabilities.
         progress: Called with passes, in images times realizations.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit (see ``check_inputs``).
     """
     check_inputs(model, images, labels, image_ids)
     judge = LogProbabilities(model) if probabilities else model
@@ -133,7 +139,7 @@ def run_suite(
     progress(remaining[0] * int((left == 0).sum()))
     for number, stage in enumerate(stages):
         rows = (left < 0).nonzero().flatten()
-        if len(rows) and not stage.skipped and stage.target < order.shape[1] + 1:
+        if len(rows) and not stage.skipped and stage.target <= order.shape[1]:
             attempt, trace = run_stage(stage, model, images, labels, best, rows, order, seed, image_ids, progress)
             shown = attempt.images.float().clamp(0, 1)
             new = vote(shown, rows, stage.name)

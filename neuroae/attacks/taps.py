@@ -131,7 +131,7 @@ def input_taps(model: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Ten
 
 
 def recording(path: str, images: Tensor, passages: list[Passage]) -> Callable[..., Any]:
-    """A hook that notes calls on images, and gives an image without a gradient one of its own."""
+    """Returns a hook that notes calls on images, and makes autograd track an image that has no gradient."""
 
     def enter(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not arguments or not could_be_image(arguments[0], images) or not is_alike(arguments[0], images):
@@ -146,7 +146,7 @@ def recording(path: str, images: Tensor, passages: list[Passage]) -> Callable[..
 
 
 def could_be_image(value: object, images: Tensor) -> bool:
-    """Whether it is a batch of as many images with as many channels, and of a similar size."""
+    """Returns whether a value is a batch of as many images with as many channels, and of a similar size."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() != 4:
         return False
     if value.shape[:2] != images.shape[:2]:
@@ -156,7 +156,7 @@ def could_be_image(value: object, images: Tensor) -> bool:
 
 
 def is_alike(image: Tensor, images: Tensor) -> bool:
-    """Whether the pixels are correlated with the input's: normalization and noise change that little."""
+    """Returns whether pixels are correlated with the input's: normalization and noise change that little."""
     shown = resized(image.detach(), images.shape).flatten(1).double()
     pair = torch.stack([shown, images.detach().flatten(1).double()])
     pair = pair - pair.mean(-1, keepdim=True)
@@ -165,13 +165,13 @@ def is_alike(image: Tensor, images: Tensor) -> bool:
 
 
 def is_input(passage: Passage, images: Tensor) -> bool:
-    """Whether nothing has been done to the input yet, not even to its gradient."""
+    """Returns whether an image is still the model's input, with the same pixels and gradient."""
     image = passage.image
     return passage.connected and image.shape == images.shape and torch.equal(image.detach(), images.detach())
 
 
 def is_usable(gradient: Tensor) -> bool:
-    """Whether it is finite and not zero on most images."""
+    """Returns whether a gradient is finite and not zero on most images."""
     largest = gradient.abs().flatten(1).amax(1)
     return bool((largest.isfinite() & (largest > 0)).float().mean() > ALIKE)
 
@@ -179,7 +179,7 @@ def is_usable(gradient: Tensor) -> bool:
 def logits_tap(model: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Tensor], **draws: Any) -> str | None:
     """Returns the path of a ``LogitsTap`` whose logits have a gradient and name the model's classes; None without.
 
-    Args are those of ``input_taps``.
+    Takes the arguments of ``input_taps``.
     """
     points = images.clone().requires_grad_()
     with torch.enable_grad(), recorded_logits(model) as seen:

@@ -54,6 +54,16 @@ def test_it_starts_where_it_is_told_and_never_ends_worse() -> None:
     assert (model(perturbed)[:, 0] <= model(start)[:, 0]).all()
 
 
+def test_a_start_outside_the_ball_is_projected_and_one_of_another_shape_refused() -> None:
+    images, labels, ids = random_images(2, 1, 8)
+    model, labels, settings = OneForm().eval(), torch.zeros_like(labels), EvolutionSettings(steps=1, pairs=1)
+    start = model.optimum(images, 0.5, "linf")
+    perturbed = evolution(model, images, labels, settings, seed=0, image_ids=ids, start=start).images
+    assert distance(perturbed, images, "linf").max() <= settings.epsilon + ROUNDING
+    with pytest.raises(ValueError, match=r"start is .*expected"):
+        evolution(model, images, labels, settings, seed=0, image_ids=ids, start=start[:1])
+
+
 def test_passes_are_counted() -> None:
     images, labels, ids = random_images(2, 1, 8)
     counted: list[int] = []

@@ -1,6 +1,6 @@
 """``neuroae attack``: attack a model, or score adversarial images from elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -14,7 +14,7 @@ from ..attacks.balls import Norm
 from ..attacks.settings import Schedule
 from ..attacks.stages import SuiteName
 from ..data import DATASETS
-from ..evaluation import MODES, Evaluation, Scoring, attacks_from, run_evaluation, suite_attack
+from ..evaluation import MODES, Evaluation, Scoring, run_evaluation, suite_attack
 from ..evaluation.attack import Perturbation, Variant, Widths, check_modes
 from ..evaluation.models import for_any_batch, load_model
 from ..evaluation.own_attack import load_own_attack
@@ -26,7 +26,7 @@ from ..utils.contexts import Precision
 from ..utils.devices import choose_device
 from ..utils.functions import is_function
 from .attacked import draws_freely, load_class_names, load_images, preset_of, relabel, shipped_sources, unique_names
-from .methods import GRADIENT_FREE, TITLES, Budget, choose_modes, choose_variant, name_by_settings
+from .methods import TITLES, Budget, SingleAttacks
 from .options import DataDir, Device, Download, ImageSize, Limit, Seed, parse_folder, parse_fraction, preset_option
 
 
@@ -225,54 +225,55 @@ def attack(
     To share the work among processes, start it with `torchrun --nproc-per-node=2 -m neuroae attack ...`.
     """
     torch_device = choose_device(device)
-    single = {
-        name: value
-        for name, value in {
-            "attack": attack,
-            "mode": mode,
-            "variant": variant,
-            "loss": loss,
-            "targeted": targeted or None,
-            "step-size": step_size,
-            "steps": steps,
-            "realizations": realizations,
-            "momentum": momentum,
-            "schedule": schedule,
-            "images": images,
-            "deterministic": deterministic or None,
-            "random-start": random_start or None,
-            "restarts": None if restarts == 1 else restarts,
-        }.items()
-        if value is not None
-    }
-    if suite is not None and single:
-        raise ValueError(f"suite is {suite!r}, expected no option of single attacks beside it: --{next(iter(single))}")
-    chosen_suite = suite or ("" if single else "standard")
+    chosen_suite = choose_suite(
+        suite,
+        attack=attack,
+        mode=mode,
+        variant=variant,
+        loss=loss,
+        targeted=targeted,
+        step_size=step_size,
+        steps=steps,
+        realizations=realizations,
+        momentum=momentum,
+        schedule=schedule,
+        images=images,
+        deterministic=deterministic,
+        random_start=random_start,
+        restarts=None if restarts == 1 else restarts,
+    )
     named = [] if chosen_suite else attack or ([] if images else ["pgd"])
-    methods = [name for name in named if not is_function(name)]
-    functions = [name for name in named if is_function(name)]
     modes = mode or list(MODES)
     check_modes(modes)
     preset = preset_of(dataset)
     require_budget(dataset, norm, named, epsilon, step_size, images)
     sizes = epsilon or [preset.epsilon]
-    budgets = [
-        Budget(
-            epsilon=size,
-            step_size=preset.step_at(size) if step_size is None else step_size,
-            steps=count,
-            restarts=restarts,
-            random_start=random_start,
-            realizations=draws,
-            average=average,
-            loss=loss,
-            norm=norm,
-            queries=queries,
-            momentum=momentum,
-            schedule=schedule,
-        )
-        for size, count, draws in product(sizes, steps or (None,), realizations or (None,))
-    ]
+    single = SingleAttacks(
+        methods=[name for name in named if not is_function(name)],
+        modes=modes,
+        budgets=[
+            Budget(
+                epsilon=size,
+                step_size=preset.step_at(size) if step_size is None else step_size,
+                steps=count,
+                restarts=restarts,
+                random_start=random_start,
+                realizations=draws,
+                average=average,
+                loss=loss,
+                norm=norm,
+                queries=queries,
+                momentum=momentum,
+                schedule=schedule,
+            )
+            for size, count, draws in product(sizes, steps or (None,), realizations or (None,))
+        ],
+        repeated={"epsilon": epsilon, "steps": steps, "realizations": realizations},
+        precision=precision,
+        variant=variant,
+        widths=Widths(selection_width, clamp_width),
+        targeted=targeted,
+    )
     # By the sources' names in tables. The attacked model is a source too, with an empty name.
     paths = {"": model} | unique_names(source or [])
     sources = {name: load_model(path).to(torch_device) for name, path in paths.items()}
@@ -282,32 +283,7 @@ def attack(
     block = even_block(len(data)) if block is None else block
     sources = {name: for_any_batch(name or model, network, data, block) for name, network in sources.items()}
     random = {name: draws_freely(name or model, network, data, deterministic) for name, network in sources.items()}
-    attacks: list[Perturbation] = []
-    for (name, network), method in product(sources.items(), methods):
-        if name and method in GRADIENT_FREE:  # the source would not matter
-            continue
-        crafted = [
-            attack
-            for budget, gradient_mode in product(budgets, choose_modes(network, method, modes))
-            for attack in attacks_from(
-                network,
-                budget.settings(method, gradient_mode),
-                [gradient_mode] if gradient_mode else [],
-                precision,
-                name,
-                choose_variant(variant, network, sources),
-                random[name],
-                TITLES[method],
-                random[""],
-                Widths(selection_width, clamp_width),
-            )
-        ]
-        if targeted:
-            crafted = [replace(attack, name=f"{attack.name}, targeted", targeted=True) for attack in crafted]
-        attacks += name_by_settings(crafted, epsilon=epsilon, steps=steps, realizations=realizations)
-    for function, size in product(functions, sizes):
-        loaded = load_own_attack(function, size, norm)
-        attacks.append(replace(loaded, name=f"{function}, epsilon {size:g}") if len(sizes) > 1 else loaded)
+    attacks: list[Perturbation] = [*single.on(sources, random), *own_attacks(filter(is_function, named), sizes, norm)]
     if chosen_suite:
         others = {name: each for name, each in sources.items() if name} or shipped_sources(
             dataset, model, torch_device
@@ -324,6 +300,31 @@ def attack(
     if first:
         print(write_report(output))
         print(f"\npage: {output / PAGE}")
+
+
+def choose_suite(suite: SuiteName | None, **single: object) -> str:
+    """Returns the suite to run: the user's, or else the standard one; "" if an option of single attacks is set.
+
+    Args:
+        suite: The option.
+        **single: The options of single attacks by name, None or False if the user did not set them.
+
+    Raises:
+        ValueError: Both are set.
+    """
+    option = next((name for name, value in single.items() if value is not None and value is not False), None)
+    if suite is not None and option is not None:
+        raise ValueError(
+            f"suite is {suite!r}, expected no option of single attacks beside it: --{option.replace('_', '-')}"
+        )
+    return suite or ("" if option else "standard")
+
+
+def own_attacks(functions: Iterable[str], sizes: Sequence[float], norm: Norm) -> Iterator[Perturbation]:
+    """Yields the attack of each of the user's functions in a ball of each size; of several, names have the size."""
+    for function, size in product(functions, sizes):
+        loaded = load_own_attack(function, size, norm)
+        yield replace(loaded, name=f"{function}, epsilon {size:g}") if len(sizes) > 1 else loaded
 
 
 def require_budget(

@@ -1,7 +1,8 @@
 """The attack methods of `neuroae attack`, and the settings that its options give them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any
 
 from torch import nn
@@ -9,9 +10,10 @@ from torch import nn
 from ..attacks import APGDSettings, Average, LossName, PGDSettings, SquareSettings
 from ..attacks.balls import Norm
 from ..attacks.settings import R_FGSM_STEP, Schedule
-from ..evaluation.attack import Attack, AttackSettings, Variant
+from ..evaluation.attack import Attack, AttackSettings, Variant, Widths, attacks_from
 from ..nn.defense import Defense
 from ..nn.encoder import SELECTION
+from ..utils.contexts import Precision
 
 TITLES = {"pgd": "PGD", "fgsm": "FGSM", "r-fgsm": "R+FGSM", "apgd": "APGD", "square": "Square"}
 GRADIENT_FREE = ("square",)
@@ -70,6 +72,65 @@ class Budget:
             "norm": self.norm,
             **drop_none(realizations=self.realizations, loss=self.loss),
         }
+
+
+@dataclass(frozen=True)
+class SingleAttacks:
+    """The options of single attacks by the methods of this package.
+
+    Attributes:
+        methods: Keys of ``TITLES``.
+        modes: Keys of ``evaluation.MODES``, for sources that are defenses.
+        budgets: The budget of each combination of repeated options.
+        repeated: The user's values of each option of ``SWEPT``, by its name.
+        precision, variant, widths, targeted: As in ``evaluation.Attack``.
+    """
+
+    methods: Sequence[str]
+    modes: Sequence[str]
+    budgets: Sequence[Budget]
+    repeated: Mapping[str, Sequence[float] | None]
+    precision: Precision
+    variant: Variant | None
+    widths: Widths
+    targeted: bool
+
+    def on(self, sources: Mapping[str, nn.Module], random: Mapping[str, bool]) -> Iterator[Attack]:
+        """Yields the attacks that are crafted on each source.
+
+        Args:
+            sources: The sources by their names in tables; the attacked model has an empty name.
+            random: Whether each source draws, by the same names.
+        """
+        for name, method in product(sources, self.methods):
+            if name and method in GRADIENT_FREE:  # the source would not matter
+                continue
+            crafted = self.on_source(name, method, sources, random)
+            if self.targeted:
+                crafted = [replace(attack, name=f"{attack.name}, targeted", targeted=True) for attack in crafted]
+            yield from name_by_settings(crafted, **self.repeated)
+
+    def on_source(
+        self, name: str, method: str, sources: Mapping[str, nn.Module], random: Mapping[str, bool]
+    ) -> list[Attack]:
+        """Returns the attacks of one method on the source of a name, in all modes and budgets."""
+        network = sources[name]
+        return [
+            attack
+            for budget, mode in product(self.budgets, choose_modes(network, method, self.modes))
+            for attack in attacks_from(
+                network,
+                budget.settings(method, mode),
+                [mode] if mode else [],
+                self.precision,
+                name,
+                choose_variant(self.variant, network, sources),
+                random[name],
+                TITLES[method],
+                random[""],
+                self.widths,
+            )
+        ]
 
 
 def drop_none(**options: object) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from neuroae.attacks import Perturbed, PGDSettings
 from neuroae.evaluation import Attack, Scoring
 from neuroae.evaluation.attack import Perturbation, Progress
 from neuroae.evaluation.scoring import Block
-from neuroae.nn.autograd import Code
+from neuroae.kernels.ops import Code
 from neuroae.nn.encoder import SELECTION
 from neuroae.utils.files import load_tensors, save_tensors
 

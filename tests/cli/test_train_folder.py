@@ -29,9 +29,9 @@ class Killed(Exception):
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Of the command, whose dictionaries take three minibatches."""
+    """The training of the command, whose dictionaries take three minibatches."""
     monkeypatch.setitem(PRESETS, "digits", replace(PRESETS["digits"], iterations=3))
-    return importlib.import_module("neuroae.cli.train")
+    return importlib.import_module("neuroae.cli.training_plan")
 
 
 def train(folder: Path, command: str) -> str:
@@ -99,8 +99,9 @@ def test_learned_atoms_are_those_of_the_images_whatever_their_folder_is_called(
     tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill(tmp_path, "supervised", module, "learn")
-    load = module.load_dataset
-    monkeypatch.setattr(module, "load_dataset", lambda *arguments: replace(load(*arguments), name="renamed"))
+    command = importlib.import_module("neuroae.cli.train")
+    load = command.load_dataset
+    monkeypatch.setattr(command, "load_dataset", lambda *arguments: replace(load(*arguments), name="renamed"))
     train(tmp_path, "supervised")
     assert load_pretrained(tmp_path)[1]["run"]["images"] == 32
 

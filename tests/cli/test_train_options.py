@@ -74,7 +74,7 @@ def about_to_learn(*words: object) -> tuple[TrainingSettings, Run]:
         raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("neuroae.cli.train"), "learn", stopped)
+        patch.setattr(importlib.import_module("neuroae.cli.training_plan"), "learn", stopped)
         with pytest.raises(Stopped):
             neuroae("train", "--method", "plain", *words)
     plan, _model, run = recorded

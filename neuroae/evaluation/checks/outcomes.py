@@ -120,7 +120,7 @@ class Verdicts:
     Attributes:
         attack: The attack's name.
         right: Image id to whether the vote of the scoring draws is right.
-        held: Share of the images that the attack does not fool on the selection draws, in [0, 1].
+        selection_accuracy: Share of the images that the attack does not fool on the selection draws, in [0, 1].
     """
 
     def __init__(self, attack: str, records: Iterable[Record]) -> None:
@@ -312,8 +312,8 @@ def compare(comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping
     if not matchups:
         reason, advice = f"needs {comparison.missing}", f"Evaluate {comparison.missing}."
         return unmeasured(comparison.name, reason, comparison.meaning, advice)
-    verdict = worst(meeting.verdict for meeting in matchups)
-    comparable = [meeting.pairs.verdict for meeting in matchups if meeting.fooled]
+    verdict = worst(matchup.verdict for matchup in matchups)
+    comparable = [matchup.pairs.verdict for matchup in matchups if matchup.fooled]
     advice_parts = [comparison.advice] if worst(comparable) != "pass" else []
     advice_parts += [NOTHING_FOOLED] if len(comparable) < len(matchups) else []
     return Check(
@@ -329,7 +329,7 @@ def compare(comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping
 def find_matchups(
     comparison: Comparison, threats: Iterable[Threat], verdicts: Mapping[str, Verdicts]
 ) -> Iterator[Matchup]:
-    """Yields a meeting for every budget at which there are attacks of both kinds on common images."""
+    """Yields a matchup for every budget at which there are attacks of both kinds on common images."""
     for budget, attacks in by_budget(threats, verdicts).items():
         stronger = [verdicts[threat.name] for threat in attacks if comparison.stronger(threat)]
         weaker = [verdicts[threat.name] for threat in attacks if comparison.weaker(threat)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroae.models import load_pretrained
-from neuroae.reports.charts import draw_curves, save_epochs
+from neuroae.reports.training_record import draw_curves, save_epochs
 from neuroae.training import Epoch
 from neuroae.utils.markdown import table
 from results.options import OUTPUT, Model, Output

@@ -20,7 +20,7 @@ from ..models import CARD, CONFIG, WEIGHTS, class_names, load_pretrained
 from ..models.description import describe
 from ..models.presets import Preset, make_dictionary
 from ..nn.defense import Defense
-from ..reports.charts import PICTURE, TABLE
+from ..reports.training_record import PICTURE, TABLE
 from ..utils import distributed
 from ..utils.files import (
     claimed,

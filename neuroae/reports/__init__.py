@@ -3,10 +3,10 @@
 import warnings
 from typing import Any
 
-from .charts import TrainingRecord
 from .pictures import Strip, draw_picture, stages
 from .report import Report, write_report
 from .tables import Row, markdown_table
+from .training_record import TrainingRecord
 
 __all__ = [
     "Report",

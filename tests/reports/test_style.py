@@ -71,7 +71,7 @@ def test_a_chart_that_fails_is_a_warning_and_the_page_is_written(
 def test_curves_that_fail_are_a_warning_and_the_table_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuroae.reports.charts.draw_curves", fail)
+    monkeypatch.setattr("neuroae.reports.training_record.draw_curves", fail)
     with pytest.warns(UserWarning, match=r"curves\.png could not be drawn"):
         TrainingRecord(tmp_path).update(EPOCHS)
     assert len((tmp_path / "epochs.csv").read_text().splitlines()) == 3

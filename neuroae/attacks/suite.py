@@ -114,83 +114,114 @@ def run_suite(
         TypeError, ValueError: An argument does not fit (see ``check_inputs``).
     """
     check_inputs(model, images, labels, image_ids)
-    judge = LogProbabilities(model) if probabilities else model
-    images = images.detach()
+    cascade = Cascade(model, images, labels, stages, seed, image_ids, draws, scoring_draws, probabilities, progress)
+    for number in range(len(stages)):
+        cascade.run(number)
+    return cascade.outcome()
 
-    def vote(shown: Tensor, rows: Tensor, name: str) -> Vote:
-        judged = derive_seed(batch_seed(model, seed, image_ids[rows]), f"suite {name}")
+
+class Cascade:
+    """A batch of images on its way through the stages.
+
+    Takes the arguments of ``run_suite``.
+
+    Attributes:
+        best: (B, C, H, W) float32, the best attempt on each image so far; at first the image itself.
+        margin: (B,) float32, the margin of this attempt on selection draws.
+        left: (B,) int64, as ``Outcome.stage``.
+        order: (B, classes - 1) int64, the wrong classes of each clean image, the likeliest first.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        stages: Sequence[Stage],
+        seed: int,
+        image_ids: Tensor,
+        draws: int,
+        scoring_draws: int,
+        probabilities: bool,
+        progress: Callable[[int], object],
+    ) -> None:
+        self.model, self.judge = model, LogProbabilities(model) if probabilities else model
+        self.images, self.labels, self.image_ids = images.detach(), labels, image_ids
+        self.stages, self.seed, self.progress = stages, seed, progress
+        self.draws, self.scoring_draws = draws, scoring_draws
+        clean = self.vote(self.images, torch.arange(len(images), device=images.device), CLEAN)
+        self.best, self.margin = self.images.clone(), clean.margin.clone()
+        self.left = torch.where(clean.fooled, 0, -1)
+        order_seed = derive_seed(batch_seed(model, seed, image_ids), "targets")
+        self.order = wrong_classes(self.judge, self.images, labels, draws, order_seed, image_ids)
+        shape = (len(stages), len(images))
+        self.gradients, self.forwards = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+        self.zero, self.invalid = torch.zeros_like(labels), torch.zeros_like(labels)
+        self.margins, self.losses = [self.margin.clone()], dict[str, Tensor]()
+        # Images that leave take no passes of later stages, which count as made.
+        self.remaining = [sum(stage.passes for stage in stages[number:]) for number in range(len(stages) + 1)]
+        progress(self.remaining[0] * int((self.left == 0).sum()))
+
+    def vote(self, shown: Tensor, rows: Tensor, name: str) -> Vote:
+        """Returns the vote on images (rows, C, H, W), which stand for these rows, on the selection draws of a name."""
+        ids = self.image_ids[rows]
+        seed = derive_seed(batch_seed(self.model, self.seed, ids), f"suite {name}")
         with autocast("float32", shown.device):
-            logits = list(drawn_logits(judge, shown, draws, judged, image_ids[rows]))
-        return Vote.of(logits, labels[rows], scoring_draws)
+            logits = list(drawn_logits(self.judge, shown, self.draws, seed, ids))
+        return Vote.of(logits, self.labels[rows], self.scoring_draws)
 
-    everything = torch.arange(len(images), device=images.device)
-    first = vote(images, everything, CLEAN)
-    best, margin = images.clone(), first.margin.clone()
-    left = torch.where(first.fooled, 0, -1)
-    order = wrong_classes(
-        judge, images, labels, draws, derive_seed(batch_seed(model, seed, image_ids), "targets"), image_ids
-    )
-    shape = (len(stages), len(images))
-    gradients, forwards = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    zero, invalid = torch.zeros_like(labels), torch.zeros_like(labels)
-    margins, losses = [margin.clone()], {}
-    # Images that leave take no passes of later stages, which count as made.
-    remaining = [sum(stage.passes for stage in stages[number:]) for number in range(len(stages) + 1)]
-    progress(remaining[0] * int((left == 0).sum()))
-    for number, stage in enumerate(stages):
-        rows = (left < 0).nonzero().flatten()
-        if len(rows) and not stage.skipped and stage.target <= order.shape[1]:
-            attempt, trace = run_stage(stage, model, images, labels, best, rows, order, seed, image_ids, progress)
-            shown = attempt.images.float().clamp(0, 1)
-            new = vote(shown, rows, stage.name)
-            # A deterministic model would answer as before: the image stands.
-            old = vote(best[rows], rows, stage.name) if draws > 1 else Vote(margin[rows], torch.zeros_like(rows) > 0)
-            better = new.margin > old.margin
-            margin[rows] = torch.where(better, new.margin, old.margin)
-            best[rows[better]] = shown[better]
-            left[rows[torch.where(better, new.fooled, old.fooled)]] = number + 1
-            progress(remaining[number + 1] * int((left[rows] > 0).sum()))
-            gradients[number, rows.cpu()] = attempt.gradients
-            forwards[number, rows.cpu()] = attempt.forwards + draws * (2 if draws > 1 else 1)
-            zero[rows] += attempt.zero
-            invalid[rows] += attempt.invalid
+    def run(self, number: int) -> None:
+        """Runs the stage of this number on the images that stand, unless it is skipped or aims at no class."""
+        stage, rows = self.stages[number], (self.left < 0).nonzero().flatten()
+        if len(rows) and not stage.skipped and stage.target <= self.order.shape[1]:
+            attempt, trace = self.attempt(stage, rows)
+            self.keep_better(number, rows, attempt.images.float().clamp(0, 1))
+            self.progress(self.remaining[number + 1] * int((self.left[rows] > 0).sum()))
+            self.gradients[number, rows.cpu()] = attempt.gradients
+            self.forwards[number, rows.cpu()] = attempt.forwards + self.draws * (2 if self.draws > 1 else 1)
+            self.zero[rows] += attempt.zero
+            self.invalid[rows] += attempt.invalid
             if trace:
-                curve = torch.full((len(trace), len(images)), torch.nan)
+                curve = torch.full((len(trace), len(self.images)), torch.nan)
                 curve[:, rows.cpu()] = torch.stack(trace).cpu()
-                losses[stage.name] = curve
-        margins.append(margin.clone())
-    most_passes = int(gradients.sum(0).max()), int(forwards.sum(0).max()) + draws
-    perturbed = Perturbed(best, *most_passes, zero, invalid)
-    return Outcome(perturbed, torch.stack(margins).cpu(), left.cpu(), gradients, forwards, losses)
+                self.losses[stage.name] = curve
+        self.margins.append(self.margin.clone())
 
+    def attempt(self, stage: Stage, rows: Tensor) -> tuple[Perturbed, list[Tensor]]:
+        """Returns a stage's attempts on these rows, and the losses of its steps."""
+        trace: list[Tensor] = []
+        options: dict[str, Any] = {"start": self.best[rows]} if stage.from_best else {}
+        if isinstance(stage.settings, PGDSettings | APGDSettings):
+            options["trace"] = trace
+        attempt = METHODS[type(stage.settings)](
+            stage.model,
+            self.images[rows],
+            self.labels[rows],
+            stage.settings,
+            seed=derive_seed(self.seed, f"stage {stage.name}"),
+            image_ids=self.image_ids[rows],
+            targets=self.order[rows, stage.target - 1] if stage.target else None,
+            judge=self.model,
+            progress=self.progress,
+            **options,
+        )
+        return attempt, trace
 
-def run_stage(
-    stage: Stage,
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    best: Tensor,
-    rows: Tensor,
-    order: Tensor,
-    seed: int,
-    image_ids: Tensor,
-    progress: Callable[[int], object],
-) -> tuple[Perturbed, list[Tensor]]:
-    """Returns the stage's attempts on the rows that stand, and the losses of its steps."""
-    trace: list[Tensor] = []
-    options: dict[str, Any] = {"start": best[rows]} if stage.from_best else {}
-    if isinstance(stage.settings, PGDSettings | APGDSettings):
-        options["trace"] = trace
-    attempt = METHODS[type(stage.settings)](
-        stage.model,
-        images[rows],
-        labels[rows],
-        stage.settings,
-        seed=derive_seed(seed, f"stage {stage.name}"),
-        image_ids=image_ids[rows],
-        targets=order[rows, stage.target - 1] if stage.target else None,
-        judge=model,
-        progress=progress,
-        **options,
-    )
-    return attempt, trace
+    def keep_better(self, number: int, rows: Tensor, shown: Tensor) -> None:
+        """Keeps a stage's attempts (rows, C, H, W) where they beat the best ones, and lets fooled images leave."""
+        name = self.stages[number].name
+        new = self.vote(shown, rows, name)
+        # A deterministic model would answer as before: the image stands.
+        stands = Vote(self.margin[rows], torch.zeros_like(rows) > 0)
+        old = self.vote(self.best[rows], rows, name) if self.draws > 1 else stands
+        better = new.margin > old.margin
+        self.margin[rows] = torch.where(better, new.margin, old.margin)
+        self.best[rows[better]] = shown[better]
+        self.left[rows[torch.where(better, new.fooled, old.fooled)]] = number + 1
+
+    def outcome(self) -> Outcome:
+        """Returns what the stages did."""
+        most_passes = int(self.gradients.sum(0).max()), int(self.forwards.sum(0).max()) + self.draws
+        perturbed = Perturbed(self.best, *most_passes, self.zero, self.invalid)
+        margins = torch.stack(self.margins).cpu()
+        return Outcome(perturbed, margins, self.left.cpu(), self.gradients, self.forwards, self.losses)

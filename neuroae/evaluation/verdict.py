@@ -147,12 +147,19 @@ class Verdict:
         ]
 
     def table(self) -> str:
-        """Returns the stages as a Markdown table."""
-        return table(COLUMNS, self.cells())
+        """Returns the stages that ran as a Markdown table, and below it those that did not, with the reason."""
+        ran = table(COLUMNS[:-1], [cells[:-1] for cells in self.ran()])
+        idle = "\n".join(f"- {'; '.join(names)}: {reason}" for reason, names in self.idle().items())
+        return f"{ran}\n\nDid not run:\n\n{idle}" if idle else ran
 
     def cells(self) -> list[tuple[str, ...]]:
         """Returns the stages as cells under ``COLUMNS``; those that did not run for the same reason share a row."""
-        rows: list[tuple[str, ...]] = [
+        idle = [("; ".join(names), "", "", "", "", reason) for reason, names in self.idle().items()]
+        return [*self.ran(), *idle]
+
+    def ran(self) -> list[tuple[str, ...]]:
+        """Returns the stages that attacked an image as cells under ``COLUMNS``."""
+        return [
             (
                 stage.name,
                 f"{stage.fooled:,}",
@@ -164,11 +171,14 @@ class Verdict:
             for stage in self.stages
             if stage.images
         ]
-        idle: dict[str, list[str]] = {}
+
+    def idle(self) -> dict[str, list[str]]:
+        """Returns the names of the stages that attacked no image, by the reason."""
+        names: dict[str, list[str]] = {}
         for stage in self.stages:
             if not stage.images:
-                idle.setdefault(stage.skipped or "no image stood", []).append(stage.name)
-        return rows + [("; ".join(names), "", "", "", "", reason) for reason, names in idle.items()]
+                names.setdefault(stage.skipped or "no image stood", []).append(stage.name)
+        return names
 
     def as_json(self) -> dict[str, Any]:
         """Returns the verdict in a form that JSON holds."""

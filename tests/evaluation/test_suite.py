@@ -57,6 +57,11 @@ def test_a_verdict_counts_what_the_stages_took(model: nn.Module, batch: tuple[Te
     assert verdict.stages[0].skipped
     text = str(verdict)
     assert text.startswith(f"model keeps {verdict.accuracy.value:.1%} (95% interval ")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    for stage in verdict.stages:
+        assert any(line.startswith(f"| {stage.name} ") for line in rows) == bool(stage.images)
+        assert stage.images or any(stage.name in line and stage.skipped in line for line in text.splitlines())
+    assert max(map(len, rows)) <= 120
     assert "| straight-through, margin" in text
     assert "clean it has 80.0%" in text
 

@@ -155,7 +155,7 @@ def within(position: Tensor, side: int) -> Tensor:
 
 
 def bump(along: Tensor, across: Tensor, side: int) -> Tensor:
-    """Two halves of opposite sign, each highest in its middle: sums of 1 / k^2 over the rectangles around a pixel."""
+    """Returns two halves of opposite sign, each highest in its middle: sums of 1 / k^2 over a pixel's rectangles."""
     half = max(side // 2, 1)
     first = along < half
     middle = torch.where(first, (half - 1) / 2, half + (side - half - 1) / 2)

@@ -164,7 +164,7 @@ class Planner:
         return "gradients agree with differences of the loss" if self.probe.gradient == "usable" else ""
 
     def offers(self) -> Iterator[Stage]:
-        """Gradients that the model offers itself."""
+        """Yields PGD on each gradient that the model offers itself."""
         for name, view in (call_optional(self.model, "attack_gradients") or {}).items():
             step_size = self.epsilon * 255 / (8 * 225)
             settings = PGDSettings.selection_recipe(
@@ -175,6 +175,13 @@ class Planner:
             yield Stage(f"{name} (offered by the model)", view, settings)
 
     def apgd(self, loss: Any, realizations: int, draws: bool | None = None) -> APGDSettings:
+        """Returns settings of Auto-PGD.
+
+        Args:
+            loss: The loss that steps raise.
+            realizations: N_E that the probe asks for; the effort limits it.
+            draws: Whether the followed model draws; None takes what the probe measured of the attacked one.
+        """
         random = self.probe.random if draws is None else draws
         count = min(max(realizations, 1), self.effort.realizations) if random else 1
         steps = self.effort.random_steps if random else self.effort.steps
@@ -184,7 +191,7 @@ class Planner:
         )
 
     def gradients(self) -> Iterator[Stage]:
-        """Auto-PGD on the model's own gradient."""
+        """Yields Auto-PGD on the model's own gradient."""
         probe = self.probe
         skipped = "" if probe.gradient in ("usable", "misleading") else f"gradients are {probe.gradient}"
         count = probe.realizations
@@ -196,7 +203,7 @@ class Planner:
             yield Stage(name, self.attacked, self.apgd("margin", count), rank, skipped=skipped)
 
     def repairs(self) -> Iterator[Stage]:
-        """Stand-ins for gradients that are dead or disagree with differences of the loss."""
+        """Yields Auto-PGD on stand-ins for gradients that are dead or disagree with differences of the loss."""
         settings = self.apgd("margin", max(self.probe.realizations, self.effort.realizations))
         other_loss = "" if self.effort.targets > 2 else "left out of the quick suite"
         views = self.repaired()
@@ -215,7 +222,7 @@ class Planner:
         yield Stage("smoothed gradient, margin", smoothed, settings, from_best=True, skipped=skipped)
 
     def repaired(self) -> dict[str, tuple[nn.Module | None, str]]:
-        """Views of the model by the name of the repair; None, with the reason, where it has nothing to repair."""
+        """Returns views of the model by the name of the repair; None, with the reason, if it repairs nothing."""
         probe = self.probe
         logits = LogitsTap(self.model, probe.logits_tap) if probe.logits_tap is not None else None
         straight = StraightThrough(logits or self.attacked) if probe.straight_through else None
@@ -229,7 +236,7 @@ class Planner:
         }
 
     def transfers(self, sources: Sequence[tuple[str, nn.Module]]) -> Iterator[Stage]:
-        """Attacks crafted on other models, alone and jointly."""
+        """Yields Auto-PGD on other models, all of them jointly and each alone."""
         if not sources:
             yield Stage("transfer", self.model, self.apgd("margin", 1), skipped="no source was named")
         if len(sources) > 1:
@@ -239,7 +246,7 @@ class Planner:
             yield Stage(f"transfer from {name}", source, self.apgd("margin", 1, draws=False))
 
     def searches(self) -> Iterator[Stage]:
-        """Search by answers alone, from the best attempt so far."""
+        """Yields searches by answers alone, from the best attempt so far."""
         effort, random = self.effort, self.probe.random
         draws = max(effort.draws // 10, 1) if random else 1
         queries = effort.random_queries if random else effort.queries
@@ -262,7 +269,7 @@ class Planner:
         yield Stage("evolution strategy", self.attacked, settings, 0, True, skipped=self.no_repair)
 
     def larger_budgets(self, followed: Sequence[Stage]) -> Iterator[Stage]:
-        """The first gradient stage again, with more steps, more realizations and another start, one at a time.
+        """Yields the first gradient stage again, with more steps, more realizations and another start, one at a time.
 
         Square with more queries where no stage follows gradients.
 

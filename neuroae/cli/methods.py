@@ -60,7 +60,7 @@ class Budget:
                 return APGDSettings(**steps, **common)
             case "square":
                 return SquareSettings(self.epsilon, self.queries, norm=self.norm, **drop_none(draws=self.realizations))
-        raise ValueError(f"attack is {method!r}, expected one of {', '.join(TITLES)}")
+        raise ValueError(f"attack is {method!r}, expected one of {', '.join(TITLES)}, or MODULE:FUNCTION")
 
     def gradient_settings(self) -> dict[str, Any]:
         """Returns the settings that all methods with gradients share."""

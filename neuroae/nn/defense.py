@@ -249,7 +249,7 @@ class Defense(PretrainedModel):
         return lambda start, count, receiver: self.realize(selection, seed, image_ids, start, count, receiver)
 
     def attack_gradients(self) -> dict[str, "Defense"]:
-        """Views of the model by the name of the gradient that attacks should try, the strongest first."""
+        """Returns views of the model by the name of the gradient that attacks should try, the strongest first."""
         names = {"selection": SELECTION, "W-NFGA": "smooth", "W-AIGA": AUTOENCODER_IDENTITY}
         return {name: self.with_surrogate(surrogate) for name, surrogate in names.items()}
 

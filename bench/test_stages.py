@@ -17,7 +17,7 @@ from bench.machine import machine
 from bench.measure import Action, interleaved
 from bench.report import Report, Stage
 from bench.settings import CIFAR10, images, ours
-from neuroae.nn.autograd import dense_code_gradient
+from neuroae.nn.layer_autograd import dense_code_gradient
 
 B = CIFAR10.batch
 FLOAT, INDEX = 4, 2

@@ -2,7 +2,7 @@
 
 ``neuroae`` runs an operation with the backend of the tensors' device, CPU or CUDA, and with the reference on all other
 devices. ``neuroae_reference`` runs it with the reference on any device. Neither has gradients:
-``neuroae/nn/autograd.py`` adds them.
+``autograd.py`` and ``layer_autograd.py`` of ``neuroae/nn`` add them.
 """
 
 import functools

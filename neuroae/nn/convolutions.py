@@ -8,8 +8,8 @@ from ..kernels import backend_name
 from ..kernels.ops import minimum_output_size
 from ..utils.contexts import autocast_dtype
 from ..utils.devices import has_matrix_units
-from .autograd import ConvTranspose, DenseConvTranspose, LayerSettings
 from .code import SparseCode
+from .layer_autograd import ConvTranspose, DenseConvTranspose, LayerSettings
 
 # The share of atoms that survive, above which the dense product is faster on a CPU, by the dtype. Forward and gradient
 # to the values cross at a share of 0.3 in float32, and between 0.1 and 0.2 in bfloat16 (bench/test_crossover.py).

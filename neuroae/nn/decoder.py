@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..utils.validation import check_number
-from .autograd import SmoothClamp
 from .code import SparseCode
 from .convolutions import SparseConvTranspose2d, WinogradConvTranspose2d
+from .layer_autograd import SmoothClamp
 
 CLAMP_WIDTH = 10.0
 

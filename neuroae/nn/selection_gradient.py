@@ -9,10 +9,11 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..kernels import namespace
 from ..utils.contexts import autocast_dtype, drawing_realization
 from ..utils.modules import is_altered
-from .autograd import dense_code_gradient, membership_gradient, value_gradient
+from .autograd import membership_gradient, value_gradient
 from .convolutions import SparseConvTranspose2d
 from .decoder import Decoder
 from .encoder import SparseEncoder
+from .layer_autograd import dense_code_gradient
 
 
 class SelectionGradient:

@@ -11,8 +11,8 @@ import oracle
 from dictionaries import unit_atoms
 from neuroae import SparseCode, SparseConvTranspose2d, SparseEncoder
 from neuroae.kernels import reference
-from neuroae.nn.autograd import ConvTranspose, LayerSettings
 from neuroae.nn.convolutions import WinogradConvTranspose2d
+from neuroae.nn.layer_autograd import ConvTranspose, LayerSettings
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from neuroae.attacks import PGDSettings, eot_gradient, pgd
 from neuroae.attacks.losses import margin
 from neuroae.kernels import reference
 from neuroae.models.fingerprints import fingerprint
-from neuroae.nn.autograd import SmoothClamp
+from neuroae.nn.layer_autograd import SmoothClamp
 from neuroae.nn.variants import Ensemble, MeanField
 from results_data import small_cifar10_defense
 from strategies import Case, cases, generators

@@ -39,7 +39,7 @@ def report(
             save_json(output / MERGED, {"verdicts": [verdict.as_json() for verdict in verdicts]})
         return
     if output is not None:
-        raise ValueError("output is for several folders; the report of one evaluation goes into its own folder")
+        raise ValueError(f"output is {output}, expected none with one folder, which its report goes into")
     (folder,) = folders
     print(write_report(folder))
     print(f"\npage: {folder / PAGE}")

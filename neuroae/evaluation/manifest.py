@@ -189,6 +189,8 @@ def load_manifest(files: Files) -> dict[str, Any]:
         FileNotFoundError: There is none.
         ValueError: It is damaged, or of another version's format.
     """
+    if not files.manifest.exists():
+        raise FileNotFoundError(f"{files.manifest} is missing: {files.folder} holds no evaluation")
     manifest = load_json(files.manifest)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "identity" not in manifest:
         raise ValueError(f"{files.manifest} is not the manifest of an evaluation by this version")

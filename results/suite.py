@@ -18,6 +18,8 @@ from results.runs import run
 
 EPSILON = 8 / 255
 BLOCK = 50
+# The source of transfers that ``neuroae attack cifar10`` takes by itself.
+UNDEFENDED = "cifar10-undefended"
 Limit = Annotated[int, typer.Option(min=1, help="Number of test images, from the front.")]
 
 SUITE_NOTE = """\
@@ -40,9 +42,9 @@ def suite(
     data_dir: DataDir, limit: Limit = 200, device: Device = None, work: Work = WORK, output: Output = OUTPUT
 ) -> None:
     """The standard suite on the shipped defense."""
-    model = load_pretrained("cifar10")[0].to(choose_device(device))
+    model, undefended = (load_pretrained(name)[0].to(choose_device(device)) for name in ("cifar10", UNDEFENDED))
     data, folder = cifar10_test(data_dir, limit), work / "suite"
-    attack = suite_attack(model, data, epsilon=EPSILON, folder=folder)
+    attack = suite_attack(model, data, epsilon=EPSILON, sources={UNDEFENDED: undefended}, folder=folder)
     if run(Evaluation(model, data, [attack], Scoring(), BLOCK, "cifar10"), folder, output / "suite"):
         write_suite(output, Verdict.of(load_evaluation(folder)))
 

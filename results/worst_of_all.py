@@ -40,13 +40,13 @@ attacker who may ask as often as there are draws and needs one wrong answer, so 
 all draws are. The last column counts the images to which an attack, or none, does most harm on the selection draws.
 The last row scores each image under that attack. The budget is {budget}.
 
-Made by `python -m results {command}` from the evaluations {evaluations}; `results.json` holds the numbers in full and
-the versions. The model's {digest}."""
+Made by `python -m results {command}` from the evaluations {evaluations};
+`results.json` holds the numbers in full and the versions. The model's {digest}."""
 
 
 def worst_of_all(output: Output = OUTPUT) -> None:
     """The worst of each image over all attacks."""
-    write_worst(output, "worst_of_all", ("table1", "table6", "beyond", "selection"))
+    write_worst(output, "worst_of_all", ("table1", "table6", "beyond", "selection", "selection-more"))
 
 
 def worst_of_1000(output: Output = OUTPUT) -> None:

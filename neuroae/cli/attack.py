@@ -241,6 +241,11 @@ def attack(
         deterministic=deterministic,
         random_start=random_start,
         restarts=None if restarts == 1 else restarts,
+        selection_width=selection_width,
+        clamp_width=clamp_width,
+        average=None if average == "normalized" else average,
+        queries=None if queries == 1000 else queries,
+        precision=None if precision == "float32" else precision,
     )
     named = [] if chosen_suite else attack or ([] if images else ["pgd"])
     modes = mode or list(MODES)

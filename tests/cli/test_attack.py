@@ -336,6 +336,8 @@ def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
         (["defense", "--attack", "pgd", "--norm", "l2", "--epsilon", "1"], "norm is 'l2', which has no usual budget"),
         (["defense", "--norm", "l2"], "norm is 'l2', which has no usual budget: give epsilon too"),
         (["defense", "--suite", "quick", "--steps", "2"], "suite is 'quick', expected no option of single attacks"),
+        (["defense", "--suite", "quick", "--precision", "bfloat16"], "beside it: --precision"),
+        (["defense", "--suite", "quick", "--clamp-width", "2"], "beside it: --clamp-width"),
         (["defense", "--epsilon", "8"], "epsilon is 8.0, expected in [0, 1]"),
         (["defense", "--step-size", "0"], "step_size is 0.0, expected above 0"),
         (["plain", "--variant", "mean-field"], "source is a ResNet32, expected a Defense"),

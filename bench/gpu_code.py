@@ -1,8 +1,8 @@
 """What a kernel's machine code would cost: its instructions, weighted by how often they run, against published rates.
 
 ``nvdisasm``, which comes with Triton, disassembles the kernel and names the lines of source that each instruction
-comes from. A branch back to an earlier instruction closes a loop, and its innermost line is the header of the loop in
-the source. ``bench/gpu_trips.py`` counts how often the body of that loop runs.
+comes from. A branch back to an earlier instruction closes a loop. The last instructions before it come from the header
+of the loop in the source. ``bench/gpu_trips.py`` counts how often the body of that loop runs.
 """
 
 import ast
@@ -66,9 +66,12 @@ def source_blocks(file: Path) -> list[Block]:
     return blocks
 
 
-def loop_name(file: Path, line: int) -> str:
-    """Returns the name of the loop whose header is at this line."""
-    return next(block.name for block in source_blocks(file) if block.node.lineno == line)
+@functools.cache
+def loop_headers(file: Path) -> dict[int, str]:
+    """Returns the names of a file's loops by the lines of their headers, without those that the compiler unrolls."""
+    blocks = source_blocks(file) if file.exists() else []
+    loops = [block for block in blocks if not isinstance(block.node, ast.If) and "static_range" not in block.name]
+    return {block.node.lineno: block.name for block in loops}
 
 
 @functools.cache
@@ -120,6 +123,13 @@ class Instruction:
         return self.opcode.split(".")[0]
 
     @property
+    def divides(self) -> bool:
+        """Whether this calls a division, or converts an integer to a float."""
+        if self.family == "CALL":
+            return re.search("div|rem", self.target or "") is not None
+        return self.family in ("I2F", "I2FP", "I2FP32")
+
+    @property
     def bytes_per_warp(self) -> int:
         """Bytes that all lanes of a warp load from or store to global memory; 0 for other instructions."""
         if self.family not in ("LDG", "STG", "LDGSTS", "RED", "ATOMG"):
@@ -168,14 +178,6 @@ class MachineCode:
                 is_complete = True
 
     @functools.cached_property
-    def subroutines(self) -> dict[str, range]:
-        """The instructions of each subroutine that is called, by its label."""
-        names = {i.target for i in self.instructions if i.family == "CALL" and i.target in self.labels}
-        starts = sorted(self.labels[str(name)] for name in names)
-        ends = [*starts[1:], len(self.instructions)]
-        return {str(n): range(self.labels[str(n)], ends[starts.index(self.labels[str(n)])]) for n in names}
-
-    @functools.cached_property
     def length(self) -> int:
         """The number of instructions up to the last exit.
 
@@ -185,6 +187,15 @@ class MachineCode:
         return 1 + max(place for place, instruction in enumerate(self.instructions) if instruction.opcode == "EXIT")
 
     @functools.cached_property
+    def subroutines(self) -> dict[str, range]:
+        """The instructions of each subroutine that is called, by its label."""
+        targets = {i.target for i in self.instructions if i.family == "CALL"}
+        names = {name for name in targets if self.labels.get(name or "", 0) >= self.length}
+        starts = sorted(self.labels[str(name)] for name in names)
+        ends = [*starts[1:], len(self.instructions)]
+        return {str(n): range(self.labels[str(n)], ends[starts.index(self.labels[str(n)])]) for n in names}
+
+    @functools.cached_property
     def loops(self) -> list[Loop]:
         """All loops, the innermost first."""
         ends: dict[int, int] = {}
@@ -192,11 +203,13 @@ class MachineCode:
             start = self.labels.get(instruction.target or "", place)
             if instruction.family == "BRA" and start < place:
                 ends[start] = place
-        loops = []
-        for first, last in ends.items():
-            file, line = self.instructions[last].lines[0]
-            loops.append(Loop(first, last, loop_name(KERNELS / file, line)))
-        return sorted(loops, key=lambda loop: loop.last - loop.first)
+        loops: list[Loop] = []
+        for first, last in sorted(ends.items(), key=lambda end: end[1] - end[0]):
+            places = (place for place in range(last, first - 1, -1) if not any(place in loop for loop in loops))
+            lines = (self.instructions[place].lines[0] for place in places if self.instructions[place].lines)
+            names = (loop_headers(KERNELS / file).get(line) for file, line in lines)
+            loops.append(Loop(first, last, next(name for name in names if name is not None)))
+        return loops
 
     def innermost(self, place: int) -> Loop | None:
         return next((loop for loop in self.loops if place in loop), None)
@@ -242,12 +255,11 @@ class MachineCode:
         return sum(not self.stages_product(loop) for loop in loops)
 
     def division_calls(self) -> int:
-        """Returns the number of calls, and of conversions from integer to float, inside loops.
+        """Returns the number of calls that divide, and of conversions from integer to float, inside loops.
 
         A division by an unknown integer is a call (64 bits) or goes through a conversion (32 bits).
         """
-        names = ("CALL", "I2F", "I2FP", "I2FP32")
-        places = (place for place in range(self.length) if self.instructions[place].family in names)
+        places = (place for place in range(self.length) if self.instructions[place].divides)
         return sum(self.innermost(place) is not None for place in places)
 
 

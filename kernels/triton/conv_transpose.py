@@ -21,6 +21,9 @@ from .launch import Launch
 from .occurrences import Occurrences, group_by_atom
 from .tiles import only_if
 
+# The most weights of a survivor that a program for the code's values handles at once.
+VALUE_RUN = 128
+
 
 @triton.jit(do_not_specialize=["atoms", "patches_h", "patches_w", "height", "width", "cells_h", "cells_w"])
 def conv_transpose_kernel(
@@ -137,6 +140,7 @@ def value_kernel(
     RELU: tl.constexpr,
     SLOT_TILE: tl.constexpr,
     RUN_TILE: tl.constexpr,
+    UNUSED_TILE: tl.constexpr,
 ):
     """One program for each patch: the products of the gradient under it with the weights of its survivors."""
     RUN: tl.constexpr = KERNEL_W * CHANNELS
@@ -145,30 +149,33 @@ def value_kernel(
     x = patch % patches_w * STRIDE_W - PADDING_W
     pixel = (patch // (patches_h * patches_w) * height + y) * width + x
     survivors = tl.minimum(tl.load(count + patch), TOP_T)
-    first_slot = patch.to(tl.int64) * TOP_T
-    all_exist = True
-    for first in range(0, TOP_T, SLOT_TILE):
+    index += patch.to(tl.int64) * TOP_T
+    grad_value += patch.to(tl.int64) * TOP_T
+    unknown = tl.zeros((SLOT_TILE,), tl.int32)
+    for first in range(0, survivors, SLOT_TILE):
         slot = first + tl.arange(0, SLOT_TILE)
-        atom = tl.load(index + first_slot + slot, mask=slot < survivors, other=0).to(tl.int32)
-        exists = (slot < survivors) & (atom >= 0) & (atom < atoms)
+        used = slot < survivors
+        atom = tl.load(index + slot, mask=used, other=0).to(tl.int32)
+        exists = used & (atom >= 0) & (atom < atoms)
+        unknown |= (used & ~exists).to(tl.int32)
         result = tl.zeros((SLOT_TILE, RUN_TILE), tl.float32)
-        if first < survivors:
-            all_exist &= tl.sum(exists.to(tl.int32)) == tl.minimum(survivors - first, SLOT_TILE)
-            for ky in range(0, KERNEL_H):
-                place = (pixel + ky * width).to(tl.int64) * CHANNELS
-                for begin in range(0, RUN, RUN_TILE):
-                    run = begin + tl.arange(0, RUN_TILE)
-                    inside = run < RUN
-                    if EDGES:
-                        inside &= within_line(x, run, width, CHANNELS)
-                        inside = only_if((y + ky >= 0) & (y + ky < height), inside)
-                    grad = load_gradient(grad_output, output, place + run, inside, RELU)
-                    entry = (atom.to(tl.int64)[:, None] * KERNEL_H + ky) * RUN + run[None, :]
-                    w = tl.load(weight + entry, mask=exists[:, None] & (run < RUN)[None, :], other=0.0)
-                    result += w.to(tl.float32) * grad[None, :]
-        result = tl.where(exists, tl.sum(result, axis=1), 0.0)
-        tl.store(grad_value + first_slot + slot, result, mask=slot < TOP_T)
-    tl.device_assert(all_exist, "index names an atom that the layer does not have")
+        for ky in range(0, KERNEL_H):
+            place = (pixel + ky * width).to(tl.int64) * CHANNELS
+            for begin in range(0, RUN, RUN_TILE):
+                run = begin + tl.arange(0, RUN_TILE)
+                inside = run < RUN
+                if EDGES:
+                    inside &= within_line(x, run, width, CHANNELS)
+                    inside = only_if((y + ky >= 0) & (y + ky < height), inside)
+                grad = load_gradient(grad_output, output, place + run, inside, RELU)
+                entry = (atom.to(tl.int64)[:, None] * KERNEL_H + ky) * RUN + run[None, :]
+                w = tl.load(weight + entry, mask=exists[:, None] & inside[None, :], other=0.0)
+                result += w.to(tl.float32) * grad[None, :]
+        tl.store(grad_value + slot, tl.sum(result, axis=1), mask=exists)
+    for first in range(0, TOP_T, UNUSED_TILE):
+        slot = first + tl.arange(0, UNUSED_TILE)
+        tl.store(grad_value + slot, tl.zeros((UNUSED_TILE,), tl.float32), mask=(slot >= survivors) & (slot < TOP_T))
+    tl.device_assert(unknown == 0, "index names an atom that the layer does not have")
 
 
 @triton.jit(do_not_specialize=["blocks", "height", "width"])
@@ -339,7 +346,9 @@ def value_launch(
         "patches_w": index.shape[2],
     }
     constants = window_constants(index, weight, stride, padding) | run_constants(output, weight, padding)
-    return Launch(value_kernel, count.numel(), arguments, constants, run_warps(constants))
+    constants |= {"RUN_TILE": min(constants["RUN_TILE"], VALUE_RUN), "UNUSED_TILE": tiles.slot_tile(index.shape[3])}
+    # A warp alone does not wait for others.
+    return Launch(value_kernel, count.numel(), arguments, constants, num_warps=1)
 
 
 def weight_launch(

@@ -203,4 +203,4 @@ def encode_launch(
     )
     patch_tile = constants["PATCH_TILE"]
     programs = tiles.num_tiles(sizes["total"], patch_tile)
-    return Launch(encode_kernel, programs, arguments, constants, tiles.program_warps(patch_tile))
+    return Launch(encode_kernel, programs, arguments, constants, patch_tile // tiles.WARP_PATCHES)

@@ -113,10 +113,29 @@ def write_patches(
 
 @triton.jit
 def write_slots(index, projection, number, lane_number, a, atom, first):
-    """Writes atoms and projections where ``number`` is 1, from slot ``first`` on."""
+    """Writes atoms and projections where ``number`` is 1, from slot ``first`` on.
+
+    A GPU has few registers for masks, so it takes four atoms of a lane at once. With 32 atoms in a lane, projections
+    leave no registers for the addresses of more than one store.
+    """
+    PIECE: tl.constexpr = 4 if a.shape[1] < 32 else a.shape[1]
     slot = search.slots(number, lane_number, first)
-    tl.store(index + slot, tl.broadcast_to(atom, number.shape).to(tl.int16), mask=number > 0)
-    tl.store(projection + slot, a, mask=number > 0)
+    write_where(index, projection, slot, number, a, atom, PIECE)
+
+
+@triton.jit
+def write_where(index, projection, slot, number, a, atom, PIECE: tl.constexpr):
+    """Writes atoms and projections to slots where ``number`` is 1, PIECE atoms of a lane at once."""
+    if a.shape[1] > PIECE:
+        slot_0, slot_1 = search.atom_halves(slot)
+        number_0, number_1 = search.atom_halves(number)
+        a_0, a_1 = search.atom_halves(a)
+        atom_0, atom_1 = search.atom_halves(atom)
+        write_where(index, projection, slot_0, number_0, a_0, atom_0, PIECE)
+        write_where(index, projection, slot_1, number_1, a_1, atom_1, PIECE)
+    else:
+        tl.store(index + slot, tl.broadcast_to(atom, number.shape).to(tl.int16), mask=number > 0)
+        tl.store(projection + slot, a, mask=number > 0)
 
 
 @triton.jit(do_not_specialize=["height", "width", "patches_w", "patches", "first", "end"])
@@ -221,7 +240,7 @@ def select_launches(images: Tensor, atoms: Tensor, atom: Tensor, projection: Ten
     constants |= search_constants(atoms.shape[0], atom.shape[3])
     patch_tile = constants["PATCH_TILE"]
     programs = tiles.num_tiles(sizes["total"], patch_tile)
-    yield Launch(select_kernel, programs, inputs | selection | sizes, constants, tiles.program_warps(patch_tile))
+    yield Launch(select_kernel, programs, inputs | selection | sizes, constants, patch_tile // tiles.WARP_PATCHES)
 
 
 def buffer_launches(

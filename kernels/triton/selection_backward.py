@@ -17,15 +17,16 @@ from .. import ops
 from . import tiles
 from .checks import check_images
 from .launch import Launch
+from .search import as_bits, as_float
 from .select import dictionary_constants, patch_arguments
-from .selection_cut import closeness, cut_launches, load_levels, membership_derivative, signs
+from .selection_cut import closeness, cut_launches, load_levels, with_sign
 from .steps import patch_origins, project
 
-# Limits of a program of the back projection. With more than 128 pixels, MOST_SUMS allows 16 patches.
-MOST_PATCHES = 32
+# Patches of a program of the back projection, and limits. It goes through its pixels in parts of a power of two.
+PATCH_TILE = 32
 MOST_ATOMS = 32
-MOST_PIXELS = 256
-MOST_SUMS = 4096
+MOST_PIXELS = 64
+MOST_PARTS = 3
 # Pixels of a program of the fold.
 FOLD_TILE = 512
 
@@ -57,38 +58,76 @@ def back_projection_kernel(
     ATOM_TILE: tl.constexpr,
     PIXEL_SLICE: tl.constexpr,
     PIXEL_TILE: tl.constexpr,
+    PARTS: tl.constexpr,
 ):
-    """Computes gradients to patches, (total, CHANNELS * PATCH * PATCH). Without MOVES the dead zone is the cut."""
+    """Computes gradients to patches, (total, CHANNELS * PATCH * PATCH). Without MOVES the dead zone is the cut.
+
+    A program computes PARTS tiles of pixels.
+    """
     PIXELS: tl.constexpr = CHANNELS * PATCH * PATCH
-    PIXEL_GROUPS: tl.constexpr = (PIXELS + PIXEL_TILE - 1) // PIXEL_TILE
+    PIXEL_GROUPS: tl.constexpr = (PIXELS + PIXEL_TILE * PARTS - 1) // (PIXEL_TILE * PARTS)
     patch = tl.program_id(0) // PIXEL_GROUPS * PATCH_TILE + tl.arange(0, PATCH_TILE)[:, None]
-    pixel = tl.program_id(0) % PIXEL_GROUPS * PIXEL_TILE + tl.arange(0, PIXEL_TILE)[None, :]
+    pixel = tl.program_id(0) % PIXEL_GROUPS * (PIXEL_TILE * PARTS) + tl.arange(0, PIXEL_TILE)[None, :]
     column = tl.arange(0, ATOM_TILE)
     live = patch < total
     origin = patch_origins(patch, height, width, patches_w, patches, CHANNELS, STRIDE)
     grad_row = grad_code + patch.to(tl.int64) * ATOMS
+    cut = 0.0
+    share = 0.0
     if MOVES:
         cut = tl.load(cuts + patch, mask=live, other=0.0)
         share = tl.load(shares + patch, mask=live, other=0.0)
-    result = tl.zeros((PATCH_TILE, PIXEL_TILE), tl.float32)
+    sums = ()
+    for _ in tl.static_range(PARTS):
+        sums = sums + (tl.zeros((PATCH_TILE, PIXEL_TILE), tl.float32),)  # type: ignore[assignment]  # noqa: RUF005
     for first_atom in range(0, ATOMS, ATOM_TILE):
         a = project(
             images, atoms, origin, live, first_atom, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE
         )
         atom = first_atom + column[None, :]
         exists = atom < ATOMS
-        norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+        norm, edge = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
         grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
-        derivative = membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
-        if MOVES:
-            grad = closeness(a, cut, dead, exists, scale) * (derivative - share)
-        else:
-            grad = closeness(a, dead, 0.0, exists, scale) * derivative
+        grad = projection_gradient(a, norm, edge, grad, cut, share, scale, MOVES, QUANTIZE, SIGNED)
         row = first_atom + column[:, None]
-        d = tl.load(atoms + row.to(tl.int64) * PIXELS + pixel, mask=(row < ATOMS) & (pixel < PIXELS), other=0.0)
-        # Without the factor Triton would add the products to ``result`` one by one, in one chain over all atoms.
-        result += tl.dot(signs(a) * grad, d, input_precision="ieee") * scale
-    tl.store(grad_patches + patch.to(tl.int64) * PIXELS + pixel, result, mask=live & (pixel < PIXELS))
+        products = ()
+        for part in tl.static_range(PARTS):
+            place = part * PIXEL_TILE + pixel
+            d = tl.load(atoms + row.to(tl.int64) * PIXELS + place, mask=(row < ATOMS) & (place < PIXELS), other=0.0)
+            # Without the factor Triton would add the products to the sum one by one, in one chain over all atoms.
+            product = tl.dot(grad, d, input_precision="ieee") * scale
+            products = products + (sums[part] + product,)  # type: ignore[assignment]  # noqa: RUF005
+        sums = products
+    for part in tl.static_range(PARTS):
+        place = part * PIXEL_TILE + pixel
+        tl.store(grad_patches + patch.to(tl.int64) * PIXELS + place, sums[part], mask=live & (place < PIXELS))
+
+
+@triton.jit
+def positive(x):
+    """Returns x, the least positive number for 0."""
+    return as_float(tl.maximum(as_bits(x), 1))
+
+
+@triton.jit
+def projection_gradient(
+    a, norm, edge, grad, cut, share, scale, MOVES: tl.constexpr, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr
+):
+    """Returns the gradient to the projections over ``scale``, from ``grad``, that to the code.
+
+    It is 0 for projections of 0, or NaN where ``grad`` is. The sign of a projection is a factor of the membership's
+    derivative to it, and with SIGNED of the code's value too, so that only the share keeps it.
+    """
+    value = norm if QUANTIZE else tl.abs(a)
+    if MOVES:
+        close = closeness(a, cut, positive(edge), scale)
+        if SIGNED:
+            return close * (value * grad - with_sign(share, a))
+        else:
+            return with_sign(close * (value * grad - share), a)
+    else:
+        close = closeness(a, edge, positive(tl.zeros_like(edge)), scale)
+        return close * (value * grad) if SIGNED else with_sign(close * (value * grad), a)
 
 
 @triton.jit(do_not_specialize=["height", "width", "patches_h", "patches_w"])
@@ -192,23 +231,24 @@ def back_projection_launch(
 ) -> Launch:
     """Returns the launch that fills ``grad_patches``; without ``moves`` the dead zone is the cut."""
     total, length = grad_patches.shape
-    pixel_tile = min(max(triton.next_power_of_2(length), 16), MOST_PIXELS)
-    patch_tile = min(MOST_SUMS // pixel_tile, MOST_PATCHES)
+    pixel_tile = min(max(tiles.next_power_of_2(tiles.num_tiles(length, MOST_PARTS)), 16), MOST_PIXELS)
+    parts = min(tiles.num_tiles(length, pixel_tile), MOST_PARTS)
     atom_tile = min(constants["ATOM_TILE"], MOST_ATOMS)
     names = ("ATOMS", "CHANNELS", "PATCH", "STRIDE", "QUANTIZE", "SIGNED")
     return Launch(
         back_projection_kernel,
-        tiles.num_tiles(total, patch_tile) * tiles.num_tiles(length, pixel_tile),
+        tiles.num_tiles(total, PATCH_TILE) * tiles.num_tiles(length, pixel_tile * parts),
         arguments | {"grad_patches": grad_patches},
         {name: constants[name] for name in names}
         | {
             "MOVES": moves,
-            "PATCH_TILE": patch_tile,
+            "PATCH_TILE": PATCH_TILE,
             "ATOM_TILE": atom_tile,
             "PIXEL_SLICE": tiles.pixel_slice(atom_tile),
             "PIXEL_TILE": pixel_tile,
+            "PARTS": parts,
         },
-        tiles.warps(patch_tile * pixel_tile, 16),
+        tiles.warps(PATCH_TILE * pixel_tile * parts, 24),
     )
 
 

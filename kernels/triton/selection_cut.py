@@ -11,49 +11,59 @@ from torch import Tensor
 
 from . import search, tiles
 from .launch import Launch
+from .search import as_bits, as_float
 from .select import buffer_launches, load_projections, search_constants
 from .steps import magnitudes, midpoint, narrow, patch_origins, project, project_all, row_reach, widest_interval
 
 # Tiles of a program that finds shares alone.
 SHARE_PATCHES = 32
-SHARE_ATOMS = 128
+SHARE_ATOMS = 64
+LOG2_E = tl.constexpr(1.4426950408889634)
+SIGN_BIT = tl.constexpr(-(2**31))
 
 
 @triton.jit
-def closeness(a, cut, least, exists, scale):
-    """Returns s(u) s(-u) for u = (|a| - cut) * scale, s the logistic function; 0 for magnitudes below ``least``.
+def closeness(a, cut, edge, scale):
+    """Returns s(u) s(-u) for u = (|a| - cut) * scale, s the logistic function; 0 for magnitudes below ``edge``.
 
-    The product is the same for u and -u, so it is computed from exp(-|u|), which does not overflow.
+    The product is the same for u and -u, so it is computed from e = exp(-|u|), which does not overflow. The reciprocal
+    of (1 + e)^2 is the square of a root, since a GPU's division takes more instructions.
     """
     magnitude = tl.abs(a)
-    e = tl.exp(-tl.abs(magnitude - cut) * scale)
-    return tl.where(exists & (magnitude >= least), e / ((1.0 + e) * (1.0 + e)), 0.0)
+    e = tl.exp2(-tl.abs(magnitude - cut) * (scale * LOG2_E))
+    root = tl.rsqrt((1.0 + e) * (1.0 + e))
+    return tl.where(magnitude >= edge, e * root * root, 0.0)
 
 
 @triton.jit
-def signs(a):
-    return tl.where(a > 0, 1.0, tl.where(a < 0, -1.0, 0.0))
+def with_sign(x, a):
+    """Returns x, with the other sign where a is negative. A GPU converts an integer for a factor of 1 or -1."""
+    return as_float(as_bits(x) ^ (as_bits(a) & SIGN_BIT))
 
 
 @triton.jit
 def membership_derivative(a, norm, grad, QUANTIZE: tl.constexpr, SIGNED: tl.constexpr):
     """Returns the derivative of the loss to each atom's membership: ``grad`` times the value that a member has.
 
-    The sign is a factor instead of a condition, so that NaN stays NaN where a projection is 0.
+    The sign of a is that of a factor instead of a condition, so that NaN stays NaN where a projection is 0.
     """
     value = norm if QUANTIZE else tl.abs(a)
     if SIGNED:
-        value *= signs(a)
+        value = tl.where(a == 0, 0.0, with_sign(value, a))
     return value * grad
 
 
 @triton.jit
 def load_levels(norms, dead_zone, atom, exists, QUANTIZE: tl.constexpr):
-    """Loads norms and dead zones. Without quantization both are 0: norms are not used, and all atoms take part."""
+    """Loads norms, and the edges of the dead zones, below which no magnitude counts: infinity for no atom.
+
+    Without quantization norms are 0 and not used, and edges are 0.
+    """
     if QUANTIZE:
-        return tl.load(norms + atom, mask=exists, other=0.0), tl.load(dead_zone + atom, mask=exists, other=0.0)
+        norm = tl.load(norms + atom, mask=exists, other=0.0)
+        return norm, tl.load(dead_zone + atom, mask=exists, other=float("inf"))
     else:
-        return tl.zeros(atom.shape, tl.float32), tl.zeros(atom.shape, tl.float32)
+        return tl.zeros(atom.shape, tl.float32), tl.where(exists, 0.0, float("inf"))
 
 
 @triton.jit
@@ -128,15 +138,16 @@ def cut_kernel(
     tl.store(cuts + first + place, cut, mask=live)
     if SHARES:
         grad_code += first.to(tl.int64) * ATOMS
-        write_shares(
-            grad_code, shares + first, a, atom, place, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        close, weighted = share_sums(
+            grad_code, a, atom, place, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
         )
+        share = moving_share(tl.sum(close, axis=3, keep_dims=True), tl.sum(weighted, axis=3, keep_dims=True))
+        tl.store(shares + first + place, share, mask=live)
 
 
 @triton.jit
-def write_shares(
+def share_sums(
     grad_code,
-    shares,
     a,
     atom,
     place,
@@ -149,57 +160,24 @@ def write_shares(
     QUANTIZE: tl.constexpr,
     SIGNED: tl.constexpr,
 ):
-    """Writes the moving shares of the patches one by one: the gradients of all at once take too many registers."""
-    if a.shape[0] > 1:
-        a_0, a_1 = search.patch_halves(a)
-        place_0, place_1 = search.patch_halves(place)
-        live_0, live_1 = search.patch_halves(live)
-        cut_0, cut_1 = search.patch_halves(cut)
-        write_shares(
-            grad_code, shares, a_0, atom, place_0, live_0, cut_0, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
-        )
-        write_shares(
-            grad_code, shares, a_1, atom, place_1, live_1, cut_1, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
-        )
-    else:
-        close, weighted = share_sums(
-            grad_code + place * ATOMS, a, atom, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
-        )
-        tl.store(shares + place, moving_share(close, weighted), mask=live)
-
-
-@triton.jit
-def share_sums(
-    grad_row,
-    a,
-    atom,
-    live,
-    cut,
-    norms,
-    dead_zone,
-    scale,
-    ATOMS: tl.constexpr,
-    QUANTIZE: tl.constexpr,
-    SIGNED: tl.constexpr,
-):
-    """Returns the sums of ``moving_share``, from eight atoms a lane at once: each needs several addresses."""
+    """Returns the sums of ``moving_share`` over the atoms of each lane, from four at once: registers hold no more."""
     if a.shape[1] > 4:
         a_0, a_1 = search.atom_halves(a)
         atom_0, atom_1 = search.atom_halves(atom)
         close_0, weighted_0 = share_sums(
-            grad_row, a_0, atom_0, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+            grad_code, a_0, atom_0, place, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
         )
         close_1, weighted_1 = share_sums(
-            grad_row, a_1, atom_1, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+            grad_code, a_1, atom_1, place, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
         )
         return close_0 + close_1, weighted_0 + weighted_1
     else:
         exists = atom < ATOMS
-        norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
-        grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
-        close = closeness(a, cut, dead, exists, scale)
+        norm, edge = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+        grad = tl.load(grad_code + place * ATOMS + atom, mask=live & exists, other=0.0)
+        close = closeness(a, cut, edge, scale)
         weighted = close * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
-        return search.row_sum(close), search.row_sum(weighted)
+        return tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True)
 
 
 @triton.jit(do_not_specialize=["scale", "height", "width", "patches_w", "patches", "total"])
@@ -241,9 +219,9 @@ def share_kernel(
             images, atoms, origin, live, first_atom, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE
         )
         exists = atom < ATOMS
-        norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+        norm, edge = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
         grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
-        part = closeness(a, cut, dead, exists, scale)
+        part = closeness(a, cut, edge, scale)
         close += part
         weighted += part * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
     share = moving_share(tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True))
@@ -301,9 +279,9 @@ def large_cut_kernel(
     for first_atom in range(0, ATOMS, ATOM_TILE):
         atom = first_atom + column
         a, exists = load_projections(row, atom, live, ATOMS)
-        norm, dead = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+        norm, edge = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
         grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
-        part = closeness(a, cut, dead, exists, scale)
+        part = closeness(a, cut, edge, scale)
         close += part
         weighted += part * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
     share = moving_share(tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True))
@@ -333,7 +311,7 @@ def cut_launches(
     searching = constants | search_constants(constants["ATOMS"], constants["TOP_T"]) | {"SHARES": in_one_kernel}
     patch_tile = searching["PATCH_TILE"]
     programs = tiles.num_tiles(sizes["total"], patch_tile)
-    yield Launch(cut_kernel, programs, arguments | inputs | sizes, searching, tiles.program_warps(patch_tile))
+    yield Launch(cut_kernel, programs, arguments | inputs | sizes, searching, patch_tile // tiles.WARP_PATCHES)
     if not in_one_kernel:
         shared = ("ATOMS", "CHANNELS", "PATCH", "STRIDE", "QUANTIZE", "SIGNED")
         yield Launch(

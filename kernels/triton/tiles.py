@@ -31,7 +31,7 @@ def next_power_of_2(number: int) -> int:
 
 def warps(elements: int, per_thread: int) -> int:
     """Returns the number of warps for a tile with ``per_thread`` elements in a thread: a power of two up to 16."""
-    return min(max(elements // (WARP * per_thread), 1), 16)
+    return min(next_power_of_2(num_tiles(elements, THREADS * per_thread)), 16)
 
 
 def search_tile(num_atoms: int) -> int:
@@ -45,22 +45,16 @@ def search_warps(atom_tile: int) -> int:
 
 
 def fits_registers(num_atoms: int) -> bool:
-    """Returns whether a program can hold a patch's projections onto all atoms."""
-    return num_atoms <= LARGEST_ATOM_TILE
+    """Returns whether a program can hold a patch's projections onto all atoms.
 
-
-def program_warps(patch_tile: int) -> int:
-    """Returns the number of warps of a program that holds projections.
-
-    On AMD's GPUs half of eight warps, which have twice the threads, spill less.
+    The warps of AMD's GPUs, with 64 threads, hold products in other shapes than ``search.py`` needs, and spill.
     """
-    warps = patch_tile // WARP_PATCHES
-    return warps // 2 if THREADS > WARP and warps == 8 else warps
+    return THREADS == WARP and num_atoms <= LARGEST_ATOM_TILE
 
 
 def fits_fused(num_atoms: int) -> bool:
     """Returns whether registers suffice for the draw as well, while a program holds the projections."""
-    return num_atoms <= LARGEST_ATOM_TILE // 2
+    return fits_registers(num_atoms) and num_atoms <= LARGEST_ATOM_TILE // 2
 
 
 def atom_tile(num_atoms: int) -> int:
@@ -68,7 +62,7 @@ def atom_tile(num_atoms: int) -> int:
 
     Kernels for larger dictionaries go through them in tiles, and need registers for more than one tile.
     """
-    return max(next_power_of_2(num_atoms), 16) if fits_registers(num_atoms) else LARGEST_ATOM_TILE // 2
+    return min(max(next_power_of_2(num_atoms), 16), LARGEST_ATOM_TILE // (1 if fits_registers(num_atoms) else 2))
 
 
 def pixel_slice(num_atoms: int) -> int:

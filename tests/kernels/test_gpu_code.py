@@ -102,6 +102,21 @@ def test_barriers_and_divisions_count_inside_loops_only(gpu_code: Any) -> None:
     assert (straight.loop_barriers(), straight.division_calls()) == (0, 0)
 
 
+def test_calls_that_do_not_divide(gpu_code: Any) -> None:
+    code = gpu_code.MachineCode(CODE.replace("$kernel$div", "$kernel$redux"))
+    assert code.division_calls() == 1  # the conversion
+    code = gpu_code.MachineCode(CODE.replace("`($kernel$div)", "`(.L_x_1)"))
+    assert code.subroutines == {}
+
+
+def test_a_branch_back_without_a_line_of_its_own(gpu_code: Any) -> None:
+    """The loop's name comes from the last instruction of its header, not of the loop inside."""
+    inner, outer = "/*0055*/ ISETP R8, R9, PT ;", "/*0065*/ IADD3 R2, R2, 0x1, RZ ;"
+    line = '//## File "/somewhere/kernel.py", line'
+    text = CODE.replace("line 5\n", f"line 5\n{inner}\n{line} 6\n").replace("line 3\n", f"line 3\n{outer}\n{line} 4\n")
+    assert [loop.name for loop in gpu_code.MachineCode(text).loops] == [INNER, OUTER]
+
+
 def test_barriers_around_the_tiles_of_a_product_do_not_count(gpu_code: Any) -> None:
     tile = "/*0015*/ STS [R0], R4 ;\n/*0016*/ LDS R4, [R0] ;\n" + "/*0017*/ FFMA R8, R4, R5, R8 ;\n" * 20
     text = CODE.replace(".L_x_1:\n", tile).replace("@P0 BRA `(.L_x_1)", "NOP")

@@ -91,6 +91,14 @@ def test_a_dictionary_too_large_for_registers(top_t: int, room: int, monkeypatch
     oracle.assert_identical_codes(run("encode", *case.encode_arguments(4)), expected)
 
 
+def test_warps_of_64_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On AMD's GPUs a small dictionary goes through the buffer too."""
+    monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.tiles"), "THREADS", 64)
+    case = small_case()
+    oracle.assert_same_selection(run("select", *case.select_arguments()), case)
+    oracle.assert_same_code(run("encode", *case.encode_arguments(0)), case, 0)
+
+
 @pytest.mark.parametrize("dropout_p", [0.0, 0.999, 1 - 2**-32], ids=["p=0", "p=0.999", "p=1-2^-32"])
 @pytest.mark.parametrize("top_t", [1, 40], ids=["T=1", "T=L"])
 def test_the_ends_of_dropout(dropout_p: float, top_t: int) -> None:

@@ -69,7 +69,7 @@ def test_the_gradient_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPat
     The interpreter's products are NumPy's, which round rows differently in tiles of 16 rows and more. A GPU's do not.
     """
     if not ON_GPU:
-        monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.selection_backward"), "MOST_PATCHES", 8)
+        monkeypatch.setattr(importlib.import_module("neuroae.kernels.triton.selection_backward"), "PATCH_TILE", 8)
     case = small_case(images=3)
     grad_code, *others = gradient_arguments(case)
     together = run("selection_backward", grad_code, *others)

@@ -11,7 +11,8 @@ at least 8 warps resident on an SM. The command prints a table, and fails if a k
 
 Where ``bench/gpu_trips.py`` has counted the loops, the kernel is disassembled too. The table then shows its warp
 instructions a patch, barriers and divisions inside its loops, and the longest of the times that issue slots,
-multiply-adds, memory and the L2 cache imply for the launch on an A100 and an H100. No kernel runs.
+multiply-adds, memory and the L2 cache imply for the launch on an A100 and an H100. No kernel runs. Barriers,
+divisions, and the instructions of some kernels have a budget too.
 """
 
 import argparse
@@ -44,6 +45,16 @@ TRIPS_FILE = Path(__file__).with_name("gpu_trips.json")
 GPUS = {"sm_80": "A100", "sm_90": "H100"}
 LEAST_WARPS = 8
 ENOUGH_WARPS = 16
+# The most warp instructions a patch in the CIFAR-10 setting on sm_90.
+MOST_INSTRUCTIONS = {
+    "encode": 2200,
+    "select": 1800,
+    "selection_backward: cut": 2000,
+    "selection_backward: back projection": 2400,
+}
+# The most in the loops of a kernel; see ``Work``.
+MOST_BARRIERS = 0
+MOST_DIVISIONS = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,8 @@ class Work:
     """What a kernel's machine code does.
 
     Attributes:
-        loop_barriers: Block barriers inside loops, without those around the tiles of a product.
+        loop_barriers: Block barriers inside loops, without those around the tiles of a product. A program of one warp
+            has none, since no warp waits for another.
         division_calls: Calls, and conversions from integer to float, inside loops.
         cost: Of the whole launch.
         patches: Patches of the launch.
@@ -102,6 +114,17 @@ class Work:
     def warp_instructions(self) -> float:
         """Returns the warp instructions a patch."""
         return self.cost.warp_instructions / self.patches
+
+    def faults(self, most_instructions: float) -> list[str]:
+        """Returns the reasons why the machine code is over its budget."""
+        faults = []
+        if self.warp_instructions() > most_instructions:
+            faults.append(f"{self.warp_instructions():.0f} instructions a patch, more than {most_instructions}")
+        if self.loop_barriers > MOST_BARRIERS:
+            faults.append(f"{self.loop_barriers} barriers in loops, more than {MOST_BARRIERS}")
+        if self.division_calls > MOST_DIVISIONS:
+            faults.append(f"{self.division_calls} divisions in loops, more than {MOST_DIVISIONS}")
+        return faults
 
 
 @dataclass(frozen=True)
@@ -135,6 +158,12 @@ class Row:
             faults.append(f"{self.shared} bytes of shared memory, more than {SHARED_LIMIT[self.target]}")
         if self.resident is not None and self.resident < LEAST_WARPS:
             faults.append(f"{self.resident} resident warps, fewer than {LEAST_WARPS}")
+        is_limited = (self.target, self.setting) == ("sm_90", "cifar10")
+        if self.work is not None:
+            most_instructions = MOST_INSTRUCTIONS.get(self.kernel, math.inf) if is_limited else math.inf
+            faults += self.work.faults(most_instructions)
+        elif is_limited:
+            faults.append("bench/gpu_trips.py has not counted its loops")
         return faults
 
     def note(self) -> str:
@@ -181,7 +210,8 @@ def measure_work(code: MachineCode, launch: Launch, trips: Trips, workload: Work
     tensors = {id(value): value for value in launch.arguments.values() if isinstance(value, Tensor)}
     moved_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     total = cost(code, trips, launch.programs * launch.num_warps, moved_bytes)
-    return Work(code.loop_barriers(), code.division_calls(), total, workload.code[3].numel())
+    barriers = code.loop_barriers() if launch.num_warps > 1 else 0
+    return Work(barriers, code.division_calls(), total, workload.code[3].numel())
 
 
 def nvidia_usage(cubin: bytes) -> tuple[int, int]:

@@ -63,6 +63,58 @@ def test_kernels_over_the_budget(
 
 
 @pytest.mark.parametrize(
+    ("kernel", "change", "message"),
+    [
+        ("encode", {"instructions": 2201}, "2201 instructions a patch, more than 2200"),
+        ("select", {"instructions": 1801}, "1801 instructions a patch, more than 1800"),
+        ("draw", {"barriers": 1}, "1 barriers in loops, more than 0"),
+        ("draw", {"divisions": 1}, "1 divisions in loops, more than 0"),
+    ],
+    ids=["instructions of encode", "instructions of select", "barriers", "divisions"],
+)
+def test_machine_code_over_the_budget(
+    budgets: Any,
+    kernel: str,
+    change: dict[str, int],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command fails with one such kernel, and passes without it."""
+
+    def row(instructions: int = 1800, barriers: int = 0, divisions: int = 0) -> Any:
+        cost = budgets.Cost(100 * instructions, 0, 0, 0, 0)
+        work = budgets.Work(barriers, divisions, cost, patches=100)
+        return budgets.Row("sm_90", "cifar10", kernel, 4, 128, 0, 0, 16, "", work)
+
+    monkeypatch.setattr(budgets, "measure_all", lambda targets: [row()])
+    assert budgets.main(["--targets", "sm_90"]) == 0
+    monkeypatch.setattr(budgets, "measure_all", lambda targets: [row(), row(**change)])
+    assert budgets.main(["--targets", "sm_90"]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_instructions_have_a_budget_in_one_setting_and_must_be_counted_there(budgets: Any) -> None:
+    work = budgets.Work(0, 0, budgets.Cost(1e6, 0, 0, 0, 0), patches=1)
+    row = budgets.Row("sm_90", "cifar10", "encode", 4, 128, 0, 0, 16, "", work)
+    assert row.faults()
+    assert replace(row, target="sm_80").faults() == replace(row, setting="imagenette").faults() == []
+    assert "has not counted" in replace(row, work=None).faults()[0]
+    assert replace(row, work=None, target="sm_80").faults() == []
+
+
+def test_barriers_of_one_warp_do_not_count(budgets: Any) -> None:
+    """No warp waits for another."""
+    workload = budgets.meta_workload(budgets.SETTINGS["cifar10"])
+    launch = dict(budgets.launches(workload))["encode_backward identity"]
+    code = budgets.disassemble(budgets.compile_launch(launch, "sm_90").asm["cubin"])
+    trips = budgets.json.loads(budgets.TRIPS_FILE.read_text())["cifar10"]["encode_backward identity"]
+    assert code.loop_barriers() > 0
+    assert budgets.measure_work(code, launch, trips, workload).loop_barriers == 0
+    assert budgets.measure_work(code, replace(launch, num_warps=2), trips, workload).loop_barriers > 0
+
+
+@pytest.mark.parametrize(
     ("target", "usage", "expected"),
     [
         ("sm_80", (8, 128, 33_280), (16, "128 registers a thread")),

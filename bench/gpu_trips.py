@@ -2,10 +2,12 @@
 
     TRITON_INTERPRET=1 python -m bench.gpu_trips --data DIR          # writes bench/gpu_trips.json
     TRITON_INTERPRET=1 python -m bench.gpu_trips --kernels encode    # replaces the numbers of these kernels only
+    TRITON_INTERPRET=1 python -m bench.gpu_trips --settings imagenette --data DIR --dictionary FILE
 
-Each kernel runs some of its programs on the data of the setting: the test images of CIFAR-10 with the dictionary of
-the shipped model if DIR holds them, else parts of scikit-learn's sample photographs. The file holds, for each setting,
-kernel, loop and branch, the executions of its body in a program, averaged over the programs.
+Each kernel runs some of its programs on the data of the setting, if DIR holds it: the test images of CIFAR-10 with the
+dictionary of the shipped model, or Imagenette's with that of FILE. Else it runs on parts of scikit-learn's sample
+photographs. The file holds, for each setting, kernel, loop and branch, the executions of its body in a program,
+averaged over the programs.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from bench.gpu_launches import BATCH, SETTINGS, Setting, Workload, launches
 from bench.settings import crops
 from neuroae import Defense
 from neuroae.data import load_dataset
+from neuroae.dictionary import load_dictionary
 from neuroae.kernels import is_interpreting, reference
 from neuroae.kernels.triton.launch import Launch
 
@@ -37,10 +40,10 @@ COUNTED = ("cifar10",)
 FILE = Path(__file__).with_suffix(".json")
 
 
-def real_workload(name: str, data: Path | None) -> Workload:
+def real_workload(name: str, data: Path | None, dictionary: Path | None) -> Workload:
     """Returns images, a dictionary, and their code for one realization."""
     setting = SETTINGS[name]
-    images, atoms = pictures(name, setting, data)
+    images, atoms = pictures(name, setting, data, dictionary)
     norms = atoms.abs().sum((1, 2, 3))
     levels = (norms, norms * (3.0 * 8 / 255))
     randomness = (torch.zeros(1, dtype=torch.int64), torch.arange(len(images)))
@@ -49,8 +52,10 @@ def real_workload(name: str, data: Path | None) -> Workload:
     return Workload(setting, images, atoms, levels, randomness, selection, code)
 
 
-def pictures(name: str, setting: Setting, data: Path | None) -> tuple[Tensor, Tensor]:
+def pictures(name: str, setting: Setting, data: Path | None, dictionary: Path | None) -> tuple[Tensor, Tensor]:
     """Returns images in [0, 1] and atoms with norm 1."""
+    if name == "imagenette" and data is not None and dictionary is not None:
+        return load_dataset("imagenette", "test", data).limited(BATCH).pixels(), load_dictionary(dictionary)
     if name == "cifar10" and data is not None:
         images = load_dataset("cifar10", "test", data).limited(BATCH).pixels()
         return images, Defense.from_pretrained("cifar10").encoder.atoms
@@ -106,7 +111,8 @@ def body_runs(block: ast.For | ast.While | ast.If, lines: Mapping[int, float]) -
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m bench.gpu_trips", description="Trips of the kernels' loops")
-    parser.add_argument("--data", type=Path, help="the folder with cifar-10-batches-bin")
+    parser.add_argument("--data", type=Path, help="the folder with cifar-10-batches-bin or imagenette2-160")
+    parser.add_argument("--dictionary", type=Path, metavar="FILE", help="the dictionary for Imagenette's images")
     parser.add_argument("--kernels", nargs="+", metavar="WORD", help="kernels whose name starts with one of these")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=COUNTED, help="default: %(default)s")
     options = parser.parse_args(arguments)
@@ -114,7 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("set TRITON_INTERPRET=1: kernels run in Triton's interpreter")
     table = json.loads(FILE.read_text()) if FILE.exists() else {}
     for setting in options.settings:
-        for name, launch in launches(real_workload(setting, options.data)):
+        for name, launch in launches(real_workload(setting, options.data, options.dictionary)):
             if name.startswith(tuple(options.kernels or ("",))):
                 runs = run_programs(launch)
                 rows = {
@@ -124,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
                 }
                 table.setdefault(setting, {})[name] = rows
                 print(setting, name, rows, flush=True)
-    FILE.write_text(json.dumps(table, indent=1) + "\n")
+                FILE.write_text(json.dumps(table, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,24 +188,43 @@ def compile_launch(launch: Launch, target: str) -> Any:
 
 def measure(target: str, setting: str) -> list[Row]:
     """Compiles the kernels of one setting for one target."""
-    tiles.THREADS = 64 if target == "gfx942" else 32
-    rows = []
     workload = meta_workload(SETTINGS[setting])
     trips = json.loads(TRIPS_FILE.read_text()).get(setting, {})
-    for name, launch in launches(workload):
-        compiled = compile_launch(launch, target)
-        shared = compiled.metadata.shared
-        work = None
-        if target == "gfx942":
-            registers, spill = amd_usage(compiled.asm["amdgcn"])
-            resident, limit = None, ""
-        else:
-            registers, spill = nvidia_usage(compiled.asm["cubin"])
-            resident, limit = MULTIPROCESSORS[target].resident_warps(launch.num_warps, registers, shared)
-            if name in trips:
-                work = measure_work(disassemble(compiled.asm["cubin"]), launch, trips[name], workload)
-        rows.append(Row(target, setting, name, launch.num_warps, registers, spill, shared, resident, limit, work))
-    return rows
+    with tiles_of(target):
+        return [
+            measure_launch(target, setting, name, launch, workload, trips.get(name))
+            for name, launch in launches(workload)
+        ]
+
+
+@contextmanager
+def tiles_of(target: str) -> Iterator[None]:
+    """Chooses tiles for this GPU instead of for the one that is there."""
+    before = tiles.THREADS, tiles.REGISTER_ATOMS
+    tiles.THREADS = 64 if target == "gfx942" else tiles.WARP
+    tiles.REGISTER_ATOMS = tiles.register_atoms(tiles.THREADS, is_blackwell=target == "sm_100")
+    try:
+        yield
+    finally:
+        tiles.THREADS, tiles.REGISTER_ATOMS = before
+
+
+def measure_launch(
+    target: str, setting: str, name: str, launch: Launch, workload: Workload, trips: Trips | None
+) -> Row:
+    """Compiles one kernel; without trips its machine code is not measured."""
+    compiled = compile_launch(launch, target)
+    shared = compiled.metadata.shared
+    work = None
+    if target == "gfx942":
+        registers, spill = amd_usage(compiled.asm["amdgcn"])
+        resident, limit = None, ""
+    else:
+        registers, spill = nvidia_usage(compiled.asm["cubin"])
+        resident, limit = MULTIPROCESSORS[target].resident_warps(launch.num_warps, registers, shared)
+        if trips is not None:
+            work = measure_work(disassemble(compiled.asm["cubin"]), launch, trips, workload)
+    return Row(target, setting, name, launch.num_warps, registers, spill, shared, resident, limit, work)
 
 
 def measure_work(code: MachineCode, launch: Launch, trips: Trips, workload: Workload) -> Work:

@@ -4,6 +4,8 @@ Sizes are functions of the shapes alone, and chosen for registers: with 65,536 r
 registers a thread. ``python -m bench.gpu_budgets`` compiles the kernels with these sizes and prints the registers.
 """
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -12,6 +14,8 @@ WARP = 32
 # Threads of a warp of the GPUs that PyTorch was built for: a warp of AMD's has 64.
 THREADS = 64 if torch.version.hip else WARP
 LARGEST_ATOM_TILE = 1024
+# The most atoms onto which a program holds a patch's projections; None for what the GPU allows.
+REGISTER_ATOMS: int | None = None
 PATCH_TILE = 8
 # Patches whose projections a warp holds whole.
 WARP_PATCHES = 4
@@ -44,12 +48,27 @@ def search_warps(atom_tile: int) -> int:
     return min(max(atom_tile // 128, 2), 8)
 
 
-def fits_registers(num_atoms: int) -> bool:
-    """Returns whether a program can hold a patch's projections onto all atoms.
+def register_atoms(threads: int, is_blackwell: bool) -> int:
+    """Returns the most atoms onto which a program can hold a patch's projections.
 
-    The warps of AMD's GPUs, with 64 threads, hold products in other shapes than ``search.py`` needs, and spill.
+    The warps of AMD's GPUs, with 64 threads, hold products in other shapes than ``search.py`` needs, and spill. The
+    compiler for NVIDIA's sm_100 needs more registers than that for sm_90, and spills from 1024 projections.
     """
-    return THREADS == WARP and num_atoms <= LARGEST_ATOM_TILE
+    if threads != WARP:
+        return 0
+    return LARGEST_ATOM_TILE // 2 if is_blackwell else LARGEST_ATOM_TILE
+
+
+@functools.cache
+def is_blackwell() -> bool:
+    """Returns whether the GPU is an sm_100 of NVIDIA's or a later one."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (10, 0)
+
+
+def fits_registers(num_atoms: int) -> bool:
+    """Returns whether a program can hold a patch's projections onto all atoms."""
+    most = register_atoms(THREADS, is_blackwell()) if REGISTER_ATOMS is None else REGISTER_ATOMS
+    return num_atoms <= most
 
 
 def fits_fused(num_atoms: int) -> bool:

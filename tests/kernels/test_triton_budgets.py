@@ -166,3 +166,12 @@ def test_numbers_are_not_specialized(budgets: Any) -> None:
                 if not parameter.is_constexpr and not torch.is_tensor(launch.arguments[parameter.name]):
                     assert parameter.do_not_specialize, f"{name}: {parameter.name}"
                     assert parameter.annotation_type, f"{name}: {parameter.name}"
+
+
+@pytest.mark.parametrize(
+    ("target", "most"), [("sm_90", 1024), ("sm_100", 512), ("gfx942", 0)], ids=["sm_90", "sm_100", "gfx942"]
+)
+def test_dictionaries_that_would_spill_go_through_the_buffer(budgets: Any, target: str, most: int) -> None:
+    with budgets.tiles_of(target):
+        assert [budgets.tiles.fits_registers(number) for number in (most, most + 1)] == [True, False]
+    assert budgets.tiles.REGISTER_ATOMS is None

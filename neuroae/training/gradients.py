@@ -31,8 +31,10 @@ class Gradients:
     """
 
     def __init__(self, module: nn.Module, precision: str) -> None:
-        self.module, self.precision = module, precision
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        # No method, which would hold this object in a circle, and with it the threads of the wrapped module's group:
+        # they may abort the process at its end.
+        self.compute = functools.partial(compute, module, precision, self.parameters)
         self.can_record = is_repeatable(module, (*TASKS, *LAYERS))
         self.repeated = Repeated(functools.partial(self.compute, weight=1.0), STEPS_BEFORE, "training")
 
@@ -40,7 +42,7 @@ class Gradients:
         """Returns the task's ``Objective``. It holds until the next call."""
         device = batch.images.device
         if not (self.can_record and records_graphs(device) and batch.weight == 1):
-            objective, _ = self.compute(batch.images, batch.labels, batch.ids, batch.seed, batch.weight)
+            objective, _ = self.compute(batch.images, batch.labels, batch.ids, batch.seed, weight=batch.weight)
             return objective
         seed = torch.full((), batch.seed, dtype=torch.int64, device=device)
         objective, gradients = self.repeated(batch.images, batch.labels, batch.ids, seed)
@@ -49,13 +51,21 @@ class Gradients:
             parameter.grad = gradient
         return objective
 
-    def compute(
-        self, images: Tensor, labels: Tensor, ids: Tensor, seed: int | Tensor, weight: float
-    ) -> tuple[Any, tuple[Tensor | None, ...]]:
-        """Computes the task's objective, and the gradients, which it leaves at the parameters; returns both."""
-        with autocast(self.precision, images.device):
-            objective = self.module(images, labels, ids, seed)
-        for parameter in self.parameters:
-            parameter.grad = None
-        (objective[0] * weight).backward()
-        return objective, tuple(parameter.grad for parameter in self.parameters)
+
+def compute(
+    module: nn.Module,
+    precision: str,
+    parameters: list[nn.Parameter],
+    images: Tensor,
+    labels: Tensor,
+    ids: Tensor,
+    seed: int | Tensor,
+    weight: float,
+) -> tuple[Any, tuple[Tensor | None, ...]]:
+    """Computes the task's objective, and the gradients, which it leaves at the parameters; returns both."""
+    with autocast(precision, images.device):
+        objective = module(images, labels, ids, seed)
+    for parameter in parameters:
+        parameter.grad = None
+    (objective[0] * weight).backward()
+    return objective, tuple(parameter.grad for parameter in parameters)

@@ -3,6 +3,7 @@
 ``group`` is entered once, around all work. Inside, each process has a rank, and works on its share of the images.
 """
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ def group(device: torch.device) -> Iterator[None]:
         # Processes leave nccl together. If one has failed, it would wait here for the others, which wait for it, and
         # its error would never be shown.
         if not (on_gpu and failed):
+            # What is left of wrapped modules in circles of references would hold the group's threads.
+            gc.collect()
             dist.destroy_process_group()
 
 

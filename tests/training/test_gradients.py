@@ -3,6 +3,8 @@
 A stand-in takes the place of the CUDA graph. ``test_graphs_on_a_gpu`` uses real graphs.
 """
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +83,19 @@ def test_only_modules_that_do_the_same_in_every_call_are_recorded() -> None:
     tasks["adversarial"] = AdversarialClassification(resnet32(), RECIPES["pgd-at"], 8 / 255)
     recorded = [name for name, task in tasks.items() if gradients.Gradients(task, "float32").can_record]
     assert recorded == ["ours"]
+
+
+def test_the_module_goes_with_its_gradients() -> None:
+    """No circle of references keeps it: the threads of a wrapped module's group would go on to the process's end."""
+    task = Classification(nn.Linear(2, 2))
+    module = weakref.ref(task)
+    held = gradients.Gradients(task, "float32")
+    gc.disable()
+    try:
+        del task, held
+        assert module() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.gpu

@@ -199,7 +199,7 @@ def measure(target: str, setting: str) -> list[Row]:
 
 @contextmanager
 def tiles_of(target: str) -> Iterator[None]:
-    """Chooses tiles for this GPU instead of for the one that is there."""
+    """Chooses tiles as a machine with the target would, in place of this machine's."""
     before = tiles.THREADS, tiles.REGISTER_ATOMS
     tiles.THREADS = 64 if target == "gfx942" else tiles.WARP
     tiles.REGISTER_ATOMS = tiles.register_atoms(tiles.THREADS, is_blackwell=target == "sm_100")

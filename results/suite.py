@@ -10,7 +10,7 @@ from neuroae.evaluation.statistics import vote_accuracy
 from neuroae.models import load_pretrained
 from neuroae.utils.devices import choose_device
 from neuroae.utils.markdown import table
-from results.inputs import attack_names, cifar10_test, load_classifier
+from results.inputs import SHIPPED_MODELS, attack_names, cifar10_test, load_classifier
 from results.libraries import AutoAttack
 from results.options import OUTPUT, WORK, DataDir, Device, Output, Weights, Work
 from results.outputs import interval_cell, write_results
@@ -19,7 +19,7 @@ from results.runs import run
 EPSILON = 8 / 255
 BLOCK = 50
 # The source of transfers that ``neuroae attack cifar10`` takes by itself.
-UNDEFENDED = "cifar10-undefended"
+UNDEFENDED = SHIPPED_MODELS["undefended"]
 Limit = Annotated[int, typer.Option(min=1, help="Number of test images, from the front.")]
 
 SUITE_NOTE = """\
@@ -42,7 +42,9 @@ def suite(
     data_dir: DataDir, limit: Limit = 200, device: Device = None, work: Work = WORK, output: Output = OUTPUT
 ) -> None:
     """The standard suite on the shipped defense."""
-    model, undefended = (load_pretrained(name)[0].to(choose_device(device)) for name in ("cifar10", UNDEFENDED))
+    model, undefended = (
+        load_pretrained(name)[0].to(choose_device(device)) for name in (SHIPPED_MODELS["defense"], UNDEFENDED)
+    )
     data, folder = cifar10_test(data_dir, limit), work / "suite"
     attack = suite_attack(model, data, epsilon=EPSILON, sources={UNDEFENDED: undefended}, folder=folder)
     if run(Evaluation(model, data, [attack], Scoring(), BLOCK, "cifar10"), folder, output / "suite"):

@@ -112,7 +112,7 @@ def input_taps(model: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Ten
         with torch.enable_grad():
             try:
                 losses = loss_of(model(images.clone().requires_grad_(), **draws))
-            except (RuntimeError, NotImplementedError):  # a part in NumPy refuses images with a gradient
+            except RuntimeError:  # a part in NumPy refuses images with a gradient
                 passages.clear()
                 losses = loss_of(model(images.clone(), **draws))
     finally:
@@ -185,7 +185,7 @@ def logits_tap(model: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Ten
     with torch.enable_grad(), recorded_logits(model) as seen:
         try:
             answer = model(points, **draws)
-        except (RuntimeError, NotImplementedError):  # no gradient passes such a model
+        except RuntimeError:  # no gradient passes such a model
             return None
         for path, logits in reversed(seen):
             if logits is answer or logits.shape != answer.shape or not logits.requires_grad:

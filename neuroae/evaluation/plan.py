@@ -19,8 +19,9 @@ LARGEST_BLOCK = 64
 
 def even_block(images: int) -> int:
     """Returns the size of blocks for so many images: at most 64, and about equal, for processes that share them."""
+    images = max(images, 1)
     blocks = -(-images // LARGEST_BLOCK)
-    return -(-images // max(blocks, 1)) or 1
+    return -(-images // blocks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,6 @@ TABLE2 = {
     "table2-no-dropout": ("without dropout", 76.93, 76.61, 34.68, 76.92),
     "table2-no-top-t": ("without top T", 65.72, 23.35, 29.95, 59.80),
     "table2-unsupervised": ("unsupervised decoder", 80.03, 65.83, None, 30.01),
-    "table2-shipped": (DEFENSE, None, None, None, None),
 }
 # Table 4 by the experiment or model: the paper's clean accuracy, and those at epsilon 2, 4 and 8.
 TABLE4_UNDEFENDED, TABLE4_DEFENSE = (89.35, 11.44, 0.28, 0.0), (79.36, 76.03, 72.81, 65.45)
@@ -75,12 +74,16 @@ TABLE5 = {
 
 
 def table2_entries(experiment: str) -> Iterator[Entry]:
-    """Yields a row of Table 2, and beside it the attack through the selection."""
+    """Yields a row of Table 2, and beside it the attack through the selection.
+
+    Transfers from the sources without dropout and without top T have an experiment of their own.
+    """
     model, clean, w_nfga, pw_t, w_aiga = TABLE2[experiment]
     yield entry("2", model, "clean", clean, experiment, "clean")
     yield entry("2", model, "W-NFGA smooth", w_nfga, experiment, "W-NFGA smooth")
     if experiment != "table2-unsupervised":
         yield entry("2", model, "PW-T", pw_t, experiment, PW_T)
+        yield entry("2", model, "PW-T, other sources", None, f"{experiment}-twins", LOWEST)
     yield entry("2", model, "W-AIGA", w_aiga, experiment, "W-AIGA")
     yield entry("2", model, "selection", None, experiment, "selection")
 
@@ -136,6 +139,11 @@ ENTRIES = (
     entry("1", DEFENSE, "PW-T, worst of each image", None, "table1", PW_T_EACH),
     entry("1", DEFENSE, "B-T", 57.76, "table1", "PGD from adversarially trained"),
     *(each for experiment in TABLE2 for each in table2_entries(experiment)),
+    entry("2", DEFENSE, "clean", None, "table1", "clean"),
+    entry("2", DEFENSE, "W-NFGA smooth", None, "table1", "W-NFGA smooth"),
+    entry("2", DEFENSE, "PW-T", None, "table1", PW_T),
+    entry("2", DEFENSE, "W-AIGA", None, "beyond", "W-AIGA"),
+    entry("2", DEFENSE, "selection", None, "selection", "selection"),
     entry("3", "undefended", "clean", 93.10, "table3-undefended", "clean"),
     entry("3", "undefended", "PGD", 0.0, "table3-undefended", "PGD"),
     entry("3", "PGD adversarially trained", "clean", 79.41, "table3-adversarial", "clean"),

@@ -55,9 +55,12 @@ the paper.
 PW-T are transfers from defenses with unsupervised decoders, and B-T is a transfer from an adversarially trained
 classifier. W-NFGA sends gradients through the surviving coefficients, and W-AIGA takes the autoencoder for the
 identity. PW-T is the lowest accuracy of its attacks, as in the paper; in Table 6 it is the paper's lowest attack,
-W-AIGA from the unquantized source. The worst of each image is chosen on draws that do not score. The worst case of
-Table 3 is the lowest accuracy under a single attack in its folders. Attacks on a defense's gradients were crafted in
-bfloat16, those on classifiers and Square in float32; all are scored in float32.{defense}
+W-AIGA from the unquantized source. In Table 2 the paper's PW-T is the lowest over sources with unsupervised decoders
+of four kinds: the two shipped ones, and as other sources those without dropout and without top T. Its lowest came from
+the unquantized one, and without top T from the one without top T. The worst of each image is chosen on draws that do
+not score. The worst case of Table 3 is the lowest accuracy under a single attack in its folders. Attacks on a
+defense's gradients were crafted in bfloat16, those on classifiers and Square in float32; all are scored in
+float32.{defense}
 
 Each folder has the page of its evaluation (`report.html`), with more statistics, every record and the settings, or a
 page with its numbers. `python -m results tables` makes this page from them."""

@@ -126,7 +126,9 @@ def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
         ("beyond", ("defense", "unquantized")),
         ("table3-undefended", ("undefended",)),
         ("selection-unsupervised", ("unsupervised",)),
-        ("table2-no-top-t", ("no_top_t", "unsupervised", "unquantized", "no_dropout_us", "no_top_t_us")),
+        ("table2-no-top-t", ("no_top_t", "unsupervised", "unquantized")),
+        ("table2-no-top-t-twins", ("no_top_t", "no_dropout_us", "no_top_t_us")),
+        ("table2-unsupervised", ("unsupervised",)),
         ("table4-paper", ("imagenette", "imagenette_us")),
         ("table5-blur", ("published_blur", "unsupervised", "unquantized")),
     ],
@@ -140,17 +142,28 @@ def test_experiments_load_only_the_models_that_they_use(
     assert [attack.name for attack in description.attacks(few)] == list(attacks_of(models, experiment))
 
 
-def test_table2_adds_the_selection_and_transfers_from_all_four_unsupervised_defenses(models: Models) -> None:
+def test_table2_has_the_selection_and_transfers_from_all_four_unsupervised_defenses(models: Models) -> None:
     attacks = attacks_of(models, "table2-no-dropout")
-    kinds = [(attack.followed_surrogate, attack.transfer) for attack in attacks.values()]
+    others = attacks_of(models, "table2-no-dropout-twins")
+    kinds = [(attack.followed_surrogate, attack.transfer) for attack in [*attacks.values(), *others.values()]]
     assert kinds == [("smooth", ""), ("autoencoder-identity", ""), ("selection", "")] + [
         (surrogate, source)
         for source in ("unsupervised", "unquantized", "no dropout", "no top t")
         for surrogate in ("smooth", "autoencoder-identity")
     ]
-    for name, attack in attacks.items():
+    for name, attack in (attacks | others).items():
         if attack.followed_surrogate != "selection":
             assert attack.settings == PAPER, name
+
+
+def test_attacks_on_the_unsupervised_defense_are_the_transfers_of_other_rows(models: Models) -> None:
+    own, others = (attacks_of(models, name) for name in ("table2-unsupervised", "table2-complete"))
+    shared = own.keys() & others.keys() - {"selection"}
+    assert shared == {"W-NFGA smooth from unsupervised", "W-AIGA from unsupervised"}
+    assert own.keys() - shared == {"selection"}
+    for name in shared:
+        assert own[name].source is models["unsupervised"]
+        assert own[name].identity() == others[name].identity()
 
 
 def test_defenses_without_dropout_get_one_draw_a_gradient() -> None:

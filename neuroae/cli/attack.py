@@ -1,6 +1,6 @@
 """``neuroae attack``: attack a model, or score adversarial images from elsewhere."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..attacks import Average, LossName
+from ..attacks import Average, LossName, PGDSettings, SquareSettings
 from ..attacks.balls import Norm
 from ..attacks.settings import Schedule
 from ..attacks.stages import SuiteName
@@ -26,7 +26,7 @@ from ..utils.contexts import Precision
 from ..utils.devices import choose_device
 from ..utils.functions import is_function
 from .attacked import draws_freely, load_class_names, load_images, preset_of, relabel, shipped_sources, unique_names
-from .methods import TITLES, Budget, SingleAttacks
+from .methods import TITLES, Budget, SingleAttacks, require_use
 from .options import DataDir, Device, Download, ImageSize, Limit, Seed, parse_folder, parse_fraction, preset_option
 
 
@@ -134,8 +134,13 @@ def attack(
         ),
     ] = None,
     restarts: Annotated[
-        int, typer.Option(min=1, help="Number of restarts, N_R. The first starts at the clean image.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of restarts, N_R. The first starts at the clean image.",
+            show_default=f"{PGDSettings.restarts}",
+        ),
+    ] = None,
     random_start: Annotated[
         bool, typer.Option("--random-start", help="Start the first restart at a random point of the ball, too.")
     ] = False,
@@ -177,10 +182,18 @@ def attack(
         ),
     ] = None,
     average: Annotated[
-        Average,
-        typer.Option(help="Average of a step's gradients: each divided by its l2 norm, unchanged, or of their signs."),
-    ] = "normalized",
-    queries: Annotated[int, typer.Option(min=1, help="Number of squares that --attack square tries.")] = 1000,
+        Average | None,
+        typer.Option(
+            help="Average of a step's gradients: each divided by its l2 norm, unchanged, or of their signs.",
+            show_default=PGDSettings.average,
+        ),
+    ] = None,
+    queries: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of squares that --attack square tries.", show_default=f"{SquareSettings.queries}"
+        ),
+    ] = None,
     ensemble: Annotated[
         int | None,
         typer.Option(
@@ -190,9 +203,12 @@ def attack(
         ),
     ] = None,
     precision: Annotated[
-        Precision,
-        typer.Option(help="Precision of gradients in decoder and classifier. Square and scoring are in float32."),
-    ] = "float32",
+        Precision | None,
+        typer.Option(
+            help="Precision of gradients in decoder and classifier. Square and scoring are in float32.",
+            show_default="float32",
+        ),
+    ] = None,
     block: Annotated[
         int | None,
         typer.Option(min=1, help="Number of images in a batch.", show_default="equal batches of at most 64"),
@@ -225,36 +241,35 @@ def attack(
     To share the work among processes, start it with `torchrun --nproc-per-node=2 -m neuroae attack ...`.
     """
     torch_device = choose_device(device)
-    chosen_suite = choose_suite(
-        suite,
-        attack=attack,
-        mode=mode,
-        variant=variant,
-        loss=loss,
-        targeted=targeted,
-        step_size=step_size,
-        steps=steps,
-        realizations=realizations,
-        momentum=momentum,
-        schedule=schedule,
-        images=images,
-        deterministic=deterministic,
-        random_start=random_start,
-        restarts=None if restarts == 1 else restarts,
-        selection_width=selection_width,
-        clamp_width=clamp_width,
-        average=None if average == "normalized" else average,
-        queries=None if queries == 1000 else queries,
-        precision=None if precision == "float32" else precision,
-    )
+    options = {
+        "mode": mode,
+        "variant": variant,
+        "loss": loss,
+        "targeted": targeted,
+        "step_size": step_size,
+        "steps": steps,
+        "restarts": restarts,
+        "random_start": random_start,
+        "realizations": realizations,
+        "momentum": momentum,
+        "schedule": schedule,
+        "selection_width": selection_width,
+        "clamp_width": clamp_width,
+        "average": average,
+        "queries": queries,
+        "precision": precision,
+    }
+    chosen_suite = choose_suite(suite, options | {"attack": attack, "images": images, "deterministic": deterministic})
     named = [] if chosen_suite else attack or ([] if images else ["pgd"])
+    methods = [name for name in named if not is_function(name)]
+    require_use({} if chosen_suite else options | {"source": source}, methods)
     modes = mode or list(MODES)
     check_modes(modes)
     preset = preset_of(dataset)
     require_budget(dataset, norm, named, epsilon, step_size, images)
     sizes = epsilon or [preset.epsilon]
     single = SingleAttacks(
-        methods=[name for name in named if not is_function(name)],
+        methods=methods,
         modes=modes,
         budgets=[
             Budget(
@@ -274,7 +289,7 @@ def attack(
             for size, count, draws in product(sizes, steps or (None,), realizations or (None,))
         ],
         repeated={"epsilon": epsilon, "steps": steps, "realizations": realizations},
-        precision=precision,
+        precision=precision or "float32",
         variant=variant,
         widths=Widths(selection_width, clamp_width),
         targeted=targeted,
@@ -307,12 +322,12 @@ def attack(
         print(f"\npage: {output / PAGE}")
 
 
-def choose_suite(suite: SuiteName | None, **single: object) -> str:
+def choose_suite(suite: SuiteName | None, single: Mapping[str, object]) -> str:
     """Returns the suite to run: the user's, or else the standard one; "" if an option of single attacks is set.
 
     Args:
         suite: The option.
-        **single: The options of single attacks by name, None or False if the user did not set them.
+        single: The options of single attacks by name, None or False if the user did not set them.
 
     Raises:
         ValueError: Both are set.

@@ -17,6 +17,28 @@ from ..utils.contexts import Precision
 
 TITLES = {"pgd": "PGD", "fgsm": "FGSM", "r-fgsm": "R+FGSM", "apgd": "APGD", "square": "Square"}
 GRADIENT_FREE = ("square",)
+# The options that change something of each method.
+GRADIENT_OPTIONS = {
+    "mode",
+    "source",
+    "variant",
+    "loss",
+    "targeted",
+    "restarts",
+    "random_start",
+    "realizations",
+    "selection_width",
+    "clamp_width",
+    "average",
+    "precision",
+}
+OPTIONS = {
+    "pgd": GRADIENT_OPTIONS | {"step_size", "steps", "momentum", "schedule"},
+    "fgsm": GRADIENT_OPTIONS,
+    "r-fgsm": GRADIENT_OPTIONS,
+    "apgd": GRADIENT_OPTIONS | {"steps"},
+    "square": {"variant", "targeted", "realizations", "queries"},
+}
 # Options that may be repeated, and the settings that they set.
 SWEPT = {"epsilon": ("epsilon",), "steps": ("steps",), "realizations": ("realizations", "draws")}
 
@@ -28,25 +50,23 @@ class Budget:
     epsilon: float
     step_size: float
     steps: int | None
-    restarts: int
+    restarts: int | None
     random_start: bool
     realizations: int | None
-    average: Average
+    average: Average | None
     loss: LossName | None
     norm: Norm
-    queries: int
-    momentum: float | None = None
-    schedule: Schedule | None = None
+    queries: int | None
+    momentum: float | None
+    schedule: Schedule | None
 
     def settings(self, method: str, mode: str = "") -> AttackSettings:
         """Returns the settings of a method, in a mode of ``evaluation.MODES`` or, with "", in none.
 
         Raises:
-            ValueError: There is no such method, or the options do not fit it.
+            ValueError: The options do not fit the method.
         """
         steps, common = drop_none(steps=self.steps), self.gradient_settings()
-        if method != "pgd" and (self.momentum is not None or self.schedule is not None):
-            raise ValueError(f"attack is {method!r}, expected 'pgd' with momentum or schedule")
         match method:
             case "pgd":
                 common |= drop_none(momentum=self.momentum, schedule=self.schedule)
@@ -58,19 +78,17 @@ class Budget:
                 return PGDSettings(step_size=R_FGSM_STEP * self.epsilon, steps=1, **common | {"random_start": True})
             case "apgd":
                 return APGDSettings(**steps, **common)
-            case "square":
-                return SquareSettings(self.epsilon, self.queries, norm=self.norm, **drop_none(draws=self.realizations))
-        raise ValueError(f"attack is {method!r}, expected one of {', '.join(TITLES)}, or MODULE:FUNCTION")
+            case _:
+                search = drop_none(queries=self.queries, draws=self.realizations)
+                return SquareSettings(self.epsilon, norm=self.norm, **search)
 
     def gradient_settings(self) -> dict[str, Any]:
         """Returns the settings that all methods with gradients share."""
         return {
             "epsilon": self.epsilon,
-            "restarts": self.restarts,
             "random_start": self.random_start,
-            "average": self.average,
             "norm": self.norm,
-            **drop_none(realizations=self.realizations, loss=self.loss),
+            **drop_none(restarts=self.restarts, realizations=self.realizations, average=self.average, loss=self.loss),
         }
 
 
@@ -131,6 +149,23 @@ class SingleAttacks:
                 self.widths,
             )
         ]
+
+
+def require_use(options: Mapping[str, object], methods: Sequence[str]) -> None:
+    """Raises ValueError for a method that does not exist, or an option that no attack uses.
+
+    Args:
+        options: The options of single attacks by name; None, False or empty if the user did not set them.
+        methods: The methods of the attacks, without functions of the user.
+    """
+    for method in methods:
+        if method not in OPTIONS:
+            raise ValueError(f"attack is {method!r}, expected one of {', '.join(OPTIONS)}, or MODULE:FUNCTION")
+    used = {name for method in methods for name in OPTIONS[method]}
+    for name, value in options.items():
+        if value not in (None, False, []) and name not in used:
+            fitting = ", ".join(method for method, names in OPTIONS.items() if name in names)
+            raise ValueError(f"--{name.replace('_', '-')} is given, which no attack uses, expected --attack {fitting}")
 
 
 def drop_none(**options: object) -> dict[str, Any]:

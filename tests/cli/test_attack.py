@@ -248,14 +248,15 @@ def test_images_from_elsewhere_are_scored(models: Path, tmp_path: Path) -> None:
     ids = torch.tensor([record.image for record in first.records["PGD"]])
     save_tensors(tmp_path / "theirs.safetensors", {"images": first.images("PGD"), "ids": ids})
     theirs = ["--images", tmp_path / "theirs.safetensors"]
-    results = attacked(models / "plain", *QUICK, *theirs, output=tmp_path / "second")
+    same = ["--dataset", "digits", "--limit", 4, "--ensemble", 2]
+    results = attacked(models / "plain", *same, *theirs, output=tmp_path / "second")
     assert list(results.records) == ["clean", "theirs"]
     votes = [[record.vote for record in records] for records in (results.records["theirs"], first.records["PGD"])]
     assert votes[0] == votes[1]
-    both = attacked(models / "plain", *QUICK, *theirs, "--attack", "fgsm", output=tmp_path / "third")
+    both = attacked(models / "plain", *same, *theirs, "--attack", "fgsm", output=tmp_path / "third")
     assert list(both.records) == ["clean", "FGSM", "theirs"]
     with pytest.raises(ValueError, match=r"leave the linf ball of epsilon 0\.01"):
-        neuroae("attack", models / "plain", *QUICK, *theirs, "--epsilon", 0.01, "--output", tmp_path / "fourth")
+        neuroae("attack", models / "plain", *same, *theirs, "--epsilon", 0.01, "--output", tmp_path / "fourth")
 
 
 def test_fixed_masks_are_marked(models: Path, tmp_path: Path) -> None:
@@ -346,7 +347,13 @@ def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
         (["defense", "--source", "nowhere"], "unknown name 'nowhere'"),
         (["defense", "--mode", "selection", "--momentum", "1"], "momentum is 1.0, expected in [0, 1)"),
         (["defense", "--mode", "selection", "--selection-width", "0"], "selection_width is 0.0, expected above 0"),
-        (["defense", "--attack", "apgd", "--momentum", "0.5"], "attack is 'apgd', expected 'pgd' with momentum"),
+        (["defense", "--attack", "apgd", "--momentum", "0.5"], "--momentum is given, which no attack uses"),
+        (["defense", "--attack", "fgsm", "--steps", "2"], "no attack uses, expected --attack pgd, apgd"),
+        (["defense", "--attack", "square", "--loss", "margin"], "no attack uses, expected --attack pgd, fgsm, r-fgsm"),
+        (["defense", "--attack", "square", "--source", "other"], "--source is given, which no attack uses"),
+        (["defense", "--attack", "own:attack", "--targeted"], "--targeted is given, which no attack uses"),
+        (["defense", "--images", "no.safetensors", "--random-start"], "--random-start is given, which no attack uses"),
+        (["defense", "--queries", "5"], "--queries is given, which no attack uses, expected --attack square"),
         (["nowhere:model"], "there is no module 'nowhere'"),
         (["defense", "--device", "warp"], "device is 'warp'"),
         (["defense", "--images", "no.safetensors"], "no.safetensors is missing"),

@@ -188,14 +188,7 @@ def search_kernel(
     row = buffer + place * ATOMS
     column = tl.arange(0, ATOM_TILE)[None, :]
 
-    low, high = widest_interval(PATCH_TILE)
-    while tl.max(high - low) > 1:
-        middle = midpoint(low, high)
-        reached = tl.zeros((PATCH_TILE, 1), tl.int32)
-        for first_atom in range(0, ATOMS, ATOM_TILE):
-            reached += row_reach(magnitudes(*load_projections(row, first_atom + column, live, ATOMS)), middle)
-        low, high = narrow(low, high, middle, reached, TOP_T)
-
+    low = search_row(row, live, ATOMS, TOP_T, PATCH_TILE, ATOM_TILE)
     places = tl.full((PATCH_TILE, 1), TOP_T, tl.int32)
     for first_atom in range(0, ATOMS, ATOM_TILE):
         places -= row_count(magnitudes(*load_projections(row, first_atom + column, live, ATOMS)) > low)
@@ -212,6 +205,20 @@ def search_kernel(
         keep = keep & live
         tl.store(selected + offset, tl.broadcast_to(atom, keep.shape).to(tl.int16), mask=keep)
         tl.store(projection + offset, a, mask=keep)
+
+
+@triton.jit
+def search_row(row, live, ATOMS: tl.constexpr, TOP_T: tl.constexpr, PATCH_TILE: tl.constexpr, ATOM_TILE: tl.constexpr):
+    """Returns the T-th magnitude of each row of the buffer, as bits, (PATCH_TILE, 1)."""
+    column = tl.arange(0, ATOM_TILE)[None, :]
+    low, high = widest_interval(PATCH_TILE)
+    while tl.max(high - low) > 1:
+        middle = midpoint(low, high)
+        reached = tl.zeros((PATCH_TILE, 1), tl.int32)
+        for first_atom in range(0, ATOMS, ATOM_TILE):
+            reached += row_reach(magnitudes(*load_projections(row, first_atom + column, live, ATOMS)), middle)
+        low, high = narrow(low, high, middle, reached, TOP_T)
+    return low
 
 
 @triton.jit

@@ -12,8 +12,8 @@ from torch import Tensor
 from . import search, tiles
 from .launch import Launch
 from .search import as_bits, as_float
-from .select import buffer_launches, load_projections, search_constants
-from .steps import magnitudes, midpoint, narrow, patch_origins, project, project_all, row_reach, widest_interval
+from .select import buffer_launches, load_projections, search_constants, search_row
+from .steps import magnitudes, patch_origins, project, project_all, row_reach
 
 # Tiles of a program that finds shares alone.
 SHARE_PATCHES = 32
@@ -94,6 +94,28 @@ def moving_share(closeness_sum, weighted_sum):
     return weighted_sum / tl.where(closeness_sum > 0, closeness_sum, 1.0)
 
 
+@triton.jit
+def share_terms(
+    grad_row,
+    a,
+    atom,
+    live,
+    cut,
+    norms,
+    dead_zone,
+    scale,
+    ATOMS: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    SIGNED: tl.constexpr,
+):
+    """Returns each atom's terms of the two sums of ``moving_share``."""
+    exists = atom < ATOMS
+    norm, edge = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
+    grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
+    close = closeness(a, cut, edge, scale)
+    return close, close * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+
+
 @triton.jit(do_not_specialize=["scale", "height", "width", "patches_w", "patches", "total"])
 def cut_kernel(
     grad_code,
@@ -172,11 +194,9 @@ def share_sums(
         )
         return close_0 + close_1, weighted_0 + weighted_1
     else:
-        exists = atom < ATOMS
-        norm, edge = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
-        grad = tl.load(grad_code + place * ATOMS + atom, mask=live & exists, other=0.0)
-        close = closeness(a, cut, edge, scale)
-        weighted = close * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+        close, weighted = share_terms(
+            grad_code + place * ATOMS, a, atom, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        )
         return tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True)
 
 
@@ -218,12 +238,11 @@ def share_kernel(
         a = project(
             images, atoms, origin, live, first_atom, height, width, ATOMS, CHANNELS, PATCH, ATOM_TILE, PIXEL_SLICE
         )
-        exists = atom < ATOMS
-        norm, edge = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
-        grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
-        part = closeness(a, cut, edge, scale)
+        part, part_weighted = share_terms(
+            grad_row, a, atom, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        )
         close += part
-        weighted += part * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+        weighted += part_weighted
     share = moving_share(tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True))
     tl.store(shares + patch, share, mask=live)
 
@@ -253,15 +272,7 @@ def large_cut_kernel(
     row = buffer + place * ATOMS
     column = tl.arange(0, ATOM_TILE)[None, :]
 
-    low, high = widest_interval(PATCH_TILE)
-    while tl.max(high - low) > 1:
-        middle = midpoint(low, high)
-        reached = tl.zeros((PATCH_TILE, 1), tl.int32)
-        for first_atom in range(0, ATOMS, ATOM_TILE):
-            a, exists = load_projections(row, first_atom + column, live, ATOMS)
-            reached += row_reach(magnitudes(a, exists), middle)
-        low, high = narrow(low, high, middle, reached, TOP_T)
-
+    low = search_row(row, live, ATOMS, TOP_T, PATCH_TILE, ATOM_TILE)
     least = tl.full((PATCH_TILE, 1), 0x7FFFFFFF, tl.int32)
     below = tl.zeros((PATCH_TILE, 1), tl.int32)
     reached = tl.zeros((PATCH_TILE, 1), tl.int32)
@@ -278,12 +289,12 @@ def large_cut_kernel(
     weighted = tl.zeros((PATCH_TILE, ATOM_TILE), tl.float32)
     for first_atom in range(0, ATOMS, ATOM_TILE):
         atom = first_atom + column
-        a, exists = load_projections(row, atom, live, ATOMS)
-        norm, edge = load_levels(norms, dead_zone, atom, exists, QUANTIZE)
-        grad = tl.load(grad_row + atom, mask=live & exists, other=0.0)
-        part = closeness(a, cut, edge, scale)
+        a, _ = load_projections(row, atom, live, ATOMS)
+        part, part_weighted = share_terms(
+            grad_row, a, atom, live, cut, norms, dead_zone, scale, ATOMS, QUANTIZE, SIGNED
+        )
         close += part
-        weighted += part * membership_derivative(a, norm, grad, QUANTIZE, SIGNED)
+        weighted += part_weighted
     share = moving_share(tl.sum(close, axis=1, keep_dims=True), tl.sum(weighted, axis=1, keep_dims=True))
     tl.store(cuts + patch, cut, mask=live)
     tl.store(shares + patch, share, mask=live)

@@ -41,7 +41,7 @@ def autoencoder(
     evaluation: OptionalEvaluation = None,
     output: Output = OUTPUT,
 ) -> None:
-    """Figure 9: images before and after the autoencoder."""
+    """Figure 9: images before and after autoencoding."""
     data = cifar10_test(data_dir)
     defense = Defense.from_pretrained(model)
     kinds = {

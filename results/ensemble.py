@@ -36,7 +36,7 @@ full."""
 def ensemble(
     data_dir: DataDir, model: Model = "cifar10", evaluations: OptionalEvaluations = None, output: Output = OUTPUT
 ) -> None:
-    """Figure 6: accuracy against the size of the ensemble."""
+    """Figure 6: accuracy against the ensemble's size."""
     data = cifar10_test(data_dir)
     defense = Defense.from_pretrained(model)
     curves, pictured = {CLEAN: score(defense, data, data.pixels())}, [CLEAN]

@@ -83,7 +83,7 @@ def table2_entries(experiment: str) -> Iterator[Entry]:
     yield entry("2", model, "W-NFGA smooth", w_nfga, experiment, "W-NFGA smooth")
     if experiment != "table2-unsupervised":
         yield entry("2", model, "PW-T", pw_t, experiment, PW_T)
-        yield entry("2", model, "PW-T, other sources", None, f"{experiment}-twins", LOWEST)
+        yield entry("2", model, "PW-T, other sources", None, f"{experiment}-us", LOWEST)
     yield entry("2", model, "W-AIGA", w_aiga, experiment, "W-AIGA")
     yield entry("2", model, "selection", None, experiment, "selection")
 

@@ -206,7 +206,7 @@ def crosscheck(adversarial: ResNet32) -> Sequence[Perturbation]:
 
 EXPERIMENTS = {
     "table1": Experiment("Table 1: white-box attacks, PW-T and B-T.", table1, 1000),
-    "precision": Experiment("One attack of Table 1, in float32 and in bfloat16.", precision, 100),
+    "precision": Experiment("One attack of Table 1, in both precisions.", precision, 100),
     "table3-undefended": Experiment("Table 3: the undefended classifier.", table3_undefended, 1000, "undefended"),
     "table3-adversarial": Experiment(
         "Table 3: the adversarially trained classifier.", table3_adversarial, 1000, ADVERSARIAL
@@ -222,12 +222,12 @@ EXPERIMENTS = {
         "unsupervised",
     ),
     "selection-unquantized": Experiment(
-        "The selection on the defense without quantization.",
+        "The selection without quantization.",
         lambda unquantized: selection_of_source(unquantized),
         1000,
         "unquantized",
     ),
-    "selection-parts": Experiment("The selection with parts of its gradient replaced.", selection_parts, 200),
+    "selection-parts": Experiment("The selection, parts of its gradient replaced.", selection_parts, 200),
     "curve-epsilon": Experiment("Accuracy against epsilon.", curve_epsilon, 200),
     "curve-steps": Experiment("Accuracy against the number of steps.", curve_steps, 200),
     "curve-realizations": Experiment("Accuracy against the number of realizations.", curve_realizations, 200),

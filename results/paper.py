@@ -146,12 +146,10 @@ PAPER_EXPERIMENTS = {
     "table2-no-quantization": shared("Table 2: without activation/quantization.", ablation, "no_quantization"),
     "table2-no-dropout": shared("Table 2: without dropout.", ablation, "no_dropout"),
     "table2-no-top-t": shared("Table 2: without top T.", ablation, "no_top_t"),
-    "table2-complete-twins": shared("Table 2: further transfers to the complete defense.", twins, "complete"),
-    "table2-no-quantization-twins": shared(
-        "Table 2: further transfers, without activation/quantization.", twins, "no_quantization"
-    ),
-    "table2-no-dropout-twins": shared("Table 2: further transfers, without dropout.", twins, "no_dropout"),
-    "table2-no-top-t-twins": shared("Table 2: further transfers, without top T.", twins, "no_top_t"),
+    "table2-complete-us": shared("Table 2, other sources: the complete defense.", twins, "complete"),
+    "table2-no-quantization-us": shared("Table 2, other sources: without quantization.", twins, "no_quantization"),
+    "table2-no-dropout-us": shared("Table 2, other sources: without dropout.", twins, "no_dropout"),
+    "table2-no-top-t-us": shared("Table 2, other sources: without top T.", twins, "no_top_t"),
     "table2-unsupervised": shared("Table 2: with an unsupervised decoder.", unsupervised_row, "unsupervised"),
     "table3-r-fgsm": Experiment(
         "Table 3: the published R+FGSM classifier.", worst_cases, NUM_TABLE3, "published_r_fgsm"

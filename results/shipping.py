@@ -46,7 +46,7 @@ def ship(
     name: Annotated[str, typer.Argument(help="The name that users load the model by.")],
     data_dir: DataDir,
 ) -> None:
-    """Scores a trained model and puts it into the package."""
+    """Scores a trained model and ships it."""
     checks = ship_model(run, name, cifar10_test(data_dir), SHIPPED)
     for check in checks:
         print(

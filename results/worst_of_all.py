@@ -50,7 +50,7 @@ def worst_of_all(output: Output = OUTPUT) -> None:
 
 
 def worst_of_1000(output: Output = OUTPUT) -> None:
-    """The worst of each image over Table 1 and selection."""
+    """The worst of each image, Table 1 and selection."""
     write_worst(output, "worst_of_1000", ("table1", "selection", "selection-more"))
 
 

@@ -28,9 +28,9 @@ def budgets(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
-def test_every_kernel_is_within_its_budget(target: str) -> None:
-    command = [sys.executable, "-m", "bench.gpu_budgets", "--targets", target]
+def test_every_kernel_is_within_its_budget() -> None:
+    """On the one target whose instructions are counted; CI's script compiles for sm_80, too."""
+    command = [sys.executable, "-m", "bench.gpu_budgets", "--targets", "sm_90"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert finished.stdout.endswith("68 kernels compiled, 0 over budget\n"), finished.stdout

@@ -285,7 +285,7 @@ write_report(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [FILES[0], FILES[-1]])
 def test_what_a_killed_report_left_is_removed_when_it_is_old(folder: Path, name: str) -> None:
     """A new temporary file may belong to a report that is being written."""
     before = set(folder.iterdir())

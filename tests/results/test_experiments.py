@@ -127,7 +127,7 @@ def test_pw_t_follows_every_gradient_once(models: Models, source: str) -> None:
         ("table3-undefended", ("undefended",)),
         ("selection-unsupervised", ("unsupervised",)),
         ("table2-no-top-t", ("no_top_t", "unsupervised", "unquantized")),
-        ("table2-no-top-t-twins", ("no_top_t", "no_dropout_us", "no_top_t_us")),
+        ("table2-no-top-t-us", ("no_top_t", "no_dropout_us", "no_top_t_us")),
         ("table2-unsupervised", ("unsupervised",)),
         ("table4-paper", ("imagenette", "imagenette_us")),
         ("table5-blur", ("published_blur", "unsupervised", "unquantized")),
@@ -144,7 +144,7 @@ def test_experiments_load_only_the_models_that_they_use(
 
 def test_table2_has_the_selection_and_transfers_from_all_four_unsupervised_defenses(models: Models) -> None:
     attacks = attacks_of(models, "table2-no-dropout")
-    others = attacks_of(models, "table2-no-dropout-twins")
+    others = attacks_of(models, "table2-no-dropout-us")
     kinds = [(attack.followed_surrogate, attack.transfer) for attack in [*attacks.values(), *others.values()]]
     assert kinds == [("smooth", ""), ("autoencoder-identity", ""), ("selection", "")] + [
         (surrogate, source)

@@ -302,6 +302,8 @@ def test_a_committed_evaluation_is_the_one_that_its_experiment_describes(shipped
         ships = (getattr(attack, "transfer", "") or experiment.attacked) in SHIPPED_MODELS
         if (not ships and attack.family != "B-T") or attack.name in ABLATED:
             assert expected["source"].pop("fingerprint") != actual["source"].pop("fingerprint")
+        if not ships:  # the width follows from the atoms
+            assert (expected.pop("selection_width", None) is None) == (actual.pop("selection_width", None) is None)
         assert actual == expected, attack.name
 
 

@@ -45,9 +45,9 @@ READING = """\
   paper says (Table 3), and other classifiers keep nothing, whatever stands before them (Tables 3 and 5). More steps,
   realizations and restarts do not help the paper's attacks (Table 6).
 - **What does not.** PW-T leaves more of the shipped defense than in the paper, and B-T leaves less; PW-T leaves less
-  of a classifier behind a blur. These are transfers, and our sources have other weights. A defense of 12 epochs
-  withstands W-NFGA less than the paper's, and transfers as well. The classifier trained by TRADES keeps less than in
-  the paper, because the margin does it more harm than the cross-entropy.
+  of classifiers behind a blur and with dropout. These are transfers, and our sources have other weights. A defense of
+  12 epochs withstands W-NFGA less than the paper's, and transfers as well. The classifier trained by TRADES keeps less
+  than in the paper, because the margin does it more harm than the cross-entropy.
 - **What the paper could not see.** The gradient through the selection leaves a fraction of what each of the paper's
   attacks leaves, of every defense in these tables. By that measure the defense is far weaker than adversarial
   training.

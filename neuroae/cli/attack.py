@@ -26,7 +26,7 @@ from ..utils.contexts import Precision
 from ..utils.devices import choose_device
 from ..utils.functions import is_function
 from .attacked import draws_freely, load_class_names, load_images, preset_of, relabel, shipped_sources, unique_names
-from .methods import TITLES, Budget, SingleAttacks, require_use
+from .methods import TITLES, Budget, SingleAttacks, is_given, require_use
 from .options import DataDir, Device, Download, ImageSize, Limit, Seed, parse_folder, parse_fraction, preset_option
 
 
@@ -332,7 +332,7 @@ def choose_suite(suite: SuiteName | None, single: Mapping[str, object]) -> str:
     Raises:
         ValueError: Both are set.
     """
-    option = next((name for name, value in single.items() if value is not None and value is not False), None)
+    option = next((name for name, value in single.items() if is_given(value)), None)
     if suite is not None and option is not None:
         raise ValueError(
             f"suite is {suite!r}, expected no option of single attacks beside it: --{option.replace('_', '-')}"

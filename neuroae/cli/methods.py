@@ -155,7 +155,7 @@ def require_use(options: Mapping[str, object], methods: Sequence[str]) -> None:
     """Raises ValueError for a method that does not exist, or an option that no attack uses.
 
     Args:
-        options: The options of single attacks by name; None, False or empty if the user did not set them.
+        options: The options of single attacks by name; None or False if the user did not set them.
         methods: The methods of the attacks, without functions of the user.
     """
     for method in methods:
@@ -163,9 +163,14 @@ def require_use(options: Mapping[str, object], methods: Sequence[str]) -> None:
             raise ValueError(f"attack is {method!r}, expected one of {', '.join(OPTIONS)}, or MODULE:FUNCTION")
     used = {name for method in methods for name in OPTIONS[method]}
     for name, value in options.items():
-        if value not in (None, False, []) and name not in used:
+        if is_given(value) and name not in used:
             fitting = ", ".join(method for method, names in OPTIONS.items() if name in names)
             raise ValueError(f"--{name.replace('_', '-')} is given, which no attack uses, expected --attack {fitting}")
+
+
+def is_given(value: object) -> bool:
+    """Returns whether the user set an option that is None or False by default; 0 is a value."""
+    return value is not None and value is not False
 
 
 def drop_none(**options: object) -> dict[str, Any]:

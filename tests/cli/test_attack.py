@@ -348,6 +348,7 @@ def test_a_model_that_does_not_answer_with_logits_ends_with_one_line(
         (["defense", "--mode", "selection", "--momentum", "1"], "momentum is 1.0, expected in [0, 1)"),
         (["defense", "--mode", "selection", "--selection-width", "0"], "selection_width is 0.0, expected above 0"),
         (["defense", "--attack", "apgd", "--momentum", "0.5"], "--momentum is given, which no attack uses"),
+        (["defense", "--attack", "apgd", "--momentum", "0"], "--momentum is given, which no attack uses"),
         (["defense", "--attack", "fgsm", "--steps", "2"], "no attack uses, expected --attack pgd, apgd"),
         (["defense", "--attack", "square", "--loss", "margin"], "no attack uses, expected --attack pgd, fgsm, r-fgsm"),
         (["defense", "--attack", "square", "--source", "other"], "--source is given, which no attack uses"),
